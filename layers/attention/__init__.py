@@ -1,0 +1,5 @@
+"""Attention."""
+
+from layers.attention.pool import AttentionPool
+
+__all__ = ["AttentionPool"]

@@ -1,0 +1,5 @@
+"""Input encodings that Keras has no layer for."""
+
+from layers.embedding.word_hashing import WordHashing
+
+__all__ = ["WordHashing"]

@@ -1,0 +1,151 @@
+"""The one time loop: every recurrent layer of this package runs through `recurrence`.
+
+What need not be sequential stands outside the loop. The input projection comes in ready made; back
+in time only the recurrent product and the elementwise part are repeated; the gradients of the
+weights are one matrix product (or one vector-Jacobian product) over all steps at the end. The
+backward pass is written here once, for every cell and backend, from the cell's `step` alone.
+
+The loop itself is `scan`, of which each backend has its own in a file named for it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+if keras.backend.backend() == "tensorflow":
+    from layers.recurrent import scan_tensorflow as backend
+elif keras.backend.backend() == "jax":
+    from layers.recurrent import scan_jax as backend
+elif keras.backend.backend() == "torch":
+    from layers.recurrent import scan_torch as backend
+else:
+    raise ImportError(
+        f"Keras runs on the {keras.backend.backend()} backend; "
+        "the recurrent layers run on tensorflow, jax and torch."
+    )
+
+
+def recurrence(
+    step: Callable,
+    inputs,
+    states: Sequence,
+    kernel,
+    weights: Sequence = (),
+    *,
+    mask=None,
+    dropout_mask=None,
+    reverse: bool = False,
+):
+    """Runs `s_t = step(x_t + h_{t-1} R, s_{t-1})` over time, where h is the first state of s.
+
+    Args:
+        step: the elementwise part of a cell, `step(z, states, *weights) -> states`. It must treat
+            every axis but the last as a batch axis: the backward pass calls it once on all steps.
+        inputs: the projected inputs x, `[T, B, G]`, time first, T at least 1.
+        states: the initial states, each `[B, units of that state]`. The first is the output.
+        kernel: the recurrent kernel R, `[U, G]`.
+        weights: what else `step` learns (peepholes, gains), passed on to it.
+        mask: `[T, B]`, boolean. Where it is False every state keeps its value.
+        dropout_mask: `[B, U]`, multiplied into h before the recurrent product.
+        reverse: whether time runs from the last step to the first.
+
+    Returns:
+        The outputs h, `[T, B, U]`, at their own places in time whatever the direction, and the
+        list of states after the last step.
+    """
+    n, m = len(states), len(weights)
+    masks = tuple(x for x in (mask, dropout_mask) if x is not None)
+
+    # A gradient function takes a flat list of tensors, and no None among them.
+    def flatten(given: _Arguments):
+        return (given.inputs, given.kernel, *given.states, *given.weights, *masks)
+
+    def unflatten(flat) -> _Arguments:
+        rest = list(flat[2 + n + m :])
+        return _Arguments(
+            inputs=flat[0],
+            kernel=flat[1],
+            states=flat[2 : 2 + n],
+            weights=flat[2 + n : 2 + n + m],
+            mask=None if mask is None else ops.expand_dims(rest.pop(0), -1),  # [T, B, 1]
+            dropout_mask=rest.pop() if rest else None,
+        )
+
+    def masked_step(z, states, keep, weights):
+        new = step(z, states, *weights)
+        if keep is None:
+            return tuple(new)
+        return tuple(ops.where(keep, a, b) for a, b in zip(new, states, strict=True))
+
+    def run(given: _Arguments, keep_all: bool):
+        def body(states, xs):
+            h = _masked(states[0], given.dropout_mask)
+            z = xs[0] + ops.matmul(h, given.kernel)  # [B, G]
+            states = masked_step(z, states, xs[1] if len(xs) > 1 else None, given.weights)
+            return states, (*states, z) if keep_all else states[:1]
+
+        xs = (given.inputs,) if given.mask is None else (given.inputs, given.mask)
+        like = (*given.states, given.inputs[0]) if keep_all else given.states[:1]
+        return backend.scan(body, given.states, xs, like, reverse)
+
+    def forward(*flat):
+        final, kept = run(unflatten(flat), keep_all=True)
+        return (kept[0], *final), (flat, kept)
+
+    def backward(residuals, cotangents):
+        flat, (*after, z) = residuals
+        given = unflatten(flat)
+        before = tuple(  # [T, B, U] each
+            ops.concatenate([s[1:], s0[None]] if reverse else [s0[None], s[:-1]], axis=0)
+            for s0, s in zip(given.states, after, strict=True)
+        )
+        transposed = ops.transpose(given.kernel)  # [G, U]
+
+        def body(d_states, xs):
+            z, d_output, *rest = xs
+            states, keep = tuple(rest[:n]), rest[n] if len(rest) > n else None
+            d_states = (d_states[0] + d_output, *d_states[1:])
+            d_z, d_before = backend.vjp(
+                lambda z, states: masked_step(z, states, keep, given.weights), (z, states), d_states
+            )
+            d_h = _masked(ops.matmul(d_z, transposed), given.dropout_mask)  # [B, U]
+            return (d_before[0] + d_h, *d_before[1:]), (d_z, *d_states) if m else (d_z,)
+
+        xs = (z, cotangents[0], *before, *(() if given.mask is None else (given.mask,)))
+        like = (z[0], *given.states) if m else (z[0],)
+        d_states, (d_z, *d_after) = backend.scan(
+            body, tuple(cotangents[1:]), xs, like, reverse=not reverse
+        )
+
+        h = ops.reshape(_masked(before[0], given.dropout_mask), (-1, given.kernel.shape[0]))
+        d_kernel = ops.matmul(ops.transpose(h), ops.reshape(d_z, (-1, given.kernel.shape[1])))
+        d_weights = ()
+        if m:
+            (d_weights,) = backend.vjp(
+                lambda weights: masked_step(z, before, given.mask, weights),
+                (given.weights,),
+                tuple(d_after),
+            )
+        return (d_z, d_kernel, *d_states, *d_weights, *(None for _ in masks))
+
+    given = _Arguments(inputs, kernel, tuple(states), tuple(weights), mask, dropout_mask)
+    if backend.only_inference():
+        final, (outputs,) = run(unflatten(flatten(given)), keep_all=False)
+    else:
+        outputs, *final = backend.custom_vjp(forward, backward)(*flatten(given))
+    return outputs, list(final)
+
+
+class _Arguments(NamedTuple):
+    inputs: Any  # [T, B, G]
+    kernel: Any  # [U, G]
+    states: tuple  # [B, U] each
+    weights: tuple
+    mask: Any  # [T, B, 1]
+    dropout_mask: Any  # [B, U]
+
+
+def _masked(h, dropout_mask):
+    return h if dropout_mask is None else h * dropout_mask

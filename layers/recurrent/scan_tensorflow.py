@@ -1,0 +1,117 @@
+"""The loop over time on the TensorFlow backend."""
+
+import contextlib
+import contextvars
+
+import tensorflow as tf
+
+_BUILTIN_OPS = contextvars.ContextVar("builtin_ops", default=False)
+
+
+@contextlib.contextmanager
+def builtin_ops():
+    """While it is open, recurrent layers are traced in the form that LiteRT runs without Flex.
+
+    LiteRT has no list of tensors of dynamic shape, so the outputs are written into one tensor
+    instead. TensorFlow copies that tensor at each step of a training loop, which is why this is
+    not the form for everything.
+    """
+    token = _BUILTIN_OPS.set(True)
+    try:
+        yield
+    finally:
+        _BUILTIN_OPS.reset(token)
+
+
+def only_inference() -> bool:
+    """Whether no gradient will be taken, so that nothing has to be kept for one."""
+    return _BUILTIN_OPS.get()
+
+
+def scan(body, carry, xs, like, reverse):
+    """Runs `carry, ys_t = body(carry, xs_t)` over the first axis of `xs`; stacks the `ys_t`.
+
+    `like` holds one tensor for each of `ys_t`, of its dtype and shape.
+    """
+    length = tf.shape(xs[0])[0]
+    n = len(carry)
+    collector = _Scattered if _BUILTIN_OPS.get() else _Listed
+    collectors = [collector(y, length) for y in like]
+
+    def iteration(i, *values):
+        t = length - 1 - i if reverse else i
+        new_carry, ys = body(tuple(values[:n]), tuple(x[t] for x in xs))
+        written = [c.write(v, t, y) for c, v, y in zip(collectors, values[n:], ys, strict=True)]
+        return (i + 1, *new_carry, *written)
+
+    start = (tf.constant(0), *carry, *(c.start for c in collectors))
+    # A dropped carry shape (a state that starts as zeros of a dynamic batch) is one that may vary.
+    invariants = (tf.TensorShape([]), *(c.shape for c in carry), *(c.invariant for c in collectors))
+    _, *end = tf.while_loop(
+        lambda i, *_: i < length,
+        iteration,
+        start,
+        shape_invariants=invariants,
+        maximum_iterations=length,
+    )
+    stacked = tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
+    return tuple(end[:n]), stacked
+
+
+class _Listed:
+    """Collects in a TensorArray."""
+
+    invariant = tf.TensorShape(None)
+
+    def __init__(self, like, length):
+        self.start = tf.TensorArray(like.dtype, size=length, element_shape=like.shape)
+
+    @staticmethod
+    def write(value, t, y):
+        return value.write(t, y)
+
+    @staticmethod
+    def stack(value):
+        return value.stack()
+
+
+class _Scattered:
+    """Collects in one tensor, `[T, ...]`."""
+
+    def __init__(self, like, length):
+        shape = tf.concat([[length], tf.shape(like)], axis=0)
+        self.invariant = tf.TensorShape([None, *like.shape])
+        self.start = tf.ensure_shape(tf.zeros(shape, like.dtype), self.invariant)
+
+    @staticmethod
+    def write(value, t, y):
+        return tf.tensor_scatter_nd_update(value, [[t]], y[None])
+
+    @staticmethod
+    def stack(value):
+        return value
+
+
+def vjp(function, primals, cotangents):
+    """The product of `cotangents` with the Jacobian of `function` at `primals`."""
+    with tf.GradientTape() as tape:
+        tape.watch(primals)
+        outputs = function(*primals)
+    return tape.gradient(
+        outputs,
+        primals,
+        output_gradients=cotangents,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+def custom_vjp(forward, backward):
+    """`forward(*xs) -> (ys, residuals)` with `backward(residuals, cotangents)` as its gradient."""
+
+    @tf.custom_gradient
+    def function(*xs):
+        ys, residuals = forward(*xs)
+        return ys, lambda *cotangents: backward(residuals, cotangents)
+
+    # A variable among the arguments would count as one that the function uses unasked.
+    return lambda *xs: function(*(tf.convert_to_tensor(x) for x in xs))

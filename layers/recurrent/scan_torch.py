@@ -1,0 +1,21 @@
+"""The loop over time on the PyTorch backend, which differentiates it by itself."""
+
+import torch
+
+
+def only_inference() -> bool:
+    """PyTorch's own tape keeps what it needs."""
+    return True
+
+
+def scan(body, carry, xs, like, reverse):
+    """Runs `carry, ys_t = body(carry, xs_t)` over the first axis of `xs`; stacks the `ys_t`."""
+    del like
+    collected = []
+    times = range(len(xs[0]))
+    for t in reversed(times) if reverse else times:
+        carry, ys = body(carry, tuple(x[t] for x in xs))
+        collected.append(ys)
+    if reverse:
+        collected.reverse()
+    return carry, tuple(torch.stack(ys) for ys in zip(*collected, strict=True))
