@@ -5,7 +5,7 @@ L letter trigrams of a word, G columns of all gates.
 """
 
 from layers.attention import AttentionPool
-from layers.embedding import WordHashing
-from layers.recurrent import LSTM, LSTMCell, Stack
+from layers.embedding import WordDropout, WordHashing
+from layers.recurrent import LSTM, LSTMCell, Segmented, Stack
 
-__all__ = ["LSTM", "AttentionPool", "LSTMCell", "Stack", "WordHashing"]
+__all__ = ["LSTM", "AttentionPool", "LSTMCell", "Segmented", "Stack", "WordDropout", "WordHashing"]

@@ -1,0 +1,58 @@
+"""What an app is: the names that `apps.<app>.app` defines, and the types that they exchange.
+
+An app is a module, and the functions of `apps.core` take it as an argument. It defines `Config`,
+`PRESETS`, `load`, `build`, `score`, `baseline`, `predict`, `show`, `serve`, `EXAMPLES` and
+`PUBLISHED`; CONTRIBUTING.md tells what each of them is, and `tests/apps/test_contract.py` holds
+every app to it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# Vocabularies and label names: lines of text by name.
+Assets = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset made ready for a model: batches of `(features, labels)`, or with weights third.
+
+    Attributes:
+        train: shuffled anew each epoch; `None` if the data have no such split.
+        valid, test: each example once, in a fixed order; `None` likewise.
+        assets: what turns ids back into words and labels.
+    """
+
+    train: tf.data.Dataset | None
+    valid: tf.data.Dataset | None
+    test: tf.data.Dataset | None
+    assets: Assets
+
+
+class Service(tf.Module):
+    """The functions that an app exports.
+
+    Args:
+        functions: by signature name, a `tf.function` with an `input_signature` of named specs that
+            returns a dict of tensors. `serving_default` takes the raw input.
+        requests: turns raw examples into the arguments of each function, by name.
+        litert: the name of the function that becomes the LiteRT file, if there is one.
+        keep: what the functions use and a SavedModel must hold: variables, tables.
+    """
+
+    def __init__(
+        self,
+        functions: dict[str, tf.types.experimental.PolymorphicFunction],
+        requests: Callable[[list], dict[str, dict[str, np.ndarray]]],
+        litert: str | None = None,
+        keep: Any = (),
+    ):
+        super().__init__()
+        self.functions = functions
+        self.requests = requests
+        self.litert = litert
+        self.keep = keep

@@ -1,0 +1,66 @@
+"""Words made unknown at random."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class WordDropout(keras.layers.Layer):
+    """Replaces token ids by that of the unknown word, at random, in training alone.
+
+    Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods for text
+    classification", section 2.3; replaced instead of removed as in Bowman et al. 2016,
+    "Generating sentences from a continuous space", section 3.1. The embedding of the unknown word
+    is trained by it, and no single word can decide.
+
+    Args:
+        rate: the share of the tokens to replace.
+        unknown: the id to replace them by.
+        seed: of the choice.
+
+    Call arguments:
+        tokens: integers `[B, T]`.
+        mask: `[B, T]`, boolean; where it is False the token stays.
+        training: whether to replace any.
+
+    Returns:
+        Integers `[B, T]`.
+
+    Raises:
+        ValueError: if `rate` lies outside [0, 1).
+
+    >>> import numpy as np
+    >>> from layers import WordDropout
+    >>> WordDropout(0.5, unknown=1)(np.array([[7, 8, 9]])).shape
+    TensorShape([1, 3])
+
+    Differs from the papers: nothing.
+    """
+
+    def __init__(self, rate, unknown, seed=None, **kwargs):
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must lie in [0, 1), got {rate!r}.")
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.unknown = unknown
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def call(self, tokens, mask=None, training=False):
+        if not training or not self.rate:
+            return tokens
+        replaced = keras.random.uniform(ops.shape(tokens), seed=self.seed_generator) < self.rate
+        if mask is not None:
+            replaced = ops.logical_and(replaced, mask)
+        return ops.where(replaced, ops.cast(self.unknown, tokens.dtype), tokens)  # [B, T]
+
+    def compute_mask(self, tokens, mask=None):
+        return None
+
+    def compute_output_spec(self, tokens, mask=None, training=False):
+        return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
+
+    def get_config(self):
+        config = {"rate": self.rate, "unknown": self.unknown, "seed": self.seed}
+        return {**super().get_config(), **config}

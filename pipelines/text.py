@@ -1,0 +1,247 @@
+"""Text to tensors, in the graph: the same functions feed training and sit in the exported model."""
+
+import json
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from pipelines.errors import DataError
+
+PADDING, UNKNOWN = 0, 1
+TRIGRAMS = 27**3 + 1
+
+# Chinese and Japanese put no spaces between words: there a token is a character.
+_CHARACTER_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_STEPS = (
+    # Line breaks of web pages, as in IMDB.
+    (r"<br\s*/?>", " "),
+    # Typographic apostrophes.
+    ("[\u2018\u2019\u02bc]", "'"),
+    # Formatting characters and emoji variation selectors are no part of a word.
+    (r"[\p{Cf}\x{FE0E}\x{FE0F}]", ""),
+    # The tokens of the Penn Treebank's brackets, as in SST.
+    (r"-(lrb|rrb|lsb|rsb|lcb|rcb)-", " "),
+    # Contractions as the Penn Treebank splits them: do n't, it 's.
+    (r"([\p{L}])n't\b", r"\1 n't"),
+    (r"(^|\s)'", r"\1' "),
+    (r"'\s?(s|m|d|ll|re|ve)\b", r" '\1"),
+    # Everything that is no letter, mark or number stands alone, but for the apostrophe of a
+    # contraction, and so does each character of the scripts above.
+    (rf"([^\p{{L}}\p{{M}}\p{{N}}\s']|[{_CHARACTER_SCRIPTS}])", r" \1 "),
+    (r"'(\s|$)", r" ' \1"),
+    # What is left of control characters, the NUL byte among them, separates.
+    (r"[\p{Cc}\s]+", " "),
+)
+
+
+def normalize(text):
+    """Strings of one spelling: valid UTF-8, NFKC, case folded, tokens set apart.
+
+    Args:
+        text: string tensor of any shape. Bytes that are no UTF-8 become U+FFFD.
+
+    Returns:
+        A string tensor of that shape whose tokens are separated by single spaces.
+    """
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    text = tf_text.case_fold_utf8(tf_text.normalize_utf8(text, "NFKC"))
+    for pattern, replacement in _STEPS:
+        text = tf.strings.regex_replace(text, pattern, replacement)
+    return tf.strings.strip(text)
+
+
+def tokenize(text) -> tf.RaggedTensor:
+    """Words, numbers, marks and emoji; in Chinese and Japanese text characters.
+
+    Args:
+        text: `[B]`, strings.
+
+    Returns:
+        `[B, (T)]`, strings; an empty row for an empty text.
+
+    >>> tokenize(tf.constant(["It wasn't bad: 10/10!"])).to_list()
+    [[b'it', b'was', b"n't", b'bad', b':', b'10', b'/', b'10', b'!']]
+    """
+    return tf.strings.split(normalize(text))
+
+
+def letter_trigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
+    """The letter trigrams of each word: "good" has #go, goo, ood and od#.
+
+    Args:
+        tokens: `[B, (T)]`, strings.
+
+    Returns:
+        `[B, (T), (L)]`, int32, from 1; a word without any has the one trigram `TRIGRAMS`.
+    """
+    letters = tf.strings.regex_replace(tokens.flat_values, "[^a-z]", "")
+    marked = tf.strings.join(["#", letters, "#"])
+    codes = tf.strings.unicode_decode(marked, "UTF-8")  # [N, (letters)]
+    codes = tf.ragged.map_flat_values(lambda c: tf.where(c == ord("#"), 0, c - ord("a") + 1), codes)
+    windows = tf_text.sliding_window(codes, width=3, axis=1)  # [N, (L), 3]
+    ids = tf.ragged.map_flat_values(
+        lambda w: tf.reduce_sum(w * tf.constant([27 * 27, 27, 1]), axis=-1) + 1, windows
+    )
+    none = tf.fill([ids.nrows(), 1], TRIGRAMS)
+    none = tf.RaggedTensor.from_tensor(none, lengths=tf.cast(ids.row_lengths() == 0, tf.int64))
+    return tokens.with_flat_values(tf.concat([ids, none], axis=1))
+
+
+def to_dense(ids, time_axis: int = 1):
+    """Ids as a padded tensor with at least one time step, for a loop over time needs one.
+
+    Args:
+        ids: integers, ragged or not.
+        time_axis: 1 in a batch, 0 in a single example.
+    """
+    if isinstance(ids, tf.RaggedTensor):
+        ids = ids.to_tensor()
+    missing = tf.maximum(0, 1 - tf.shape(ids)[time_axis])
+    paddings = [[0, missing if axis == time_axis else 0] for axis in range(ids.shape.rank)]
+    return tf.pad(ids, paddings)
+
+
+class Vocabulary(tf.Module):
+    """Tokens and their ids: 0 is padding, 1 the unknown.
+
+    A number that is not among them counts as the token of as many zeros, if that is: 1987 as 0000.
+
+    Args:
+        entries: the tokens in the order of their ids, the first two being those of padding and of
+            the unknown.
+    """
+
+    def __init__(self, entries: list[str]):
+        super().__init__()
+        self.entries = entries
+        # A table that is read from a file becomes an asset of the exported model.
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "vocabulary.txt"
+        path.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
+        lines = tf.lookup.TextFileInitializer(
+            str(path),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        self.table = tf.lookup.StaticHashTable(lines, default_value=UNKNOWN)
+
+    def __call__(self, tokens):
+        """Ids, int32, of a string tensor or ragged tensor of any shape."""
+        if isinstance(tokens, tf.RaggedTensor):
+            return tf.ragged.map_flat_values(self, tokens)
+        ids = self.table.lookup(tokens)
+        ids = tf.where(ids == UNKNOWN, self.table.lookup(number_shape(tokens)), ids)
+        return tf.cast(ids, tf.int32)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class Encoder(tf.Module):
+    """Strings to a model's inputs: `tokens`, the word ids, and on request `trigrams`.
+
+    Args:
+        vocabulary: the entries of a `Vocabulary`.
+        trigrams: whether to give the letter trigrams of each word as well.
+    """
+
+    def __init__(self, vocabulary: list[str], trigrams: bool = False):
+        super().__init__()
+        self.vocabulary = Vocabulary(vocabulary)
+        self.trigrams = trigrams
+
+    def __call__(self, strings) -> dict[str, tf.RaggedTensor]:
+        """`[B]` strings to `[B, (T)]` ids and `[B, (T), (L)]` trigrams."""
+        tokens = tokenize(strings)
+        features = {"tokens": self.vocabulary(tokens)}
+        if self.trigrams:
+            features["trigrams"] = letter_trigrams(tokens)
+        return features
+
+
+def number_shape(tokens):
+    """Strings with each decimal digit as 0."""
+    return tf.strings.regex_replace(tokens, r"\p{Nd}", "0")
+
+
+def build_vocabulary(texts: tf.data.Dataset, max_size: int, min_count: int = 1) -> list[str]:
+    """The tokens of a corpus from the most frequent on, after the two of padding and the unknown.
+
+    Args:
+        texts: scalar strings.
+        max_size: the most entries to keep, those two included.
+        min_count: how often a token must occur.
+
+    Returns:
+        The entries, ties in the order of code points.
+    """
+    counts: Counter[bytes] = Counter()
+    for batch in texts.batch(1024).map(lambda text: tokenize(text).flat_values):
+        counts.update(batch.numpy().tolist())
+    tokens = list(counts)
+    for token, shape in zip(tokens, number_shape(tf.constant(tokens)).numpy(), strict=True):
+        if shape != token:
+            counts[shape] += counts[token]
+    known = sorted((-n, token) for token, n in counts.items() if n >= min_count)
+    return ["[PAD]", "[UNK]", *(token.decode() for _, token in known[: max_size - 2])]
+
+
+def read_vectors(path: str | Path, entries: list[str], seed: int = 0) -> tuple[np.ndarray, int]:
+    """Word vectors for a vocabulary from a file in GloVe's format.
+
+    Args:
+        path: lines of `word v1 v2 ... vD`; or, if it ends in `.json`, one object
+            `{word: [v1, ..., vD]}`.
+        entries: the vocabulary, of which the first is padding (a zero vector).
+        seed: of the normal vectors, as wide as those of the file, that missing words get.
+
+    Returns:
+        `[V, D]`, float32, and how many entries the file knows.
+
+    Raises:
+        DataError: if the file is missing or empty, a line does not parse, or widths differ.
+    """
+    wanted = {token: i for i, token in enumerate(entries)}
+    found: dict[int, list[float]] = {}
+    width = None
+    for row, (word, values) in enumerate(_vector_rows(Path(path)), start=1):
+        if width is None:
+            width = len(values)
+        if len(values) != width or not values:
+            raise DataError(f"{path}, row {row}: {len(values)} values, the first row has {width}.")
+        if word in wanted:
+            found[wanted[word]] = values
+    if width is None:
+        raise DataError(f"{path} holds no vectors.")
+    known = np.array(list(found.values()), "float32").reshape(-1, width)
+    spread = known.std(axis=0) if len(known) > 1 else np.ones(width, "float32")
+    matrix = np.random.default_rng(seed).normal(size=(len(entries), width)).astype("float32")
+    matrix *= spread
+    matrix[list(found)] = known
+    matrix[PADDING] = 0
+    return matrix, len(found)
+
+
+def _vector_rows(path: Path):
+    try:
+        if path.suffix == ".json":
+            yield from json.loads(path.read_text(encoding="utf-8")).items()
+            return
+        with path.open(encoding="utf-8") as lines:
+            for row, line in enumerate(lines, start=1):
+                word, *values = re.split(r" ", line.rstrip("\n"))
+                try:
+                    yield word, [float(v) for v in values]
+                except ValueError:
+                    raise DataError(f"{path}, row {row}: not 'word v1 v2 ...'.") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file of word vectors.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise DataError(f"{path} is no file of word vectors: {error}.") from None
