@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import tempfile
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -120,8 +122,9 @@ class Vocabulary(tf.Module):
         super().__init__()
         self.entries = entries
         # A table that is read from a file becomes an asset of the exported model.
-        self._folder = tempfile.TemporaryDirectory()
-        path = Path(self._folder.name) / "vocabulary.txt"
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder) / "vocabulary.txt"
         path.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
         lines = tf.lookup.TextFileInitializer(
             str(path),

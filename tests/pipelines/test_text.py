@@ -1,0 +1,141 @@
+"""Text in the graph."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines import text
+from pipelines.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("raw", "tokens"),
+    [
+        ("It wasn't bad: 10/10!", ["it", "was", "n't", "bad", ":", "10", "/", "10", "!"]),
+        ("Don\u2019t 'quote' me<br />I'd go", "do n't ' quote ' me i 'd go".split()),
+        # Text that comes tokenised as in the Penn Treebank is left as it is.
+        ("it 's n't -lrb- so -rrb- rock'n'roll", "it 's n't so rock'n'roll".split()),
+        ("我是学生。これはペン ABC", [*"我是学生。これはペン", "abc"]),
+        ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+        ("😀❤️👨‍👩‍👧 ok", ["😀", "❤", "👨", "👩", "👧", "ok"]),
+        ("nul\0byte", ["nul", "byte"]),
+        ("", []),
+        (" \t\n ", []),
+        # NFKC: a combining accent, a ligature, a full-width letter.
+        ("cafe\u0301 \ufb01ne \uff21", ["caf\u00e9", "fine", "a"]),
+        ("STRASSE Straße", ["strasse", "strasse"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        (b"bad\xffutf", ["bad", "\ufffd", "utf"]),
+    ],
+)
+def test_tokens(raw, tokens):
+    found = text.tokenize(tf.constant([raw])).to_list()[0]
+    assert [token.decode() for token in found] == tokens
+
+
+def test_tokens_of_tokens_are_themselves():
+    once = text.normalize(tf.constant(["Isn't it -- well -- 'odd', 3.5 stars?!", "我们 don't"]))
+    assert text.normalize(once).numpy().tolist() == once.numpy().tolist()
+
+
+def test_a_text_reads_the_same_alone_and_in_a_batch_and_in_a_graph():
+    raw = ["One.", "", "Two words, and then some more of them!"]
+    together = text.tokenize(tf.constant(raw)).to_list()
+    alone = [text.tokenize(tf.constant([one])).to_list()[0] for one in raw]
+    graph = tf.function(text.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
+    assert together == alone == graph(tf.constant(raw)).to_list()
+
+
+def test_vocabulary_numbers_by_frequency_then_code_point():
+    corpus = tf.data.Dataset.from_tensor_slices(["b a c b", "a d 1987 1988 1"])
+    entries = text.build_vocabulary(corpus, max_size=7)
+    assert entries == ["[PAD]", "[UNK]", "0000", "a", "b", "0", "1"]
+    assert text.build_vocabulary(corpus, 100, min_count=2) == ["[PAD]", "[UNK]", "0000", "a", "b"]
+
+
+def test_unknown_words_and_numbers():
+    vocabulary = text.Vocabulary(["[PAD]", "[UNK]", "a", "0000", "1999"])
+    ids = vocabulary(tf.constant(["a", "zzz", "1999", "2001", "12"]))
+    assert ids.dtype == tf.int32
+    assert ids.numpy().tolist() == [2, 1, 4, 3, 1]
+    ragged = vocabulary(tf.ragged.constant([["a"], [], ["b", "a"]]))
+    assert ragged.to_list() == [[2], [], [1, 2]]
+
+
+def test_letter_trigrams():
+    def number(trigram):
+        digits = [0 if c == "#" else ord(c) - ord("a") + 1 for c in trigram]
+        return digits[0] * 729 + digits[1] * 27 + digits[2] + 1
+
+    found = text.letter_trigrams(text.tokenize(tf.constant(["good no 10", "", "我"]))).to_list()
+    good = [number(t) for t in ("#go", "goo", "ood", "od#")]
+    assert found == [
+        [good, [number("#no"), number("no#")], [text.TRIGRAMS]],
+        [],
+        [[text.TRIGRAMS]],
+    ]
+    assert number("zzz") < text.TRIGRAMS
+
+
+def test_dense_ids_have_at_least_one_step():
+    assert text.to_dense(tf.ragged.constant([[], []], dtype=tf.int32)).numpy().tolist() == [[0], [0]]
+    assert text.to_dense(tf.ragged.constant([[5], [6, 7]])).numpy().tolist() == [[5, 0], [6, 7]]
+    assert text.to_dense(tf.zeros([0], tf.int32), time_axis=0).shape == [1]
+    nested = tf.ragged.constant([[[1, 2], [3]], []], ragged_rank=2)
+    assert text.to_dense(nested).shape == [2, 2, 2]
+
+
+ENTRIES = ["[PAD]", "[UNK]", "good", "bad", "never"]
+
+
+def test_vectors_are_read_from_glove_text_and_json(tmp_path):
+    vectors = {"bad": [1.0, -2.0, 0.5], "good": [0.25, 0.0, 3.0], "other": [9.0, 9.0, 9.0]}
+    lines = tmp_path / "glove.txt"
+    lines.write_text("".join(f"{w} {' '.join(map(str, v))}\n" for w, v in vectors.items()))
+    objects = tmp_path / "glove.json"
+    objects.write_text(json.dumps(vectors))
+    for path in (lines, objects):
+        matrix, known = text.read_vectors(path, ENTRIES)
+        assert matrix.shape == (5, 3)
+        assert matrix.dtype == np.float32
+        assert known == 2
+        assert matrix[2].tolist() == vectors["good"]
+        assert matrix[3].tolist() == vectors["bad"]
+        assert not matrix[0].any()
+        assert matrix[4].any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("good 1 2\nbad 1\n", "row 2: 1 values, the first row has 2"),
+        ("good 1 2\nbad 1 x\n", "row 2: not 'word v1 v2 ...'"),
+        ("", "holds no vectors"),
+        (b"good \xff\xfe\n", "is no file of word vectors"),
+    ],
+)
+def test_broken_vectors_are_one_clear_line(tmp_path, content, message):
+    path = tmp_path / "v.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as error:
+        text.read_vectors(path, ENTRIES)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_vectors_name_the_file(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        text.read_vectors(tmp_path / "none.txt", ENTRIES)
+
+
+def test_real_vectors(manual_dir):
+    matrix, known = text.read_vectors(manual_dir / "glove" / "glove-50d-5k.json", ENTRIES)
+    assert matrix.shape == (5, 50)
+    assert known == 3
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    assert cosine(matrix[2], matrix[3]) > 0.5
