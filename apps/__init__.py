@@ -1,0 +1,1 @@
+"""End-to-end sequence applications: train, evaluate, predict, export."""

@@ -1,0 +1,1 @@
+"""What all apps share: the protocol, runs, training, evaluation, export and the command line."""

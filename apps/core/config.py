@@ -1,0 +1,150 @@
+"""Configurations: frozen dataclasses, their overrides on the command line, their file in a run."""
+
+import contextlib
+import dataclasses
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_type_hints
+
+import tyro
+
+from apps.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What every app's `Config` has; the comment above a field is its help text."""
+
+    # the dataset, or a folder of your own files
+    data: str = ""
+    # of the weights, the shuffling and the dropout
+    seed: int = 0
+    # the most passes over the training split
+    epochs: int = 10
+    # examples a batch
+    batch_size: int = 32
+    # of Adam, at the start
+    learning_rate: float = 1e-3
+    # how the learning rate changes from epoch to epoch
+    schedule: Literal["constant", "cosine"] = "constant"
+    # the largest global norm of a gradient; 0 for any
+    clip_norm: float = 1.0
+    # epochs without a better validation figure before training stops
+    patience: int = 5
+    # the validation figure that decides
+    monitor: str = "val_accuracy"
+    # of the computation; the weights stay float32
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    # whether XLA compiles the training step
+    jit: bool = False
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if not self.clip_norm >= 0:
+            raise ValueError(f"clip_norm must be 0 or more, got {self.clip_norm}.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            # Shares; the rates of optimizers have no upper bound.
+            if "dropout" in field.name and not 0 <= value < 1:
+                raise ValueError(f"{field.name} must lie in [0, 1), got {value}.")
+
+
+def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
+    """Adam, or AdamW where weights decay, with the global norm of the gradient clipped."""
+    import keras
+
+    clip = config.clip_norm or None
+    if weight_decay:
+        return keras.optimizers.AdamW(
+            config.learning_rate, weight_decay=weight_decay, global_clipnorm=clip
+        )
+    return keras.optimizers.Adam(config.learning_rate, global_clipnorm=clip)
+
+
+def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> TrainingConfig:
+    """The preset of `--data`, with the other options put over it.
+
+    Raises:
+        UsageError: for unknown data, an unknown option or a bad value, in one line.
+    """
+    presets = app.PRESETS
+    names = [a.split("=", 1)[0] for a in arguments]
+    data = next(iter(presets))
+    if "--data" in names:
+        place = names.index("--data")
+        given = arguments[place].split("=", 1)[1:] or arguments[place + 1 : place + 2]
+        data = given[0] if given else data
+    if data in presets:
+        default = presets[data]
+    elif Path(data).is_dir():
+        default = dataclasses.replace(next(iter(presets.values())), data=data)
+    else:
+        raise UsageError(
+            f"--data={data}: neither a dataset ({', '.join(presets)}) nor a folder that exists."
+        )
+    return parse_options(app.Config, arguments, default, prog)
+
+
+def parse_options(cls: type, arguments: list[str], default: Any = None, prog: str = "") -> Any:
+    """An instance of a dataclass from `--field=value` options.
+
+    Raises:
+        UsageError: one line that names the option and what is allowed.
+    """
+    switches = {f.name for f in dataclasses.fields(cls) if get_type_hints(cls)[f.name] is bool}
+    spelled = []
+    for argument in arguments:
+        name = argument.removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and name in switches:
+            argument += "=True"
+        elif argument.startswith("--no-") and name.removeprefix("no_") in switches:
+            argument = f"--{argument.removeprefix('--no-')}=False"
+        spelled.append(argument)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                cls,
+                args=spelled,
+                default=default,
+                prog=prog,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(said.getvalue(), cls)) from None
+
+
+def _one_line(box: str, cls: type) -> str:
+    """The message in the box that tyro draws around an error: from its title to the next rule."""
+    lines = [line.strip("│╭╮╰╯─- ") for line in box.strip().splitlines()]
+    body = lines[2:] if not lines[1] else lines[1:]  # plain boxes have a rule below the title
+    message = " ".join(body[: body.index("")]) if "" in body else " ".join(body)
+    if "nrecognized" in message:
+        fields = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(cls))
+        message += f"; the options are {fields}"
+    return message
+
+
+def to_json(config: TrainingConfig) -> dict:
+    """A configuration as an object for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_json(cls: type, fields: dict, where: str) -> TrainingConfig:
+    """A configuration from the object that `to_json` made.
+
+    Raises:
+        UsageError: one line that names `where` it comes from and the field.
+    """
+    try:
+        return parse_options(cls, [f"--{name}={value}" for name, value in fields.items()])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None

@@ -1,0 +1,47 @@
+"""Film reviews of IMDB, from the archive as published."""
+
+import tarfile
+
+from pipelines.datasets.base import TextClassification
+from pipelines.datasets.sources import Source, in_manual_folder
+from pipelines.errors import DataError
+
+ARCHIVE = Source(
+    "imdb",
+    "aclImdb_v1.tar.gz",
+    "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+)
+
+
+class Imdb(TextClassification, skip_registration=True):
+    """IMDB: 25,000 / 25,000 reviews, negative or positive.
+
+    Without the archive in a manual folder, `load` takes TFDS's own `imdb_reviews`, which downloads
+    it.
+    """
+
+    LABELS = ("negative", "positive")
+    HOMEPAGE = "https://ai.stanford.edu/~amaas/data/sentiment"
+    CITATION = "Maas et al. 2011, Learning word vectors for sentiment analysis"
+
+    def _split_generators(self, dl_manager):
+        path = in_manual_folder(ARCHIVE, self.manual_dir)
+        # One pass through the archive serves both splits.
+        reviews = {"train": [], "test": []}
+        try:
+            with tarfile.open(path, "r|gz") as archive:
+                for member in archive:
+                    _, split, kind, name = (*member.name.split("/"), "", "", "")[:4]
+                    if split in reviews and kind in ("neg", "pos") and name.endswith(".txt"):
+                        text = archive.extractfile(member).read().decode("utf-8")
+                        example = {"text": text, "label": int(kind == "pos")}
+                        reviews[split].append((f"{kind}/{name}", example))
+        except (tarfile.TarError, OSError, EOFError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is no whole archive: {error}.") from None
+        for split, examples in reviews.items():
+            if not examples:
+                raise DataError(f"{path} has no aclImdb/{split}/{{neg,pos}}/*.txt.")
+        return {split: self._generate_examples(examples) for split, examples in reviews.items()}
+
+    def _generate_examples(self, examples):
+        yield from examples
