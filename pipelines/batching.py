@@ -1,5 +1,6 @@
 """From examples to batches: bucketed by length, shuffled with a seed, prefetched."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -27,15 +28,18 @@ def batches(
             boundary must then exceed every length.
 
     Returns:
-        The batches, prefetched. Padding is zero.
+        The batches, prefetched, of a known number. Padding is zero.
     """
+    # One pass ahead counts the batches (and fills the dataset's cache, where it has one), so that
+    # a progress bar knows its end.
+    lengths = np.fromiter((dataset.map(length)).as_numpy_iterator(), "int64")
+    per_bucket = np.bincount(np.digitize(lengths, boundaries))
+    count = int(np.sum(per_bucket // batch_size if static else -(-per_bucket // batch_size)))
     if shuffle is not None:
-        count = int(dataset.cardinality())
-        buffer = count if count > 0 else 100_000
-        dataset = dataset.shuffle(buffer, seed=shuffle, reshuffle_each_iteration=True)
+        dataset = dataset.shuffle(max(len(lengths), 1), seed=shuffle, reshuffle_each_iteration=True)
     if boundaries:
         dataset = dataset.bucket_by_sequence_length(
-            lambda *element: length(*element),
+            length,
             bucket_boundaries=list(boundaries),
             bucket_batch_sizes=[batch_size] * (len(boundaries) + 1),
             drop_remainder=static,
@@ -45,5 +49,6 @@ def batches(
         dataset = dataset.padded_batch(batch_size, drop_remainder=static)
     if shuffle is not None and boundaries:
         # A bucket fills at its own pace: without this, long batches would come late in an epoch.
-        dataset = dataset.shuffle(64, seed=shuffle, reshuffle_each_iteration=True)
+        dataset = dataset.shuffle(256, seed=shuffle, reshuffle_each_iteration=True)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(tf.data.AUTOTUNE)

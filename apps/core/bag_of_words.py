@@ -24,7 +24,9 @@ def train(
     counted = ops.cast(ops.expand_dims(ops.not_equal(tokens, 0), -1), "float32")
     scores = ops.sum(weights * counted, axis=1)  # [B, K]
     model = keras.Model({"tokens": tokens}, ops.softmax(scores))
-    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_best_weights=True)
-    model.fit(train, validation_data=valid, epochs=20, callbacks=[stop], verbose=0)
+    model.fit(train, validation_data=valid, epochs=20, callbacks=[stop], verbose=0, shuffle=False)
     return model

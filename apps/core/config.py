@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,16 @@ def parse_options(cls: type, arguments: list[str], default: Any = None, prog: st
     Raises:
         UsageError: one line that names the option and what is allowed.
     """
+    given = {} if default is None else {"default": default}
+    return _tyro(cls, arguments, prog=prog, **given)
+
+
+def parse_known_options(cls: type, arguments: list[str]) -> tuple[Any, list[str]]:
+    """As `parse_options`, with the arguments that are none of its options given back."""
+    return _tyro(cls, arguments, return_unknown_args=True, add_help=False)
+
+
+def _tyro(cls: type, arguments: list[str], **how) -> Any:
     switches = {f.name for f in dataclasses.fields(cls) if get_type_hints(cls)[f.name] is bool}
     spelled = []
     for argument in arguments:
@@ -109,13 +120,7 @@ def parse_options(cls: type, arguments: list[str], default: Any = None, prog: st
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                cls,
-                args=spelled,
-                default=default,
-                prog=prog,
-                config=(tyro.conf.FlagConversionOff,),
-            )
+            return tyro.cli(cls, args=spelled, config=(tyro.conf.FlagConversionOff,), **how)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -129,8 +134,12 @@ def _one_line(box: str, cls: type) -> str:
     message = " ".join(body[: body.index("")]) if "" in body else " ".join(body)
     if "nrecognized" in message:
         fields = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(cls))
-        message += f"; the options are {fields}"
-    return message
+        return f"{message}; the options are {fields}"
+    message = message.removeprefix(f"Error parsing {cls.__name__}: ").removeprefix("Error parsing ")
+    message = re.sub(
+        r"invalid literal for int\(\) with base 10:", "must be an integer, got", message
+    )
+    return re.sub(r"could not convert string to float:", "must be a number, got", message)
 
 
 def to_json(config: TrainingConfig) -> dict:

@@ -1,6 +1,6 @@
 """Sentiment of a text: a recurrent network reads it, a pooling sums it up, two or more classes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import keras
@@ -14,7 +14,8 @@ from apps.core import bag_of_words
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.errors import UsageError
 from apps.core.protocol import Assets, Data, Service
-from pipelines import datasets, text
+from pipelines import datasets
+from pipelines import text as texts
 from pipelines.batching import batches
 
 CELLS = sorted(
@@ -74,6 +75,21 @@ class Config(TrainingConfig):
 
 PRESETS = {
     "reviews": Config(epochs=12, learning_rate=3e-3),
+    "sst2": (
+        sst := Config(
+            data="sst2",
+            epochs=8,
+            batch_size=50,
+            learning_rate=5e-4,
+            patience=3,
+            features=128,
+            units=128,
+            pool="max",
+            dropout=0.5,
+            word_dropout=0.3,
+        )
+    ),
+    "sst5": replace(sst, data="sst5"),
 }
 
 PUBLISHED = {
@@ -97,19 +113,18 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     splits = {name: name for name in builder.info.splits}
     if "valid" not in splits:
         splits |= {"train": "train[:90%]", "valid": "train[90%:]"}
-    raw = {name: datasets.load(config.data, split) for name, split in splits.items()}
-    sizes = {name: builder.info.splits[split].num_examples for name, split in splits.items()}
+    raw = {name: datasets.read(builder, split) for name, split in splits.items()}
     if assets is None:
-        texts = raw["train"].map(lambda example: example["text"])
+        training = raw["train"].map(lambda example: example["text"])
         assets = {
-            "vocabulary": text.build_vocabulary(texts, config.vocabulary, config.min_count),
+            "vocabulary": texts.build_vocabulary(training, config.vocabulary, config.min_count),
             "labels": labels,
         }
     elif assets["labels"] != labels:
         raise UsageError(
             f"{config.data} has the labels {labels}, the run was trained on {assets['labels']}."
         )
-    encoder = text.Encoder(assets["vocabulary"], trigrams=config.encoding == "word_hashing")
+    encoder = texts.Encoder(assets["vocabulary"], trigrams=config.encoding == "word_hashing")
 
     def prepare(split: str):
         if split not in raw:
@@ -121,10 +136,9 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             .batch(256)
             .map(lambda batch: (encoder(batch["text"]), batch["label"]), tf.data.AUTOTUNE)
             .unbatch()
-            .map(lambda x, y: ({k: text.to_dense(v, time_axis=0)[:cut] for k, v in x.items()}, y))
+            .map(lambda x, y: ({k: texts.to_dense(v, time_axis=0)[:cut] for k, v in x.items()}, y))
             .cache()
         )
-        examples = examples.apply(tf.data.experimental.assert_cardinality(sizes[split]))
         return batches(
             examples,
             lambda features, _: tf.shape(features["tokens"])[0],
@@ -150,15 +164,15 @@ def build(config: Config, assets: Assets) -> keras.Model:
     """Words, their encoding, recurrent layers, pooling, softmax."""
     size = len(assets["vocabulary"])
     inputs = {"tokens": keras.Input((None,), dtype="int32", name="tokens")}
-    mask = ops.not_equal(inputs["tokens"], text.PADDING)  # [B, T]
-    words = layers.WordDropout(config.word_dropout, text.UNKNOWN)(inputs["tokens"], mask=mask)
+    mask = ops.not_equal(inputs["tokens"], texts.PADDING)  # [B, T]
+    words = layers.WordDropout(config.word_dropout, texts.UNKNOWN)(inputs["tokens"], mask=mask)
     if config.encoding == "one_hot":
         x = ops.one_hot(words, size)  # [B, T, V]
     elif config.encoding == "word_hashing":
         inputs["trigrams"] = keras.Input((None, None), dtype="int32", name="trigrams")
         x = layers.WordHashing(config.features)(inputs["trigrams"])  # [B, T, D]
     elif config.encoding == "vectors":
-        vectors, _ = text.read_vectors(config.vectors, assets["vocabulary"], config.seed)
+        vectors, _ = texts.read_vectors(config.vectors, assets["vocabulary"], config.seed)
         start = keras.initializers.Constant(vectors)
         x = keras.layers.Embedding(*vectors.shape, embeddings_initializer=start)(words)
     else:
@@ -219,7 +233,7 @@ def baseline(config: Config, data: Data, split: str) -> dict:
 
 def serve(model: keras.Model, assets: Assets) -> Service:
     """`serving_default`: texts to labels; `ids`: the model alone, for LiteRT."""
-    encoder = text.Encoder(assets["vocabulary"], trigrams="trigrams" in model.input)
+    encoder = texts.Encoder(assets["vocabulary"], trigrams="trigrams" in model.input)
     outputs = {"probabilities": model.output}
     if "pool" in (layer.name for layer in model.layers):
         outputs["attention"] = model.get_layer("pool").output[1]
@@ -231,10 +245,10 @@ def serve(model: keras.Model, assets: Assets) -> Service:
         return {name: tf.cast(value, tf.float32) for name, value in results.items()}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def serving_default(text_):
-        results = classify({k: text.to_dense(v) for k, v in encoder(text_).items()})
+    def serving_default(text):
+        results = classify({k: texts.to_dense(v) for k, v in encoder(text).items()})
         results["label"] = tf.gather(labels, tf.argmax(results["probabilities"], axis=-1))
-        results["tokens"] = text.to_dense(text.tokenize(text_))
+        results["tokens"] = texts.to_dense(texts.tokenize(text))
         return results
 
     ids = tf.TensorSpec([None, None], tf.int32, name="tokens")
@@ -251,7 +265,7 @@ def serve(model: keras.Model, assets: Assets) -> Service:
             return classify({"tokens": tokens})
 
     def requests(examples: list[str]) -> dict[str, dict[str, np.ndarray]]:
-        features = {k: text.to_dense(v).numpy() for k, v in encoder(tf.constant(examples)).items()}
+        features = {k: texts.to_dense(v).numpy() for k, v in encoder(tf.constant(examples)).items()}
         return {"serving_default": {"text": np.array(examples, object)}, "ids": features}
 
     return Service(

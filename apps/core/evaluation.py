@@ -1,0 +1,64 @@
+"""A trained run: its model, and its figures on a split."""
+
+from types import ModuleType
+
+import keras
+
+from apps.core.config import TrainingConfig
+from apps.core.errors import UsageError
+from apps.core.protocol import Assets
+from apps.core.runs import Run, write_json
+from apps.core.training import weights_of
+
+
+def load_model(app: ModuleType, run: Run) -> tuple[keras.Model, TrainingConfig, Assets]:
+    """The model with the best weights of a run, its configuration and its assets.
+
+    Raises:
+        UsageError: if the weights do not fit or cannot be read.
+    """
+    config, assets = run.config(app), run.assets()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = app.build(config, assets)
+        weights_of(model).load_weights(run.best)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{run.best} cannot be loaded: {error}".splitlines()[0]) from None
+    finally:
+        keras.config.set_dtype_policy(policy)
+    return model, config, assets
+
+
+def evaluate(app: ModuleType, run: Run, split: str = "test") -> dict:
+    """The task's figures on a whole split, each example once, sums divided once.
+
+    They are also written to the run's `metrics.json`, under the split's name.
+
+    Returns:
+        `data`, `split`, `examples` and the app's metrics.
+
+    Raises:
+        UsageError: if the data have no such split.
+    """
+    model, config, assets = load_model(app, run)
+    data = app.load(config, assets)
+    figures = {
+        "data": config.data,
+        "split": split,
+        **app.score(model, assets, split_of(data, split, config.data)),
+    }
+    write_json(run.metrics, {**run.read_metrics(), split: figures})
+    return figures
+
+
+def split_of(data, split: str, name: str):
+    """A split's dataset.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    splits = [s for s in ("train", "valid", "test") if getattr(data, s) is not None]
+    if split not in splits:
+        raise UsageError(f"--split={split}: {name} has {', '.join(splits)}.")
+    return getattr(data, split)
