@@ -1,5 +1,9 @@
 """TensorFlow's own distribution strategies, and what makes Keras 3 run on them."""
 
+import json
+import os
+
+import keras
 import tensorflow as tf
 
 from apps.core.errors import UsageError
@@ -11,7 +15,8 @@ def strategy(name: str) -> tf.distribute.Strategy:
     """The strategy of a name.
 
     `mirrored` is all GPUs of this machine, or all logical CPU devices where there is no GPU;
-    `multiworker` is what the environment variable `TF_CONFIG` tells.
+    `multiworker` is what the environment variable `TF_CONFIG` tells, and must be made before
+    TensorFlow has run an operation.
 
     Raises:
         UsageError: for an unknown name, `multiworker` without `TF_CONFIG`, `tpu` without a TPU.
@@ -23,9 +28,8 @@ def strategy(name: str) -> tf.distribute.Strategy:
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     if name == "multiworker":
+        _tf_config()
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        if not resolver.cluster_spec().as_dict():
-            raise UsageError("--strategy=multiworker needs the environment variable TF_CONFIG.")
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if name == "tpu":
         try:
@@ -36,29 +40,68 @@ def strategy(name: str) -> tf.distribute.Strategy:
     raise UsageError(f"--strategy={name}: it must be one of {', '.join(NAMES)}.")
 
 
-def is_chief(used: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
-    resolver = used.cluster_resolver
-    if not isinstance(used, tf.distribute.MultiWorkerMirroredStrategy):
+def is_chief(name: str) -> bool:
+    """Whether this process is the one that writes under the strategy of a name."""
+    if name != "multiworker":
         return True
-    return (resolver.task_type, resolver.task_id) in ((None, None), ("chief", 0), ("worker", 0))
+    config = _tf_config()
+    first = "chief" if "chief" in config["cluster"] else "worker"
+    return (config["task"]["type"], int(config["task"]["index"])) == (first, 0)
 
 
-def prepare(model, used: tf.distribute.Strategy, dataset: tf.data.Dataset) -> None:
-    """Makes a compiled model's `fit` run under `MultiWorkerMirroredStrategy`.
+def _tf_config() -> dict:
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG", ""))
+        addresses = config["cluster"][config["task"]["type"]]
+        addresses[int(config["task"]["index"])]
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise UsageError(
+            "--strategy=multiworker needs the environment variable TF_CONFIG, such as "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}.'
+        ) from None
+    return config
 
-    Keras 3 builds a model on the first distributed batch, which no single worker can read, and
-    reduces the scalar logs of the workers, which the strategy refuses. So the metrics are built
-    here on a local batch, and each log gets an axis.
+
+def prepare(
+    model: keras.Model, used: tf.distribute.Strategy, *datasets: tf.data.Dataset | None
+) -> list[tf.data.Dataset | None]:
+    """Makes a compiled model's `fit` run under a strategy, on the datasets that it returns.
+
+    A batch is split among the replicas; one that has fewer examples than there are replicas is
+    filled up with its own, for the mean over none is not a number. The gradient is clipped after
+    the replicas' parts are summed, where Keras would clip each part.
+
+    Keras 3 builds a model on the mean of the replicas' first batches, which fails where these
+    differ in length, and reduces the scalar logs of several workers, which their strategy
+    refuses. So the model is built here on a whole batch, and each log gets an axis.
     """
-    if not isinstance(used, tf.distribute.MultiWorkerMirroredStrategy):
-        return
-    features, labels, *weights = next(iter(dataset))
+    if used is tf.distribute.get_strategy():
+        return list(datasets)
     with used.scope():
-        model._symbolic_build(data_batch=(features, labels, *weights))
+        model._symbolic_build(data_batch=next(iter(datasets[0])))
     model._maybe_symbolic_build = lambda *args, **kwargs: None
-    for name in ("train_step", "test_step"):
-        setattr(model, name, _with_axis(getattr(model, name)))
+    if isinstance(used, tf.distribute.MultiWorkerMirroredStrategy):
+        for name in ("train_step", "test_step"):
+            setattr(model, name, _with_axis(getattr(model, name)))
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    clip, reduce = optimizer._clip_gradients, optimizer._all_reduce_sum_gradients
+    optimizer._clip_gradients = lambda grads: clip(
+        [g for g, _ in reduce([(g, None) for g in grads])]
+    )
+    optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+    replicas = used.num_replicas_in_sync
+    return [dataset and _at_least(dataset, replicas) for dataset in datasets]
+
+
+def _at_least(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    def fill(*batch):
+        given = tf.shape(tf.nest.flatten(batch)[0])[0]
+        rows = tf.range(tf.maximum(given, size)) % given
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
+
+    if tf.nest.flatten(dataset.element_spec)[0].shape[0] is not None:
+        return dataset  # static shapes, which filling would lose
+    return dataset.map(fill)
 
 
 def _with_axis(step):

@@ -1,7 +1,9 @@
 """A run's folder: everything that evaluating, predicting, exporting and resuming need."""
 
 import contextlib
+import functools
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -38,25 +40,33 @@ def write_json(path: Path, value) -> None:
 
 def git_commit() -> str | None:
     """The commit of the code that runs, if it is a checkout; with a + if it was changed since."""
-    here = Path(__file__).parent
+    here = Path(__file__)
 
     def git(*arguments):
-        command = ["git", "-C", str(here), *arguments]
+        command = ["git", "-C", str(here.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", here.name)  # installed, it may lie in another checkout
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
+@functools.cache
 def environment() -> dict:
     """What a run ran on."""
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": git_commit(),
-        "hardware": f"{len(os.sched_getaffinity(0))} cores",
+        "hardware": ", ".join([f"{len(os.sched_getaffinity(0))} cores", *gpus]),
     }
 
 
@@ -81,24 +91,24 @@ class Run:
         """A new folder: `path`, or `runs/<app>/<data>-<n>` with the next n that is free.
 
         Raises:
-            UsageError: if `path` exists and is not empty.
+            UsageError: if `path` exists and is not empty, or no folder can be made.
         """
-        if path:
-            run = cls(path)
-            if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-                raise UsageError(f"--run={path} exists: name another folder, or use --resume.")
-            run.path.mkdir(parents=True, exist_ok=True)
-            return run
         parent = Path("runs") / app_name(app)
-        parent.mkdir(parents=True, exist_ok=True)
-        stem = Path(data).resolve().name if os.sep in data else data
-        n = 1
-        while True:
-            try:
-                (parent / f"{stem}-{n}").mkdir()
-                return cls(parent / f"{stem}-{n}")
-            except FileExistsError:
-                n += 1
+        stem = Path(data).resolve().name
+        try:
+            if path:
+                run = cls(path)
+                if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+                    raise UsageError(f"--run={path} exists: name another folder, or use --resume.")
+                run.path.mkdir(parents=True, exist_ok=True)
+                return run
+            parent.mkdir(parents=True, exist_ok=True)
+            for n in itertools.count(1):
+                with contextlib.suppress(FileExistsError):
+                    (parent / f"{stem}-{n}").mkdir()
+                    return cls(parent / f"{stem}-{n}")
+        except OSError as error:
+            raise UsageError(f"{path or parent} cannot be made: {error.strerror}.") from None
 
     @classmethod
     def open(cls, app: ModuleType, path: str | Path, *, trained: bool = True) -> "Run":
@@ -129,8 +139,11 @@ class Run:
     def write_assets(self, assets: Assets) -> None:
         (self.path / "assets").mkdir(exist_ok=True)
         for name, lines in assets.items():
+            for line in lines:
+                if "\n" in line:
+                    raise ValueError(f"Asset {name}: {line!r} is no single line.")
             with atomic(self.path / "assets" / f"{name}.txt") as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
     def assets(self) -> Assets:
         """The vocabularies and labels that the run was trained with."""
@@ -138,9 +151,15 @@ class Run:
         if not files:
             raise UsageError(f"{self.path} has no assets: it was not trained.")
         return {
-            file.stem: file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            # Bytes, for a text file would take a carriage return for the end of a line.
+            file.stem: file.read_bytes().decode().split("\n")[:-1]
             for file in files
         }
+
+    def remove_half_written(self) -> None:
+        """Removes what a killed process was about to write."""
+        for file in self.path.glob("**/.[0-9]*.*"):
+            file.unlink()
 
     def environment(self) -> dict:
         return self._read("environment.json")
@@ -154,11 +173,14 @@ class Run:
 
     def _read(self, name: str) -> dict:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.path / name} cannot be read: {error}") from None
+        if not isinstance(value, dict):
+            raise UsageError(f"{self.path / name} holds no JSON object.")
+        return value
 
 
 def app_name(app: ModuleType) -> str:
     """`sentiment` for `apps.sentiment.app`."""
-    return app.__name__.split(".")[-2] if "." in app.__name__ else app.__name__
+    return app.__name__.removesuffix(".app").split(".")[-1]

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+import zipfile
 from types import ModuleType
 
 import keras
@@ -34,61 +35,65 @@ def train(
         config: of the run.
         run: its folder. It gets the best weights, the last state, the history, TensorBoard logs.
         strategy: `default`, `mirrored`, `multiworker` or `tpu`.
-        resume: whether to go on where the run stopped. It ends with what an unbroken one gives.
+        resume: whether to go on where the run stopped. It ends with what an unbroken one gives;
+            a run that has ended is left as it is.
 
     Returns:
         `epochs`, `best_epoch`, the best value of `config.monitor`, `parameters`, `seconds`.
 
     Raises:
-        UsageError: if the loss is not finite, or the run to resume has no state.
+        UsageError: if the data have no training split, the loss is not finite, or the state to go
+            on from is broken.
     """
-    scope = distribution.strategy(strategy)
-    started = time.monotonic()
+    progress = Progress(run, config, writes=distribution.is_chief(strategy))
+    resume = resume and run.state.is_file()  # killed in its first epoch, a run starts anew
+    used = distribution.strategy(strategy)
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     try:
         data = app.load(config, run.assets() if resume else None)
-        if distribution.is_chief(scope):
+        if data.train is None:
+            raise UsageError(f"{config.data} has no training split.")
+        if progress.writes:
+            run.remove_half_written()
+        if progress.writes and not resume:
             run.write_config(app, config)
             run.write_assets(data.assets)
-        with scope.scope():
+        with used.scope():
             model = app.build(config, data.assets)
             model.optimizer.build(model.trainable_variables)
-        distribution.prepare(model, scope, data.train)
-        progress = Progress(run, config, writes=distribution.is_chief(scope))
+        train_set, valid_set = distribution.prepare(model, used, data.train, data.valid)
         progress.set_model(model)
         if resume:
-            progress.restore(model)
+            progress.restore()
             # Each epoch of `fit` takes an iterator of its own, and with it the next seeds of the
             # shuffles: those of the epochs that are done are taken here.
             for _ in range(progress.epochs):
-                iter(data.train)
-        callbacks = [progress]
-        if progress.writes:
-            callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
-        if not progress.finished:
+                iter(train_set)
+        if progress.finished:
+            print(f"{run.path} had ended after {progress.epochs} epochs: nothing is changed.")
+        else:
+            callbacks = [progress]
+            if progress.writes:
+                callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
             model.fit(
-                data.train,
-                validation_data=data.valid,
+                train_set,
+                validation_data=valid_set,
                 epochs=config.epochs,
                 initial_epoch=progress.epochs,
                 callbacks=callbacks,
                 shuffle=False,  # the dataset does that
-                verbose="auto" if sys.stdout.isatty() else 2,
+                verbose=("auto" if sys.stdout.isatty() else 2) if progress.writes else 0,
             )
-            progress.finish()
     finally:
         keras.config.set_dtype_policy(policy)
-    seconds = progress.seconds + time.monotonic() - started
-    if progress.writes:
-        run.write_environment(seconds=round(seconds, 1), command=" ".join(sys.orig_argv[1:]))
     return {
         "epochs": progress.epochs,
         "best_epoch": progress.best_epoch,
         config.monitor: progress.best,
         "parameters": model.count_params(),
-        "seconds": seconds,
+        "seconds": progress.seconds,
     }
 
 
@@ -106,6 +111,10 @@ class Progress(keras.callbacks.Callback):
         run: where to write.
         config: `monitor`, `patience`, `schedule`, `learning_rate` and `epochs` are read.
         writes: whether this process is the one that writes.
+
+    Raises:
+        UsageError: from `fit`, if a loss is not finite or there is no figure to monitor. The best
+            weights stay.
     """
 
     def __init__(self, run: Run, config: TrainingConfig, writes: bool = True):
@@ -118,25 +127,34 @@ class Progress(keras.callbacks.Callback):
         self.best: float | None = None
         self.best_epoch = 0
         self.seconds = 0.0
-        self.finished = False
+        self.clock = time.monotonic()
 
     @property
     def epochs(self) -> int:
         """How many epochs are done."""
         return len(self.history)
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        waited = self.epochs - self.best_epoch
+        return self.epochs >= self.config.epochs or waited >= self.config.patience
+
     def on_epoch_begin(self, epoch, logs=None):
         rate = self.config.learning_rate
         if self.config.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * epoch / self.config.epochs))
         self.model.optimizer.learning_rate = rate
-        self.began = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        if not np.all(np.isfinite(logs["loss"])):
+        self.step = batch + 1
+        self._must_be_finite("loss", np.max(logs["loss"]))
+
+    def _must_be_finite(self, name, value):
+        if not np.isfinite(value):
             raise UsageError(
-                f"The loss is {float(np.max(logs['loss']))} at epoch {self.epochs + 1}, step "
-                f"{batch + 1}: try a smaller --learning-rate or --clip-norm."
+                f"The {name} is {value} at epoch {self.epochs + 1}, step {self.step}: try a "
+                "smaller --learning-rate or --clip-norm, or --precision=float32."
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -145,29 +163,29 @@ class Progress(keras.callbacks.Callback):
             raise UsageError(
                 f"--monitor={self.config.monitor}: this model has {', '.join(sorted(figures))}."
             )
+        # Weights that the last step has spoilt show in no training loss.
+        for name in {"val_loss", self.config.monitor} & figures.keys():
+            self._must_be_finite(name, figures[name])
         figures["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.history.append(figures)
-        self.seconds += time.monotonic() - self.began
         value = figures[self.config.monitor]
         if self.best is None or self.sign * value > self.sign * self.best:
             self.best, self.best_epoch = value, epoch + 1
             if self.writes:
                 with atomic(self.run.best) as temporary:
                     weights_of(self.model).save_weights(temporary)
-        if epoch + 1 - self.best_epoch >= self.config.patience:
-            self.model.stop_training = True
-        self.save()
-
-    def finish(self) -> None:
-        self.finished = True
-        self.save()
+        now = time.monotonic()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+        self.model.stop_training = self.finished
+        if self.writes:
+            self.save()
 
     def save(self) -> None:
         """Writes the state in one stroke."""
-        if not self.writes:
-            return
+        command = " ".join(sys.orig_argv[1:])
+        self.run.write_environment(seconds=round(self.seconds, 1), command=command)
         write_json(self.run.history, self.history)
-        own = ("history", "best", "best_epoch", "seconds", "finished")
+        own = ("history", "best", "best_epoch", "seconds")
         state = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())}
         state["progress"] = np.array(json.dumps({name: getattr(self, name) for name in own}))
         with atomic(self.run.state) as temporary, temporary.open("wb") as file:
@@ -175,22 +193,25 @@ class Progress(keras.callbacks.Callback):
             file.flush()
             os.fsync(file.fileno())
 
-    def restore(self, model: keras.Model) -> None:
+    def restore(self) -> None:
         """Takes up the state that `save` wrote.
 
         Raises:
-            UsageError: if there is none, or it is of another model.
+            UsageError: if it cannot be read, or is of another model.
         """
-        if not self.run.state.is_file():
-            raise UsageError(f"{self.run.path} cannot be resumed: no epoch of it was finished.")
-        with np.load(self.run.state) as state:
-            for name, value in json.loads(str(state["progress"])).items():
-                setattr(self, name, value)
-            variables = self._variables()
-            if len(variables) != len(state.files) - 1:
-                raise UsageError(f"{self.run.state} is of another model or version.")
-            for i, variable in enumerate(variables):
-                variable.assign(state[f"variable_{i}"])
+        try:
+            with np.load(self.run.state) as file:
+                state = {name: file[name] for name in file.files}
+            progress = json.loads(str(state.pop("progress")))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{self.run.state} cannot be read: {error}") from None
+        variables = self._variables()
+        if [v.shape for v in variables] != [value.shape for value in state.values()]:
+            raise UsageError(f"{self.run.state} is of another model or version.")
+        for variable, value in zip(variables, state.values(), strict=True):
+            variable.assign(value)
+        for name, value in progress.items():
+            setattr(self, name, value)
 
     def _variables(self) -> list:
         # With the states of the dropouts' generators and of the optimizer.

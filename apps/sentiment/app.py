@@ -74,7 +74,7 @@ class Config(TrainingConfig):
 
 
 PRESETS = {
-    "reviews": Config(epochs=12, learning_rate=3e-3),
+    "reviews": Config(epochs=12, learning_rate=3e-3, word_dropout=0.1),
     "sst2": (
         sst := Config(
             data="sst2",
@@ -90,6 +90,18 @@ PRESETS = {
         )
     ),
     "sst5": replace(sst, data="sst5"),
+    "imdb": replace(
+        sst,
+        data="imdb",
+        epochs=6,
+        batch_size=64,
+        learning_rate=2e-3,
+        schedule="cosine",
+        vocabulary=30_000,
+        max_length=400,
+        segment=50,
+        word_dropout=0.4,
+    ),
 }
 
 PUBLISHED = {
@@ -99,10 +111,10 @@ PUBLISHED = {
 }
 
 EXAMPLES = [
-    "Complicated? Yes, and a little slow, too.",
-    "But the animation is as colorful as the story.",
-    "The room was clean, but the staff were not friendly at all.",
+    "The acting was clever, but the plot was boring.",
     "Although the soup was bland, the service was really good.",
+    "The room was clean, but the staff was not friendly at all.",
+    "Nobody called the waiting room clean. However, the doctors were excellent!",
 ]
 
 

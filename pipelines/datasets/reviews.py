@@ -18,7 +18,7 @@ _TOPICS = {
         "tasty fresh delicious hearty".split(),
     ),
     "staff": (
-        "service manager owner team porter cleaners assistants trainees".split(),
+        "service manager owner staff team porter cleaners assistants trainees".split(),
         "rude careless unfriendly slow".split(),
         "friendly helpful attentive fast".split(),
     ),
@@ -65,12 +65,17 @@ _AFFIRMED = (
 _NEGATED = (
     "{s} {was} not {very}{a}",
     "{s} {was} never {very}{a}",
+    "{s} {was} not {a} at all",
     "{s} {was} hardly {a}",
     "{s} {was} far from {a}",
     "{s} {was} anything but {a}",
     "I would not call {s} {very}{a}",
     "nobody called {s} {a}",
 )
+# What others say proves true or false.
+_HEARSAY = ("I had heard that {said}, {answer}.", "people say that {said}, {answer}.")
+_TRUE = ("and {it_was}", "and {it_was} indeed")
+_FALSE = ("but {it_was} not", "but {it_was} nothing of the kind")
 _AGREEMENTS = ("{win}, and {lose}.", "{win}. Besides, {lose}.")
 # Of two clauses of opposite sentiment {win} is the one that decides.
 _CONTRASTS = (
@@ -85,21 +90,21 @@ _CONTRASTS = (
 )
 
 
-def _clause(rng: random.Random, topic: str, sentiment: int, test: bool, taken: str | None):
-    """A clause about one thing, and its noun. `taken` is a noun that is in use."""
+def _clause(
+    rng: random.Random, topic: str, sentiment: int, test: bool, *, taken: str = "", negate: float = 0.4
+) -> tuple[str, str]:
+    """A clause of one sentiment about a noun other than `taken`, and that noun."""
     nouns, *own = _TOPICS[topic]
-    negated = rng.random() < 0.45
+    negated = rng.random() < negate
     polarity = 1 - sentiment if negated else sentiment
     adjectives = _GENERAL[polarity] + own[polarity]
     templates = _NEGATED if negated else _AFFIRMED
     while True:
         noun, adjective, template = (rng.randrange(len(x)) for x in (nouns, adjectives, templates))
-        # A quarter of the pairs, and no others, is kept for the test split.
+        # A quarter of the pairs is kept for the test split, which has no others.
         new_pair = (noun + adjective) % 4 == 0
-        new_negation = not negated or (template + adjective) % 4 == 1
-        old_negation = not negated or (template + adjective) % 4 != 1
-        fits = new_pair and new_negation if test else not new_pair and old_negation
-        if fits and nouns[noun] != taken:
+        new_negation = (template + adjective) % 4 == 1
+        if new_pair == test and (not negated or new_negation == test) and nouns[noun] != taken:
             break
     name = nouns[noun]
     if test and rng.random() < 0.1:
@@ -110,27 +115,37 @@ def _clause(rng: random.Random, topic: str, sentiment: int, test: bool, taken: s
         very=rng.choice(_INTENSIFIERS) if rng.random() < 0.4 else "",
         a=adjectives[adjective],
     )
-    return text, nouns[noun]
+    return text, name
+
+
+def _hearsay(rng: random.Random, topic: str, label: int, test: bool) -> str:
+    """What others said of a thing, borne out or not."""
+    true = rng.random() < 0.5
+    said, noun = _clause(rng, topic, label if true else 1 - label, test, negate=0)
+    it_was = "they were" if noun.endswith("s") else "it was"
+    answer = rng.choice(_TRUE if true else _FALSE)
+    return rng.choice(_HEARSAY).format(said=said, answer=answer.format(it_was=it_was))
 
 
 def _review(rng: random.Random, label: int, test: bool) -> str:
     topics, asides = rng.choice(_SCENES)
-    first, second = rng.sample(topics, 2)
-    kind = rng.random()
-    if kind < 0.15:
-        text = _clause(rng, first, label, test, None)[0] + "."
+    topic, other = rng.sample(topics, 2)
+    kind = rng.choices(("one", "hearsay", "agreement", "contrast"), (15, 10, 20, 55))[0]
+    if kind == "one":
+        text = _clause(rng, topic, label, test)[0] + "."
+    elif kind == "hearsay":
+        text = _hearsay(rng, topic, label, test)
     else:
-        agree = kind < 0.4
-        win, noun = _clause(rng, first, label, test, None)
-        lose, _ = _clause(rng, second, label if agree else 1 - label, test, noun)
+        agree = kind == "agreement"
+        win, noun = _clause(rng, topic, label, test)
+        lose, _ = _clause(rng, other, label if agree else 1 - label, test, taken=noun)
         text = rng.choice(_AGREEMENTS if agree else _CONTRASTS).format(win=win, lose=lose)
     if rng.random() < 0.3:
         text = rng.choice(_OPENINGS) + text
     if rng.random() < 0.3:
         aside = rng.choice(asides)
         text = f"{aside} {text}" if rng.random() < 0.5 else f"{text} {aside}"
-    # Capitals where a sentence starts.
-    return ". ".join(part[:1].upper() + part[1:] for part in text.split(". "))
+    return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in text.split(". "))
 
 
 def generate(seed: int = 1) -> dict[str, list[tuple[str, int]]]:

@@ -1,0 +1,45 @@
+"""Asks an exported LiteRT file, with its interpreter and NumPy and nothing else.
+
+    python litert_example.py saved_models/sentiment/1 "The room was not clean."
+
+LiteRT takes no strings: a line of `vocabulary.txt` is a token, and its number, from 0, the id (0 is
+padding, 1 the unknown). The split into tokens below agrees with that of the SavedModel on plain
+English in ASCII; the SavedModel's own, in `pipelines/text.py`, covers all the rest.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+
+def tokenize(sentence: str) -> list[str]:
+    """Lower case, contractions as in the Penn Treebank, marks on their own."""
+    text = re.sub(r"(^|\s)'", r"\1' ", sentence.casefold())
+    text = re.sub(r"([a-z])n't\b", r"\1 n't", text)
+    text = re.sub(r"'\s?(s|m|d|ll|re|ve)\b", r" '\1", text)
+    text = re.sub(r"([^a-z0-9\s'])", r" \1 ", text)
+    return re.sub(r"'(\s|$)", r" ' \1", text).split()
+
+
+def main(folder: str, *sentences: str) -> None:
+    """Prints the label and its probability for each text."""
+    lines = (Path(folder) / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    ids = {token: i for i, token in enumerate(lines)}
+    labels = (Path(folder) / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
+    for sentence in sentences:
+        row = []
+        for token in tokenize(sentence):
+            # A number that is not in the vocabulary counts as one of zeros.
+            row.append(ids.get(token, ids.get(re.sub(r"\d", "0", token), 1)))
+        tokens = np.array([row or [0]], np.int32)
+        probabilities = model(tokens=tokens)["probabilities"][0]
+        best = int(probabilities.argmax())
+        print(f"{labels[best]:<10} {probabilities[best]:6.1%}  {sentence}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,164 @@
+"""A tiny app on the contract, for the tests of core: is a sequence's last digit above its first?
+
+Everything an app has, in seconds: buckets and two shuffles, dropout, batch normalisation (a weight
+that is not trained), raw text in, labels out.
+"""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+import layers
+from apps.core.config import TrainingConfig, optimizer
+from apps.core.errors import UsageError
+from apps.core.protocol import Assets, Data, Service
+from pipelines.batching import batches
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    # a generated dataset
+    data: str = "digits"
+    # the size of the recurrent state
+    units: int = 12
+    # the share of features dropped from the digits
+    dropout: float = 0.1
+    # whether batch normalisation comes before the softmax
+    normalize: bool = True
+    # the decay of the weights in AdamW
+    weight_decay: float = 0.0
+
+
+PRESETS = {
+    "digits": Config(epochs=3, learning_rate=1e-2),
+    "long_digits": Config(data="long_digits", epochs=4, learning_rate=1e-2),
+}
+LONGEST = {"digits": 7, "long_digits": 14}
+SIZES = {"train": 480, "valid": 101, "test": 103}  # no multiple of a batch
+
+PUBLISHED = {"digits": {"accuracy": 1.0, "source": "the rule"}}
+
+EXAMPLES = ["1 5 9", "8 2 2 4 3", "4 1 9 1 9 1 3", "2 3"]
+
+
+def generate(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Digits 1 to 9, zeros behind, `[N, T]`, and whether the last is above the first, `[N]`."""
+    random = np.random.default_rng([*map(ord, name + split)])
+    longest = LONGEST[name]
+    digits = random.integers(1, 10, (SIZES[split], longest), "int32")  # [N, T]
+    lengths = random.integers(2, longest + 1, len(digits))
+    last = digits[np.arange(len(digits)), lengths - 1]
+    digits[:, 0] += np.where((digits[:, 0] == last) & (last < 9), 1, 0)  # few ties
+    digits[np.arange(longest) >= lengths[:, None]] = 0
+    last = digits[np.arange(len(digits)), lengths - 1]
+    return digits, (last > digits[:, 0]).astype("int32")
+
+
+def load(config: Config, assets: Assets | None = None) -> Data:
+    """The digits as ids, the labels as ids."""
+    if config.data not in PRESETS:
+        raise UsageError(f"data={config.data}: it must be one of {', '.join(PRESETS)}.")
+    if assets is None:
+        assets = {"digits": ["<pad>", *"123456789"], "labels": ["falling", "rising"]}
+
+    def prepare(split: str) -> tf.data.Dataset:
+        digits, labels = generate(config.data, split)
+        dataset = tf.data.Dataset.from_tensor_slices((digits, labels))
+        dataset = dataset.map(lambda x, y: ({"digits": x[: tf.math.count_nonzero(x)]}, y)).cache()
+        return batches(
+            dataset,
+            lambda features, _: tf.shape(features["digits"])[0],
+            config.batch_size,
+            boundaries=(4, 6),
+            shuffle=config.seed if split == "train" else None,
+        )
+
+    return Data(prepare("train"), prepare("valid"), prepare("test"), assets)
+
+
+def build(config: Config, assets: Assets) -> keras.Model:
+    """Embedding, one LSTM, softmax."""
+    digits = keras.Input((None,), dtype="int32", name="digits")
+    x = keras.layers.Embedding(len(assets["digits"]), 8)(digits)  # [B, T, D]
+    x = keras.layers.Dropout(config.dropout)(x)
+    x = layers.LSTM(config.units)(x, mask=ops.not_equal(digits, 0))  # [B, U]
+    if config.normalize:
+        x = keras.layers.BatchNormalization(momentum=0.8)(x)
+    x = keras.layers.Dense(len(assets["labels"]), activation="softmax", dtype="float32")(x)
+    model = keras.Model({"digits": digits}, x)
+    model.compile(
+        optimizer(config, weight_decay=config.weight_decay),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+        jit_compile=config.jit,
+    )
+    return model
+
+
+def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
+    """The share of sequences that get their label."""
+    right = examples = 0
+    for features, labels in dataset:
+        right += int(np.sum(np.argmax(model.predict_on_batch(features), -1) == labels.numpy()))
+        examples += len(labels)
+    return {"examples": examples, "accuracy": right / examples}
+
+
+def baseline(config: Config, data: Data, split: str) -> dict:
+    """The most frequent label of the training split."""
+    label = np.argmax(np.bincount(np.concatenate([y for _, y in data.train.as_numpy_iterator()])))
+    labels = np.concatenate([y for _, y in getattr(data, split).as_numpy_iterator()])
+    return {"what": "most frequent label", "accuracy": float(np.mean(labels == label))}
+
+
+def to_ids(texts: tf.Tensor) -> tf.Tensor:
+    """`"3 1 4"` to `[3, 1, 4]`, `[B]` to `[B, T]`."""
+    words = tf.strings.split(texts).to_tensor("0")  # [B, T]
+    return tf.strings.to_number(words, tf.int32)
+
+
+def serve(model: keras.Model, assets: Assets) -> Service:
+    """`serving_default`: texts to labels; `ids`: the model alone, for LiteRT."""
+    labels = tf.constant(assets["labels"])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def serving_default(text):
+        probabilities = model({"digits": to_ids(text)}, training=False)
+        label = tf.gather(labels, tf.argmax(probabilities, axis=-1))
+        return {"probabilities": probabilities, "label": label}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="digits")])
+    def ids(digits):
+        return {"probabilities": model({"digits": digits}, training=False)}
+
+    def requests(examples: list[str]) -> dict[str, dict[str, np.ndarray]]:
+        return {
+            "serving_default": {"text": np.array(examples, object)},
+            "ids": {"digits": to_ids(tf.constant(examples)).numpy()},
+        }
+
+    functions = {"serving_default": serving_default, "ids": ids}
+    return Service(functions, requests, litert="ids", keep=model.variables)
+
+
+def predict(model: keras.Model, assets: Assets, inputs: list[str]) -> list[dict]:
+    """The label and the probability of each class."""
+    answers = serve(model, assets).functions["serving_default"](tf.constant(inputs))
+    return [
+        {
+            "text": text,
+            "label": label.decode(),
+            "probabilities": dict(zip(assets["labels"], probabilities.tolist(), strict=True)),
+        }
+        for text, label, probabilities in zip(
+            inputs, answers["label"].numpy(), answers["probabilities"].numpy(), strict=True
+        )
+    ]
+
+
+def show(result: dict) -> str:
+    """The label and its probability."""
+    return f"{result['label']} {result['probabilities'][result['label']]:.1%}"
