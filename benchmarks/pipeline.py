@@ -1,0 +1,71 @@
+"""Examples per second that an app's pipeline gives, next to what its model takes.
+
+    python benchmarks/pipeline.py [--app=sentiment] [--data=NAME ...]
+
+The first pass reads the files, tokenises and fills the cache; the later ones are what training
+sees from its second epoch on. The model's figure is that of its training step on the same batches
+held in memory. Pipeline and model are timed in turns, and medians are shown.
+"""
+
+import importlib
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from apps.core.config import parse_known_options, parse  # noqa: I001
+from apps.core.quiet import import_tensorflow
+
+
+@dataclass(frozen=True)
+class Options:
+    # the app to measure; the other options are those of its train command
+    app: str = "sentiment"
+    # how often each is timed
+    rounds: int = 5
+
+
+def measure(app, config, rounds: int) -> dict[str, float]:
+    """Examples per second: the pipeline's first pass, its later ones, the model's step."""
+    start = time.perf_counter()
+    data = app.load(config)
+    batches = list(data.train)
+    first = time.perf_counter() - start
+    examples = sum(len(labels) for _, labels, *_ in batches)
+    model = app.build(config, data.assets)
+    sample = batches[:: max(1, len(batches) // 40)]
+    sampled = sum(len(labels) for _, labels, *_ in sample)
+    for batch in sample:
+        model.train_on_batch(*batch)
+    pipeline, steps = [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in data.train:
+            pass
+        pipeline.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for batch in sample:
+            model.train_on_batch(*batch)
+        steps.append(time.perf_counter() - start)
+    return {
+        "pipeline, first pass": examples / first,
+        "pipeline, later passes": examples / statistics.median(pipeline),
+        "model, training": sampled / statistics.median(steps),
+    }
+
+
+def main() -> None:
+    import_tensorflow()
+    options, rest = parse_known_options(Options, sys.argv[1:])
+    app = importlib.import_module(f"apps.{options.app}.app")
+    config = parse(app, rest)
+    print(f"{options.app}, {config.data}: examples per second")
+    for name, figure in measure(app, config, options.rounds).items():
+        print(f"{name:<24}{figure:>10,.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The sentiment app, on its generated data and on whatever people type."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from apps.core import export, training
+from apps.core.evaluation import evaluate, load_model
+from apps.core.runs import Run
+from apps.sentiment import app, litert_example
+from layers.litert_tensorflow import convert
+from pipelines import text as texts
+
+ASSETS = {
+    "vocabulary": ["[PAD]", "[UNK]", "good", "bad", "not", "film", ",", "0000"],
+    "labels": ["negative", "positive"],
+}
+VARIANTS = {
+    "attention": {},
+    "last of two layers": {"pool": "last", "depth": 2},
+    "last, forwards": {"pool": "last", "bidirectional": False},
+    "max in segments": {"pool": "max", "segment": 4},
+    "mean, one-hot": {"pool": "mean", "encoding": "one_hot"},
+    "word hashing, dense": {"encoding": "word_hashing", "skip": "dense", "depth": 2},
+    "residual": {"pool": "max", "skip": "residual", "depth": 3},
+}
+STRANGE = [
+    "",
+    "   ",
+    "good " * 10_000,
+    "😀❤️👨‍👩‍👧",
+    "مرحبا بالعالم، فيلم جيد",
+    "nul\0byte film",
+    "这部电影不好。",
+    "1987 1988",
+]
+
+
+def make(**options) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    model = app.build(app.Config(units=6, features=5, **options), ASSETS)
+    # Away from the start, where a bias of zero hides a mistake.
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(scale=0.5, size=weight.shape))
+    return model
+
+
+def probabilities(results: list[dict]) -> np.ndarray:
+    return np.array([list(result["probabilities"].values()) for result in results])
+
+
+@pytest.fixture(params=VARIANTS, scope="module")
+def model(request) -> keras.Model:
+    return make(**VARIANTS[request.param])
+
+
+def test_whatever_people_type_gets_an_answer(model):
+    results = app.predict(model, ASSETS, STRANGE)
+    assert [result["text"] for result in results] == STRANGE
+    assert np.isfinite(probabilities(results)).all()
+    np.testing.assert_allclose(probabilities(results).sum(axis=1), 1, atol=1e-5)
+    assert results[0]["tokens"] == results[1]["tokens"] == []
+    assert len(results[2]["tokens"]) == 10_000
+
+
+def test_an_answer_does_not_depend_on_its_batch(model):
+    serving = app.serve(model, ASSETS).functions["serving_default"]
+    together = serving(tf.constant(STRANGE))["probabilities"].numpy()
+    for row, alone in zip(together, STRANGE, strict=True):
+        expected = serving(tf.constant([alone]))["probabilities"].numpy()[0]
+        np.testing.assert_allclose(row, expected, atol=1e-5, err_msg=alone[:20])
+
+
+def test_litert_gives_the_model_s_answers(model):
+    from ai_edge_litert.interpreter import Interpreter
+
+    function = app.serve(model, ASSETS).functions["ids"]
+    specs = {spec.name: spec for spec in function.input_signature}
+    run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
+    rng = np.random.default_rng(0)
+    for batch, length in ((1, 7), (3, 60), (5, 200)):
+        inputs = {"tokens": rng.integers(2, 8, (batch, length)).astype("int32")}
+        inputs["tokens"][0, length // 2 :] = texts.PADDING
+        if "trigrams" in specs:
+            inputs["trigrams"] = rng.integers(0, 9, (batch, length, 4)).astype("int32")
+        found, expected = run(**inputs), function(**inputs)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+
+
+def test_attention_weighs_the_words_and_nothing_else():
+    results = app.predict(make(), ASSETS, ["good film , not bad", "bad"])
+    assert results[0]["tokens"] == ["good", "film", ",", "not", "bad"]
+    for result in results:
+        assert len(result["attention"]) == len(result["tokens"])
+        assert sum(result["attention"]) == pytest.approx(1, abs=1e-5)
+    assert "good" in app.show(results[0]).plain
+
+
+def test_order_counts():
+    a, b = app.predict(make(), ASSETS, ["good , not bad", "bad , not good"])
+    assert abs(probabilities([a]) - probabilities([b])).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "Foo"}, "cell must be one of LSTM"),
+        ({"encoding": "vectors"}, "go together"),
+        ({"vectors": "x.txt"}, "go together"),
+        ({"pool": "last", "segment": 5}, "segment needs"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
+    ],
+)
+def test_bad_configurations_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        app.Config(**options)
+
+
+def test_vectors_start_the_embedding(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("good 1 2 3\nbad -1 -2 -3\n")
+    model = app.build(app.Config(encoding="vectors", vectors=str(path), units=4), ASSETS)
+    table = next(w for w in model.weights if w.shape == (8, 3)).numpy()
+    assert table[2].tolist() == [1, 2, 3]
+    assert table[3].tolist() == [-1, -2, -3]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """The generated preset, trained until it knows."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    training.train(app, dataclasses.replace(app.PRESETS["reviews"], patience=2), run)
+    return run
+
+
+def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(run):
+    figures = evaluate(app, run, "test")
+    assert figures["examples"] == 1000
+    model, config, assets = load_model(app, run)
+    baseline = app.baseline(config, app.load(config, assets), "test")
+    assert baseline["accuracy"] < 0.75
+    assert figures["accuracy"] >= 0.95
+    assert figures["accuracy"] >= baseline["accuracy"] + 0.20
+    labels = [result["label"] for result in app.predict(model, assets, app.EXAMPLES[:3])]
+    assert labels == ["negative", "positive", "negative"]
+
+
+def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
+    folder = export.export(app, run, tmp_path)
+    model, _, assets = load_model(app, run)
+    expected = app.predict(model, assets, app.EXAMPLES)
+    for script in ("serving_example.py", "litert_example.py"):
+        path = Path(litert_example.__file__).with_name(script)
+        command = [sys.executable, "-I", path, folder, *app.EXAMPLES]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        lines = done.stdout.splitlines()
+        for line, result in zip(lines, expected, strict=True):
+            most = max(result["probabilities"].values())
+            assert line.split()[:2] == [result["label"], f"{most:.1%}"]
+            assert line.endswith(result["text"])
+
+
+def test_the_served_model_takes_whatever_people_type(run, tmp_path):
+    folder = export.export(app, run, tmp_path, ("saved_model",))
+    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    model, _, assets = load_model(app, run)
+    answers = served(text=tf.constant(STRANGE))
+    expected = probabilities(app.predict(model, assets, STRANGE))
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+
+
+def test_the_small_tokenizer_of_the_litert_example_agrees_on_plain_english():
+    for sentence in (*app.EXAMPLES, "It wasn't 'bad': I'd give 10/10!", "", "the boys' film"):
+        expected = texts.tokenize(tf.constant([sentence])).to_list()[0]
+        assert litert_example.tokenize(sentence) == [token.decode() for token in expected]
+
+
+@pytest.mark.parametrize(("data", "classes"), [("sst2", 2), ("sst5", 5)])
+def test_real_data_load_in_whole(manual_dir, monkeypatch, data, classes):
+    monkeypatch.setenv("UNROLL_MANUAL_DIR", str(manual_dir))
+    loaded = app.load(app.PRESETS[data])
+    assert len(loaded.assets["labels"]) == classes
+    examples = {"sst2": 1821, "sst5": 2210}[data]
+    assert sum(len(labels) for _, labels in loaded.test) == examples
