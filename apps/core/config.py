@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import difflib
 import io
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +42,17 @@ class TrainingConfig:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     # whether XLA compiles the training step
     jit: bool = False
+    # a run to fine-tune: its weights are where this one begins, as far as they fit
+    start: str = ""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in [0, 2**32), got {self.seed}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}.")
         if not self.clip_norm >= 0:
             raise ValueError(f"clip_norm must be 0 or more, got {self.clip_norm}.")
         for field in dataclasses.fields(self):
@@ -108,11 +114,11 @@ def parse_known_options(cls: type, arguments: list[str]) -> tuple[Any, list[str]
 
 
 def _tyro(cls: type, arguments: list[str], **how) -> Any:
-    switches = {f.name for f in dataclasses.fields(cls) if get_type_hints(cls)[f.name] is bool}
+    switches = {name for name, kind in get_type_hints(cls).items() if kind is bool}
     spelled = []
-    for argument in arguments:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name = argument.removeprefix("--").replace("-", "_")
-        if argument.startswith("--") and name in switches:
+        if argument.startswith("--") and name in switches and following not in ("True", "False"):
             argument += "=True"
         elif argument.startswith("--no-") and name.removeprefix("no_") in switches:
             argument = f"--{argument.removeprefix('--no-')}=False"
@@ -129,12 +135,16 @@ def _tyro(cls: type, arguments: list[str], **how) -> Any:
 
 def _one_line(box: str, cls: type) -> str:
     """The message in the box that tyro draws around an error: from its title to the next rule."""
-    lines = [line.strip("│╭╮╰╯─- ") for line in box.strip().splitlines()]
+    # A rule becomes empty; the dashes that begin an option stay.
+    lines = [re.sub("^[─-]+$", "", line.strip("│╭╮╰╯ ")) for line in box.strip().splitlines()]
     body = lines[2:] if not lines[1] else lines[1:]  # plain boxes have a rule below the title
     message = " ".join(body[: body.index("")]) if "" in body else " ".join(body)
     if "nrecognized" in message:
-        fields = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(cls))
-        return f"{message}; the options are {fields}"
+        options = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(cls)]
+        unknown = [word.split("=")[0].replace("_", "-") for word in re.findall("--[^ ,]+", message)]
+        close = {o for word in unknown for o in difflib.get_close_matches(word, options, n=1)}
+        meant = f", did you mean {' or '.join(sorted(close))}?" if close else ""
+        return f"{message}{meant or '.'} The options are {', '.join(options)}."
     message = message.removeprefix(f"Error parsing {cls.__name__}: ").removeprefix("Error parsing ")
     message = re.sub(
         r"invalid literal for int\(\) with base 10:", "must be an integer, got", message

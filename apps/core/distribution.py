@@ -77,20 +77,24 @@ def prepare(
     """
     if used is tf.distribute.get_strategy():
         return list(datasets)
+    # The last: a look at the training set would take one of its shuffles.
+    *_, given = (dataset for dataset in datasets if dataset is not None)
     with used.scope():
-        model._symbolic_build(data_batch=next(iter(datasets[0])))
+        model._symbolic_build(data_batch=next(iter(given)))
     model._maybe_symbolic_build = lambda *args, **kwargs: None
     if isinstance(used, tf.distribute.MultiWorkerMirroredStrategy):
         for name in ("train_step", "test_step"):
             setattr(model, name, _with_axis(getattr(model, name)))
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     clip, reduce = optimizer._clip_gradients, optimizer._all_reduce_sum_gradients
-    optimizer._clip_gradients = lambda grads: clip(
-        [g for g, _ in reduce([(g, None) for g in grads])]
-    )
+
+    def clip_sum(grads):
+        return clip([grad for grad, _ in reduce([(grad, None) for grad in grads])])
+
+    optimizer._clip_gradients = clip_sum
     optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
     replicas = used.num_replicas_in_sync
-    return [dataset and _at_least(dataset, replicas) for dataset in datasets]
+    return [d if d is None else _at_least(d, replicas) for d in datasets]
 
 
 def _at_least(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:

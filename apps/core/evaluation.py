@@ -8,7 +8,11 @@ from apps.core.config import TrainingConfig
 from apps.core.errors import UsageError
 from apps.core.protocol import Assets
 from apps.core.runs import Run, write_json
-from apps.core.training import weights_of
+
+
+def weights_of(model: keras.Model) -> keras.Model:
+    """The model without its optimizer, whose state would triple a file of weights."""
+    return keras.Model(model.inputs, model.outputs)
 
 
 def load_model(app: ModuleType, run: Run) -> tuple[keras.Model, TrainingConfig, Assets]:

@@ -11,9 +11,10 @@ from types import ModuleType
 import keras
 import numpy as np
 
-from apps.core import distribution
+from apps.core import distribution, transfer
 from apps.core.config import TrainingConfig
 from apps.core.errors import UsageError
+from apps.core.evaluation import weights_of
 from apps.core.runs import Run, atomic, write_json
 
 # What is better when it is less.
@@ -62,6 +63,8 @@ def train(
             run.write_assets(data.assets)
         with used.scope():
             model = app.build(config, data.assets)
+            if config.start and not resume:
+                transfer.copy(app, model, data.assets, config.start)
             model.optimizer.build(model.trainable_variables)
         train_set, valid_set = distribution.prepare(model, used, data.train, data.valid)
         progress.set_model(model)
@@ -95,11 +98,6 @@ def train(
         "parameters": model.count_params(),
         "seconds": progress.seconds,
     }
-
-
-def weights_of(model: keras.Model) -> keras.Model:
-    """The model without its optimizer, whose state would triple a file of weights."""
-    return keras.Model(model.inputs, model.outputs)
 
 
 class Progress(keras.callbacks.Callback):
@@ -141,10 +139,10 @@ class Progress(keras.callbacks.Callback):
         return self.epochs >= self.config.epochs or waited >= self.config.patience
 
     def on_epoch_begin(self, epoch, logs=None):
-        rate = self.config.learning_rate
+        self.rate = self.config.learning_rate
         if self.config.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * epoch / self.config.epochs))
-        self.model.optimizer.learning_rate = rate
+            self.rate *= 0.5 * (1 + math.cos(math.pi * epoch / self.config.epochs))
+        self.model.optimizer.learning_rate = self.rate
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = batch + 1
@@ -166,7 +164,7 @@ class Progress(keras.callbacks.Callback):
         # Weights that the last step has spoilt show in no training loss.
         for name in {"val_loss", self.config.monitor} & figures.keys():
             self._must_be_finite(name, figures[name])
-        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
+        figures["learning_rate"] = self.rate
         self.history.append(figures)
         value = figures[self.config.monitor]
         if self.best is None or self.sign * value > self.sign * self.best:
@@ -186,7 +184,9 @@ class Progress(keras.callbacks.Callback):
         self.run.write_environment(seconds=round(self.seconds, 1), command=command)
         write_json(self.run.history, self.history)
         own = ("history", "best", "best_epoch", "seconds")
-        state = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())}
+        state = {
+            f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables())
+        }
         state["progress"] = np.array(json.dumps({name: getattr(self, name) for name in own}))
         with atomic(self.run.state) as temporary, temporary.open("wb") as file:
             np.savez(file, **state)
@@ -200,7 +200,7 @@ class Progress(keras.callbacks.Callback):
             UsageError: if it cannot be read, or is of another model.
         """
         try:
-            with np.load(self.run.state) as file:
+            with self.run.state.open("rb") as opened, np.load(opened) as file:
                 state = {name: file[name] for name in file.files}
             progress = json.loads(str(state.pop("progress")))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

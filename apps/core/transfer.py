@@ -1,0 +1,56 @@
+"""Fine-tuning: a model begins with the weights of another run."""
+
+from types import ModuleType
+
+import keras
+import numpy as np
+
+from apps.core.errors import UsageError
+from apps.core.evaluation import load_model
+from apps.core.protocol import Assets
+from apps.core.runs import Run
+
+
+def copy(app: ModuleType, model: keras.Model, assets: Assets, path: str) -> int:
+    """Copies the weights of a run of the same app into a model, as far as they fit.
+
+    A weight fits one of the same place and shape. A table with a row for each entry of a
+    vocabulary goes over entry by entry, whatever the order; entries that the run did not know
+    keep their first values. What fits nothing (the classes of another task) keeps its own.
+
+    Returns:
+        How many weights were copied.
+
+    Raises:
+        UsageError: if the run is of a model with other layers.
+    """
+    source, _, source_assets = load_model(app, Run.open(app, path))
+    if len(source.weights) != len(model.weights):
+        raise UsageError(
+            f"--start={path}: that model has {len(source.weights)} weights, this one "
+            f"{len(model.weights)}; use the run's options for the network."
+        )
+    copied = 0
+    for target, given in zip(model.weights, source.weights, strict=True):
+        value = keras.ops.convert_to_numpy(given)
+        names = [
+            name
+            for name, entries in assets.items()
+            if target.shape[:1] == (len(entries),)
+            and value.shape[:1] == (len(source_assets[name]),)
+            and target.shape[1:] == value.shape[1:]
+        ]
+        # A vector of the classes' sizes is no table.
+        if names and value.ndim > 1:
+            rows = {entry: i for i, entry in enumerate(source_assets[names[0]])}
+            merged = np.array(keras.ops.convert_to_numpy(target))
+            for i, entry in enumerate(assets[names[0]]):
+                if entry in rows:
+                    merged[i] = value[rows[entry]]
+            target.assign(merged)
+        elif target.shape == value.shape:
+            target.assign(value)
+        else:
+            continue
+        copied += 1
+    return copied

@@ -1,0 +1,53 @@
+"""Fine-tuning."""
+
+import numpy as np
+import pytest
+
+from apps.core import transfer
+from apps.core.errors import UsageError
+from apps.core.evaluation import weights_of
+from apps.core.runs import Run
+from apps.sentiment import app
+
+SOURCE = {"vocabulary": ["[PAD]", "[UNK]", "good", "bad", "film"], "labels": ["no", "yes"]}
+TARGET = {"vocabulary": ["[PAD]", "[UNK]", "film", "new", "good", "x"], "labels": ["1", "2", "3"]}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A run whose weights are all different from those at the start."""
+    config = app.Config(units=4, features=3)
+    run = Run(tmp_path / "source")
+    run.path.mkdir()
+    run.write_config(app, config)
+    run.write_assets(SOURCE)
+    model = app.build(config, SOURCE)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    weights_of(model).save_weights(run.best)
+    return run, model
+
+
+def test_weights_go_over_by_word_and_by_shape(source):
+    run, given = source
+    model = app.build(app.Config(units=4, features=3), TARGET)
+    before = [weight.numpy() for weight in model.weights]
+    copied = transfer.copy(app, model, TARGET, str(run.path))
+    words, told = model.weights[0].numpy(), given.weights[0].numpy()
+    for entry, at in (("[PAD]", 0), ("[UNK]", 1), ("film", 2), ("good", 4)):
+        np.testing.assert_array_equal(words[at], told[SOURCE["vocabulary"].index(entry)])
+    np.testing.assert_array_equal(words[[3, 5]], before[0][[3, 5]])
+    # The recurrent layer and the pooling go over, the three classes keep their own.
+    for after, whole in zip(model.weights[1:-2], given.weights[1:-2], strict=True):
+        np.testing.assert_array_equal(after.numpy(), whole.numpy())
+    for after, own in zip(model.weights[-2:], before[-2:], strict=True):
+        np.testing.assert_array_equal(after.numpy(), own)
+    assert copied == len(model.weights) - 2
+
+
+def test_other_layers_are_refused(source):
+    run, _ = source
+    model = app.build(app.Config(units=4, features=3, depth=2), TARGET)
+    with pytest.raises(UsageError, match="weights, this one"):
+        transfer.copy(app, model, TARGET, str(run.path))
