@@ -6,6 +6,19 @@ L letter trigrams of a word, G columns of all gates.
 
 from layers.attention import AttentionPool
 from layers.embedding import WordDropout, WordHashing
-from layers.recurrent import LSTM, LSTMCell, Segmented, Stack
+from layers.recurrent import (
+    LSTM,
+    LSTMCell,
+    Segmented,
+    Stack,
+)
 
-__all__ = ["LSTM", "AttentionPool", "LSTMCell", "Segmented", "Stack", "WordDropout", "WordHashing"]
+__all__ = [
+    "LSTM",
+    "AttentionPool",
+    "LSTMCell",
+    "Segmented",
+    "Stack",
+    "WordDropout",
+    "WordHashing",
+]

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from pipelines.errors import DataError
+
 
 def batches(
     dataset: tf.data.Dataset,
@@ -24,15 +26,22 @@ def batches(
         shuffle: a seed; `None` keeps the order. Each epoch has an order of its own, the same ones
             in every run of one seed.
         static: whether every batch has one of few static shapes, as XLA on a TPU wants: B examples
-            (the remainder is left out) padded to the upper boundary of its bucket. The last
-            boundary must then exceed every length.
+            (the remainder is left out) padded to just below the upper boundary of its bucket.
 
     Returns:
         The batches, prefetched, of a known number. Padding is zero.
+
+    Raises:
+        DataError: if shapes are to be static and an example reaches the last boundary.
     """
     # One pass ahead counts the batches (and fills the dataset's cache, where it has one), so that
     # a progress bar knows its end.
     lengths = np.fromiter((dataset.map(length)).as_numpy_iterator(), "int64")
+    if static and max(lengths, default=0) >= max(boundaries, default=0):
+        raise DataError(
+            f"Static shapes need every length below the last boundary, {max(boundaries, default=0)}"
+            f"; the longest example has {max(lengths, default=0)}."
+        )
     per_bucket = np.bincount(np.digitize(lengths, boundaries))
     count = int(np.sum(per_bucket // batch_size if static else -(-per_bucket // batch_size)))
     if shuffle is not None:

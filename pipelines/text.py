@@ -12,10 +12,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from pipelines.batching import batches
 from pipelines.errors import DataError
 
 PADDING, UNKNOWN = 0, 1
 TRIGRAMS = 27**3 + 1
+# The lengths at which a new bucket of texts begins.
+BOUNDARIES = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 # Chinese and Japanese put no spaces between words: there a token is a character.
 _CHARACTER_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}"
@@ -169,6 +172,47 @@ class Encoder(tf.Module):
         return features
 
 
+def labelled_batches(
+    dataset: tf.data.Dataset,
+    encoder: Encoder,
+    batch_size: int,
+    *,
+    max_length: int = 0,
+    shuffle: int | None = None,
+    static: bool = False,
+) -> tf.data.Dataset:
+    """Batches of `(features, labels)` from examples of a text and a label.
+
+    Args:
+        dataset: of `{"text": string, "label": integer}`, one example each.
+        encoder: what makes the features of a text.
+        batch_size: B.
+        max_length: texts are cut to this many words; 0 for never.
+        shuffle, static: as in `batches`.
+    """
+
+    def single(features: dict, label) -> tuple:
+        return {
+            k: to_dense(v, time_axis=0)[: max_length or None] for k, v in features.items()
+        }, label
+
+    examples = (
+        dataset.batch(256)
+        .map(lambda batch: (encoder(batch["text"]), batch["label"]), tf.data.AUTOTUNE)
+        .unbatch()
+        .map(single)
+        .cache()
+    )
+    return batches(
+        examples,
+        lambda features, _: tf.shape(features["tokens"])[0],
+        batch_size,
+        boundaries=BOUNDARIES,
+        shuffle=shuffle,
+        static=static,
+    )
+
+
 def number_shape(tokens):
     """Strings with each decimal digit as 0."""
     return tf.strings.regex_replace(tokens, r"\p{Nd}", "0")
@@ -228,7 +272,7 @@ def read_vectors(path: str | Path, entries: list[str], seed: int = 0) -> tuple[n
     matrix = np.random.default_rng(seed).normal(size=(len(entries), width)).astype("float32")
     matrix *= spread
     matrix[list(found)] = known
-    matrix[PADDING] = 0
+    matrix[: PADDING + 1] = 0
     return matrix, len(found)
 
 

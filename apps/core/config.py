@@ -116,7 +116,7 @@ def parse_known_options(cls: type, arguments: list[str]) -> tuple[Any, list[str]
 def _tyro(cls: type, arguments: list[str], **how) -> Any:
     switches = {name for name, kind in get_type_hints(cls).items() if kind is bool}
     spelled = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name = argument.removeprefix("--").replace("-", "_")
         if argument.startswith("--") and name in switches and following not in ("True", "False"):
             argument += "=True"

@@ -26,11 +26,12 @@ def load_model(app: ModuleType, run: Run) -> tuple[keras.Model, TrainingConfig, 
     keras.config.set_dtype_policy(config.precision)
     try:
         model = app.build(config, assets)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    try:
         weights_of(model).load_weights(run.best)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{run.best} cannot be loaded: {error}".splitlines()[0]) from None
-    finally:
-        keras.config.set_dtype_policy(policy)
     return model, config, assets
 
 

@@ -1,16 +1,16 @@
 """Export: a SavedModel in TF Serving's layout and a LiteRT file, both proven before they land."""
 
 import contextlib
-import json
 import os
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -32,14 +32,16 @@ def export(
     run: Run,
     to: str | Path = "saved_models",
     formats: tuple[str, ...] = FORMATS,
+    name: str | None = None,
 ) -> Path:
-    """Writes `<to>/<app>/<n + 1>/` from a run.
+    """Writes `<to>/<name>/<n + 1>/` from a run; the name is the app's unless another is given.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: if a format is unknown, or an artefact answers otherwise than the model.
+        UsageError: if a format is unknown, the folder cannot be made, or an artefact cannot be
+            made or answers otherwise than the model.
     """
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
@@ -48,7 +50,7 @@ def export(
     about = {"app": app_name(app), "data": config.data, "run": str(run.path)}
     about["metrics"] = run.read_metrics()
     service = app.serve(model, assets)
-    return write(service, assets, app.EXAMPLES, Path(to) / app_name(app), formats, about)
+    return write(service, assets, app.EXAMPLES, Path(to) / (name or app_name(app)), formats, about)
 
 
 def write(
@@ -60,25 +62,31 @@ def write(
     about: dict | None = None,
 ) -> Path:
     """Exports a service as the next version below `parent`: all of it, or nothing."""
-    if "litert" in formats and not service.litert:
+    if not service.litert:
         formats = tuple(name for name in formats if name != "litert")
-    parent.mkdir(parents=True, exist_ok=True)
-    # TF Serving looks at folders whose name is a number alone.
-    folder = Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
+    if not formats:
+        raise UsageError("This model has no LiteRT form: choose --formats=saved_model.")
+    made = [path for path in (parent, *parent.parents) if not path.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        # TF Serving looks at folders whose name is a number alone.
+        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
+    except OSError as error:
+        raise UsageError(f"{parent} cannot be written to: {error.strerror}.") from None
     try:
         signatures = {name: _signature(f) for name, f in service.functions.items()}
         if "saved_model" in formats:
             _refuse_device_ops(service)
-            tf.saved_model.save(service, str(folder), signatures=service.functions)
+            with _making("saved_model"):
+                tf.saved_model.save(_trackable(service), str(folder), service.functions)
             _write_warmup(folder, parent.name, service, examples)
         if "litert" in formats:
             function = service.functions[service.litert]
             specs = {spec.name: spec for spec in function.input_signature}
-            with _quiet():
+            with _making("litert"):
                 (folder / "model.tflite").write_bytes(convert(function, specs))
         for name, lines in assets.items():
-            text = "".join(f"{line}\n" for line in lines)
-            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+            (folder / f"{name}.txt").write_bytes("".join(f"{line}\n" for line in lines).encode())
         differences = check(service, folder, examples, formats)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = {
@@ -94,6 +102,9 @@ def write(
         return _move_into_place(folder, parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # another export may have come to use it
+                path.rmdir()
         raise
 
 
@@ -107,32 +118,36 @@ def check(
 
     Raises:
         UsageError: if one is above `TOLERANCE`, or anything else differs at all.
+        ValueError: if the service has no request for one of its functions.
     """
+    asked = [service.requests(batch) for batch in (examples, *([e] for e in examples))]
+    if missing := service.functions.keys() - asked[0].keys():
+        raise ValueError(f"The service has no requests for {', '.join(sorted(missing))}.")
     requests = []
     if "saved_model" in formats:
-        for batch in (examples, *([example] for example in examples)):
-            for name, inputs in service.requests(batch).items():
-                requests.append(("saved_model", name, inputs))
+        for artefact in ("saved_model", "saved_model_session"):
+            requests += [(artefact, name, each[name]) for each in asked for name in each]
     if "litert" in formats:
-        for batch in (examples, *([example] for example in examples)):
-            requests.append(("litert", service.litert, service.requests(batch)[service.litert]))
-        whole = service.requests(examples)[service.litert]
+        requests += [("litert", service.litert, each[service.litert]) for each in asked]
         specs = service.functions[service.litert].input_signature
         for shape in SHAPES:
+            whole = asked[0][service.litert]
             tiled = {spec.name: _tile(whole[spec.name], spec.shape, shape) for spec in specs}
             requests.append(("litert", service.litert, tiled))
-    answers = _ask(folder, formats, requests)
-    largest = dict.fromkeys(formats, 0.0)
+    try:
+        answers = parity.ask(folder, requests)
+    except RuntimeError as error:
+        raise UsageError(f"The export does not run in a clean process: {error}") from None
+    largest: dict[str, float] = {}
     for (artefact, name, inputs), found in zip(requests, answers, strict=True):
-        tensors = {key: tf.constant(value) for key, value in inputs.items()}
-        expected = {k: v.numpy() for k, v in service.functions[name](**tensors).items()}
+        expected = _answer(service, name, inputs)
         if expected.keys() != found.keys():
             raise UsageError(
                 f"The {artefact} gives {sorted(found)} where the model gives {sorted(expected)}."
             )
         for output, value in expected.items():
-            difference = _difference(value, parity.decode(found[output]))
-            largest[artefact] = max(largest[artefact], difference)
+            difference = parity.difference(value, found[output])
+            largest[artefact] = max(largest.get(artefact, 0.0), difference)
             if not difference <= TOLERANCE:
                 raise UsageError(
                     f"The {artefact} disagrees with the model: {name}, output {output!r}, by "
@@ -141,40 +156,15 @@ def check(
     return largest
 
 
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    if expected.shape != found.shape:
-        return float("inf")
-    if expected.dtype.kind == "f":
-        return float(np.max(np.abs(expected - found), initial=0.0))
-    return 0.0 if np.array_equal(expected, found) else float("inf")
-
-
-def _ask(folder: Path, formats: tuple[str, ...], requests: list) -> list[dict]:
-    job = {
-        "saved_model": str(folder) if "saved_model" in formats else None,
-        "litert": str(folder / "model.tflite") if "litert" in formats else None,
-        "requests": [
-            {
-                "artefact": artefact,
-                "signature": name,
-                "inputs": {key: parity.encode(np.asarray(v)) for key, v in inputs.items()},
-            }
-            for artefact, name, inputs in requests
-        ],
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        asked, answered = Path(scratch) / "requests.json", Path(scratch) / "answers.json"
-        asked.write_text(json.dumps(job), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-I", parity.__file__, str(asked), str(answered)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise UsageError(f"The exported model does not run in a clean process: {reason[0]}")
-        return json.loads(answered.read_text(encoding="utf-8"))
+def _answer(service: Service, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    # The clean process computes on the CPU, which has no TensorFloat-32.
+    kept = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        tensors = {key: tf.constant(value) for key, value in inputs.items()}
+        return {k: v.numpy() for k, v in service.functions[name](**tensors).items()}
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(kept)
 
 
 def _tile(array: np.ndarray, shape: tf.TensorShape, sizes: tuple[int, int]) -> np.ndarray:
@@ -186,10 +176,29 @@ def _tile(array: np.ndarray, shape: tf.TensorShape, sizes: tuple[int, int]) -> n
     return array
 
 
+def _trackable(service: Service) -> tf.Module:
+    """What the SavedModel holds: the variables that the functions use, and the service's tables.
+
+    Variables of Keras are replaced by TensorFlow's own. Of the former `tf.saved_model.save` makes a
+    second copy and restores that, so that a server, unlike `tf.saved_model.load`, finds the first
+    without a value.
+    """
+    module = tf.Module()
+    concrete = [function.get_concrete_function() for function in service.functions.values()]
+    module.used = list({id(v): v for each in concrete for v in each.variables}.values())
+    module.keep = [
+        kept for kept in tf.nest.flatten(service.keep) if not isinstance(kept, keras.Variable)
+    ]
+    return module
+
+
 def _signature(function) -> dict:
     def describe(tensors: dict) -> dict:
         return {
-            name: {"dtype": t.dtype.name, "shape": t.shape.as_list()}
+            name: {
+                "dtype": t.dtype.name,
+                "shape": t.shape.as_list() if t.shape.rank is not None else None,
+            }
             for name, t in sorted(tensors.items())
         }
 
@@ -204,10 +213,9 @@ def _refuse_device_ops(service: Service) -> None:
         graph = function.get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
         for node in nodes:
-            if "Cudnn" in node.op or "GPU" in node.device or "TPU" in node.device:
-                raise UsageError(
-                    f"{name} is bound to a device: op {node.op} {node.device} ({node.name})."
-                )
+            if "Cudnn" in node.op or not re.search("^$|CPU", node.device, re.IGNORECASE):
+                place = f" on {node.device}" if node.device else ""
+                raise UsageError(f"{name} is bound to a device: op {node.op}{place} ({node.name}).")
 
 
 def _write_warmup(folder: Path, model_name: str, service: Service, examples: list) -> None:
@@ -218,21 +226,21 @@ def _write_warmup(folder: Path, model_name: str, service: Service, examples: lis
     extra.mkdir()
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for example in examples:
-            inputs = service.requests([example])["serving_default"]
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = model_name
-            request.model_spec.signature_name = "serving_default"
-            for key, value in inputs.items():
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog(
-                predict_log=prediction_log_pb2.PredictLog(request=request)
-            )
-            writer.write(log.SerializeToString())
+            for signature, inputs in service.requests([example]).items():
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = model_name
+                request.model_spec.signature_name = signature
+                for key, value in inputs.items():
+                    request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+                log = prediction_log_pb2.PredictionLog(
+                    predict_log=prediction_log_pb2.PredictLog(request=request)
+                )
+                writer.write(log.SerializeToString())
 
 
 def _move_into_place(folder: Path, parent: Path) -> Path:
     while True:
-        taken = [int(p.name) for p in parent.iterdir() if p.name.isdigit()]
+        taken = [int(p.name) for p in parent.iterdir() if re.fullmatch("[0-9]+", p.name)]
         final = parent / str(max(taken, default=0) + 1)
         try:
             # A rename onto a folder that is not empty fails: another export took the number.
@@ -243,18 +251,18 @@ def _move_into_place(folder: Path, parent: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The converter writes to the standard error from C++; it is shown if the conversion fails."""
+def _making(artefact: str) -> Iterator[None]:
+    """Keeps what TensorFlow writes to the standard error from C++ away; a failure is one line."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            said.seek(0)
-            os.write(kept, said.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) < 400 else f"{reason[:400]} ..."
+        raise UsageError(f"The {artefact} cannot be made: {reason}") from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

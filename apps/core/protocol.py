@@ -6,6 +6,7 @@ An app is a module, and the functions of `apps.core` take it as an argument. It 
 every app to it.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,3 +57,40 @@ class Service(tf.Module):
         self.requests = requests
         self.litert = litert
         self.keep = keep
+
+
+def with_inputs(function: Callable[[dict], dict], specs: dict[str, tf.TensorSpec]):
+    """A `tf.function` whose arguments have the names and specs given, from a function of a dict."""
+    names = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in specs]
+    )
+
+    def call(*args, **kwargs):
+        return function(dict(names.bind(*args, **kwargs).arguments))
+
+    call.__signature__ = names
+    named = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()]
+    return tf.function(call, input_signature=named, autograph=False)
+
+
+def ask(service: Service, inputs: list, batch_size: int = 32) -> list[dict]:
+    """What `serving_default` answers to each raw input, as plain Python values.
+
+    Strings come as `str`, and each output without its batch axis.
+    """
+    answers = []
+    for i in range(0, len(inputs), batch_size):
+        batch = inputs[i : i + batch_size]
+        request = service.requests(batch)["serving_default"]
+        outputs = service.functions["serving_default"](
+            **{name: tf.constant(value) for name, value in request.items()}
+        )
+        columns = {name: _plain(value.numpy().tolist()) for name, value in outputs.items()}
+        answers += [{k: v[row] for k, v in columns.items()} for row in range(len(batch))]
+    return answers
+
+
+def _plain(value):
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.decode("utf-8") if isinstance(value, bytes) else value

@@ -1,11 +1,13 @@
 """TensorFlow without its start-up messages."""
 
+import contextlib
 import logging
 import os
 import re
+import signal
 import sys
-import tempfile
 import warnings
+from collections.abc import Iterator
 
 _CHATTER = re.compile(
     rb"All log messages before absl::InitializeLog|oneDNN custom operations are on"
@@ -20,28 +22,54 @@ def import_tensorflow() -> None:
 
     A part of it is written before any setting is read, whatever `TF_CPP_MIN_LOG_LEVEL` says: the
     lines that every start writes are taken out of the standard error, and the others are not.
-    A level that the user has set leaves everything as it is.
+    `TF_CPP_MIN_LOG_LEVEL=0` leaves everything as it is.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         import tensorflow  # noqa: F401
 
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            import tensorflow as tf
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with without_chatter():
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            for line in said:
-                if not _CHATTER.search(line):
-                    os.write(2, line)
+        tf.config.list_physical_devices()
     tf.get_logger().setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="keras|tensorflow|tensorflow_datasets")
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Takes the known start-up lines out of what is written to the standard error meanwhile.
+
+    A process of its own reads them: what this one says before it is aborted is not lost.
+    """
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writing)
+        _pass_on(reading)
+    os.close(reading)
+    kept = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.waitpid(child, 0)
+
+
+def _pass_on(reading: int) -> None:
+    """Writes the lines that are no chatter to the standard error, and ends the process."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with os.fdopen(reading, "rb") as lines:
+            for line in lines:
+                if not _CHATTER.search(line):
+                    os.write(2, line)
+    finally:
+        os._exit(0)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import shlex
 import statistics
 from pathlib import Path
 from types import ModuleType
 
 from apps.core import config as configs
+from apps.core.config import TrainingConfig
 from apps.core.errors import UsageError
-from apps.core.evaluation import evaluate, split_of
+from apps.core.evaluation import evaluate
 from apps.core.runs import Run, app_name, atomic, write_json
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
@@ -18,13 +20,15 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
     """Evaluates runs that differ in their seed alone, and writes their row.
 
     The row takes the place of the one of the same data, split and variant in `results.json`, and
-    the table in the app's README is written anew.
+    the table in the app's README is written anew. Its standard deviation is that of a sample
+    (divided by runs - 1); one run has none.
 
     Returns:
         The row.
 
     Raises:
-        UsageError: if the runs differ in more than the seed, or share one.
+        UsageError: if the runs differ in more than the seed, or share one, if their data are none
+            of the app's presets, or if the README has no place for the table.
     """
     made = [run.config(app) for run in runs]
     first = made[0]
@@ -34,53 +38,49 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
     seeds = [config.seed for config in made]
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"The runs of a row need different seeds, got {seeds}.")
+    if first.data not in app.PRESETS:
+        known = ", ".join(app.PRESETS)
+        raise UsageError(f"--record is for the app's own data ({known}), not for {first.data}.")
+    folder = Path(app.__file__).parent
+    _split_readme(folder / "README.md")  # before the work, not after it
+
     figures = [evaluate(app, run, split) for run in runs]
-    names = [name for name, value in figures[0].items() if isinstance(value, float)]
-    data = app.load(first, runs[0].assets())
-    split_of(data, split, first.data)
     environments = [run.environment() for run in runs]
-    preset = app.PRESETS.get(first.data, app.Config())
-    changed = {
-        name: value
-        for name, value in configs.to_json(first).items()
-        if name not in ("seed", "data") and value != getattr(preset, name)
-    }
-    options = "".join(f" --{name.replace('_', '-')}={value}" for name, value in changed.items())
-    seed = ",".join(map(str, sorted(seeds)))
     row = {
         "data": first.data,
         "variant": variant,
         "split": split,
         "examples": figures[0]["examples"],
         "metrics": {
-            name: {
-                "mean": round(statistics.mean(f[name] for f in figures), 4),
-                # Of a sample: divided by runs - 1.
-                "std": round(statistics.stdev(f[name] for f in figures), 4)
-                if len(figures) > 1
-                else None,
-                "runs": len(figures),
-            }
-            for name in names
+            name: _spread([f[name] for f in figures])
+            for name in figures[0]
+            if name not in ("data", "split", "examples")
         },
         "baseline": {
             name: round(value, 4) if isinstance(value, float) else value
-            for name, value in app.baseline(first, data, split).items()
+            for name, value in app.baseline(
+                first, app.load(first, runs[0].assets()), split
+            ).items()
         },
-        "published": app.PUBLISHED.get(first.data),
+        "published": app.PUBLISHED.get(first.data) if split == "test" else None,
         "config": {k: v for k, v in configs.to_json(first).items() if k not in ("seed", "data")},
         "minutes": round(statistics.mean(e["seconds"] for e in environments) / 60, 1),
         "hardware": environments[0]["hardware"],
-        "command": f"python -m apps {app_name(app)} train --data={first.data}{options} "
-        f"--seed={seed if len(seeds) == 1 else '{' + seed + '}'}",
+        "command": _command(app, first, sorted(seeds)),
         "commit": environments[0]["commit"],
     }
-    folder = Path(app.__file__).parent
     key = ("data", "variant", "split")
-    rows = [old for old in read(folder) if any(old[k] != row[k] for k in key)]
+    rows = [row, *(old for old in read(folder) if any(old[k] != row[k] for k in key))]
     order = list(app.PRESETS)
-    rows.append(row)
-    rows.sort(key=lambda r: (order.index(r["data"]), r["variant"] != "default", r["variant"]))
+    rows.sort(
+        key=lambda r: (
+            order.index(r["data"]) if r["data"] in order else len(order),
+            r["data"],
+            r["variant"] != "default",
+            r["variant"],
+            r["split"],
+        )
+    )
     write_json(folder / "results.json", rows)
     _write_table(folder / "README.md", rows)
     return row
@@ -100,7 +100,7 @@ def table(rows: list[dict]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        measured = "; ".join(f"{name} {_spread(m)}" for name, m in row["metrics"].items())
+        measured = "; ".join(f"{name} {_show(m)}" for name, m in row["metrics"].items())
         baseline = dict(row["baseline"])
         what = baseline.pop("what")
         published = dict(row["published"] or {})
@@ -115,11 +115,31 @@ def table(rows: list[dict]) -> str:
             f"{row['minutes']} on {row['hardware']}",
             f"`{row['command']}`",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _spread(metric: dict) -> str:
+def _spread(values: list[float]) -> dict:
+    return {
+        "mean": round(statistics.mean(values), 4),
+        "std": round(statistics.stdev(values), 4) if len(values) > 1 else None,
+        "runs": len(values),
+    }
+
+
+def _command(app: ModuleType, config: TrainingConfig, seeds: list[int]) -> str:
+    """What trains these runs: the preset, and what was put over it."""
+    preset = app.PRESETS[config.data]
+    words = [f"--data={config.data}"]
+    for name, value in configs.to_json(config).items():
+        if name != "seed" and value != getattr(preset, name):
+            words.append(shlex.quote(f"--{name.replace('_', '-')}={value}"))
+    seed = ",".join(map(str, seeds))
+    words.append(f"--seed={seed}" if len(seeds) == 1 else f"--seed={{{seed}}}")
+    return " ".join(["python -m apps", app_name(app), "train", *words])
+
+
+def _show(metric: dict) -> str:
     spread = "" if metric["std"] is None else f" ± {metric['std']:.4f}"
     return f"{metric['mean']:.4f}{spread} ({metric['runs']})"
 
@@ -128,13 +148,18 @@ def _plain(figures: dict) -> str:
     return "; ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
 
-def _write_table(path: Path, rows: list[dict]) -> None:
-    text = path.read_text(encoding="utf-8")
+def _split_readme(path: Path) -> tuple[str, str]:
+    """What stands before the table and behind it."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = text.partition(MARKS[0])
     _, closed, after = rest.partition(MARKS[1])
     if not (found and closed):
         raise UsageError(f"{path} lacks the marks {MARKS[0]} and {MARKS[1]} for its table.")
+    return before, after
+
+
+def _write_table(path: Path, rows: list[dict]) -> None:
+    before, after = _split_readme(path)
     with atomic(path) as temporary:
-        temporary.write_text(
-            f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{after}", encoding="utf-8"
-        )
+        text = f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{after}"
+        temporary.write_text(text, encoding="utf-8")

@@ -70,10 +70,10 @@ def train(
         progress.set_model(model)
         if resume:
             progress.restore()
-            # Each epoch of `fit` takes an iterator of its own, and with it the next seeds of the
-            # shuffles: those of the epochs that are done are taken here.
-            for _ in range(progress.epochs):
-                iter(train_set)
+            # Each pass takes the next seeds of the shuffles: those of the epochs that are done are
+            # taken here. A shuffle before the buckets takes its seeds with the first element.
+            for _ in range(0 if progress.finished else progress.epochs):
+                next(iter(train_set))
         if progress.finished:
             print(f"{run.path} had ended after {progress.epochs} epochs: nothing is changed.")
         else:
@@ -81,7 +81,10 @@ def train(
             if progress.writes:
                 callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
             model.fit(
-                train_set,
+                # One iterator for all epochs: Keras would open some that it does not read, whose
+                # seeds would be missed by what resumes.
+                train_set.repeat(),
+                steps_per_epoch=int(train_set.cardinality()),
                 validation_data=valid_set,
                 epochs=config.epochs,
                 initial_epoch=progress.epochs,

@@ -1,6 +1,7 @@
 """Sentiment of a text: a recurrent network reads it, a pooling sums it up, two or more classes."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import keras
@@ -12,18 +13,18 @@ from rich.text import Text
 import layers
 from apps.core import bag_of_words
 from apps.core.config import TrainingConfig, optimizer
+from apps.core.display import weighted_words
 from apps.core.errors import UsageError
-from apps.core.protocol import Assets, Data, Service
+from apps.core.protocol import Assets, Data, Service, ask, with_inputs
+from layers.recurrent import max_over_time, mean_over_time
 from pipelines import datasets
 from pipelines import text as texts
-from pipelines.batching import batches
 
 CELLS = sorted(
     name
     for name in layers.__all__
     if issubclass(getattr(layers, name), layers.recurrent.base.RecurrentLayer)
 )
-BUCKETS = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Config(TrainingConfig):
     min_count: int = 1
     # training texts are cut to this many words; 0 for never
     max_length: int = 0
+    # whether training batches have one of few fixed shapes, for XLA and TPUs; needs max_length
+    static_shapes: bool = False
     # the size of a word's vector
     features: int = 64
     # the recurrent layer, by its name in `layers`
@@ -69,39 +72,27 @@ class Config(TrainingConfig):
             raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}.")
         if (self.encoding == "vectors") != bool(self.vectors):
             raise ValueError("encoding=vectors and vectors=FILE go together.")
+        if self.static_shapes and not 0 < self.max_length < texts.BOUNDARIES[-1]:
+            raise ValueError(
+                f"static_shapes needs a max_length of 1 to {texts.BOUNDARIES[-1] - 1}."
+            )
         if self.segment and self.pool == "last":
             raise ValueError("segment needs pool=mean, max or attention: each has a last state.")
 
 
+_SENTENCES = Config(
+    data="sst2", epochs=8, batch_size=50, learning_rate=5e-4, patience=3,
+    features=128, units=128, pool="max", dropout=0.5, word_dropout=0.3
+)  # fmt: skip
+_DOCUMENTS = replace(
+    _SENTENCES, data="imdb", epochs=6, batch_size=64, learning_rate=2e-3, schedule="cosine",
+    vocabulary=30_000, max_length=400, segment=50, word_dropout=0.4
+)  # fmt: skip
 PRESETS = {
     "reviews": Config(epochs=12, learning_rate=3e-3, word_dropout=0.1),
-    "sst2": (
-        sst := Config(
-            data="sst2",
-            epochs=8,
-            batch_size=50,
-            learning_rate=5e-4,
-            patience=3,
-            features=128,
-            units=128,
-            pool="max",
-            dropout=0.5,
-            word_dropout=0.3,
-        )
-    ),
-    "sst5": replace(sst, data="sst5"),
-    "imdb": replace(
-        sst,
-        data="imdb",
-        epochs=6,
-        batch_size=64,
-        learning_rate=2e-3,
-        schedule="cosine",
-        vocabulary=30_000,
-        max_length=400,
-        segment=50,
-        word_dropout=0.4,
-    ),
+    "sst2": _SENTENCES,
+    "sst5": replace(_SENTENCES, data="sst5"),
+    "imdb": _DOCUMENTS,
 }
 
 PUBLISHED = {
@@ -128,6 +119,8 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     raw = {name: datasets.read(builder, split) for name, split in splits.items()}
     if assets is None:
         training = raw["train"].map(lambda example: example["text"])
+        if config.encoding == "vectors":
+            texts.read_vectors(config.vectors, [])  # what is wrong with the file shows here
         assets = {
             "vocabulary": texts.build_vocabulary(training, config.vocabulary, config.min_count),
             "labels": labels,
@@ -138,38 +131,20 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         )
     encoder = texts.Encoder(assets["vocabulary"], trigrams=config.encoding == "word_hashing")
 
-    def prepare(split: str):
+    def batches(split: str):
         if split not in raw:
             return None
         train = split == "train"
-        cut = config.max_length if train and config.max_length else None
-        examples = (
-            raw[split]
-            .batch(256)
-            .map(lambda batch: (encoder(batch["text"]), batch["label"]), tf.data.AUTOTUNE)
-            .unbatch()
-            .map(lambda x, y: ({k: texts.to_dense(v, time_axis=0)[:cut] for k, v in x.items()}, y))
-            .cache()
-        )
-        return batches(
-            examples,
-            lambda features, _: tf.shape(features["tokens"])[0],
+        return texts.labelled_batches(
+            raw[split],
+            encoder,
             config.batch_size,
-            boundaries=BUCKETS,
+            max_length=config.max_length if train else 0,
             shuffle=config.seed if train else None,
+            static=train and config.static_shapes,
         )
 
-    return Data(prepare("train"), prepare("valid"), prepare("test"), assets)
-
-
-def pool_states(kind: str, states, mask):
-    """The mean or maximum over the steps that count; zero where none does."""
-    mask = ops.expand_dims(mask, -1)  # [B, T, 1]
-    count = ops.sum(ops.cast(mask, states.dtype), axis=1)  # [B, 1]
-    if kind == "mean":
-        return ops.sum(ops.where(mask, states, 0.0), axis=1) / ops.maximum(count, 1.0)
-    highest = ops.max(ops.where(mask, states, -1e4), axis=1)  # [B, U]
-    return ops.where(count > 0, highest, 0.0)
+    return Data(batches("train"), batches("valid"), batches("test"), assets)
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
@@ -183,12 +158,15 @@ def build(config: Config, assets: Assets) -> keras.Model:
     elif config.encoding == "word_hashing":
         inputs["trigrams"] = keras.Input((None, None), dtype="int32", name="trigrams")
         x = layers.WordHashing(config.features)(inputs["trigrams"])  # [B, T, D]
-    elif config.encoding == "vectors":
-        vectors, _ = texts.read_vectors(config.vectors, assets["vocabulary"], config.seed)
-        start = keras.initializers.Constant(vectors)
-        x = keras.layers.Embedding(*vectors.shape, embeddings_initializer=start)(words)
     else:
-        x = keras.layers.Embedding(size, config.features)(words)  # [B, T, D]
+        start = "uniform"
+        # A run that was trained has them in its weights, and does not need the file any more.
+        if config.encoding == "vectors" and Path(config.vectors).is_file():
+            vectors = texts.read_vectors(config.vectors, assets["vocabulary"], config.seed)[0]
+            if vectors.shape[1] != config.features:
+                raise UsageError(f"{config.vectors} needs --features={vectors.shape[1]}.")
+            start = keras.initializers.Constant(vectors)
+        x = keras.layers.Embedding(size, config.features, embeddings_initializer=start)(words)
     x = keras.layers.Dropout(config.dropout)(x)
     cell = getattr(layers, config.cell)
     recurrent = layers.Stack(
@@ -209,7 +187,8 @@ def build(config: Config, assets: Assets) -> keras.Model:
     elif config.pool == "attention":
         pooled, _ = layers.AttentionPool(config.units, name="pool")(states, mask=mask)
     else:
-        pooled = pool_states(config.pool, states, mask)
+        over_time = {"mean": mean_over_time, "max": max_over_time}
+        pooled = over_time[config.pool](states, mask)
     pooled = keras.layers.Dropout(config.dropout)(pooled)
     classes = keras.layers.Dense(
         len(assets["labels"]), activation="softmax", dtype="float32", name="probabilities"
@@ -263,25 +242,14 @@ def serve(model: keras.Model, assets: Assets) -> Service:
         results["tokens"] = texts.to_dense(texts.tokenize(text))
         return results
 
-    ids = tf.TensorSpec([None, None], tf.int32, name="tokens")
-    if encoder.trigrams:
-        trigrams = tf.TensorSpec([None, None, None], tf.int32, name="trigrams")
-
-        @tf.function(input_signature=[ids, trigrams])
-        def from_ids(tokens, trigrams):
-            return classify({"tokens": tokens, "trigrams": trigrams})
-    else:
-
-        @tf.function(input_signature=[ids])
-        def from_ids(tokens):
-            return classify({"tokens": tokens})
+    ids = {name: tf.TensorSpec([None] * len(x.shape), x.dtype) for name, x in model.input.items()}
 
     def requests(examples: list[str]) -> dict[str, dict[str, np.ndarray]]:
         features = {k: texts.to_dense(v).numpy() for k, v in encoder(tf.constant(examples)).items()}
         return {"serving_default": {"text": np.array(examples, object)}, "ids": features}
 
     return Service(
-        {"serving_default": serving_default, "ids": from_ids},
+        {"serving_default": serving_default, "ids": with_inputs(classify, ids)},
         requests,
         litert="ids",
         keep=[network.variables, encoder],
@@ -290,41 +258,23 @@ def serve(model: keras.Model, assets: Assets) -> Service:
 
 def predict(model: keras.Model, assets: Assets, inputs: list[str]) -> list[dict]:
     """Label, probability of each class and, with attention pooling, the weight of each word."""
-    service = serve(model, assets)
     results = []
-    for i in range(0, len(inputs), 32):
-        answers = service.functions["serving_default"](tf.constant(inputs[i : i + 32]))
-        answers = {name: value.numpy() for name, value in answers.items()}
-        for row, given in enumerate(inputs[i : i + 32]):
-            tokens = [token.decode() for token in answers["tokens"][row] if token]
-            result = {
-                "text": given,
-                "label": answers["label"][row].decode(),
-                "probabilities": dict(
-                    zip(assets["labels"], answers["probabilities"][row].tolist(), strict=True)
-                ),
-                "tokens": tokens,
-            }
-            if "attention" in answers:
-                result["attention"] = answers["attention"][row, : len(tokens)].tolist()
-            results.append(result)
+    for given, answer in zip(inputs, ask(serve(model, assets), inputs), strict=True):
+        tokens = [token for token in answer["tokens"] if token]
+        result = {
+            "text": given,
+            "label": answer["label"],
+            "probabilities": dict(zip(assets["labels"], answer["probabilities"], strict=True)),
+            "tokens": tokens,
+        }
+        if "attention" in answer:
+            result["attention"] = answer["attention"][: len(tokens)]
+        results.append(result)
     return results
 
 
 def show(result: dict) -> Text:
-    """The label, its probability, and the words, the brighter the more they weigh."""
+    """The label, its probability, and the words with their weights."""
     label = result["label"]
-    line = Text.assemble((f"{label} {result['probabilities'][label]:.1%}", "bold"), "  ")
-    weights = result.get("attention", [0.0] * len(result["tokens"]))
-    most = max(weights, default=0.0) or 1.0
-    for token, weight in zip(result["tokens"], weights, strict=True):
-        line.append(
-            token,
-            style="reverse bold"
-            if weight > 0.66 * most
-            else "bold"
-            if weight > 0.33 * most
-            else "dim",
-        )
-        line.append(f"({weight:.2f}) " if "attention" in result and weight >= 0.1 else " ")
-    return line
+    line = Text(f"{label} {result['probabilities'][label]:.1%}  ", style="bold")
+    return line + weighted_words(result["tokens"], result.get("attention"))

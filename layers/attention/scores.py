@@ -1,5 +1,6 @@
 """The one softmax of all attention."""
 
+import keras
 from keras import ops
 
 
@@ -23,7 +24,7 @@ def masked_softmax(scores, mask=None):
         return ops.softmax(scores, axis=-1)
     mask = ops.cast(mask, "bool")
     # The least finite number and not -inf: a row of -inf has no maximum to subtract.
-    floor = -3e4 if scores.dtype == "float16" else -1e30
+    floor = -3e4 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -1e30
     scores = ops.where(mask, scores, ops.cast(floor, scores.dtype))
     exponentials = ops.where(
         mask, ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))), 0.0

@@ -58,6 +58,10 @@ class WordDropout(keras.layers.Layer):
     def compute_mask(self, tokens, mask=None):
         return None
 
+    def compute_output_shape(self, tokens_shape):
+        return tokens_shape
+
+    # Keras would take the tokens to come out as floating-point numbers.
     def compute_output_spec(self, tokens, mask=None, training=False):
         return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
 

@@ -200,6 +200,10 @@ class RecurrentLayer(keras.layers.RNN):
     Returns:
         `[B, U]`, or `[B, T, U]` with `return_sequences`; with `return_state` a tuple of that and
         the final states.
+
+    Raises:
+        ValueError: as `RecurrentCell`, or if the initial states are not as many as the cell's or
+            not of their shapes.
     """
 
     cell_class: type[RecurrentCell]
@@ -244,6 +248,7 @@ class RecurrentLayer(keras.layers.RNN):
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         cell = self.cell
+        self._assert_states_fit(initial_state, sequences.shape[0])
         if training and cell.dropout:
             sequences = sequences * ops.expand_dims(cell.get_dropout_mask(sequences[:, 0]), 1)
         dropout_mask = None
@@ -268,6 +273,17 @@ class RecurrentLayer(keras.layers.RNN):
         if self.go_backwards:
             outputs = ops.flip(outputs, axis=1)
         return last_output, outputs, states
+
+    def _assert_states_fit(self, states, batch):
+        given = [tuple(s.shape) for s in states]
+        expected = [(batch, size) for size in self.state_size]
+        if len(given) != len(expected) or any(
+            len(a) != 2 or any(m != n and None not in (m, n) for m, n in zip(a, b, strict=True))
+            for a, b in zip(given, expected, strict=True)
+        ):
+            raise ValueError(
+                f"{self.name} takes initial states of the shapes {expected}, got {given}."
+            )
 
     def get_config(self):
         config = super().get_config()

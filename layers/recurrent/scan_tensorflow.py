@@ -45,8 +45,10 @@ def scan(body, carry, xs, like, reverse):
         return (i + 1, *new_carry, *written)
 
     start = (tf.constant(0), *carry, *(c.start for c in collectors))
-    # A dropped carry shape (a state that starts as zeros of a dynamic batch) is one that may vary.
-    invariants = (tf.TensorShape([]), *(c.shape for c in carry), *(c.invariant for c in collectors))
+    # A batch size that only some of the tensors tell is unknown to the others after one step.
+    known = all(x.shape[1] is not None for x in xs) and all(c.shape[0] is not None for c in carry)
+    carried = [c.shape if known else tf.TensorShape([None, *c.shape[1:]]) for c in carry]
+    invariants = (tf.TensorShape([]), *carried, *(c.invariant for c in collectors))
     _, *end = tf.while_loop(
         lambda i, *_: i < length,
         iteration,

@@ -40,8 +40,9 @@ class Stack(keras.layers.Layer):
         from the bottom up, of each layer the forward ones first.
 
     Raises:
-        ValueError: if `layers` is empty or holds something that is not recurrent, or `skip` is
-            none of the above.
+        ValueError: if `layers` is empty or holds something that is not recurrent or reads
+            backwards, if `skip` is none of the above, or if the initial states are not as many as
+            the layers'.
 
     >>> import numpy as np
     >>> from layers import LSTM, Stack
@@ -66,6 +67,11 @@ class Stack(keras.layers.Layer):
         for layer in layers:
             if not isinstance(layer, keras.layers.RNN):
                 raise ValueError(f"Stack takes recurrent layers (keras.layers.RNN), got {layer!r}.")
+            if layer.go_backwards:  # its outputs would no longer stand below the mask
+                raise ValueError(
+                    f"Stack takes layers with go_backwards=False, got {layer.name!r}: "
+                    "use bidirectional=True, or reverse the sequences."
+                )
         if skip not in (None, "residual", "dense"):
             raise ValueError(f"skip must be None, 'residual' or 'dense', got {skip!r}.")
         super().__init__(**kwargs)
@@ -96,6 +102,11 @@ class Stack(keras.layers.Layer):
             shape = (*shape[:-1], out + width)
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
+        expected = sum(self._state_count(layer) for layer in self.layers)
+        if initial_state is not None and len(initial_state) != expected:
+            raise ValueError(
+                f"{self.name} takes {expected} initial states, got {len(initial_state)}."
+            )
         x = sequences  # [B, T, D]
         collected, states = [], []
         for k, layer in enumerate(self.layers):

@@ -91,7 +91,13 @@ _CONTRASTS = (
 
 
 def _clause(
-    rng: random.Random, topic: str, sentiment: int, test: bool, *, taken: str = "", negate: float = 0.4
+    rng: random.Random,
+    topic: str,
+    sentiment: int,
+    test: bool,
+    *,
+    taken: str = "",
+    negate: float = 0.4,
 ) -> tuple[str, str]:
     """A clause of one sentiment about a noun other than `taken`, and that noun."""
     nouns, *own = _TOPICS[topic]

@@ -109,6 +109,18 @@ def test_mirrored_gives_the_losses_of_one_device(tmp_path, default):
         np.testing.assert_allclose(figures(logs, name), figures(default, name), atol=5e-3)
 
 
+def test_mirrored_resumes(tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    options = ["--batch-size=31"]
+    first = start("mirrored", twice, *options, "--epochs=1", devices=2)
+    results(start("mirrored", once, *options, "--epochs=2", devices=2), first)
+    results(start("mirrored", twice, *options, "--epochs=2", "--resume", devices=2))
+    expected, resumed = state(once), state(twice)
+    assert expected.keys() == resumed.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(resumed[name], value, atol=1e-6, err_msg=name)
+
+
 def test_workers_agree_with_each_other_and_with_one_device(tmp_path, default):
     paths = [tmp_path / "chief", tmp_path / "other"]
     children = [

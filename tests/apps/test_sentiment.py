@@ -11,11 +11,13 @@ import pytest
 import tensorflow as tf
 
 from apps.core import export, training
+from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
 from apps.core.runs import Run
 from apps.sentiment import app, litert_example
 from layers.litert_tensorflow import convert
 from pipelines import text as texts
+from pipelines.errors import DataError
 
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "good", "bad", "not", "film", ",", "0000"],
@@ -125,13 +127,19 @@ def test_bad_configurations_are_named(options, message):
         app.Config(**options)
 
 
-def test_vectors_start_the_embedding(tmp_path):
+def test_vectors_start_the_embedding_and_are_not_needed_again(tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text("good 1 2 3\nbad -1 -2 -3\n")
-    model = app.build(app.Config(encoding="vectors", vectors=str(path), units=4), ASSETS)
-    table = next(w for w in model.weights if w.shape == (8, 3)).numpy()
+    config = app.Config(encoding="vectors", vectors=str(path), features=3, units=4)
+    table = app.build(config, ASSETS).weights[0].numpy()
     assert table[2].tolist() == [1, 2, 3]
     assert table[3].tolist() == [-1, -2, -3]
+    with pytest.raises(UsageError, match="needs --features=3"):
+        app.build(dataclasses.replace(config, features=5), ASSETS)
+    path.unlink()
+    assert app.build(config, ASSETS).weights[0].shape == (8, 3)
+    with pytest.raises(DataError, match="no such file"):
+        app.load(dataclasses.replace(config, data="reviews"))
 
 
 @pytest.fixture(scope="module")

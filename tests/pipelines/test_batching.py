@@ -1,9 +1,11 @@
 """Batches."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from pipelines.batching import batches
+from pipelines.errors import DataError
 
 LENGTHS = [3, 9, 1, 4, 12, 2, 7, 5, 3, 11, 6, 2, 8, 10]
 
@@ -61,3 +63,8 @@ def test_static_shapes():
     shapes = {features["ids"].shape.as_list()[1] for features, _ in dataset}
     assert shapes <= {3, 7, 12}
     assert all(len(ys) == 2 for _, ys in dataset)
+
+
+def test_static_shapes_name_an_example_that_is_too_long():
+    with pytest.raises(DataError, match="below the last boundary, 12; the longest example has 12"):
+        batches(examples(), length, 2, boundaries=(4, 12), static=True)

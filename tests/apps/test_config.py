@@ -1,0 +1,116 @@
+"""Overrides from the command line, and the way to a file and back."""
+
+import dataclasses
+import json
+
+import pytest
+
+from apps.core import config
+from apps.core.errors import UsageError
+from tests.apps import toy
+
+DIGITS = toy.PRESETS["digits"]
+OPTIONS = "The options are --data, --seed, "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ([], {}),
+        (["--units=5", "--batch_size=7"], {"units": 5, "batch_size": 7}),
+        (["--units", "5", "--batch-size", "7"], {"units": 5, "batch_size": 7}),
+        (["--learning-rate=1e-4"], {"learning_rate": 1e-4}),
+        (["--jit", "--no-normalize"], {"jit": True, "normalize": False}),
+        (["--jit=True", "--normalize", "False"], {"jit": True, "normalize": False}),
+        (["--precision=mixed_bfloat16"], {"precision": "mixed_bfloat16"}),
+        (["--clip-norm=0"], {"clip_norm": 0.0}),
+    ],
+)
+def test_overrides_stand_over_the_first_preset(arguments, changes):
+    assert config.parse(toy, arguments) == dataclasses.replace(DIGITS, **changes)
+
+
+@pytest.mark.parametrize("data", [["--data=long_digits"], ["--data", "long_digits"]])
+def test_data_picks_its_preset(data):
+    parsed = config.parse(toy, ["--units=5", *data])
+    assert parsed == dataclasses.replace(toy.PRESETS["long_digits"], units=5)
+
+
+def test_a_folder_of_data_takes_the_first_preset(tmp_path):
+    parsed = config.parse(toy, [f"--data={tmp_path}"])
+    assert parsed == dataclasses.replace(DIGITS, data=str(tmp_path))
+
+
+@pytest.mark.parametrize("columns", ["30", "80", "200"])
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--unit=3"], ["--unit=3, did you mean --units?", OPTIONS, "--weight-decay."]),
+        (["--batchsize=3"], ["--batchsize=3, did you mean --batch-size?", OPTIONS]),
+        (["--zzz=3", "--qqq=4"], ["--zzz=3, --qqq=4. ", OPTIONS]),
+        (["stray"], ["stray", OPTIONS]),
+        (["--units=x"], ["--units", "integer", "'x'"]),
+        (["--epochs=1e3"], ["--epochs", "integer", "'1e3'"]),
+        (["--learning-rate=fast"], ["--learning-rate", "number", "'fast'"]),
+        (["--units"], ["--units", "Missing value"]),
+        (["--jit=maybe"], ["--jit", "'maybe'", "'True', 'False'"]),
+        (["--precision=float8"], ["--precision", "'float8'", "'float32', 'mixed_bfloat16'"]),
+        (["--schedule=linear"], ["--schedule", "'linear'", "'constant', 'cosine'"]),
+        (["--data=nope"], ["--data=nope", "digits, long_digits", "folder"]),
+        (["--epochs=0"], ["epochs must be at least 1, got 0"]),
+        (["--batch-size=0"], ["batch_size must be at least 1, got 0"]),
+        (["--patience=-1"], ["patience must be at least 1, got -1"]),
+        (["--learning-rate=0"], ["learning_rate must be above 0", "got 0.0"]),
+        (["--learning-rate=nan"], ["learning_rate must be above 0", "got nan"]),
+        (["--learning-rate=inf"], ["learning_rate must be above 0", "got inf"]),
+        (["--clip-norm=-1"], ["clip_norm must be 0 or more, got -1.0"]),
+        (["--dropout=1"], ["dropout must lie in [0, 1), got 1.0"]),
+        (["--seed=-1"], ["seed must lie in [0, 2**32), got -1"]),
+    ],
+)
+def test_wrong_options_are_one_line(monkeypatch, columns, arguments, parts):
+    monkeypatch.setenv("COLUMNS", columns)  # tyro wraps its box to the terminal
+    with pytest.raises(UsageError) as error:
+        config.parse(toy, arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    assert not set("│╭╮╰╯─") & set(message)
+    for part in parts:
+        assert part in message
+
+
+def test_help_has_the_comments_and_the_defaults_of_the_preset(capsys):
+    with pytest.raises(SystemExit) as stop:
+        config.parse(toy, ["--data=long_digits", "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "the size of the recurrent state" in said
+    assert "(default: long_digits)" in said
+    assert "--clip-norm" in said
+
+
+def test_to_json_and_back():
+    given = dataclasses.replace(DIGITS, data="a folder/with = signs", jit=True, learning_rate=1 / 3)
+    fields = json.loads(json.dumps(config.to_json(given)))
+    assert config.from_json(toy.Config, fields, "config.json") == given
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [({"units": "x"}, "--units"), ({"unitz": 3}, "--unitz"), ({"epochs": 0}, "epochs must be")],
+)
+def test_a_broken_file_is_named(fields, part):
+    with pytest.raises(UsageError, match=rf"^run/config\.json: [^\n]*{part}"):
+        config.from_json(toy.Config, fields, "run/config.json")
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(0.5, 0.5), (0.0, None)])
+def test_optimizers(clip, expected):
+    given = dataclasses.replace(DIGITS, clip_norm=clip, learning_rate=0.25)
+    adam, adamw = config.optimizer(given), config.optimizer(given, weight_decay=0.125)
+    assert type(adam).__name__ == "Adam"
+    assert type(adamw).__name__ == "AdamW"
+    assert adamw.weight_decay == 0.125
+    for made in (adam, adamw):
+        assert made.global_clipnorm == expected
+        assert float(made.learning_rate) == 0.25

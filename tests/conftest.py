@@ -1,0 +1,34 @@
+"""What all tests share: a quiet TensorFlow, seeds, warnings as errors, the folder of real data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+# Warnings are errors (pyproject.toml) but for these, none of which comes from this project.
+EXPECTED_WARNINGS = (
+    # Keras's variables under NumPy 2.
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning",
+)
+
+
+def pytest_configure(config):
+    for warning in EXPECTED_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def manual_dir() -> Path:
+    """The folder of published datasets; a test that needs it is skipped where there is none."""
+    folder = os.environ.get("UNROLL_MANUAL_DIR")
+    if not folder:
+        pytest.skip("UNROLL_MANUAL_DIR names no folder of published datasets")
+    return Path(folder)

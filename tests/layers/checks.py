@@ -1,0 +1,262 @@
+"""What every layer must pass. Each check takes a case and raises AssertionError."""
+
+import inspect
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tests.layers import running
+from tests.layers.cases import Case, T
+
+
+def near(found, expected, tolerance: float, what: str = "outputs"):
+    assert len(found) == len(expected), f"{what}: {len(found)} instead of {len(expected)}"
+    for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+        a, b = np.asarray(a, "float64"), np.asarray(b, "float64")
+        message = f"{what}, number {k}"
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=message)
+
+
+def masks(case: Case) -> list:
+    return [None] if case.mask is None else [None, case.mask]
+
+
+def cotangents(outputs) -> list[np.ndarray]:
+    rng = np.random.default_rng(6)
+    return [rng.normal(size=y.shape) for y in outputs]
+
+
+def is_sequence(output) -> bool:
+    """Whether an output has a time axis: no other dimension is equal to T."""
+    return output.ndim > 1 and output.shape[1] == T
+
+
+def check_reference_values(case: Case):
+    for mask in masks(case):
+        for states in (case.initial_state(), []):
+            for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
+                layer = case.build(dtype)
+                found = running.outputs(layer, case.inputs, states, mask)
+                start = states or case.zero_state()
+                weights = case.build("float64").get_weights()
+                near(found, case.oracle(weights, case.inputs, start, mask), tolerance)
+
+
+def check_gradients(case: Case):
+    """Against central differences of the oracle, along random directions, in float64."""
+    step = 1e-5
+    layer = case.build()
+    arguments = [case.inputs, *case.initial_state(), *layer.get_weights()]
+    n = 1 + len(case.states)
+    for mask in masks(case):
+        for training in (False,) if case.random and not case.states else (False, True):
+            outputs = case.oracle(arguments[n:], case.inputs, arguments[1:n], mask)
+            weights_of_outputs = cotangents(outputs)
+            found = running.evaluate(
+                layer, case.inputs, arguments[1:n], mask, weights_of_outputs, training
+            )
+
+            def loss(given, mask=mask, weights_of_outputs=weights_of_outputs):
+                ys = case.oracle(given[n:], given[0], given[1:n], mask)
+                return sum((c * y).sum() for c, y in zip(weights_of_outputs, ys, strict=True))
+
+            rng = np.random.default_rng(7)
+            for k, gradient in enumerate(found.gradients):
+                if gradient is None:
+                    continue
+                assert gradient.shape == arguments[k].shape
+                for _ in range(3):
+                    direction = rng.normal(size=arguments[k].shape)
+                    ends = []
+                    for sign in (1, -1):
+                        moved = list(arguments)
+                        moved[k] = arguments[k] + sign * step * direction
+                        ends.append(loss(moved))
+                    slope = (ends[0] - ends[1]) / (2 * step)
+                    names = ["inputs", *(f"state {i}" for i in range(n - 1))]
+                    names += [w.path for w in layer.trainable_variables]
+                    near([(gradient * direction).sum()], [slope], 1e-7, f"gradient of {names[k]}")
+
+
+def check_every_weight_has_a_gradient(case: Case):
+    layer = case.build()
+    states = case.initial_state()
+    shapes = running.outputs(layer, case.inputs, states)
+    gradients = running.evaluate(layer, case.inputs, states, None, cotangents(shapes)).gradients
+    of_weights = gradients[1 + len(states) :]
+    assert len(of_weights) == len(layer.trainable_variables) > 0
+    for weight, gradient in zip(layer.trainable_variables, of_weights, strict=True):
+        idle = np.zeros(gradient.shape, "bool")
+        if weight.name in case.idle:
+            idle[case.idle[weight.name]] = True
+        assert not gradient[idle].any(), f"{weight.path}: a gradient where there should be none"
+        assert (gradient[~idle] != 0).all(), f"{weight.path}: an entry without a gradient"
+
+
+def check_padding_changes_nothing(case: Case):
+    layer, states = case.build(), case.initial_state()
+    shape = (len(case.inputs), 3, *case.inputs.shape[2:])
+    noise = np.random.default_rng(8).normal(size=shape, scale=100)
+    padded = np.concatenate([case.inputs, noise.astype(case.inputs.dtype)], axis=1)
+    nothing = np.zeros(shape[:2], "bool")
+    for mask in (case.mask, np.ones_like(case.mask)):
+        expected = running.outputs(layer, case.inputs, states, mask)
+        wide = np.concatenate([mask, nothing], axis=1)
+        found = running.outputs(layer, padded, states, wide)
+        found = [y[:, :T] if is_sequence(x) else y for x, y in zip(expected, found, strict=True)]
+        near(found, expected, 1e-12)
+
+
+def check_masked_steps_are_as_good_as_removed(case: Case):
+    layer, states = case.build(), case.initial_state()
+    together = running.outputs(layer, case.inputs, states, case.mask)
+    for row, keep in enumerate(case.mask):
+        if not keep.any():
+            if case.states:  # nothing read, nothing changed
+                near([y[row] for y in together[1:]], [s[row] for s in states], 1e-12)
+            continue
+        one = np.s_[row : row + 1]
+        alone = running.outputs(layer, case.inputs[one, keep], [s[one] for s in states])
+        for whole, short in zip(together, alone, strict=True):
+            wanted = whole[row][keep] if is_sequence(whole) else whole[row]
+            near([short[0]], [wanted], 1e-12, f"row {row}")
+
+
+def check_eager_is_compiled(case: Case):
+    layer, states = case.build("float32"), [s.astype("float32") for s in case.initial_state()]
+    inputs = case.inputs.astype("float32") if case.differentiable else case.inputs
+    shapes = running.outputs(layer, inputs, states, case.mask)
+    wanted = cotangents(shapes) if case.differentiable or layer.weights else None
+    first, *others = (
+        running.evaluate(layer, inputs, states, case.mask, wanted, mode=mode)
+        for mode in running.MODES
+    )
+    for mode, other in zip(running.MODES[1:], others, strict=True):
+        near(other.outputs, first.outputs, 1e-5, f"outputs, {mode}")
+        for k, (a, b) in enumerate(zip(other.gradients, first.gradients, strict=True)):
+            assert (a is None) == (b is None)
+            if a is not None:
+                near([a], [b], 1e-4, f"gradient {k}, {mode}")
+
+
+def constructor_arguments(layer) -> set[str]:
+    """What a layer of this package can be given, its cell's arguments included."""
+    names = set()
+    for thing in (layer, getattr(layer, "cell", layer)):
+        for base in type(thing).__mro__:
+            if base.__module__.startswith("keras") or base is object:
+                break
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+    return names
+
+
+def check_config(case: Case):
+    layer = case.make(**case.options)
+    untried = constructor_arguments(layer) - set(case.options)
+    assert not untried, f"the case gives no value to {untried}"
+    config = layer.get_config()
+    lost = constructor_arguments(layer) - set(config)
+    assert not lost, f"the config loses {lost}"
+    for name, value in case.options.items():
+        if not isinstance(value, (list, keras.layers.Layer)):
+            assert config[name] == keras.saving.serialize_keras_object(value), name
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == config
+
+
+def check_saving(case: Case):
+    """A model with the layer comes back from a `.keras` file with the same answers."""
+    layer, states = case.build("float32"), case.initial_state()
+    inputs = keras.Input((None, *case.inputs.shape[2:]), dtype=_input_type(case))
+    given = [keras.Input((size,)) for size in case.states]
+    mask = None if case.mask is None else keras.Input((None,), dtype="bool")
+    outputs = running.call(layer, inputs, given, mask)
+    model = keras.Model([x for x in (inputs, *given, mask) if x is not None], outputs)
+    arrays = running.tensors([x for x in (case.inputs, *states, case.mask) if x is not None])[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        again = keras.saving.load_model(path)
+    assert again.get_layer(layer.name).get_config() == layer.get_config()
+    expected = [running.numpy(y) for y in keras.tree.flatten(model(arrays))]
+    near([running.numpy(y) for y in keras.tree.flatten(again(arrays))], expected, 1e-6)
+    near(expected, running.outputs(layer, case.inputs, states, case.mask), 1e-6)
+
+
+def _input_type(case: Case) -> str:
+    return "float32" if case.differentiable else case.inputs.dtype.name
+
+
+def check_shapes(case: Case):
+    """Declared, symbolic (any batch and length) and real shapes agree."""
+    layer = case.build("float32")
+    real = [y.shape for y in running.outputs(layer, case.inputs, case.initial_state())]
+    declared = _flat_shapes(layer.compute_output_shape(case.inputs.shape))
+    assert declared == real
+    inputs = keras.Input((None, *case.inputs.shape[2:]), dtype=_input_type(case))
+    symbolic = [tuple(y.shape) for y in running.call(layer, inputs)]
+    assert len(symbolic) == len(real)
+    for a, b in zip(symbolic, real, strict=True):
+        assert a == (None, *(None if n == T else n for n in b[1:]))
+
+
+def _flat_shapes(shapes) -> list[tuple]:
+    if all(n is None or isinstance(n, int) for n in shapes):
+        return [tuple(shapes)]
+    return [shape for part in shapes for shape in _flat_shapes(part)]
+
+
+def check_mixed_precision(case: Case):
+    states, inputs = case.initial_state(), case.inputs
+    expected = running.outputs(case.build("float32"), inputs, states, case.mask)
+    for policy, tolerance in (("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)):
+        layer = case.build(policy)
+        assert {w.dtype for w in layer.weights} <= {"float32"}
+        found = running.call(layer, *running.tensors(inputs, states, case.mask))
+        if case.differentiable or layer.weights:
+            types = {keras.backend.standardize_dtype(y.dtype) for y in found}
+            assert types == {policy.removeprefix("mixed_")}
+            wanted = cotangents(expected)
+            result = running.evaluate(layer, inputs, states, case.mask, wanted)
+            for gradient in result.gradients:
+                assert gradient is None or np.isfinite(gradient).all()
+        near([running.numpy(y) for y in found], expected, tolerance, policy)
+
+
+def check_random_in_training_alone(case: Case):
+    layer, states = case.build("float32", **case.random), case.initial_state()
+    plain = case.build("float32", **dict.fromkeys(case.random, 0.0))
+    expected = running.outputs(plain, case.inputs, states, case.mask)
+    for _ in range(2):
+        near(running.outputs(layer, case.inputs, states, case.mask), expected, 1e-6)
+    once, twice = (
+        running.outputs(layer, case.inputs, states, case.mask, training=True)[0] for _ in range(2)
+    )
+    assert (once != expected[0]).any(), "nothing is random in training"
+    assert (once != twice).any(), "two batches are treated alike"
+    assert random_ops(layer, case, training=True), "no random op is found in training"
+    assert not random_ops(layer, case, training=False), "a random op at inference"
+
+
+def random_ops(layer, case: Case, training: bool) -> set[str]:
+    """The random operations in the graph of a call."""
+    inputs, states, mask = running.tensors(case.inputs, case.initial_state(), case.mask)
+    if running.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(lambda: running.call(layer, inputs, states, mask, training))
+        graph = traced.get_concrete_function().graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        return {node.op for node in nodes if "Random" in node.op or "Multinomial" in node.op}
+    import jax
+
+    def run(seeds):
+        mapping = zip(layer.non_trainable_variables, seeds, strict=True)
+        with keras.StatelessScope(state_mapping=mapping):
+            return running.call(layer, inputs, states, mask, training)
+
+    jaxpr = str(jax.make_jaxpr(run)([v.value for v in layer.non_trainable_variables]))
+    return {word for word in ("threefry", "random_bits", "random_wrap") if word in jaxpr}
