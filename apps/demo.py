@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 import time
@@ -54,15 +55,28 @@ class _Both(io.TextIOBase):
 
 
 def demo() -> None:
+    """Trains, evaluates, exports, and asks what was exported."""
     started = time.monotonic()
     folder = run("Train on generated reviews", "sentiment", "train")
-    run("Evaluate on the test split", "sentiment", "evaluate", folder)
+    figures = json.loads(run("Evaluate on the test split", "sentiment", "evaluate", folder))
     exported = run("Export for TF Serving and LiteRT", "sentiment", "export", folder)
     from apps.sentiment.app import EXAMPLES as SENTENCES
 
     ask("Ask the SavedModel", "serving_example.py", exported, SENTENCES)
     ask("Ask the LiteRT file", "litert_example.py", exported, SENTENCES)
-    print(f"\nDone in {time.monotonic() - started:.0f} s. The run: {folder}; the model: {exported}")
+
+    from rich.console import Console
+    from rich.table import Table
+
+    print()
+    table = Table(title="Done", show_header=False)
+    table.add_row("accuracy", f"{figures['accuracy']:.1%} of {figures['examples']:,} test reviews")
+    table.add_row("run", folder)
+    table.add_row("SavedModel", exported)
+    litert = Path(exported) / "model.tflite"
+    table.add_row("LiteRT file", f"{litert}, {litert.stat().st_size / 1024:.0f} KB")
+    table.add_row("seconds", f"{time.monotonic() - started:.0f}")
+    Console().print(table)
 
 
 if __name__ == "__main__":

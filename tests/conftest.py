@@ -1,6 +1,7 @@
 """What all tests share: a quiet TensorFlow, seeds, warnings as errors, the folder of real data."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,6 +19,16 @@ EXPECTED_WARNINGS = (
 def pytest_configure(config):
     for warning in EXPECTED_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # An eager call compiles the time loop anew each time: what is the same is taken from disk.
+        cache = tempfile.TemporaryDirectory()
+        config.add_cleanup(cache.cleanup)
+        jax.config.update("jax_compilation_cache_dir", cache.name)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True)

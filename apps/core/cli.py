@@ -1,19 +1,16 @@
 """The command line of all apps."""
 
 import ast
-import contextlib
 import importlib
 import json
 import os
+import shlex
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
-import tyro
-
+from apps.core import options
 from apps.core.errors import UsageError
 from pipelines.errors import DataError
 
@@ -29,66 +26,26 @@ python -m apps APP export   RUN [--to=saved_models] [--formats=saved_model,liter
 Add --help to a verb for its options."""
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    # the folder of the run; runs/<app>/<data>-<n> by default
-    run: str = ""
-    # how the work is spread
-    strategy: Literal["default", "mirrored", "multiworker", "tpu"] = "default"
-    # go on with the run in --run where it stopped
-    resume: bool = False
-    # where downloaded data lie, instead of the environment variable UNROLL_MANUAL_DIR
-    manual_dir: str = ""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    # the folders of runs; several with --record
-    runs: tyro.conf.Positional[tuple[str, ...]]
-    # the split: train, valid or test
-    split: str = "test"
-    # write the row of results.json and of the app's README
-    record: bool = False
-    # the name of the row beside the data's
-    variant: str = "default"
-    # where downloaded data lie, instead of the environment variable UNROLL_MANUAL_DIR
-    manual_dir: str = ""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    # the folder of the run
-    run: tyro.conf.Positional[str]
-    # texts or paths; - reads them from the standard input, one a line
-    inputs: tyro.conf.Positional[tuple[str, ...]]
-    # print one JSON object for each input
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    # the folder of the run
-    run: tyro.conf.Positional[str]
-    # the folder of models, as TF Serving watches it
-    to: str = "saved_models"
-    # what to write, with commas between: saved_model, litert
-    formats: str = "saved_model,litert"
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code. Wrong use is one line and 2."""
-    argv = sys.argv[1:] if argv is None else argv
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack a text's characters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(argv)
+        return _dispatch(sys.argv[1:] if argv is None else argv)
     except (UsageError, DataError) as error:
-        print(f"unroll: {error}", file=sys.stderr)
+        print("unroll:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("unroll: stopped; train --run=DIR --resume goes on with a run.", file=sys.stderr)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        print(f"unroll: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"unroll: stopped. {stop}".rstrip(), file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except SystemExit as stop:  # of --help
+        return stop.code or 0
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -124,31 +81,34 @@ def describe() -> dict[str, str]:
 
 
 def _train(app: ModuleType, arguments: list[str]) -> int:
-    from apps.core import config as configs
-    from apps.core import training
+    from apps.core import distribution, training
+    from apps.core.config import parse_known_options
     from apps.core.runs import Run
 
-    if {"-h", "--help"} & set(arguments):
-        with contextlib.suppress(SystemExit):
-            configs.parse_options(TrainOptions, ["--help"], prog=_prog(app, "train"))
-    options, rest = configs.parse_known_options(TrainOptions, arguments)
-    _set_manual_dir(options.manual_dir)
-    if options.resume:
+    chosen, rest = parse_known_options(options.TrainOptions, arguments)
+    if {"-h", "--help"} & set(rest):
+        chosen, rest = options.TrainOptions(), arguments
+    _set_manual_dir(chosen.manual_dir)
+    chief = distribution.is_chief(chosen.strategy)
+    if (chosen.resume or chosen.strategy == "multiworker") and not chosen.run:
+        raise UsageError("--resume and --strategy=multiworker need --run=DIR, the run's folder.")
+    if chosen.resume:
         if rest:
             raise UsageError(f"--resume takes the run's own configuration, not {' '.join(rest)}.")
-        if not options.run:
-            raise UsageError("--resume needs --run=DIR, the run to go on with.")
-        run = Run.open(app, options.run, trained=False)
+        run = Run.open(app, chosen.run, trained=False)
         config = run.config(app)
     else:
-        config = configs.parse(app, rest, prog=_prog(app, "train"))
-        run = Run.create(app, config.data, options.run or None)
+        config = options.parse_train(app, arguments, _prog(app, "train"))
+        run = Run.create(app, config.data, chosen.run or None) if chief else Run(chosen.run)
     try:
-        result = training.train(app, config, run, strategy=options.strategy, resume=options.resume)
-    except BaseException:
-        # A run that has not finished an epoch cannot be resumed: nothing of it stays.
-        if not run.state.exists():
-            shutil.rmtree(run.path)
+        result = training.train(app, config, run, strategy=chosen.strategy, resume=chosen.resume)
+    except BaseException as error:
+        # What has not finished an epoch cannot be resumed: nothing of it stays.
+        if chief and not chosen.resume and not run.state.exists():
+            shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, KeyboardInterrupt) and run.state.exists():
+            command = f"{_prog(app, 'train')} --run={shlex.quote(str(run.path))} --resume"
+            raise KeyboardInterrupt(f"To go on: {command}") from None
         raise
     _summary(config, run, result)
     print(run.path)
@@ -159,18 +119,18 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     from apps.core import evaluation, results
     from apps.core.runs import Run
 
-    options = _parse(EvaluateOptions, arguments, app, "evaluate")
-    _set_manual_dir(options.manual_dir)
-    runs = [Run.open(app, path) for path in options.runs]
+    chosen = _parse(options.EvaluateOptions, arguments, app, "evaluate")
+    _set_manual_dir(chosen.manual_dir)
+    runs = [Run.open(app, path) for path in chosen.runs]
     if not runs:
         raise UsageError("evaluate needs the folder of a run.")
-    if options.record:
-        figures = results.record(app, runs, options.split, options.variant)
+    if chosen.record:
+        figures = results.record(app, runs, chosen.split, chosen.variant)
     elif len(runs) > 1:
         raise UsageError("evaluate takes several runs with --record alone.")
     else:
-        figures = evaluation.evaluate(app, runs[0], options.split)
-    print(json.dumps(figures, ensure_ascii=False))
+        figures = evaluation.evaluate(app, runs[0], chosen.split)
+    print(_json(figures))
     return 0
 
 
@@ -180,20 +140,25 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     from apps.core.evaluation import load_model
     from apps.core.runs import Run
 
-    options = _parse(PredictOptions, arguments, app, "predict")
-    run = Run.open(app, options.run)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen = _parse(options.PredictOptions, arguments[:end], app, "predict")
+    run = Run.open(app, chosen.run)
     inputs = []
-    for given in options.inputs:
-        inputs += _lines() if given == "-" else [given]
+    for given in chosen.inputs:
+        inputs += _lines() if given == "-" else [_argument(given)]
+    inputs += map(_argument, arguments[end + 1 :])
     if not inputs:
         raise UsageError("predict needs an input: a text or a path, or - for lines.")
     model, _, assets = load_model(app, run)
     console = Console()
     for result in app.predict(model, assets, inputs):
-        if options.json:
-            print(json.dumps(result, ensure_ascii=False))
+        if chosen.json:
+            print(_json(result))
         else:
-            console.print(app.show(result), highlight=False)
+            # As it is: no markup, no emoji codes, no lines broken where the terminal ends.
+            console.print(
+                app.show(result), highlight=False, markup=False, emoji=False, soft_wrap=True
+            )
     return 0
 
 
@@ -201,15 +166,32 @@ def _export(app: ModuleType, arguments: list[str]) -> int:
     from apps.core.export import export
     from apps.core.runs import Run
 
-    options = _parse(ExportOptions, arguments, app, "export")
-    print(export(app, Run.open(app, options.run), options.to, tuple(options.formats.split(","))))
+    chosen = _parse(options.ExportOptions, arguments, app, "export")
+    print(export(app, Run.open(app, chosen.run), chosen.to, tuple(chosen.formats.split(","))))
     return 0
+
+
+def _json(value: dict) -> str:
+    """One line; characters that the output cannot take are escaped as JSON does it."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def _lines() -> list[str]:
     """The lines of the standard input; bytes that are no UTF-8 become U+FFFD, as in the graph."""
     text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def _argument(given: str) -> str:
+    """An argument; bytes that are no UTF-8 become U+FFFD, but in the name of a file."""
+    if os.path.exists(given):
+        return given
+    return given.encode("utf-8", "surrogateescape").decode("utf-8", errors="replace")
 
 
 def _parse(cls: type, arguments: list[str], app: ModuleType, verb: str):

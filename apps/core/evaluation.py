@@ -1,5 +1,6 @@
 """A trained run: its model, and its figures on a split."""
 
+import warnings
 from types import ModuleType
 
 import keras
@@ -29,9 +30,13 @@ def load_model(app: ModuleType, run: Run) -> tuple[keras.Model, TrainingConfig, 
     finally:
         keras.config.set_dtype_policy(policy)
     try:
-        weights_of(model).load_weights(run.best)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the error below tells
+            weights_of(model).load_weights(run.best)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{run.best} cannot be loaded: {error}".splitlines()[0]) from None
+        # Keras goes on with an example, in many lines.
+        why = str(error).splitlines()[0].partition(" Example error")[0]
+        raise UsageError(f"{run.best} cannot be loaded: {why}") from None
     return model, config, assets
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -34,7 +35,7 @@ def export(
     formats: tuple[str, ...] = FORMATS,
     name: str | None = None,
 ) -> Path:
-    """Writes `<to>/<name>/<n + 1>/` from a run; the name is the app's unless another is given.
+    """Writes `<to>/<name>/<n + 1>/` from a run, in float32; the name is the app's by default.
 
     Returns:
         The folder.
@@ -47,6 +48,11 @@ def export(
     if unknown or not formats:
         raise UsageError(f"--formats={','.join(formats)}: choose of {', '.join(FORMATS)}.")
     model, config, assets = load_model(app, run)
+    if config.precision != "float32":
+        # LiteRT has no kernels for half precision, and the weights are float32 all the same.
+        weights = model.get_weights()
+        model = app.build(replace(config, precision="float32"), assets)
+        model.set_weights(weights)
     about = {"app": app_name(app), "data": config.data, "run": str(run.path)}
     about["metrics"] = run.read_metrics()
     service = app.serve(model, assets)
@@ -77,8 +83,10 @@ def write(
         signatures = {name: _signature(f) for name, f in service.functions.items()}
         if "saved_model" in formats:
             _refuse_device_ops(service)
+            # A server asks for no gradients.
+            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
             with _making("saved_model"):
-                tf.saved_model.save(_trackable(service), str(folder), service.functions)
+                tf.saved_model.save(_trackable(service), str(folder), service.functions, options)
             _write_warmup(folder, parent.name, service, examples)
         if "litert" in formats:
             function = service.functions[service.litert]
@@ -139,7 +147,8 @@ def check(
     except RuntimeError as error:
         raise UsageError(f"The export does not run in a clean process: {error}") from None
     largest: dict[str, float] = {}
-    for (artefact, name, inputs), found in zip(requests, answers, strict=True):
+    # Last to first, for an answer that depends on those before it would agree in the same order.
+    for (artefact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
         expected = _answer(service, name, inputs)
         if expected.keys() != found.keys():
             raise UsageError(
@@ -213,7 +222,7 @@ def _refuse_device_ops(service: Service) -> None:
         graph = function.get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
         for node in nodes:
-            if "Cudnn" in node.op or not re.search("^$|CPU", node.device, re.IGNORECASE):
+            if "Cudnn" in node.op or re.search("device:(?!CPU)|job:(?!localhost)", node.device):
                 place = f" on {node.device}" if node.device else ""
                 raise UsageError(f"{name} is bound to a device: op {node.op}{place} ({node.name}).")
 

@@ -55,7 +55,7 @@ def ask(folder: Path, requests: list[tuple[str, str, dict]]) -> list[dict[str, n
         )
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            raise RuntimeError(last[0])
+            raise RuntimeError(last[0].removeprefix("RuntimeError: "))
         return [_each(decode, outputs) for outputs in json.loads(answered.read_text("utf-8"))]
 
 
@@ -64,7 +64,8 @@ def difference(expected: np.ndarray, found: np.ndarray) -> float:
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return float("inf")
     if expected.dtype.kind == "f":
-        return float(np.max(np.abs(expected - found), initial=0.0))
+        unequal = expected != found  # infinity less itself is no number
+        return float(np.max(np.abs(expected[unequal] - found[unequal]), initial=0.0))
     return 0.0 if np.array_equal(expected, found) else float("inf")
 
 
@@ -137,9 +138,13 @@ def answer(job: dict) -> list[dict]:
     answers = []
     for request in job["requests"]:
         artefact = request["artefact"]
-        if artefact not in loaded:
-            loaded[artefact] = loaders[artefact](job[artefact.removesuffix("_session")])
-        outputs = loaded[artefact](request["signature"], _each(decode, request["inputs"]))
+        try:
+            if artefact not in loaded:
+                loaded[artefact] = loaders[artefact](job[artefact.removesuffix("_session")])
+            outputs = loaded[artefact](request["signature"], _each(decode, request["inputs"]))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:400]
+            raise RuntimeError(f"{artefact}: {type(error).__name__}: {reason}") from error
         answers.append(_each(encode, outputs))
     foreign = {"apps", "layers", "pipelines"} & {name.split(".")[0] for name in sys.modules}
     if foreign:

@@ -28,7 +28,7 @@ def import_tensorflow() -> None:
         import tensorflow  # noqa: F401
 
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with without_chatter():
         import tensorflow as tf
 

@@ -58,9 +58,7 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
         },
         "baseline": {
             name: round(value, 4) if isinstance(value, float) else value
-            for name, value in app.baseline(
-                first, app.load(first, runs[0].assets()), split
-            ).items()
+            for name, value in app.baseline(first, app.load(first, runs[0].assets()), split).items()
         },
         "published": app.PUBLISHED.get(first.data) if split == "test" else None,
         "config": {k: v for k, v in configs.to_json(first).items() if k not in ("seed", "data")},

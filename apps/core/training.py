@@ -56,6 +56,8 @@ def train(
         data = app.load(config, run.assets() if resume else None)
         if data.train is None:
             raise UsageError(f"{config.data} has no training split.")
+        if (steps := int(data.train.cardinality())) < 1:
+            raise ValueError("The training set must know its number of batches.")
         if progress.writes:
             run.remove_half_written()
         if progress.writes and not resume:
@@ -84,7 +86,7 @@ def train(
                 # One iterator for all epochs: Keras would open some that it does not read, whose
                 # seeds would be missed by what resumes.
                 train_set.repeat(),
-                steps_per_epoch=int(train_set.cardinality()),
+                steps_per_epoch=steps,
                 validation_data=valid_set,
                 epochs=config.epochs,
                 initial_epoch=progress.epochs,

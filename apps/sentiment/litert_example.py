@@ -24,12 +24,18 @@ def tokenize(sentence: str) -> list[str]:
     return re.sub(r"'(\s|$)", r" ' \1", text).split()
 
 
+def read_lines(path: Path) -> list[str]:
+    """The entries of a vocabulary."""
+    return path.read_bytes().decode("utf-8").split("\n")[:-1]
+
+
 def main(folder: str, *sentences: str) -> None:
     """Prints the label and its probability for each text."""
-    lines = (Path(folder) / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    ids = {token: i for i, token in enumerate(lines)}
-    labels = (Path(folder) / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    ids = {token: i for i, token in enumerate(read_lines(Path(folder) / "vocabulary.txt"))}
+    labels = read_lines(Path(folder) / "labels.txt")
     model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
+    if model.get_input_details().keys() != {"tokens"}:
+        sys.exit(f"{folder}: the model takes letter trigrams (--encoding=word_hashing) as well.")
     for sentence in sentences:
         row = []
         for token in tokenize(sentence):
@@ -42,4 +48,6 @@ def main(folder: str, *sentences: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python litert_example.py FOLDER TEXT...")
     main(*sys.argv[1:])

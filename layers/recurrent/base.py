@@ -262,7 +262,7 @@ class RecurrentLayer(keras.layers.RNN):
             initial_state,
             ops.convert_to_tensor(cell.recurrent_kernel),
             tuple(ops.convert_to_tensor(w) for w in cell.step_weights),
-            mask=None if mask is None else ops.transpose(ops.cast(mask, "bool")),
+            mask=None if mask is None else _time_major(mask),
             dropout_mask=dropout_mask,
             reverse=self.go_backwards,
         )
@@ -297,3 +297,8 @@ class RecurrentLayer(keras.layers.RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _time_major(mask):
+    # By way of numbers: oneDNN transposes no booleans, and says so on every start.
+    return ops.cast(ops.transpose(ops.cast(mask, "float32")), "bool")

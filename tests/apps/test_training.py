@@ -193,7 +193,7 @@ def next_stop(monkeypatch, epochs, path, config):
 
 def test_patience(tmp_path, monkeypatch):
     config = dataclasses.replace(
-        CONFIG, learning_rate=1e-12, epochs=20, patience=2, monitor="val_accuracy"
+        CONFIG, learning_rate=1e-12, epochs=20, patience=2, normalize=False
     )
     result = train(made(tmp_path / "one"), config)
     assert (result["best_epoch"], result["epochs"]) == (1, 3)
@@ -281,6 +281,14 @@ def test_a_figure_that_is_not_there(tmp_path):
     expected = r"^--monitor=val_f1: this model has accuracy, loss, val_accuracy, val_loss\.$"
     with pytest.raises(UsageError, match=expected):
         train(tmp_path, dataclasses.replace(CONFIG, monitor="val_f1"))
+
+
+def test_data_of_an_unknown_number_of_batches(tmp_path, monkeypatch):
+    data = toy.load(CONFIG)
+    endless = dataclasses.replace(data, train=data.train.repeat())
+    monkeypatch.setattr(toy, "load", lambda *given: endless)
+    with pytest.raises(ValueError, match="must know its number of batches"):
+        train(tmp_path)
 
 
 def test_data_without_a_training_split(tmp_path, monkeypatch):

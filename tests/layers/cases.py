@@ -14,6 +14,7 @@ import numpy as np
 import layers
 from layers.recurrent.base import RecurrentLayer
 from tests import reference
+from tests.layers import running
 from tests.layers.cells import Peephole, Plain
 
 B, T, D, U = 6, 5, 3, 4
@@ -47,7 +48,7 @@ class Case:
         segmented: whether the place of a step matters, so that masked steps count as time.
         random: the options that make the layer random in training.
         idle: for each weight that has entries without a gradient, which ones.
-        variant: whether the layer has a row already, so that this one is left out of the slow checks.
+        variant: whether the layer has a row before this one, which then gets no slow checks.
         dynamic: how many axes of the inputs have any size in an export.
     """
 
@@ -72,7 +73,7 @@ class Case:
     def differentiable(self) -> bool:
         return self.inputs.dtype.kind == "f"
 
-    def build(self, dtype="float64", scale=0.6, **options) -> keras.layers.Layer:
+    def build(self, dtype=running.PRECISE, scale=0.6, **options) -> keras.layers.Layer:
         """A layer with random weights, the same in each call."""
         layer = self.make(dtype=dtype, **options)
         layer.build(self.inputs.shape)

@@ -36,11 +36,11 @@ def is_sequence(output) -> bool:
 def check_reference_values(case: Case):
     for mask in masks(case):
         for states in (case.initial_state(), []):
-            for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
+            for dtype, tolerance in ((running.PRECISE, running.EXACT), ("float32", 2e-5)):
                 layer = case.build(dtype)
                 found = running.outputs(layer, case.inputs, states, mask)
                 start = states or case.zero_state()
-                weights = case.build("float64").get_weights()
+                weights = case.build().get_weights()
                 near(found, case.oracle(weights, case.inputs, start, mask), tolerance)
 
 
@@ -77,7 +77,12 @@ def check_gradients(case: Case):
                     slope = (ends[0] - ends[1]) / (2 * step)
                     names = ["inputs", *(f"state {i}" for i in range(n - 1))]
                     names += [w.path for w in layer.trainable_variables]
-                    near([(gradient * direction).sum()], [slope], 1e-7, f"gradient of {names[k]}")
+                    near(
+                        [(gradient * direction).sum()],
+                        [slope],
+                        running.SLOPE,
+                        f"gradient of {names[k]}",
+                    )
 
 
 def check_every_weight_has_a_gradient(case: Case):
@@ -106,7 +111,7 @@ def check_padding_changes_nothing(case: Case):
         wide = np.concatenate([mask, nothing], axis=1)
         found = running.outputs(layer, padded, states, wide)
         found = [y[:, :T] if is_sequence(x) else y for x, y in zip(expected, found, strict=True)]
-        near(found, expected, 1e-12)
+        near(found, expected, running.EXACT)
 
 
 def check_masked_steps_are_as_good_as_removed(case: Case):
@@ -115,13 +120,13 @@ def check_masked_steps_are_as_good_as_removed(case: Case):
     for row, keep in enumerate(case.mask):
         if not keep.any():
             if case.states:  # nothing read, nothing changed
-                near([y[row] for y in together[1:]], [s[row] for s in states], 1e-12)
+                near([y[row] for y in together[1:]], [s[row] for s in states], running.EXACT)
             continue
         one = np.s_[row : row + 1]
         alone = running.outputs(layer, case.inputs[one, keep], [s[one] for s in states])
         for whole, short in zip(together, alone, strict=True):
             wanted = whole[row][keep] if is_sequence(whole) else whole[row]
-            near([short[0]], [wanted], 1e-12, f"row {row}")
+            near([short[0]], [wanted], running.EXACT, f"row {row}")
 
 
 def check_eager_is_compiled(case: Case):

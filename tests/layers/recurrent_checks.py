@@ -31,11 +31,11 @@ def check_returned_values(case: Recurrent):
                 outputs = outputs[:, ::-1]
             expected = [outputs if sequences else final[0], *(final if state else ())]
             found = running.outputs(layer, case.inputs, states, mask)
-            near(found, expected, 1e-12, f"{backwards=} {sequences=} {state=} {zero=}")
+            near(found, expected, running.EXACT, f"{backwards=} {sequences=} {state=} {zero=}")
 
 
 def check_bidirectional(case: Recurrent):
-    layer = keras.layers.Bidirectional(case.make(dtype="float64"), dtype="float64")
+    layer = keras.layers.Bidirectional(case.make(dtype=running.PRECISE), dtype=running.PRECISE)
     layer.build(case.inputs.shape)
     rng = np.random.default_rng(9)
     layer.set_weights([rng.normal(size=w.shape, scale=0.6) for w in layer.weights])
@@ -44,7 +44,7 @@ def check_bidirectional(case: Recurrent):
         expected = reference.bidirectional(
             case.oracle, layer.get_weights(), case.inputs, states, mask
         )
-        near(running.outputs(layer, case.inputs, states, mask), expected, 1e-12)
+        near(running.outputs(layer, case.inputs, states, mask), expected, running.EXACT)
 
 
 def check_chunks(case: Recurrent):
@@ -58,11 +58,16 @@ def check_chunks(case: Recurrent):
         outputs, *states = running.outputs(layer, case.inputs[piece], states, case.mask[piece])
         collected.append(outputs)
         streamed.append(running.outputs(stateful, case.inputs[piece], mask=case.mask[piece]))
-    near([np.concatenate(collected, axis=1), *states], whole, 1e-12, "by hand")
+    near([np.concatenate(collected, axis=1), *states], whole, running.EXACT, "by hand")
     outputs = np.concatenate([found[0] for found in streamed], axis=1)
-    near([outputs, *streamed[-1][1:]], whole, 1e-12, "stateful")
+    near([outputs, *streamed[-1][1:]], whole, running.EXACT, "stateful")
     stateful.reset_state()
-    near(running.outputs(stateful, case.inputs, mask=case.mask), whole, 1e-12, "after a reset")
+    near(
+        running.outputs(stateful, case.inputs, mask=case.mask),
+        whole,
+        running.EXACT,
+        "after a reset",
+    )
 
 
 def check_cell_in_keras_rnn(case: Recurrent):
@@ -77,7 +82,7 @@ def check_cell_in_keras_rnn(case: Recurrent):
         # Where no step has been read yet Keras puts out zeros, and not the initial state.
         if mask is not None:
             expected[0], found[0] = expected[0] * mask[..., None], found[0] * mask[..., None]
-        near(found, expected, 1e-12)
+        near(found, expected, running.EXACT)
 
 
 def check_one_dropout_mask_for_all_steps(case: Recurrent):
@@ -99,7 +104,7 @@ def check_one_dropout_mask_for_all_steps(case: Recurrent):
         for mode in (running.MODES[0], running.MODES[-1]):
             found = running.evaluate(layer, case.inputs, training=True, mode=mode).outputs[0]
             far = np.abs(candidates - found).max(axis=(2, 3))  # [choices, B]
-            assert (far.min(axis=0) < 1e-10).all(), f"{option}: not one mask for all steps"
+            assert (far.min(axis=0) < running.EXACT).all(), f"{option}: not one mask for all steps"
             assert len(set(far.argmin(axis=0))) > 1, f"{option}: one mask for all sequences"
 
 

@@ -10,6 +10,11 @@ BACKEND = keras.backend.backend()
 MODES = {"tensorflow": ("eager", "graph", "xla"), "jax": ("eager", "xla"), "torch": ("eager",)}[
     BACKEND
 ]
+# The operations of Keras know float64 on TensorFlow alone. The oracle and its central differences
+# are of float64 in any case.
+PRECISE = "float64" if BACKEND == "tensorflow" else "float32"
+EXACT = 1e-12 if BACKEND == "tensorflow" else 2e-5
+SLOPE = 1e-7 if BACKEND == "tensorflow" else 2e-4
 
 
 class Result(NamedTuple):

@@ -80,7 +80,8 @@ def test_letter_trigrams():
 
 
 def test_dense_ids_have_at_least_one_step():
-    assert text.to_dense(tf.ragged.constant([[], []], dtype=tf.int32)).numpy().tolist() == [[0], [0]]
+    empty = tf.ragged.constant([[], []], dtype=tf.int32)
+    assert text.to_dense(empty).numpy().tolist() == [[0], [0]]
     assert text.to_dense(tf.ragged.constant([[5], [6, 7]])).numpy().tolist() == [[5, 0], [6, 7]]
     assert text.to_dense(tf.zeros([0], tf.int32), time_axis=0).shape == [1]
     nested = tf.ragged.constant([[[1, 2], [3]], []], ragged_rank=2)

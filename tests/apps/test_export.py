@@ -1,0 +1,406 @@
+"""Export: what it writes, that nothing wrong gets through, and that failures leave nothing."""
+
+import json
+import re
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from apps.core import export, parity
+from apps.core.errors import UsageError
+from apps.core.protocol import Service
+from tests.apps import toy
+
+ASSETS = {"digits": ["<pad>", *"123456789"], "labels": ["falling", "r\u00e9sumé\r"]}
+
+
+@pytest.fixture(scope="module")
+def service() -> Service:
+    """The toy app's, with weights that tell examples apart."""
+    keras.utils.set_random_seed(0)
+    model = toy.build(toy.Config(), ASSETS)
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(scale=0.7, size=weight.shape))
+    return toy.serve(model, ASSETS)
+
+
+@pytest.fixture(scope="module")
+def exported(service, tmp_path_factory):
+    parent = tmp_path_factory.mktemp("saved_models") / "toy"
+    return export.write(service, ASSETS, toy.EXAMPLES, parent, about={"data": "digits"})
+
+
+def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
+    """A service of one function of `x`, `[B, T]`."""
+    spec = tf.TensorSpec([None, None], tf.float32, name="x")
+    return Service(
+        {"serving_default": tf.function(function, input_signature=[spec])},
+        lambda examples: {"serving_default": {"x": np.array([value] * len(examples), "float32")}},
+        litert=litert,
+        keep=keep,
+    )
+
+
+def test_the_folder_is_what_a_server_reads(exported):
+    assert exported.name == "1"
+    names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
+    assert names >= {
+        "saved_model.pb",
+        "variables/variables.index",
+        "assets.extra/tf_serving_warmup_requests",
+        "model.tflite",
+        "manifest.json",
+    }
+    assert [path.name for path in exported.parent.iterdir()] == ["1"]
+    assert exported.stat().st_mode & 0o777 == 0o755
+    for name, lines in ASSETS.items():
+        assert (exported / f"{name}.txt").read_bytes() == "".join(f"{x}\n" for x in lines).encode()
+
+
+def test_the_manifest_tells_what_is_there(exported):
+    manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["data"] == "digits"
+    assert manifest["signatures"]["serving_default"] == {
+        "inputs": {"text": {"dtype": "string", "shape": [None]}},
+        "outputs": {
+            "label": {"dtype": "string", "shape": [None]},
+            "probabilities": {"dtype": "float32", "shape": [None, 2]},
+        },
+    }
+    assert manifest["signatures"]["ids"]["inputs"] == {
+        "digits": {"dtype": "int32", "shape": [None, None]}
+    }
+    assert manifest["litert"] == "ids"
+    differences = manifest["largest_difference"]
+    assert differences.keys() == {"saved_model", "saved_model_session", "litert"}
+    assert max(differences.values()) <= 1e-5
+    assert manifest["bytes"]["model.tflite"] == (exported / "model.tflite").stat().st_size
+    assert manifest["packages"]["tensorflow"] == tf.__version__
+    assert "commit" in manifest
+
+
+def test_warm_up_requests_name_signatures_and_inputs_of_the_model(exported, service):
+    file = exported / "assets.extra" / "tf_serving_warmup_requests"
+    loaded = tf.saved_model.load(str(exported))
+    asked = []
+    for record in tf.data.TFRecordDataset(str(file)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        assert request.model_spec.name == "toy"
+        name = request.model_spec.signature_name
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        answers = loaded.signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        assert answers["probabilities"].shape == [1, 2]
+        asked.append((name, inputs))
+    texts = [inputs["text"].tolist() for name, inputs in asked if name == "serving_default"]
+    assert texts == [[example.encode()] for example in toy.EXAMPLES]
+    assert len(asked) == len(service.functions) * len(toy.EXAMPLES)
+
+
+def test_the_litert_file_has_built_in_ops_alone(exported):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(exported / "model.tflite"))
+    interpreter.allocate_tensors()
+    names = {op["op_name"] for op in interpreter._get_ops_details()}
+    assert "WHILE" in names
+    assert not {name for name in names if name.startswith(("Flex", "CUSTOM"))}
+
+
+def test_litert_alone_and_versions_count_on(service, tmp_path):
+    (tmp_path / "toy" / "7").mkdir(parents=True)
+    (tmp_path / "toy" / "notes").mkdir()
+    folder = export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("litert",))
+    assert folder == tmp_path / "toy" / "8"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"model.tflite", "digits.txt", "labels.txt", "manifest.json"}
+
+
+def test_litert_shapes_go_beyond_the_examples(service, exported, monkeypatch):
+    seen = []
+
+    def ask(folder, requests):
+        seen.extend(inputs["digits"].shape for artefact, _, inputs in requests)
+        return [export._answer(service, name, inputs) for _, name, inputs in requests]
+
+    monkeypatch.setattr(parity, "ask", ask)
+    export.check(service, exported, toy.EXAMPLES, ("litert",))
+    assert seen == [(4, 7), (1, 3), (1, 5), (1, 7), (1, 2), (1, 7), (3, 60), (5, 200)]
+
+
+def counter() -> Service:
+    """Its answer depends on how often it was asked."""
+    calls = tf.Variable(0.0)
+
+    def function(x):
+        calls.assign_add(1.0)
+        return {"y": tf.reduce_sum(x, axis=1) + calls}
+
+    return one_function(function, keep=[calls])
+
+
+def dice() -> Service:
+    """Stateful randomness."""
+    return one_function(lambda x: {"y": tf.reduce_sum(x, axis=1) + tf.random.uniform([])})
+
+
+def python() -> Service:
+    """A Python function that no other process has."""
+
+    def function(x):
+        y = tf.numpy_function(lambda x: x.sum(axis=1), [x], tf.float32)
+        return {"y": tf.ensure_shape(y, [None])}
+
+    return one_function(function)
+
+
+def left_out() -> Service:
+    """A table that is not kept."""
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0)
+    return one_function(lambda x: {"y": x[:, 0] + table.lookup(tf.constant(1, tf.int64))})
+
+
+def not_built_in() -> Service:
+    """An op that LiteRT lacks."""
+    return one_function(lambda x: {"y": tf.math.bessel_i0e(x)}, litert="serving_default")
+
+
+def cudnn() -> Service:
+    """A cuDNN op in a function that is called."""
+
+    @tf.function
+    def recurrent(x):
+        state = tf.zeros([1, 1, 4])
+        return tf.raw_ops.CudnnRNN(input=x, input_h=state, input_c=state, params=tf.zeros([99]))[0]
+
+    return one_function(lambda x: {"y": recurrent(x[:, tf.newaxis])})
+
+
+def placed() -> Service:
+    """An op that is bound to a GPU."""
+
+    def function(x):
+        with tf.device("/GPU:0"):
+            return {"y": x + 1.0}
+
+    return one_function(function)
+
+
+BROKEN = {
+    counter: r"The saved_model\w* disagrees with the model: serving_default, output 'y', by \d",
+    dice: r"The saved_model\w* disagrees with the model: serving_default, output 'y', by 0\.\d",
+    python: "does not run in a clean process: saved_model: ",
+    left_out: "The saved_model cannot be made: .*untracked",
+    not_built_in: "The litert cannot be made: .*BesselI0e",
+    cudnn: "serving_default is bound to a device: op CudnnRNN ",
+    placed: r"serving_default is bound to a device: op \w+ on /device:GPU:0",
+}
+
+
+@pytest.mark.parametrize("make", BROKEN, ids=lambda make: make.__name__)
+def test_a_broken_service_is_rejected_and_leaves_nothing(make, tmp_path, capfd):
+    formats = ("litert",) if make is not_built_in else export.FORMATS
+    with pytest.raises(UsageError, match=BROKEN[make]) as error:
+        export.write(make(), {}, ["a", "b"], tmp_path / "models" / "toy", formats)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_only_python_can_restore_is_rejected(service, tmp_path, monkeypatch):
+    # Keras's own variables, tracked as they are: a server finds them without a value.
+    monkeypatch.setattr(export, "_trackable", lambda service: service)
+    with pytest.raises(
+        UsageError, match=r"clean process: saved_model_session: .*not find variable"
+    ):
+        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("saved_model",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_litert_file_of_another_model_is_rejected(service, tmp_path, monkeypatch):
+    def other(function, specs):
+        def shifted(digits):
+            # Alike on everything as short as the examples.
+            far = tf.cast(tf.shape(digits)[1] > 100, tf.float32)
+            return {"probabilities": function.python_function(digits)["probabilities"] + 1e-4 * far}
+
+        return convert(shifted, specs)
+
+    convert = export.convert
+    monkeypatch.setattr(export, "convert", other)
+    with pytest.raises(UsageError, match=r"The litert disagrees with the model: ids, .* by 0.0001"):
+        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("litert",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def spoil(outputs: dict, name: str, how) -> dict:
+    return {**outputs, name: how(outputs[name])}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda o: spoil(o, "label", lambda v: v + b"!"), "'label', by inf"),
+        (lambda o: spoil(o, "label", lambda v: v[:, None]), "'label', by inf"),
+        (lambda o: spoil(o, "probabilities", lambda v: v.astype("float64")), "by inf"),
+        (lambda o: spoil(o, "probabilities", lambda v: v + np.float32(2e-5)), "by 2e-05"),
+        (lambda o: spoil(o, "probabilities", lambda v: v * np.float32("nan")), "by nan"),
+        (lambda o: {"label": o["label"]}, r"gives \['label'\] where the model gives"),
+    ],
+    ids=["string", "shape", "dtype", "float", "nan", "output"],
+)
+def test_any_difference_counts(service, exported, monkeypatch, how, message):
+    def ask(folder, requests):
+        answers = [export._answer(service, name, inputs) for _, name, inputs in requests]
+        return [how(a) if "label" in a and len(a["label"]) == 4 else a for a in answers]
+
+    monkeypatch.setattr(parity, "ask", ask)
+    with pytest.raises(UsageError, match=message):
+        export.check(service, exported, toy.EXAMPLES, ("saved_model",))
+
+
+def test_a_function_without_requests_is_a_defect(service, exported):
+    silent = Service(service.functions, lambda examples: {"ids": {}}, litert="ids")
+    with pytest.raises(ValueError, match="no requests for serving_default"):
+        export.check(silent, exported, toy.EXAMPLES, ("saved_model",))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("disk full")])
+def test_an_interrupted_export_leaves_what_was_there(service, tmp_path, monkeypatch, stop):
+    def interrupted(*arguments):
+        raise stop
+
+    (tmp_path / "toy" / "1").mkdir(parents=True)
+    monkeypatch.setattr(export, "check", interrupted)
+    with pytest.raises(stop if isinstance(stop, type) else OSError):
+        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("saved_model",))
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["toy", "toy/1"]
+
+
+def test_exports_that_race_get_different_versions(tmp_path):
+    folders = [tmp_path / f".export-{i}" for i in range(16)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text(folder.name)
+    start = threading.Barrier(len(folders))
+    moved = {}
+
+    def move(folder):
+        start.wait()
+        moved[folder.name] = export._move_into_place(folder, tmp_path)
+
+    threads = [threading.Thread(target=move, args=[folder]) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(path.name) for path in moved.values()) == list(range(1, 17))
+    for name, path in moved.items():
+        assert (path / "saved_model.pb").read_text() == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, range(1, 17)))
+
+
+@pytest.mark.parametrize("formats", [(), ("onnx",), ("saved_model", "onnx"), ("",)])
+def test_unknown_formats_are_named_before_anything_is_loaded(formats):
+    with pytest.raises(UsageError, match="choose of saved_model, litert"):
+        export.export(toy, None, formats=formats)
+
+
+def test_litert_of_a_service_without_it(tmp_path):
+    service = one_function(lambda x: {"y": x})
+    with pytest.raises(UsageError, match="no LiteRT form"):
+        export.write(service, {}, ["a"], tmp_path / "toy", ("litert",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(service, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file/toy cannot be written to: Not a directory"):
+        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "file" / "toy")
+
+
+@pytest.mark.parametrize("name", [None, "digits_of_mine"])
+def test_an_export_of_a_run(service, tmp_path, monkeypatch, name):
+    about = {"test": {"accuracy": 0.5}}
+    run = SimpleNamespace(path="runs/toy/digits-1", read_metrics=lambda: about)
+    model = toy.build(toy.Config(), ASSETS)
+    monkeypatch.setattr(export, "load_model", lambda app, run: (model, toy.Config(), ASSETS))
+    monkeypatch.setattr(export, "check", lambda *arguments: {})
+    folder = export.export(toy, run, tmp_path, ("saved_model",), name)
+    assert folder == tmp_path / (name or "toy") / "1"
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["app"], manifest["data"], manifest["run"]) == ("toy", "digits", run.path)
+    assert manifest["metrics"] == about
+
+
+def test_a_run_in_mixed_precision_is_exported_in_float32(tmp_path, monkeypatch):
+    config = toy.Config(precision="mixed_bfloat16")
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = toy.build(config, ASSETS)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for weight in model.trainable_weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    run = SimpleNamespace(path="runs/toy/digits-1", read_metrics=dict)
+    monkeypatch.setattr(export, "load_model", lambda app, run: (model, config, ASSETS))
+    monkeypatch.setattr(export, "write", lambda service, *others: service)
+    service = export.export(toy, run, tmp_path)
+    inputs = service.requests(toy.EXAMPLES)["ids"]
+    found = export._answer(service, "ids", inputs)["probabilities"]
+    expected = model(inputs).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    assert np.abs(found - expected).max() > 1e-5
+    specs = {spec.name: spec for spec in service.functions["ids"].input_signature}
+    assert export.convert(service.functions["ids"], specs)[4:8] == b"TFL3"
+
+
+def test_the_documented_server_configuration_is_one():
+    text = (Path(__file__).parents[2] / "saved_models" / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(model_config_list.*?)```", text, re.DOTALL)[1]
+    config = text_format.Parse(block, model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("sentiment", "/models/sentiment")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([["a", "\u00fc"], ["", "\0"]]),
+        np.array([[b"\xff\x00", "\u65e5".encode()]], object),
+        np.zeros((2, 0), object),
+        np.zeros((0, 3), "float32"),
+        np.array([np.inf, np.nan, 1 / 3], "float32"),
+        np.array([[1, 2]], "int64"),
+        np.array(True),
+    ],
+    ids=lambda array: f"{array.dtype.kind}{array.shape}",
+)
+def test_tensors_survive_their_way_to_the_clean_process(array):
+    found = parity.decode(json.loads(json.dumps(parity.encode(array))))
+    expected = array
+    if array.dtype.kind == "U":
+        expected = np.vectorize(str.encode, otypes=[object])(array)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_infinities_agree_with_themselves():
+    values = np.array([-np.inf, np.inf, 1], "float32")
+    assert parity.difference(values, values.copy()) == 0
+    assert parity.difference(values, -values) == np.inf
+
+
+def test_the_clean_process_tells_if_it_is_not_clean():
+    # This process has imported the project.
+    with pytest.raises(RuntimeError, match=r"imported .*apps"):
+        parity.answer({"requests": []})
