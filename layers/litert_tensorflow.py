@@ -49,7 +49,8 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
     # Only by way of a SavedModel does the converter write the names of a signature.
     with tempfile.TemporaryDirectory() as folder:
         module = tf.Module()
-        tf.saved_model.save(module, folder, signatures=named)
+        no_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, folder, signatures=named, options=no_gradients)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()

@@ -70,6 +70,12 @@ def environment() -> dict:
     }
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # what this process may use, where the system tells
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Run:
     """The folder of one training run.
 

@@ -5,7 +5,10 @@ A builder looks for its files in the manual folder first (`manual_dir`, or the e
 """
 
 import contextlib
+import functools
 import io
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -14,11 +17,17 @@ import tensorflow_datasets as tfds
 from pipelines.datasets.base import Builder
 from pipelines.datasets.imdb import ARCHIVE, Imdb
 from pipelines.datasets.reviews import Reviews
-from pipelines.datasets.sources import in_manual_folder
+from pipelines.datasets.sources import in_manual_folder, require_reachable
 from pipelines.datasets.sst import Sst2, Sst5
 from pipelines.datasets.text_files import TextFiles
 from pipelines.errors import DataError
 
+# Of a download or a disk. What is wrong with the data is a DataError already.
+_ERRORS = (
+    OSError,
+    tfds.download.DownloadError,
+    tfds.download.download_manager.NonMatchingChecksumError,
+)
 _BUILDERS = {"imdb": Imdb, "reviews": Reviews, "sst2": Sst2, "sst5": Sst5}
 
 
@@ -41,18 +50,20 @@ def builder(
         DataError: one line, for an unknown name and for missing or broken files.
     """
     where = {"data_dir": data_dir, "manual_dir": manual_dir}
-    if name == "imdb" and not in_manual_folder(ARCHIVE, manual_dir):
-        made = tfds.builder("imdb_reviews", data_dir=data_dir, try_gcs=False)
-    elif name in _BUILDERS:
-        made = _BUILDERS[name](**where)
+    if name in _BUILDERS:
+        make = functools.partial(_BUILDERS[name], **where)
     elif Path(name).is_dir():
-        made = TextFiles(name, **where)
+        make = functools.partial(TextFiles, name, **where)
     else:
         raise DataError(
             f"No dataset {name!r}: it is neither one of {', '.join(names())} nor a folder."
         )
-    _prepare(made)
-    return made
+    archive_needed = name == "imdb" and not make().is_prepared()
+    if archive_needed and not in_manual_folder(ARCHIVE, manual_dir):
+        make = functools.partial(tfds.builder, "imdb_reviews", data_dir=data_dir, try_gcs=False)
+        if not make().is_prepared():
+            require_reachable(ARCHIVE, manual_dir)
+    return _prepared(make)
 
 
 def load(
@@ -76,24 +87,46 @@ def load(
 
 def read(prepared: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
     """As `load`, from a builder."""
-    splits = prepared.info.splits
-    if split.partition("[")[0] not in splits:
-        raise DataError(f"{prepared.name} has no split {split!r}; it has {', '.join(splits)}.")
-    return prepared.as_dataset(split=split, shuffle_files=False)
+    try:
+        return prepared.as_dataset(split=split, shuffle_files=False)
+    except ValueError:
+        splits = (f"{name} ({s.num_examples})" for name, s in prepared.info.splits.items())
+        raise DataError(
+            f"{prepared.name} has no split {split!r}; it has {', '.join(splits)}, "
+            "and slices such as 'train[:90%]'."
+        ) from None
 
 
-def _prepare(made: tfds.core.DatasetBuilder) -> None:
+def _prepared(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
+    made = make()
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     if isinstance(made, Builder):  # these take seconds; TFDS's own may have to download
         tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             made.download_and_prepare(download_config=config)
-    except DataError:
+    except BaseException as error:
+        _clean(made)
+        if isinstance(error, OSError) and made.is_prepared():
+            return make()  # another process was faster
+        if isinstance(error, _ERRORS):
+            reason = str(error).partition("\n")[0]
+            raise DataError(
+                f"{made.name} cannot be prepared in {made.data_dir}: {reason}"
+            ) from None
         raise
-    except (OSError, tfds.download.DownloadError) as error:
-        raise DataError(
-            f"{made.name} cannot be prepared in {made.data_dir}: {error}".splitlines()[0]
-        ) from None
     finally:
         tfds.enable_progress_bar()
+    return made
+
+
+def _clean(made: tfds.core.DatasetBuilder) -> None:
+    """Removes what TFDS leaves of a failed download, and folders that are empty."""
+    root = Path(made.data_dir_root)
+    downloads = root / "downloads"
+    for unfinished in (downloads / made.name).glob("*.tmp.*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    own = [folder for folder in Path(made.data_dir).parents if root in folder.parents]
+    for folder in (downloads / made.name, downloads / "extracted", downloads, *own):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            folder.rmdir()

@@ -2,6 +2,8 @@
 
 import random
 
+import tensorflow_datasets as tfds
+
 from pipelines.datasets.base import TextClassification
 
 SIZES = {"train": 4000, "valid": 500, "test": 1000}
@@ -184,6 +186,8 @@ class Reviews(TextClassification, skip_registration=True):
     tenth of its things are words that training lacks. No review occurs twice.
     """
 
+    # What is on a person's disk is read again: whoever changes a text counts up.
+    VERSION = tfds.core.Version("1.1.0")
     LABELS = ("negative", "positive")
 
     def _split_generators(self, dl_manager):

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
 import tensorflow_datasets as tfds
 
 from pipelines.errors import DataError
@@ -53,26 +54,52 @@ def find(
     downloads: tfds.download.DownloadManager,
     manual_dir: str | Path | None,
 ) -> Path:
-    """The file from the manual folder, else downloaded and checked.
+    """The file from the manual folder, else downloaded; where its sha256 is known, checked.
 
     Raises:
-        DataError: if it is in neither place, or the download is not the published file.
+        DataError: if it is in neither place, or is not the published file.
     """
     path = in_manual_folder(source, manual_dir)
     if path:
+        if not _as_published(path, source):
+            raise DataError(f"{path} is not the published file: its sha256 differs.")
         return path
+    require_reachable(source, manual_dir)
     try:
         path = Path(downloads.download(source.url))
-    except Exception as error:
-        where = manual_folder(manual_dir) or "the folder that UNROLL_MANUAL_DIR names"
-        raise DataError(
-            f"{source.url} cannot be downloaded ({type(error).__name__}): "
-            f"put the file at {source.folder}/{source.name} in {where}."
-        ) from None
-    if source.sha256 and _sha256(path) != source.sha256:
-        path.unlink()
+    except Exception as error:  # of requests, TFDS or the operating system
+        raise _cannot_download(source, manual_dir, error) from None
+    if not _as_published(path, source):
+        for written in path.parent.glob(path.name + "*"):  # and TFDS's note beside it
+            written.unlink()
         raise DataError(f"{source.url} is not the published file: its sha256 differs.")
     return path
+
+
+def require_reachable(source: Source, manual_dir: str | Path | None, timeout: float = 20) -> None:
+    """Asks for the published file, since TFDS repeats a failing download for minutes.
+
+    Raises:
+        DataError: if the address does not answer within `timeout` seconds, or has no such file.
+    """
+    try:
+        with requests.get(source.url, stream=True, timeout=timeout) as response:
+            response.raise_for_status()
+    except requests.RequestException as error:
+        raise _cannot_download(source, manual_dir, error) from None
+
+
+def _cannot_download(source: Source, manual_dir: str | Path | None, error: Exception) -> DataError:
+    answer = getattr(error, "response", None)
+    why = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
+    path = f"{source.folder}/{source.name}"
+    folder = manual_folder(manual_dir)
+    where = f"{folder}/{path}" if folder else f"{path} in the folder of UNROLL_MANUAL_DIR"
+    return DataError(f"{source.url} cannot be downloaded ({why}): put the file at {where}.")
+
+
+def _as_published(path: Path, source: Source) -> bool:
+    return source.sha256 is None or _sha256(path) == source.sha256
 
 
 def _sha256(path: Path) -> str:

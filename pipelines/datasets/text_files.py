@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -68,6 +69,9 @@ class TextFiles(TextClassification, skip_registration=True):
 
 def _files(folder: Path) -> dict[str, Path]:
     files = {}
+    for alias, suffix in itertools.product(("dev", "val", "validation"), SUFFIXES):
+        if (folder / (alias + suffix)).is_file():
+            raise DataError(f"{folder / (alias + suffix)}: name the split valid{suffix}.")
     for split in SPLITS:
         found = [folder / (split + s) for s in SUFFIXES if (folder / (split + s)).is_file()]
         if len(found) > 1:
@@ -87,6 +91,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
     except UnicodeDecodeError as error:
         row = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, row {row}: not UTF-8 (byte {error.start}).") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     reader = _objects if path.suffix == ".jsonl" else _table
     empty = True
     for row, example in reader(path, text):
@@ -95,13 +101,20 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
                 raise DataError(
                     f"{path}, row {row}: no column {column!r}; it has {', '.join(example)}."
                 )
-        label = str(example["label"]).strip()
-        if not label or "\n" in label:
-            raise DataError(f"{path}, row {row}: the label is empty or of several lines.")
-        if not isinstance(example["text"], str):
+        content, label = example["text"], example["label"]
+        if not isinstance(content, str):
             raise DataError(f"{path}, row {row}: the text is no string.")
+        if isinstance(label, bool) or not isinstance(label, str | int | float):
+            raise DataError(f"{path}, row {row}: the label is neither a string nor a number.")
+        label = str(label).strip()
+        if not label or len(label.splitlines()) > 1:
+            raise DataError(f"{path}, row {row}: the label is empty or of several lines.")
+        try:
+            f"{content}{label}".encode()
+        except UnicodeEncodeError:  # "\ud83d" in JSON without its other half
+            raise DataError(f"{path}, row {row}: half of a surrogate pair, no text.") from None
         empty = False
-        yield row, {"text": example["text"], "label": label}
+        yield row, {"text": content, "label": label}
     if empty:
         raise DataError(f"{path} has no rows.")
 
@@ -141,6 +154,9 @@ def _table(path: Path, text: str):
                     raise DataError(
                         f"{path}, row {row}: no column {missing[0]!r}; it has {', '.join(header)}."
                     )
+                twice = [column for column in COLUMNS if header.count(column) > 1]
+                if twice:
+                    raise DataError(f"{path}, row {row}: more than one column {twice[0]!r}.")
                 continue
             if len(cells) != len(header):
                 raise DataError(

@@ -36,7 +36,7 @@ def is_sequence(output) -> bool:
 def check_reference_values(case: Case):
     for mask in masks(case):
         for states in (case.initial_state(), []):
-            for dtype, tolerance in ((running.PRECISE, running.EXACT), ("float32", 2e-5)):
+            for dtype, tolerance in {running.PRECISE: running.EXACT, "float32": 2e-5}.items():
                 layer = case.build(dtype)
                 found = running.outputs(layer, case.inputs, states, mask)
                 start = states or case.zero_state()
@@ -45,44 +45,40 @@ def check_reference_values(case: Case):
 
 
 def check_gradients(case: Case):
-    """Against central differences of the oracle, along random directions, in float64."""
-    step = 1e-5
-    layer = case.build()
+    """Of inputs, states and weights, against central differences of the oracle, in training too."""
+    layer, n = case.build(), 1 + len(case.states)
     arguments = [case.inputs, *case.initial_state(), *layer.get_weights()]
-    n = 1 + len(case.states)
+    names = ["inputs", *(f"state {k}" for k in range(len(case.states)))]
+    names += [w.path for w in layer.trainable_variables]
     for mask in masks(case):
-        for training in (False,) if case.random and not case.states else (False, True):
-            outputs = case.oracle(arguments[n:], case.inputs, arguments[1:n], mask)
-            weights_of_outputs = cotangents(outputs)
-            found = running.evaluate(
-                layer, case.inputs, arguments[1:n], mask, weights_of_outputs, training
-            )
+        factors = cotangents(case.oracle(arguments[n:], case.inputs, arguments[1:n], mask))
 
-            def loss(given, mask=mask, weights_of_outputs=weights_of_outputs):
-                ys = case.oracle(given[n:], given[0], given[1:n], mask)
-                return sum((c * y).sum() for c, y in zip(weights_of_outputs, ys, strict=True))
+        def loss(given, mask=mask, factors=factors):
+            outputs = case.oracle(given[n:], given[0], given[1:n], mask)
+            return sum((c * y).sum() for c, y in zip(factors, outputs, strict=True))
 
-            rng = np.random.default_rng(7)
+        for training in {False, mask is not None}:
+            found = running.evaluate(layer, case.inputs, arguments[1:n], mask, factors, training)
+            assert len(found.gradients) == len(names)
             for k, gradient in enumerate(found.gradients):
-                if gradient is None:
-                    continue
-                assert gradient.shape == arguments[k].shape
-                for _ in range(3):
-                    direction = rng.normal(size=arguments[k].shape)
-                    ends = []
-                    for sign in (1, -1):
-                        moved = list(arguments)
-                        moved[k] = arguments[k] + sign * step * direction
-                        ends.append(loss(moved))
-                    slope = (ends[0] - ends[1]) / (2 * step)
-                    names = ["inputs", *(f"state {i}" for i in range(n - 1))]
-                    names += [w.path for w in layer.trainable_variables]
-                    near(
-                        [(gradient * direction).sum()],
-                        [slope],
-                        running.SLOPE,
-                        f"gradient of {names[k]}",
-                    )
+                if gradient is not None:
+                    assert gradient.shape == arguments[k].shape
+                    near(*slopes(loss, arguments, k, gradient), running.SLOPE, f"d {names[k]}")
+
+
+def slopes(loss, arguments, k: int, gradient) -> tuple[list, list]:
+    """How `loss` changes with argument `k` along random directions: by gradient, by differences."""
+    rng, step = np.random.default_rng(7), 1e-5
+    by_gradient, by_differences = [], []
+    for _ in range(3):
+        direction = rng.normal(size=gradient.shape)
+        ends = [
+            loss([*arguments[:k], arguments[k] + sign * step * direction, *arguments[k + 1 :]])
+            for sign in (1, -1)
+        ]
+        by_gradient.append((gradient * direction).sum())
+        by_differences.append((ends[0] - ends[1]) / (2 * step))
+    return by_gradient, by_differences
 
 
 def check_every_weight_has_a_gradient(case: Case):
@@ -123,7 +119,8 @@ def check_masked_steps_are_as_good_as_removed(case: Case):
                 near([y[row] for y in together[1:]], [s[row] for s in states], running.EXACT)
             continue
         one = np.s_[row : row + 1]
-        alone = running.outputs(layer, case.inputs[one, keep], [s[one] for s in states])
+        start = [s[one] for s in states]
+        alone = running.evaluate(layer, case.inputs[one, keep], start).outputs
         for whole, short in zip(together, alone, strict=True):
             wanted = whole[row][keep] if is_sequence(whole) else whole[row]
             near([short[0]], [wanted], running.EXACT, f"row {row}")
@@ -220,15 +217,15 @@ def check_mixed_precision(case: Case):
     for policy, tolerance in (("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)):
         layer = case.build(policy)
         assert {w.dtype for w in layer.weights} <= {"float32"}
-        found = running.call(layer, *running.tensors(inputs, states, case.mask))
-        if case.differentiable or layer.weights:
-            types = {keras.backend.standardize_dtype(y.dtype) for y in found}
-            assert types == {policy.removeprefix("mixed_")}
-            wanted = cotangents(expected)
-            result = running.evaluate(layer, inputs, states, case.mask, wanted)
-            for gradient in result.gradients:
-                assert gradient is None or np.isfinite(gradient).all()
-        near([running.numpy(y) for y in found], expected, tolerance, policy)
+        gradable = case.differentiable or layer.weights
+        found = running.evaluate(
+            layer, inputs, states, case.mask, cotangents(expected) if gradable else None
+        )
+        near(found.outputs, expected, tolerance, policy)
+        for gradient in found.gradients:
+            assert gradient is None or np.isfinite(gradient).all()
+        if gradable:
+            assert set(found.dtypes) == {policy.removeprefix("mixed_")}
 
 
 def check_random_in_training_alone(case: Case):

@@ -1,0 +1,216 @@
+"""Each check must reject a layer that is broken in just the way the check is there for."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import layers
+from tests import reference
+from tests.layers import checks, export_checks, recurrent_checks
+from tests.layers.cases import U, recurrent
+from tests.layers.cells import Peephole, PeepholeCell
+from tests.layers.test_bench import CHECKS, mark
+
+
+def twin(check, cell=None, layer=None, oracle=reference.lstm, of=layers.LSTM):
+    """A row: the check, and an LSTM (or another) that `cell` or `layer` has broken methods for."""
+    name = (cell or layer).__name__
+    cell_class = type(f"{name}Cell", (cell, of.cell_class), {}) if cell else of.cell_class
+    layer_class = type(name, (layer, of) if layer else (of,), {"cell_class": cell_class})
+    register = keras.saving.register_keras_serializable(package="unroll_tests")
+    case = recurrent(register(layer_class), oracle, options={"unit_forget_bias": False})
+    register(cell_class)
+    return pytest.param(
+        check, replace(case, name=name), id=f"{name}-{check.__name__[6:]}", marks=mark(check)
+    )
+
+
+class SwappedGates:
+    def step(self, z, states):
+        i, f, g, o = ops.split(z, 4, axis=-1)
+        return super().step(ops.concatenate([f, i, g, o], axis=-1), states)
+
+
+class StoppedGradient:
+    def step(self, z, states):
+        return super().step(z, (states[0], ops.stop_gradient(states[1])))
+
+
+class StoppedPeepholes:
+    def step(self, z, states, peepholes):
+        return PeepholeCell.step(self, z, states, ops.stop_gradient(peepholes))
+
+
+class SpareWeight:
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.spare = self.add_weight(shape=(self.units,), name="spare")
+
+
+class IgnoredMask:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        return super().inner_loop(sequences, initial_state, None, training)
+
+
+class RightPaddingAlone:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        if mask is not None:
+            mask = ops.cumprod(ops.cast(mask, "int32"), axis=1)
+        return super().inner_loop(sequences, initial_state, mask, training)
+
+
+class OtherInEachTrace:
+    traces = 0
+
+    def step(self, z, states):
+        OtherInEachTrace.traces += 1
+        return super().step(z * OtherInEachTrace.traces, states)
+
+
+class LostArgument:
+    def get_config(self):
+        return {k: v for k, v in super().get_config().items() if k != "unit_forget_bias"}
+
+
+class IgnoredArgument:
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "recurrent_dropout": 0.0})
+
+
+class UnsavedWeight:
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.scale = float(np.random.default_rng().normal())
+
+    def step(self, z, states):
+        return super().step(z * self.scale, states)
+
+
+class WrongShape:
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        (batch, time, _), *states = super().compute_output_shape(sequences_shape)
+        return ((batch, time, U + 1), *states)
+
+
+class Overflow:
+    def step(self, z, states):
+        return super().step(z * 1e5 / 1e5, states)
+
+
+class FullPrecisionOutput:
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        found = super().call(sequences, initial_state, mask, training)
+        return tuple(ops.cast(x, "float32") for x in found)
+
+
+class RandomAtInference:
+    def project(self, inputs):
+        noise = keras.random.normal((1,), dtype=inputs.dtype, seed=self.seed_generator)
+        return super().project(inputs) + 0 * noise
+
+
+class NoDropout:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        return super().inner_loop(sequences, initial_state, mask, False)
+
+
+class DropoutEachStep:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        if training and self.cell.dropout:
+            sequences = keras.random.dropout(
+                sequences, self.cell.dropout, seed=self.cell.seed_generator
+            )
+        return super().inner_loop(sequences, initial_state, mask, False)
+
+
+class KnownLength:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        known = sequences.shape[1] or 1
+        return super().inner_loop(sequences * known, initial_state, mask, training)
+
+
+class NeedsFlex:
+    def step(self, z, states):
+        return super().step(ops.erfinv(ops.tanh(z)), states)
+
+
+class InOrderOfTime:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        last, outputs, states = super().inner_loop(sequences, initial_state, mask, training)
+        return last, ops.flip(outputs, axis=1) if self.go_backwards else outputs, states
+
+
+class ForgottenState:
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        zeros = [ops.zeros_like(s) for s in initial_state]
+        return super().inner_loop(sequences, zeros, mask, training)
+
+
+class OtherEquationsInTheCell:
+    def call(self, inputs, states, training=False):
+        return super().call(2 * inputs, states, training)
+
+
+class IgnoredRegularizer:
+    def build(self, input_shape):
+        self.recurrent_regularizer = None
+        super().build(input_shape)
+
+
+class AcceptsAnything:
+    def __init__(self, units, dropout=0.0, recurrent_dropout=0.0, **kwargs):
+        super().__init__(U, **kwargs)
+
+
+def without_spare(weights, *arguments, **options):
+    return reference.lstm(weights[:3], *arguments, **options)
+
+
+TWINS = [
+    twin(checks.check_reference_values, cell=SwappedGates),
+    twin(checks.check_reference_values, layer=IgnoredMask),
+    twin(checks.check_gradients, cell=StoppedGradient),
+    twin(checks.check_gradients, StoppedPeepholes, None, reference.peephole_lstm, Peephole),
+    twin(checks.check_every_weight_has_a_gradient, cell=SpareWeight, oracle=without_spare),
+    twin(
+        checks.check_every_weight_has_a_gradient,
+        StoppedPeepholes,
+        None,
+        reference.peephole_lstm,
+        Peephole,
+    ),
+    twin(checks.check_padding_changes_nothing, layer=IgnoredMask),
+    twin(checks.check_masked_steps_are_as_good_as_removed, layer=RightPaddingAlone),
+    twin(checks.check_eager_is_compiled, cell=OtherInEachTrace),
+    twin(checks.check_config, cell=LostArgument),
+    twin(checks.check_config, layer=IgnoredArgument),
+    twin(checks.check_saving, cell=UnsavedWeight),
+    twin(checks.check_shapes, layer=WrongShape),
+    twin(checks.check_mixed_precision, cell=Overflow),
+    twin(checks.check_mixed_precision, layer=FullPrecisionOutput),
+    twin(checks.check_random_in_training_alone, cell=RandomAtInference),
+    twin(checks.check_random_in_training_alone, layer=NoDropout),
+    twin(export_checks.check_saved_model, layer=KnownLength),
+    twin(export_checks.check_litert, cell=NeedsFlex),
+    twin(recurrent_checks.check_returned_values, layer=InOrderOfTime),
+    twin(recurrent_checks.check_bidirectional, layer=InOrderOfTime),
+    twin(recurrent_checks.check_chunks, layer=ForgottenState),
+    twin(recurrent_checks.check_cell_in_keras_rnn, cell=OtherEquationsInTheCell),
+    twin(recurrent_checks.check_one_dropout_mask_for_all_steps, layer=DropoutEachStep),
+    twin(recurrent_checks.check_weight_options, cell=IgnoredRegularizer),
+    twin(recurrent_checks.check_bad_arguments, cell=AcceptsAnything),
+]
+
+
+@pytest.mark.parametrize(("check", "case"), TWINS)
+def test_a_broken_layer_is_rejected(check, case):
+    with pytest.raises(AssertionError):
+        check(case)
+
+
+def test_each_check_has_a_broken_twin():
+    assert {row.values[0] for row in TWINS} == set(CHECKS)

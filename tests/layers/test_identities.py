@@ -1,0 +1,192 @@
+"""What must hold between layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import layers
+from tests.layers import running
+from tests.layers.cases import CASES, MASK, SEQUENCES, TRIGRAMS, B, D, T, U
+from tests.layers.cells import Peephole
+from tests.layers.checks import cotangents, near
+
+BY_NAME = {case.name: case for case in CASES}
+STATES = BY_NAME["LSTM"].initial_state()
+BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE}
+
+
+@pytest.mark.parametrize(("states", "mask"), [(STATES, None), ([], MASK)])
+@pytest.mark.parametrize("training", [False, True])
+def test_lstm_is_keras_lstm(states, mask, training):
+    ours = BY_NAME["LSTM"].build()
+    theirs = keras.layers.LSTM(U, **BOTH)
+    theirs.build(SEQUENCES.shape)
+    theirs.set_weights(ours.get_weights())
+    again = layers.LSTM(U, **BOTH)
+    again.build(SEQUENCES.shape)
+    again.set_weights(theirs.get_weights())
+    factors = cotangents(running.outputs(ours, SEQUENCES, states, mask))
+    results = [
+        running.evaluate(layer, SEQUENCES, states, mask, factors, training)
+        for layer in (ours, theirs, again)
+    ]
+    for result in results[1:]:
+        near(result.outputs, results[0].outputs, running.EXACT)
+        near(result.gradients, results[0].gradients, 10 * running.EXACT, "gradients")
+
+
+def test_weights_start_as_in_keras():
+    ours, theirs = (
+        cls(
+            U,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=1),
+            recurrent_initializer=keras.initializers.Orthogonal(seed=2),
+        )
+        for cls in (layers.LSTM, keras.layers.LSTM)
+    )
+    for layer in (ours, theirs):
+        layer.build(SEQUENCES.shape)
+    assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
+    near(ours.get_weights(), theirs.get_weights(), 0.0, "weights")
+
+
+def test_peepholes_at_zero_give_the_lstm():
+    lstm = BY_NAME["LSTM"].build()
+    peephole = Peephole(U, **BOTH)
+    peephole.build(SEQUENCES.shape)
+    peephole.set_weights([*lstm.get_weights(), np.zeros((3, U))])
+    expected = running.outputs(lstm, SEQUENCES, STATES, MASK)
+    near(running.outputs(peephole, SEQUENCES, STATES, MASK), expected, running.EXACT)
+    peephole.set_weights([*lstm.get_weights(), np.full((3, U), 0.5)])
+    assert np.abs(running.outputs(peephole, SEQUENCES, STATES, MASK)[0] - expected[0]).max() > 0.01
+
+
+def test_reversed_input_swaps_the_halves_of_a_bidirectional_layer():
+    lengths = np.array([5, 3, 1, 4, 2, 0])
+    mask = np.arange(T) < lengths[:, None]
+    order = np.tile(np.arange(T), (B, 1))
+    for row, n in enumerate(lengths):
+        order[row, :n] = order[row, :n][::-1]
+    turned = np.take_along_axis(SEQUENCES, order[..., None], axis=1)
+    layer = layers.Stack(
+        [layers.LSTM(U, dtype=running.PRECISE)], bidirectional=True, dtype=running.PRECISE
+    )
+    layer.build(SEQUENCES.shape)
+    rng = np.random.default_rng(11)
+    weights = [rng.normal(size=w.shape) for w in layer.weights]
+    layer.set_weights(weights)
+    (outputs,) = running.outputs(layer, SEQUENCES, mask=mask)
+    layer.set_weights([*weights[3:], *weights[:3]])
+    (swapped,) = running.outputs(layer, turned, mask=mask)
+    swapped = np.take_along_axis(swapped, order[..., None], axis=1)
+    near([swapped[..., :U], swapped[..., U:]], [outputs[..., U:], outputs[..., :U]], running.EXACT)
+    assert np.abs(outputs).max() > 0.1
+
+
+def test_stack_is_keras_stacked_cells():
+    stack = layers.Stack(
+        [layers.LSTM(U, dtype=running.PRECISE), Peephole(7, dtype=running.PRECISE)],
+        dtype=running.PRECISE,
+    )
+    stack.build(SEQUENCES.shape)
+    cells = keras.layers.StackedRNNCells(
+        [layer.cell for layer in stack.layers], dtype=running.PRECISE
+    )
+    rnn = keras.layers.RNN(cells, return_sequences=True, dtype=running.PRECISE)
+    near(running.outputs(rnn, SEQUENCES), running.outputs(stack, SEQUENCES), running.EXACT)
+
+
+def test_stack_drops_between_its_layers():
+    stack = layers.Stack([layers.LSTM(U), layers.LSTM(7)], dropout=0.5, seed=1, return_state=True)
+    stack.build(SEQUENCES.shape)
+    before = running.outputs(stack, SEQUENCES)
+    after = running.outputs(stack, SEQUENCES, training=True)
+    near(after[1:3], before[1:3], 1e-6, "states of the first layer")
+    assert np.abs(after[0] - before[0]).max() > 1e-3
+
+
+def test_stack_makes_copies_of_its_plan():
+    plan = [layers.LSTM(U, return_sequences=False), layers.LSTM(7)]
+    stack = layers.Stack(plan)
+    stack.build(SEQUENCES.shape)
+    assert not any(layer.built for layer in plan)
+    assert stack.count_params() == 4 * (U * (D + U + 1) + 7 * (U + 7 + 1))
+
+
+def test_a_single_segment_is_the_layer_and_more_are_it_on_each():
+    lstm = layers.LSTM(U, return_sequences=True)
+    whole, halves = layers.Segmented(lstm, 9), layers.Segmented(lstm, 3)
+    inputs = SEQUENCES.astype("float32")
+    expected = running.outputs(lstm, inputs, mask=MASK)
+    near(running.outputs(whole, inputs, mask=MASK), expected, 1e-6)
+    pieces = [
+        running.outputs(lstm, inputs[:, s], mask=MASK[:, s])[0] for s in (np.s_[:3], np.s_[3:])
+    ]
+    near(running.outputs(halves, inputs, mask=MASK), [np.concatenate(pieces, axis=1)], 1e-6)
+
+
+def test_attention_without_context_is_the_mean():
+    pool = layers.AttentionPool(U, context_initializer="zeros")
+    vector, weights = running.outputs(pool, SEQUENCES, mask=MASK)
+    counts = MASK.sum(axis=1, keepdims=True)
+    near([weights], [MASK / np.maximum(counts, 1)], 1e-6)
+    means = (SEQUENCES * MASK[..., None]).sum(axis=1) / np.maximum(counts, 1)
+    near([vector], [means], 1e-6)
+
+
+def test_attention_holds_for_scores_of_any_size():
+    pool = layers.AttentionPool(U, dtype="mixed_float16")
+    pool.build(SEQUENCES.shape)
+    pool.set_weights([np.full(w.shape, 1000.0) for w in pool.weights])
+    result = running.evaluate(
+        pool, SEQUENCES, mask=MASK, cotangents=[np.ones((B, D)), np.ones((B, T))]
+    )
+    near([result.outputs[1].sum(axis=1)], [MASK.any(axis=1)], 1e-2)
+    assert all(np.isfinite(x).all() for x in (*result.outputs, *result.gradients))
+
+
+def test_word_hashing_knows_no_order_and_no_repetition():
+    layer = BY_NAME["WordHashing"].build("float32")
+    expected = running.outputs(layer, TRIGRAMS)
+    near(running.outputs(layer, TRIGRAMS[..., ::-1]), expected, 1e-6)
+    twice = np.concatenate([TRIGRAMS, TRIGRAMS], axis=-1)
+    near(running.outputs(layer, twice), expected, 1e-6)
+
+
+def test_word_dropout_replaces_its_share_and_nothing_that_is_masked():
+    tokens = np.random.default_rng(12).integers(5, 99, size=(50, 80)).astype("int32")
+    mask = np.random.default_rng(13).random(tokens.shape) > 0.4
+    layer = layers.WordDropout(0.3, unknown=1, seed=2)
+    (found,) = running.outputs(layer, tokens, mask=mask, training=True)
+    replaced = found != tokens
+    assert found.dtype == tokens.dtype
+    assert set(found[replaced]) == {1}
+    assert not replaced[~mask].any()
+    assert abs(replaced[mask].mean() - 0.3) < 0.04
+    (unmasked,) = running.outputs(layer, tokens, training=True)
+    assert abs((unmasked != tokens).mean() - 0.3) < 0.03
+
+
+def test_a_model_learns_which_came_first():
+    """In training through `fit`, with everything in it that is random."""
+    rng = np.random.default_rng(14)
+    inputs = rng.normal(size=(256, 6, 2)).astype("float32")
+    labels = (inputs[:, 0, 0] > inputs[:, -1, 0]).astype("float32")
+    recurrent = [Peephole(8, recurrent_dropout=0.1), layers.LSTM(6, dropout=0.1)]
+    tokens = keras.Input((None, 2))
+    x = layers.Stack(recurrent, bidirectional=True, skip="dense", dropout=0.1)(tokens)
+    x, _ = layers.AttentionPool(5)(x)
+    model = keras.Model(tokens, keras.layers.Dense(1, activation="sigmoid")(x))
+    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy", metrics=["accuracy"])
+    model.fit(inputs, labels, batch_size=32, epochs=12, verbose=0)
+    assert model.evaluate(inputs, labels, verbose=0, return_dict=True)["accuracy"] > 0.85
+
+
+def test_masks_pass_on_through_a_functional_model():
+    tokens = np.array([[3, 4, 0, 0], [5, 0, 0, 0]], "int32")
+    embedding = keras.layers.Embedding(9, D, mask_zero=True)
+    lstm = layers.LSTM(U)
+    model = keras.Sequential([keras.Input((None,), dtype="int32"), embedding, lstm])
+    short = running.outputs(lstm, ops.take(embedding.embeddings, tokens[1:, :1], axis=0))
+    near([running.numpy(model(tokens))[1:]], short, 1e-6)
