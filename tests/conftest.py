@@ -9,6 +9,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
+# The checks that several tests share explain themselves as a test does.
+pytest.register_assert_rewrite("tests.layers")
+
 # Warnings are errors (pyproject.toml) but for these, none of which comes from this project.
 EXPECTED_WARNINGS = (
     # Keras's variables under NumPy 2.

@@ -150,8 +150,9 @@ def constructor_arguments(layer) -> set[str]:
         for base in type(thing).__mro__:
             if base.__module__.startswith("keras") or base is object:
                 break
-            parameters = inspect.signature(base.__init__).parameters.values()
-            names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+            if "__init__" in vars(base):
+                parameters = inspect.signature(base.__init__).parameters.values()
+                names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
     return names
 
 
@@ -253,6 +254,19 @@ def random_ops(layer, case: Case, training: bool) -> set[str]:
         graph = traced.get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
         return {node.op for node in nodes if "Random" in node.op or "Multinomial" in node.op}
+    if running.BACKEND == "torch":
+        import torch
+
+        class Recorder(torch.overrides.TorchFunctionMode):
+            names = set()
+
+            def __torch_function__(self, function, types, args=(), kwargs=None):
+                self.names.add(function.__name__)
+                return function(*args, **(kwargs or {}))
+
+        with Recorder() as recorder:
+            running.call(layer, inputs, states, mask, training)
+        return recorder.names & {"rand", "randn", "randint", "bernoulli", "dropout"}
     import jax
 
     def run(seeds):

@@ -49,17 +49,21 @@ CHECKS = {
     recurrent_checks.check_weight_options: is_recurrent,
     recurrent_checks.check_bad_arguments: is_recurrent,
 }
-TENSORFLOW_ONLY = {export_checks.check_saved_model, export_checks.check_litert}
+# What a backend does not have, and why.
+MISSING = {
+    "jax": dict.fromkeys(
+        (export_checks.check_saved_model, export_checks.check_litert),
+        "SavedModel and LiteRT are exported from the TensorFlow backend",
+    )
+}
+MISSING["torch"] = MISSING["jax"] | {
+    checks.check_eager_is_compiled: "Keras compiles nothing on the PyTorch backend by default"
+}
 
 
-def mark(check):
-    """Skips what this backend does not have."""
-    return [
-        pytest.mark.skipif(
-            check in TENSORFLOW_ONLY and keras.backend.backend() != "tensorflow",
-            reason="SavedModel and LiteRT are exported from the TensorFlow backend",
-        )
-    ]
+def mark(check) -> list:
+    reason = MISSING.get(keras.backend.backend(), {}).get(check)
+    return [pytest.mark.skip(reason=reason)] if reason else []
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from tests.layers.cells import Peephole, PeepholeCell
 from tests.layers.test_bench import CHECKS, mark
 
 
-def twin(check, cell=None, layer=None, oracle=reference.lstm, of=layers.LSTM):
-    """A row: the check, and an LSTM (or another) that `cell` or `layer` has broken methods for."""
+def twin(check, reason, cell=None, layer=None, oracle=reference.lstm, of=layers.LSTM):
+    """A row: an LSTM (or `of`) with the broken methods of `cell` or `layer`, and why it fails."""
     name = (cell or layer).__name__
     cell_class = type(f"{name}Cell", (cell, of.cell_class), {}) if cell else of.cell_class
     layer_class = type(name, (layer, of) if layer else (of,), {"cell_class": cell_class})
@@ -24,7 +24,11 @@ def twin(check, cell=None, layer=None, oracle=reference.lstm, of=layers.LSTM):
     case = recurrent(register(layer_class), oracle, options={"unit_forget_bias": False})
     register(cell_class)
     return pytest.param(
-        check, replace(case, name=name), id=f"{name}-{check.__name__[6:]}", marks=mark(check)
+        check,
+        replace(case, name=name),
+        reason,
+        id=f"{name}-{check.__name__[6:]}",
+        marks=mark(check),
     )
 
 
@@ -171,44 +175,65 @@ def without_spare(weights, *arguments, **options):
 
 
 TWINS = [
-    twin(checks.check_reference_values, cell=SwappedGates),
-    twin(checks.check_reference_values, layer=IgnoredMask),
-    twin(checks.check_gradients, cell=StoppedGradient),
-    twin(checks.check_gradients, StoppedPeepholes, None, reference.peephole_lstm, Peephole),
-    twin(checks.check_every_weight_has_a_gradient, cell=SpareWeight, oracle=without_spare),
+    twin(checks.check_reference_values, "outputs, number 0", cell=SwappedGates),
+    twin(checks.check_reference_values, "outputs, number 0", layer=IgnoredMask),
+    twin(checks.check_gradients, "d inputs", cell=StoppedGradient),
     twin(
-        checks.check_every_weight_has_a_gradient,
+        checks.check_gradients,
+        "d .*/peepholes",
         StoppedPeepholes,
         None,
         reference.peephole_lstm,
         Peephole,
     ),
-    twin(checks.check_padding_changes_nothing, layer=IgnoredMask),
-    twin(checks.check_masked_steps_are_as_good_as_removed, layer=RightPaddingAlone),
-    twin(checks.check_eager_is_compiled, cell=OtherInEachTrace),
-    twin(checks.check_config, cell=LostArgument),
-    twin(checks.check_config, layer=IgnoredArgument),
-    twin(checks.check_saving, cell=UnsavedWeight),
-    twin(checks.check_shapes, layer=WrongShape),
-    twin(checks.check_mixed_precision, cell=Overflow),
-    twin(checks.check_mixed_precision, layer=FullPrecisionOutput),
-    twin(checks.check_random_in_training_alone, cell=RandomAtInference),
-    twin(checks.check_random_in_training_alone, layer=NoDropout),
-    twin(export_checks.check_saved_model, layer=KnownLength),
-    twin(export_checks.check_litert, cell=NeedsFlex),
-    twin(recurrent_checks.check_returned_values, layer=InOrderOfTime),
-    twin(recurrent_checks.check_bidirectional, layer=InOrderOfTime),
-    twin(recurrent_checks.check_chunks, layer=ForgottenState),
-    twin(recurrent_checks.check_cell_in_keras_rnn, cell=OtherEquationsInTheCell),
-    twin(recurrent_checks.check_one_dropout_mask_for_all_steps, layer=DropoutEachStep),
-    twin(recurrent_checks.check_weight_options, cell=IgnoredRegularizer),
-    twin(recurrent_checks.check_bad_arguments, cell=AcceptsAnything),
+    twin(
+        checks.check_every_weight_has_a_gradient,
+        "spare: an entry without",
+        cell=SpareWeight,
+        oracle=without_spare,
+    ),
+    twin(
+        checks.check_every_weight_has_a_gradient,
+        "peepholes: an entry without",
+        StoppedPeepholes,
+        None,
+        reference.peephole_lstm,
+        Peephole,
+    ),
+    twin(checks.check_padding_changes_nothing, "outputs, number 1", layer=IgnoredMask),
+    twin(checks.check_masked_steps_are_as_good_as_removed, "row 2", layer=RightPaddingAlone),
+    twin(checks.check_eager_is_compiled, "outputs, ", cell=OtherInEachTrace),
+    twin(checks.check_config, "loses {'unit_forget_bias'}", cell=LostArgument),
+    twin(checks.check_config, "recurrent_dropout", layer=IgnoredArgument),
+    twin(checks.check_saving, "outputs, number 0", cell=UnsavedWeight),
+    twin(checks.check_shapes, "At index 0 diff", layer=WrongShape),
+    twin(checks.check_mixed_precision, "mixed_float16", cell=Overflow),
+    twin(checks.check_mixed_precision, "float32", layer=FullPrecisionOutput),
+    twin(checks.check_random_in_training_alone, "at inference", cell=RandomAtInference),
+    twin(checks.check_random_in_training_alone, "nothing is random", layer=NoDropout),
+    twin(export_checks.check_saved_model, "batch 1, length 7", layer=KnownLength),
+    twin(export_checks.check_litert, "built-in ops alone.*Erfinv", cell=NeedsFlex),
+    twin(recurrent_checks.check_returned_values, "backwards=True", layer=InOrderOfTime),
+    twin(recurrent_checks.check_bidirectional, "outputs, number 0", layer=InOrderOfTime),
+    twin(recurrent_checks.check_chunks, "by hand", layer=ForgottenState),
+    twin(
+        recurrent_checks.check_cell_in_keras_rnn, "outputs, number 0", cell=OtherEquationsInTheCell
+    ),
+    twin(
+        recurrent_checks.check_one_dropout_mask_for_all_steps, "not one mask", layer=DropoutEachStep
+    ),
+    twin(
+        recurrent_checks.check_weight_options,
+        "regularizer of .*recurrent_kernel",
+        cell=IgnoredRegularizer,
+    ),
+    twin(recurrent_checks.check_bad_arguments, "nothing is refused", cell=AcceptsAnything),
 ]
 
 
-@pytest.mark.parametrize(("check", "case"), TWINS)
-def test_a_broken_layer_is_rejected(check, case):
-    with pytest.raises(AssertionError):
+@pytest.mark.parametrize(("check", "case", "reason"), TWINS)
+def test_a_broken_layer_is_rejected(check, case, reason):
+    with pytest.raises(AssertionError, match=reason):
         check(case)
 
 

