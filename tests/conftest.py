@@ -29,7 +29,7 @@ def pytest_configure(config):
         cache = tempfile.TemporaryDirectory()
         config.add_cleanup(cache.cleanup)
         jax.config.update("jax_compilation_cache_dir", cache.name)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.03)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         jax.config.update("jax_disable_most_optimizations", True)
 
