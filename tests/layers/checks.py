@@ -11,7 +11,7 @@ from tests.layers import running
 from tests.layers.cases import Case, T
 
 
-def near(found, expected, tolerance: float, what: str = "outputs"):
+def assert_near(found, expected, tolerance: float, what: str = "outputs"):
     assert len(found) == len(expected), f"{what}: {len(found)} instead of {len(expected)}"
     for k, (a, b) in enumerate(zip(found, expected, strict=True)):
         a, b = np.asarray(a, "float64"), np.asarray(b, "float64")
@@ -41,7 +41,7 @@ def check_reference_values(case: Case):
         expected = case.oracle(weights, case.inputs, start, mask)
         for dtype, tolerance in {running.PRECISE: running.EXACT, "float32": 2e-5}.items():
             found = running.outputs(case.build(dtype), case.inputs, given, mask)
-            near(found, expected, tolerance)
+            assert_near(found, expected, tolerance)
 
 
 def check_gradients(case: Case):
@@ -63,7 +63,7 @@ def check_gradients(case: Case):
         for k, gradient in enumerate(found.gradients):
             if gradient is not None:
                 assert gradient.shape == arguments[k].shape
-                near(*slopes(loss, arguments, k, gradient), running.SLOPE, f"d {names[k]}")
+                assert_near(*slopes(loss, arguments, k, gradient), running.SLOPE, f"d {names[k]}")
 
 
 def slopes(loss, arguments, k: int, gradient) -> tuple[list, list]:
@@ -105,7 +105,7 @@ def check_padding_changes_nothing(case: Case):
     expected = running.outputs(layer, case.inputs, states, case.mask)
     found = running.outputs(layer, padded, states, np.concatenate([case.mask, nothing], axis=1))
     found = [y[:, :T] if is_sequence(x) else y for x, y in zip(expected, found, strict=True)]
-    near(found, expected, running.EXACT)
+    assert_near(found, expected, running.EXACT)
 
 
 def check_masked_steps_are_as_good_as_removed(case: Case):
@@ -114,14 +114,14 @@ def check_masked_steps_are_as_good_as_removed(case: Case):
     for row, keep in enumerate(case.mask):
         if not keep.any():
             if case.states:  # nothing read, nothing changed
-                near([y[row] for y in together[1:]], [s[row] for s in states], running.EXACT)
+                assert_near([y[row] for y in together[1:]], [s[row] for s in states], running.EXACT)
             continue
         one = np.s_[row : row + 1]
         start = [s[one] for s in states]
         alone = running.evaluate(layer, case.inputs[one, keep], start).outputs
         for whole, short in zip(together, alone, strict=True):
             wanted = whole[row][keep] if is_sequence(whole) else whole[row]
-            near([short[0]], [wanted], running.EXACT, f"row {row}")
+            assert_near([short[0]], [wanted], running.EXACT, f"row {row}")
 
 
 def check_eager_is_compiled(case: Case):
@@ -134,11 +134,11 @@ def check_eager_is_compiled(case: Case):
         for mode in running.MODES
     )
     for mode, other in zip(running.MODES[1:], others, strict=True):
-        near(other.outputs, first.outputs, 1e-5, f"outputs, {mode}")
+        assert_near(other.outputs, first.outputs, 1e-5, f"outputs, {mode}")
         for k, (a, b) in enumerate(zip(other.gradients, first.gradients, strict=True)):
             assert (a is None) == (b is None)
             if a is not None:
-                near([a], [b], 1e-4, f"gradient {k}, {mode}")
+                assert_near([a], [b], 1e-4, f"gradient {k}, {mode}")
 
 
 def constructor_arguments(layer) -> set[str]:
@@ -183,8 +183,8 @@ def check_saving(case: Case):
         again = keras.saving.load_model(path)
     assert again.get_layer(layer.name).get_config() == layer.get_config()
     expected = [running.numpy(y) for y in keras.tree.flatten(model(arrays))]
-    near([running.numpy(y) for y in keras.tree.flatten(again(arrays))], expected, 1e-6)
-    near(expected, running.outputs(layer, case.inputs, states, case.mask), 1e-6)
+    assert_near([running.numpy(y) for y in keras.tree.flatten(again(arrays))], expected, 1e-6)
+    assert_near(expected, running.outputs(layer, case.inputs, states, case.mask), 1e-6)
 
 
 def _input_type(case: Case) -> str:
@@ -220,7 +220,7 @@ def check_mixed_precision(case: Case):
         found = running.evaluate(
             layer, inputs, states, case.mask, cotangents(expected) if gradable else None
         )
-        near(found.outputs, expected, tolerance, policy)
+        assert_near(found.outputs, expected, tolerance, policy)
         for gradient in found.gradients:
             assert gradient is None or np.isfinite(gradient).all()
         if gradable:
@@ -232,7 +232,7 @@ def check_random_in_training_alone(case: Case):
     plain = case.build("float32", **dict.fromkeys(case.random, 0.0))
     expected = running.outputs(plain, case.inputs, states, case.mask)
     for _ in range(2):
-        near(running.outputs(layer, case.inputs, states, case.mask), expected, 1e-6)
+        assert_near(running.outputs(layer, case.inputs, states, case.mask), expected, 1e-6)
     once, twice = (
         running.outputs(layer, case.inputs, states, case.mask, training=True)[0] for _ in range(2)
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.layers import running
 from tests.layers.cases import Case
-from tests.layers.checks import near
+from tests.layers.checks import assert_near
 
 # The weights are small: a random network of large ones is chaotic, and doubles what rounding leaves
 # in every few steps.
@@ -51,7 +51,7 @@ def compare(case: Case, layer, answer):
         expected = running.outputs(layer, given["inputs"], mask=given.get("mask"))
         found = answer(given)
         ordered = [np.asarray(found[f"output_{k}"]) for k in range(len(found))]
-        near(ordered, expected, 1e-5, f"batch {batch}, length {time}")
+        assert_near(ordered, expected, 1e-5, f"batch {batch}, length {time}")
 
 
 def check_saved_model(case: Case):

@@ -9,7 +9,7 @@ import numpy as np
 from tests import reference
 from tests.layers import running
 from tests.layers.cases import Recurrent, T, U
-from tests.layers.checks import masks, near
+from tests.layers.checks import assert_near, masks
 
 
 def check_returned_values(case: Recurrent):
@@ -31,7 +31,9 @@ def check_returned_values(case: Recurrent):
                 outputs = outputs[:, ::-1]
             expected = [outputs if sequences else final[0], *(final if state else ())]
             found = running.outputs(layer, case.inputs, states, mask)
-            near(found, expected, running.EXACT, f"{backwards=} {sequences=} {state=} {zero=}")
+            assert_near(
+                found, expected, running.EXACT, f"{backwards=} {sequences=} {state=} {zero=}"
+            )
 
 
 def check_bidirectional(case: Recurrent):
@@ -44,7 +46,7 @@ def check_bidirectional(case: Recurrent):
         expected = reference.bidirectional(
             case.oracle, layer.get_weights(), case.inputs, states, mask
         )
-        near(running.outputs(layer, case.inputs, states, mask), expected, running.EXACT)
+        assert_near(running.outputs(layer, case.inputs, states, mask), expected, running.EXACT)
 
 
 def check_chunks(case: Recurrent):
@@ -58,11 +60,11 @@ def check_chunks(case: Recurrent):
         outputs, *states = running.outputs(layer, case.inputs[piece], states, case.mask[piece])
         collected.append(outputs)
         streamed.append(running.outputs(stateful, case.inputs[piece], mask=case.mask[piece]))
-    near([np.concatenate(collected, axis=1), *states], whole, running.EXACT, "by hand")
+    assert_near([np.concatenate(collected, axis=1), *states], whole, running.EXACT, "by hand")
     outputs = np.concatenate([found[0] for found in streamed], axis=1)
-    near([outputs, *streamed[-1][1:]], whole, running.EXACT, "stateful")
+    assert_near([outputs, *streamed[-1][1:]], whole, running.EXACT, "stateful")
     stateful.reset_state()
-    near(
+    assert_near(
         running.outputs(stateful, case.inputs, mask=case.mask),
         whole,
         running.EXACT,
@@ -82,7 +84,7 @@ def check_cell_in_keras_rnn(case: Recurrent):
         # Where no step has been read yet Keras puts out zeros, and not the initial state.
         if mask is not None:
             expected[0], found[0] = expected[0] * mask[..., None], found[0] * mask[..., None]
-        near(found, expected, running.EXACT)
+        assert_near(found, expected, running.EXACT)
 
 
 def check_one_dropout_mask_for_all_steps(case: Recurrent):
@@ -135,7 +137,7 @@ def check_weight_options(case: Recurrent):
             if w.name == weight.name
         )
         losses = [running.numpy(loss) for loss in regularized.losses]
-        near(losses, [0.5 * size], 1e-5, f"regularizer of {weight.path}")
+        assert_near(losses, [0.5 * size], 1e-5, f"regularizer of {weight.path}")
     assert not plain.losses
     active = case.build(activity_regularizer=keras.regularizers.L1(0.5))
     outputs = running.outputs(active, case.inputs)[0]

@@ -9,7 +9,7 @@ import layers
 from tests.layers import running
 from tests.layers.cases import CASES, MASK, SEQUENCES, TRIGRAMS, B, D, T, U
 from tests.layers.cells import Peephole
-from tests.layers.checks import cotangents, near
+from tests.layers.checks import assert_near, cotangents
 
 BY_NAME = {case.name: case for case in CASES}
 STATES = BY_NAME["LSTM"].initial_state()
@@ -32,8 +32,8 @@ def test_lstm_is_keras_lstm(states, mask, training):
         for layer in (ours, theirs, again)
     ]
     for result in results[1:]:
-        near(result.outputs, results[0].outputs, running.EXACT)
-        near(result.gradients, results[0].gradients, 10 * running.EXACT, "gradients")
+        assert_near(result.outputs, results[0].outputs, running.EXACT)
+        assert_near(result.gradients, results[0].gradients, 10 * running.EXACT, "gradients")
 
 
 def test_weights_start_as_in_keras():
@@ -48,7 +48,7 @@ def test_weights_start_as_in_keras():
     for layer in (ours, theirs):
         layer.build(SEQUENCES.shape)
     assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
-    near(ours.get_weights(), theirs.get_weights(), 0.0, "weights")
+    assert_near(ours.get_weights(), theirs.get_weights(), 0.0, "weights")
 
 
 def test_peepholes_at_zero_give_the_lstm():
@@ -57,7 +57,7 @@ def test_peepholes_at_zero_give_the_lstm():
     peephole.build(SEQUENCES.shape)
     peephole.set_weights([*lstm.get_weights(), np.zeros((3, U))])
     expected = running.outputs(lstm, SEQUENCES, STATES, MASK)
-    near(running.outputs(peephole, SEQUENCES, STATES, MASK), expected, running.EXACT)
+    assert_near(running.outputs(peephole, SEQUENCES, STATES, MASK), expected, running.EXACT)
     peephole.set_weights([*lstm.get_weights(), np.full((3, U), 0.5)])
     assert np.abs(running.outputs(peephole, SEQUENCES, STATES, MASK)[0] - expected[0]).max() > 0.01
 
@@ -80,7 +80,9 @@ def test_reversed_input_swaps_the_halves_of_a_bidirectional_layer():
     layer.set_weights([*weights[3:], *weights[:3]])
     (swapped,) = running.outputs(layer, turned, mask=mask)
     swapped = np.take_along_axis(swapped, order[..., None], axis=1)
-    near([swapped[..., :U], swapped[..., U:]], [outputs[..., U:], outputs[..., :U]], running.EXACT)
+    assert_near(
+        [swapped[..., :U], swapped[..., U:]], [outputs[..., U:], outputs[..., :U]], running.EXACT
+    )
     assert np.abs(outputs).max() > 0.1
 
 
@@ -94,7 +96,7 @@ def test_stack_is_keras_stacked_cells():
         [layer.cell for layer in stack.layers], dtype=running.PRECISE
     )
     rnn = keras.layers.RNN(cells, return_sequences=True, dtype=running.PRECISE)
-    near(running.outputs(rnn, SEQUENCES), running.outputs(stack, SEQUENCES), running.EXACT)
+    assert_near(running.outputs(rnn, SEQUENCES), running.outputs(stack, SEQUENCES), running.EXACT)
 
 
 def test_stack_drops_between_its_layers():
@@ -102,7 +104,7 @@ def test_stack_drops_between_its_layers():
     stack.build(SEQUENCES.shape)
     before = running.outputs(stack, SEQUENCES)
     after = running.outputs(stack, SEQUENCES, training=True)
-    near(after[1:3], before[1:3], 1e-6, "states of the first layer")
+    assert_near(after[1:3], before[1:3], 1e-6, "states of the first layer")
     assert np.abs(after[0] - before[0]).max() > 1e-3
 
 
@@ -119,20 +121,20 @@ def test_a_single_segment_is_the_layer_and_more_are_it_on_each():
     whole, halves = layers.Segmented(lstm, 9), layers.Segmented(lstm, 3)
     inputs = SEQUENCES.astype("float32")
     expected = running.outputs(lstm, inputs, mask=MASK)
-    near(running.outputs(whole, inputs, mask=MASK), expected, 1e-6)
+    assert_near(running.outputs(whole, inputs, mask=MASK), expected, 1e-6)
     pieces = [
         running.outputs(lstm, inputs[:, s], mask=MASK[:, s])[0] for s in (np.s_[:3], np.s_[3:])
     ]
-    near(running.outputs(halves, inputs, mask=MASK), [np.concatenate(pieces, axis=1)], 1e-6)
+    assert_near(running.outputs(halves, inputs, mask=MASK), [np.concatenate(pieces, axis=1)], 1e-6)
 
 
 def test_attention_without_context_is_the_mean():
     pool = layers.AttentionPool(U, context_initializer="zeros")
     vector, weights = running.outputs(pool, SEQUENCES, mask=MASK)
     counts = MASK.sum(axis=1, keepdims=True)
-    near([weights], [MASK / np.maximum(counts, 1)], 1e-6)
+    assert_near([weights], [MASK / np.maximum(counts, 1)], 1e-6)
     means = (SEQUENCES * MASK[..., None]).sum(axis=1) / np.maximum(counts, 1)
-    near([vector], [means], 1e-6)
+    assert_near([vector], [means], 1e-6)
 
 
 def test_attention_holds_for_scores_of_any_size():
@@ -142,16 +144,16 @@ def test_attention_holds_for_scores_of_any_size():
     result = running.evaluate(
         pool, SEQUENCES, mask=MASK, cotangents=[np.ones((B, D)), np.ones((B, T))]
     )
-    near([result.outputs[1].sum(axis=1)], [MASK.any(axis=1)], 1e-2)
+    assert_near([result.outputs[1].sum(axis=1)], [MASK.any(axis=1)], 1e-2)
     assert all(np.isfinite(x).all() for x in (*result.outputs, *result.gradients))
 
 
 def test_word_hashing_knows_no_order_and_no_repetition():
     layer = BY_NAME["WordHashing"].build("float32")
     expected = running.outputs(layer, TRIGRAMS)
-    near(running.outputs(layer, TRIGRAMS[..., ::-1]), expected, 1e-6)
+    assert_near(running.outputs(layer, TRIGRAMS[..., ::-1]), expected, 1e-6)
     twice = np.concatenate([TRIGRAMS, TRIGRAMS], axis=-1)
-    near(running.outputs(layer, twice), expected, 1e-6)
+    assert_near(running.outputs(layer, twice), expected, 1e-6)
 
 
 def test_word_dropout_replaces_its_share_and_nothing_that_is_masked():
@@ -189,4 +191,4 @@ def test_masks_pass_on_through_a_functional_model():
     lstm = layers.LSTM(U)
     model = keras.Sequential([keras.Input((None,), dtype="int32"), embedding, lstm])
     short = running.outputs(lstm, ops.take(embedding.embeddings, tokens[1:, :1], axis=0))
-    near([running.numpy(model(tokens))[1:]], short, 1e-6)
+    assert_near([running.numpy(model(tokens))[1:]], short, 1e-6)

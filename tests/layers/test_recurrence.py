@@ -11,7 +11,7 @@ from layers.recurrent import recurrence as module
 from layers.recurrent.recurrence import recurrence
 from tests.layers import running
 from tests.layers.cases import MASK, B, T, U
-from tests.layers.checks import near
+from tests.layers.checks import assert_near
 
 V, G = 7, 11  # the size of the second state, the columns of R
 
@@ -79,5 +79,5 @@ def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse):
         ]
         for function in (by_recurrence, by_plain_loop)
     )
-    near(found[0], expected[0], running.EXACT)
-    near(found[1], expected[1], 10 * running.EXACT, "gradients")
+    assert_near(found[0], expected[0], running.EXACT)
+    assert_near(found[1], expected[1], 10 * running.EXACT, "gradients")
