@@ -1,8 +1,45 @@
 """Recurrent layers: each published variant in a file of its own, all on one time loop."""
 
+from layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
+from layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
+from layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
+from layers.recurrent.elman import ElmanRNN, ElmanRNNCell
+from layers.recurrent.gru import GRU, GRUCell
+from layers.recurrent.irnn import IRNN, IRNNCell
+from layers.recurrent.jordan import JordanRNN, JordanRNNCell
+from layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
 from layers.recurrent.lstm import LSTM, LSTMCell
+from layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
 from layers.recurrent.pooling import max_over_time, mean_over_time
+from layers.recurrent.scrn import SCRN, SCRNCell
 from layers.recurrent.segmented import Segmented
 from layers.recurrent.stack import Stack
 
-__all__ = ["LSTM", "LSTMCell", "Segmented", "Stack", "max_over_time", "mean_over_time"]
+__all__ = [
+    "GRU",
+    "IRNN",
+    "LSTM",
+    "SCRN",
+    "ClockworkRNN",
+    "ClockworkRNNCell",
+    "ContextLSTM",
+    "ContextLSTMCell",
+    "CoupledLSTM",
+    "CoupledLSTMCell",
+    "ElmanRNN",
+    "ElmanRNNCell",
+    "GRUCell",
+    "IRNNCell",
+    "JordanRNN",
+    "JordanRNNCell",
+    "LSTMCell",
+    "LayerNormLSTM",
+    "LayerNormLSTMCell",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
+    "SCRNCell",
+    "Segmented",
+    "Stack",
+    "max_over_time",
+    "mean_over_time",
+]

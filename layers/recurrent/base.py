@@ -1,4 +1,4 @@
-"""What all recurrent cells and layers share: arguments, weights, dropout, the time loop."""
+"""What all recurrent cells and layers share: arguments, weights, dropout, the way through time."""
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
@@ -7,7 +7,7 @@ from keras import activations, constraints, initializers, ops, regularizers
 # sequence instead of one a step.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
-from layers.recurrent.recurrence import recurrence
+from layers.recurrent.recurrence import halves, join, recurrence
 
 
 class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
@@ -18,8 +18,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     Args:
         units: U, the size of the output and of each state.
-        activation: of the candidate and the output.
-        recurrent_activation: of the gates.
+        activation: of what is not a gate.
         use_bias: whether there is a bias b.
         kernel_initializer, recurrent_initializer, bias_initializer: of W, R and b.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: of W, R and b.
@@ -44,7 +43,6 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self,
         units: int,
         activation="tanh",
-        recurrent_activation="sigmoid",
         use_bias: bool = True,
         kernel_initializer="glorot_uniform",
         recurrent_initializer="orthogonal",
@@ -60,15 +58,13 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         seed: int | None = None,
         **kwargs,
     ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be an integer of at least 1, got {units!r}.")
+        require_size("units", units)
         for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if not 0 <= rate <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {rate!r}.")
         super().__init__(**kwargs)
         self.units = units
         self.activation = activations.get(activation)
-        self.recurrent_activation = activations.get(recurrent_activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
@@ -88,15 +84,19 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     def build(self, input_shape):
         width = self.gates * self.units
+        self.add_weights((input_shape[-1], width), (self.units, width), (width,))
+
+    def add_weights(self, kernel, recurrent_kernel, bias):
+        """Adds W, R and b, each of the shape given."""
         self.kernel = self.add_weight(
-            shape=(input_shape[-1], width),
+            shape=kernel,
             name="kernel",
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
         self.recurrent_kernel = self.add_weight(
-            shape=(self.units, width),
+            shape=recurrent_kernel,
             name="recurrent_kernel",
             initializer=self.recurrent_initializer,
             regularizer=self.recurrent_regularizer,
@@ -105,7 +105,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
-                shape=(width,),
+                shape=bias,
                 name="bias",
                 initializer=self.initial_bias,
                 regularizer=self.bias_regularizer,
@@ -117,6 +117,16 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         return self.bias_initializer(shape, dtype=dtype)
 
     @property
+    def loop_kernel(self):
+        """The matrix of the product in every step, by default R."""
+        return self.recurrent_kernel
+
+    @property
+    def summed(self) -> int | None:
+        """How many columns of x W + b and of h R are added before `step`; see `recurrence`."""
+        return None
+
+    @property
     def step_weights(self) -> tuple:
         """What `step` learns beside W, R and b."""
         return ()
@@ -125,7 +135,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """The cell's equations after the products.
 
         Args:
-            z: x W + h R + b, `[..., gates * U]`.
+            z: x W + b and h R joined, `[..., gates * U]`.
             states: each `[..., U]`.
             *weights: the `step_weights`.
 
@@ -139,24 +149,50 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         z = ops.matmul(inputs, self.kernel)
         return z if self.bias is None else z + self.bias
 
+    def read_out(self, h):
+        """What the cell puts out for its first state, `[..., U]`."""
+        return h
+
+    def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
+        """The states of all steps.
+
+        Args:
+            inputs: `[T, B, D]`.
+            states: the initial ones, each `[B, U]`.
+            mask: `[T, B]`, boolean, or None.
+            dropout_mask: `[B, U]`, on h before R, or None.
+            reverse: whether time runs from the last step to the first.
+
+        Returns:
+            The first state of each step, `[T, B, U]`, and all states after the last.
+        """
+        return recurrence(
+            self.step,
+            self.project(inputs),
+            states,
+            ops.convert_to_tensor(self.loop_kernel),
+            tuple(ops.convert_to_tensor(w) for w in self.step_weights),
+            summed=self.summed,
+            mask=mask,
+            dropout_mask=dropout_mask,
+            reverse=reverse,
+        )
+
     def call(self, inputs, states, training=False):
         h = states[0]
         if training and self.dropout:
             inputs = inputs * self.get_dropout_mask(inputs)
         if training and self.recurrent_dropout:
             h = h * self.get_recurrent_dropout_mask(h)
-        z = self.project(inputs) + ops.matmul(h, self.recurrent_kernel)
+        z = join(self.project(inputs), ops.matmul(h, self.loop_kernel), self.summed)
         states = self.step(z, states, *self.step_weights)
-        return states[0], list(states)
+        return self.read_out(states[0]), list(states)
 
     def get_initial_state(self, batch_size=None):
         return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]
 
     def get_config(self):
-        serialized = {
-            "activation": activations.serialize(self.activation),
-            "recurrent_activation": activations.serialize(self.recurrent_activation),
-        }
+        serialized = {"activation": activations.serialize(self.activation)}
         for part in ("kernel", "recurrent", "bias"):
             for kind, module in (
                 ("initializer", initializers),
@@ -175,10 +211,29 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         }
 
 
+class GatedCell(RecurrentCell):
+    """Abstract: a cell with gates.
+
+    Args:
+        units: U, the size of the output and of each state.
+        recurrent_activation: of the gates.
+        **kwargs: as in `RecurrentCell`.
+    """
+
+    def __init__(self, units: int, recurrent_activation="sigmoid", **kwargs):
+        super().__init__(units, **kwargs)
+        self.recurrent_activation = activations.get(recurrent_activation)
+
+    def get_config(self):
+        gate = activations.serialize(self.recurrent_activation)
+        return {**super().get_config(), "recurrent_activation": gate}
+
+
 class RecurrentLayer(keras.layers.RNN):
     """Abstract: a recurrent layer, its cell run over time by `recurrence`.
 
-    A subclass names its `cell_class`. Everything else is as in `keras.layers.RNN`.
+    A subclass names its `cell_class`. Everything else is as in `keras.layers.RNN`. On a CPU the two
+    halves of a batch run side by side: the product of one step is too small for more than one core.
 
     Args:
         units: U, the size of the output.
@@ -256,18 +311,27 @@ class RecurrentLayer(keras.layers.RNN):
             dropout_mask = cell.get_recurrent_dropout_mask(initial_state[0])
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
-        outputs, states = recurrence(
-            cell.step,
-            cell.project(ops.transpose(sequences, (1, 0, 2))),  # [T, B, gates * U]
-            initial_state,
-            ops.convert_to_tensor(cell.recurrent_kernel),
-            tuple(ops.convert_to_tensor(w) for w in cell.step_weights),
-            mask=None if mask is None else _time_major(mask),
-            dropout_mask=dropout_mask,
-            reverse=self.go_backwards,
-        )
-        outputs = ops.transpose(outputs, (1, 0, 2))  # [B, T, U]
-        last_output = states[0]
+        parts = [
+            cell.over_time(
+                ops.transpose(part["sequences"], (1, 0, 2)),  # [T, B, D]
+                part["states"],
+                None if part["mask"] is None else _time_major(part["mask"]),
+                part["dropout_mask"],
+                self.go_backwards,
+            )
+            for part in halves(
+                {
+                    "sequences": sequences,
+                    "states": list(initial_state),
+                    "mask": mask,
+                    "dropout_mask": dropout_mask,
+                }
+            )
+        ]
+        outputs = _side_by_side([ops.transpose(h, (1, 0, 2)) for h, _ in parts])  # [B, T, U]
+        states = [_side_by_side(s) for s in zip(*(states for _, states in parts), strict=True)]
+        last_output = cell.read_out(states[0])
+        outputs = cell.read_out(outputs)
         if mask is not None and self.zero_output_for_mask:
             outputs = ops.where(ops.expand_dims(ops.cast(mask, "bool"), -1), outputs, 0.0)
         if self.go_backwards:
@@ -297,6 +361,16 @@ class RecurrentLayer(keras.layers.RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def require_size(name: str, size):
+    """Raises a ValueError if `size` is not an integer of at least one."""
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {size!r}.")
+
+
+def _side_by_side(parts):
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
 
 
 def _time_major(mask):

@@ -3,11 +3,11 @@
 import keras
 from keras import initializers, ops
 
-from layers.recurrent.base import RecurrentCell, RecurrentLayer
+from layers.recurrent.base import GatedCell, RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class LSTMCell(RecurrentCell):
+class LSTMCell(GatedCell):
     """One step of an LSTM with a forget gate.
 
     Hochreiter and Schmidhuber 1997, "Long short-term memory"; the forget gate is that of Gers,
@@ -23,13 +23,14 @@ class LSTMCell(RecurrentCell):
 
     Args:
         unit_forget_bias: whether the forget gate's bias starts at one (Jozefowicz et al. 2015).
-        **kwargs: as in `RecurrentCell`.
+        **kwargs: as in `GatedCell`.
 
     Differs from the paper: recurrent dropout masks h once for all gates, Keras's once a gate.
     """
 
     gates = 4
     states = 2
+    forget_gate = 1  # its place among the gates
 
     def __init__(self, units: int, unit_forget_bias: bool = True, **kwargs):
         super().__init__(units, **kwargs)
@@ -39,8 +40,9 @@ class LSTMCell(RecurrentCell):
         bias = super().initial_bias(shape, dtype)
         if not self.unit_forget_bias:
             return bias
-        i, _, g, o = ops.split(bias, 4)
-        return ops.concatenate([i, initializers.Ones()(i.shape, dtype=dtype), g, o])
+        parts = ops.split(bias, self.gates)
+        parts[self.forget_gate] = initializers.Ones()(parts[0].shape, dtype=dtype)
+        return ops.concatenate(parts)
 
     def step(self, z, states):
         _, c = states

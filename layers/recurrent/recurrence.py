@@ -27,6 +27,10 @@ else:
     )
 
 
+# `halves(structure)`: the parts of a batch (tensors `[B, ...]`) that are best run side by side.
+halves = backend.halves
+
+
 def recurrence(
     step: Callable,
     inputs,
@@ -34,19 +38,24 @@ def recurrence(
     kernel,
     weights: Sequence = (),
     *,
+    summed: int | None = None,
     mask=None,
     dropout_mask=None,
     reverse: bool = False,
 ):
     """Runs `s_t = step(x_t + h_{t-1} R, s_{t-1})` over time, where h is the first state of s.
 
+    A step that needs the two apart, or columns of x that meet no recurrent product, says how many
+    columns are `summed`: it is then given what `join(x_t, h_{t-1} R, summed)` returns.
+
     Args:
         step: the elementwise part of a cell, `step(z, states, *weights) -> states`. It must treat
             every axis but the last as a batch axis: the backward pass calls it once on all steps.
         inputs: the projected inputs x, `[T, B, G]`, time first, T at least 1.
         states: the initial states, each `[B, units of that state]`. The first is the output.
-        kernel: the recurrent kernel R, `[U, G]`.
+        kernel: the recurrent kernel R, `[U, G]` (with `summed`, any number of columns from that).
         weights: what else `step` learns (peepholes, gains), passed on to it.
+        summed: how many of the first columns of x and h R are added; all of them by default.
         mask: `[T, B]`, boolean. Where it is False every state keeps its value.
         dropout_mask: `[B, U]`, multiplied into h before the recurrent product.
         reverse: whether time runs from the last step to the first.
@@ -82,12 +91,15 @@ def recurrence(
     def run(given: _Arguments, keep_all: bool):
         def body(states, xs):
             h = _masked(states[0], given.dropout_mask)
-            z = xs[0] + ops.matmul(h, given.kernel)  # [B, G]
-            states = masked_step(z, states, xs[1] if len(xs) > 1 else None, given.weights)
-            return states, (*states, z) if keep_all else states[:1]
+            z = join(xs[0], ops.matmul(h, given.kernel), summed)  # [B, G]
+            new = masked_step(z, states, xs[1] if len(xs) > 1 else None, given.weights)
+            return new, (new[0], *states[1:], z) if keep_all else new[:1]
 
         xs = (given.inputs,) if given.mask is None else (given.inputs, given.mask)
-        like = (*given.states, given.inputs[0]) if keep_all else given.states[:1]
+        like = given.states[:1]
+        if keep_all:
+            z = join(given.inputs[0], ops.matmul(given.states[0], given.kernel), summed)
+            like = (*given.states, z)
         return backend.scan(body, given.states, xs, like, reverse)
 
     def forward(*flat):
@@ -95,13 +107,13 @@ def recurrence(
         return (kept[0], *final), (flat, kept)
 
     def backward(residuals, cotangents):
-        flat, (*after, z) = residuals
+        flat, (outputs, *others_before, z) = residuals
         given = unflatten(flat)
-        before = tuple(  # [T, B, U] each
-            ops.concatenate([s[1:], s0[None]] if reverse else [s0[None], s[:-1]], axis=0)
-            for s0, s in zip(given.states, after, strict=True)
-        )
+        first = given.states[0][None]
+        h_before = ops.concatenate([outputs[1:], first] if reverse else [first, outputs[:-1]], 0)
+        before = (h_before, *others_before)  # [T, B, U] each
         transposed = ops.transpose(given.kernel)  # [G, U]
+        columns = given.inputs.shape[-1]
 
         def body(d_states, xs):
             z, d_output, *rest = xs
@@ -110,7 +122,8 @@ def recurrence(
             d_z, d_before = backend.vjp(
                 lambda z, states: masked_step(z, states, keep, given.weights), (z, states), d_states
             )
-            d_h = _masked(ops.matmul(d_z, transposed), given.dropout_mask)  # [B, U]
+            d_product = of_product(d_z, columns, summed)
+            d_h = _masked(ops.matmul(d_product, transposed), given.dropout_mask)  # [B, U]
             return (d_before[0] + d_h, *d_before[1:]), (d_z, *d_states) if m else (d_z,)
 
         xs = (z, cotangents[0], *before, *(() if given.mask is None else (given.mask,)))
@@ -119,8 +132,9 @@ def recurrence(
             body, tuple(cotangents[1:]), xs, like, reverse=not reverse
         )
 
-        h = ops.reshape(_masked(before[0], given.dropout_mask), (-1, given.kernel.shape[0]))
-        d_kernel = ops.matmul(ops.transpose(h), ops.reshape(d_z, (-1, given.kernel.shape[1])))
+        h = ops.reshape(_masked(h_before, given.dropout_mask), (-1, given.kernel.shape[0]))
+        d_product = ops.reshape(of_product(d_z, columns, summed), (-1, given.kernel.shape[1]))
+        d_kernel = ops.matmul(ops.transpose(h), d_product)
         d_weights = ()
         if m:
             (d_weights,) = backend.vjp(
@@ -128,7 +142,8 @@ def recurrence(
                 (given.weights,),
                 tuple(d_after),
             )
-        return (d_z, d_kernel, *d_states, *d_weights, *(None for _ in masks))
+        d_inputs = d_z if summed is None else d_z[..., :columns]
+        return (d_inputs, d_kernel, *d_states, *d_weights, *(None for _ in masks))
 
     given = _Arguments(inputs, kernel, tuple(states), tuple(weights), mask, dropout_mask)
     if backend.only_inference():
@@ -136,6 +151,23 @@ def recurrence(
     else:
         outputs, *final = backend.custom_vjp(forward, backward)(*flatten(given))
     return outputs, list(final)
+
+
+def join(x, product, summed: int | None):
+    """`[x + product]`, or side by side: `[the summed columns, the rest of x, that of product]`."""
+    if summed is None:
+        return x + product
+    parts = [x[..., :summed] + product[..., :summed], x[..., summed:], product[..., summed:]]
+    return ops.concatenate([part for part in parts if part.shape[-1]], axis=-1)
+
+
+def of_product(z, columns: int, summed: int | None):
+    """What `join` took from the product, where x had so many columns."""
+    if summed is None:
+        return z
+    if z.shape[-1] == columns:
+        return z[..., :summed]
+    return ops.concatenate([z[..., :summed], z[..., columns:]], axis=-1)
 
 
 class _Arguments(NamedTuple):

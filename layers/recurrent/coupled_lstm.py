@@ -1,0 +1,50 @@
+"""Long short-term memory that forgets as much as it takes in."""
+
+import keras
+from keras import ops
+
+from layers.recurrent.base import RecurrentLayer
+from layers.recurrent.lstm import LSTMCell
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class CoupledLSTMCell(LSTMCell):
+    """One step of an LSTM with coupled input and forget gates (CIFG): three quarters of the work.
+
+    Greff et al. 2015, "LSTM: a search space odyssey", variant CIFG:
+
+        f, o = sigmoid(x W + h R + b), each its own columns
+        g = tanh(x W + h R + b)
+        c' = f * c + (1 - f) * g
+        h' = o * tanh(c')
+
+    The columns of the weights stand in the order f, g, o.
+
+    Args:
+        **kwargs: as in `LSTMCell`.
+
+    Differs from the paper: there are no peepholes.
+    """
+
+    gates = 3
+    forget_gate = 0
+
+    def step(self, z, states):
+        _, c = states
+        f, g, o = ops.split(z, 3, axis=-1)  # [..., U] each
+        g = self.activation(g)
+        c = g + self.recurrent_activation(f) * (c - g)  # [..., U]
+        return self.recurrent_activation(o) * self.activation(c), c
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class CoupledLSTM(RecurrentLayer):
+    """A coupled LSTM: `CoupledLSTMCell` has the equations, `RecurrentLayer` the arguments.
+
+    >>> import numpy as np
+    >>> from layers import CoupledLSTM
+    >>> CoupledLSTM(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
+    TensorShape([2, 5, 8])
+    """
+
+    cell_class = CoupledLSTMCell

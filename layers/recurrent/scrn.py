@@ -1,0 +1,116 @@
+"""The structurally constrained recurrent network."""
+
+import keras
+from keras import ops
+
+from layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class SCRNCell(RecurrentCell):
+    """One step of a structurally constrained recurrent network: slow units beside fast ones.
+
+    Mikolov et al. 2015, "Learning longer memory in recurrent neural networks", equations 5 to 7:
+
+        s' = (1 - alpha) x B + alpha s
+        h' = sigmoid(s' P + x A + h R + b)
+
+    The one state, which is also the output, is `[h; s]`: a dense layer above it is the paper's
+    h U + s V. The columns of `kernel` are those of A and then of B; `context_kernel` is P.
+
+    For speed s' P is taken apart, (1 - alpha) (x B) P + alpha s P: the first term needs no loop,
+    and the second joins h R in one product.
+
+    Args:
+        units: U, the number of hidden units h.
+        context_units: C, the number of context units s; by default `units`.
+        alpha: how much of its context a step keeps, from 0 to 1. With 1 the context is frozen.
+        activation: of h.
+        **kwargs: as in `RecurrentCell`. Recurrent dropout acts on h alone; P starts as the kernel
+            does.
+
+    Raises:
+        ValueError: if `context_units` is below one or `alpha` lies outside [0, 1].
+
+    Differs from the paper: there is a bias b, and alpha is not learned (the paper found no gain).
+    """
+
+    gates = 1
+    states = 1
+
+    def __init__(
+        self,
+        units: int,
+        context_units: int | None = None,
+        alpha: float = 0.95,
+        activation="sigmoid",
+        **kwargs,
+    ):
+        super().__init__(units, activation=activation, **kwargs)
+        if context_units is not None:
+            require_size("context_units", context_units)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}.")
+        self.context_units = context_units
+        self.alpha = alpha
+        self.output_size = units + (context_units or units)
+        self.state_size = [self.output_size]
+
+    def build(self, input_shape):
+        self.add_weights(
+            kernel=(input_shape[-1], self.output_size),
+            recurrent_kernel=(self.units, self.units),
+            bias=(self.units,),
+        )
+        self.context_kernel = self.add_weight(
+            shape=(self.output_size - self.units, self.units),
+            name="context_kernel",
+            initializer=self.kernel_initializer,
+        )
+
+    @property
+    def summed(self):
+        return self.units
+
+    @property
+    def loop_kernel(self):
+        context = ops.convert_to_tensor(self.context_kernel)
+        return ops.concatenate([self.recurrent_kernel, self.alpha * context], axis=0)
+
+    def get_recurrent_dropout_mask(self, state):
+        mask = super().get_recurrent_dropout_mask(state[:, : self.units])
+        if mask is None:
+            return None
+        return ops.concatenate([mask, ops.ones_like(state[:, self.units :])], axis=-1)
+
+    def project(self, inputs):
+        z = ops.matmul(inputs, self.kernel)  # [..., U + C]
+        slow = (1 - self.alpha) * z[..., self.units :]
+        fast = z[..., : self.units] + ops.matmul(slow, self.context_kernel)
+        return ops.concatenate([fast if self.bias is None else fast + self.bias, slow], axis=-1)
+
+    def step(self, z, states):
+        (state,) = states
+        h = self.activation(z[..., : self.units])
+        s = z[..., self.units :] + self.alpha * state[..., self.units :]  # [..., C]
+        return (ops.concatenate([h, s], axis=-1),)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "context_units": self.context_units,
+            "alpha": self.alpha,
+        }
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class SCRN(RecurrentLayer):
+    """Slow units beside fast ones: `SCRNCell` has the equations, `RecurrentLayer` the arguments.
+
+    >>> import numpy as np
+    >>> from layers import SCRN
+    >>> SCRN(8, context_units=4, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
+    TensorShape([2, 5, 12])
+    """
+
+    cell_class = SCRNCell
