@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tests.layers import running
-from tests.layers.cases import Case
+from tests.layers.case import Case
 from tests.layers.checks import assert_near
 
 # The weights are small: a random network of large ones is chaotic, and doubles what rounding leaves
@@ -19,10 +19,12 @@ def signature(case: Case) -> dict:
 
     # No size that is dynamic is known to the graph.
     shape = (*(None,) * case.dynamic, *case.inputs.shape[case.dynamic :])
-    found = {"inputs": tf.TensorSpec(shape, "float32" if case.differentiable else "int32")}
+    found = {"inputs": (shape, "float32" if case.differentiable else "int32")}
     if case.mask is not None:
-        found["mask"] = tf.TensorSpec((None, None), tf.bool)
-    return found
+        found["mask"] = ((None, None), "bool")
+    for k, size in enumerate(case.states if case.needs_states else ()):
+        found[f"state_{k}"] = ((None, size), "float32")
+    return {name: tf.TensorSpec(*spec, name=name) for name, spec in found.items()}
 
 
 def arguments(case: Case, batch: int, time: int) -> dict:
@@ -32,14 +34,18 @@ def arguments(case: Case, batch: int, time: int) -> dict:
         found = {"inputs": rng.normal(size=shape).astype("float32")}
     else:
         found = {"inputs": rng.choice(case.inputs.ravel(), size=shape)}
+    for k, size in enumerate(case.states if case.needs_states else ()):
+        found[f"state_{k}"] = rng.normal(size=(batch, size)).astype("float32")
     if case.mask is not None:
         found["mask"] = rng.random((batch, time)) > 0.3
     return found
 
 
 def serve(layer):
-    def function(inputs, mask=None):
-        found = running.call(layer, inputs, mask=mask)
+    """The layer as a function of named arguments with named results."""
+
+    def function(inputs, mask=None, **states):
+        found = running.call(layer, inputs, list(states.values()), mask)
         return {f"output_{k}": y for k, y in enumerate(found)}
 
     return function
@@ -48,7 +54,8 @@ def serve(layer):
 def compare(case: Case, layer, answer):
     for batch, time in SHAPES:
         given = arguments(case, batch, time)
-        expected = running.outputs(layer, given["inputs"], mask=given.get("mask"))
+        states = [given[name] for name in given if name.startswith("state_")]
+        expected = running.outputs(layer, given["inputs"], states, given.get("mask"))
         found = answer(given)
         ordered = [np.asarray(found[f"output_{k}"]) for k in range(len(found))]
         assert_near(ordered, expected, 1e-5, f"batch {batch}, length {time}")
@@ -58,14 +65,14 @@ def check_saved_model(case: Case):
     import tensorflow as tf
 
     layer = case.build("float32", scale=0.3)
-    function = serve(layer)
-    if case.mask is None:
-        traced = tf.function(lambda inputs: function(inputs), autograph=False)
-    else:
-        traced = tf.function(lambda inputs, mask: function(inputs, mask), autograph=False)
+    specs, function = signature(case), serve(layer)
     archive = keras.export.ExportArchive()
     archive.track(layer)
-    archive.add_endpoint("serve", traced, list(signature(case).values()))
+    archive.add_endpoint(
+        "serve",
+        tf.function(lambda *given: function(**dict(zip(specs, given, strict=True)))),
+        list(specs.values()),
+    )
     with tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         served = tf.saved_model.load(folder).signatures["serve"]
@@ -78,11 +85,8 @@ def check_litert(case: Case):
     from layers.litert_tensorflow import convert
 
     layer = case.build("float32", scale=0.3)
-    function = serve(layer)
     try:
-        file = convert(
-            function if case.mask is not None else lambda inputs: function(inputs), signature(case)
-        )
+        file = convert(serve(layer), signature(case))
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise AssertionError(f"does not convert with built-in ops alone: {first}") from error

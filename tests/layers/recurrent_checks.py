@@ -8,7 +8,7 @@ import numpy as np
 
 from tests import reference
 from tests.layers import running
-from tests.layers.cases import Recurrent, T, U
+from tests.layers.case import Recurrent, T, U
 from tests.layers.checks import assert_near, masks
 
 

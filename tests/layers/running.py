@@ -26,8 +26,15 @@ class Result(NamedTuple):
     gradients: list[np.ndarray]
 
 
+# How a layer is called that takes more than sequences, an initial state and a mask:
+# `f(layer, inputs, states, mask, training)`, where the states are its other inputs, `[B, size]`.
+CALLS = {}
+
+
 def call(layer, inputs, states=(), mask=None, training=False) -> list:
     """The layer's outputs as a flat list of tensors, of tensors or arrays."""
+    if type(layer) in CALLS:
+        return keras.tree.flatten(CALLS[type(layer)](layer, inputs, states, mask, training))
     arguments = {}
     if len(states):
         arguments["initial_state"] = list(states)

@@ -9,7 +9,8 @@ import pytest
 
 import layers
 from tests.layers import checks, export_checks, recurrent_checks
-from tests.layers.cases import CASES, Case, Recurrent
+from tests.layers.case import Case, Recurrent
+from tests.layers.cases import CASES
 
 
 def always(case: Case) -> bool:

@@ -10,8 +10,8 @@ from keras import ops
 import layers
 from tests import reference
 from tests.layers import checks, export_checks, recurrent_checks
-from tests.layers.cases import U, recurrent
-from tests.layers.cells import Peephole, PeepholeCell
+from tests.layers.case import U
+from tests.layers.recurrent_cases import recurrent
 from tests.layers.test_bench import CHECKS, mark
 
 
@@ -44,8 +44,8 @@ class StoppedGradient:
 
 
 class StoppedPeepholes:
-    def step(self, z, states, peepholes):
-        return PeepholeCell.step(self, z, states, ops.stop_gradient(peepholes))
+    def step(self, z, states, peephole_kernel):
+        return super().step(z, states, ops.stop_gradient(peephole_kernel))
 
 
 class SpareWeight:
@@ -180,11 +180,11 @@ TWINS = [
     twin(checks.check_gradients, "d inputs", cell=StoppedGradient),
     twin(
         checks.check_gradients,
-        "d .*/peepholes",
+        "d .*/peephole_kernel",
         StoppedPeepholes,
         None,
         reference.peephole_lstm,
-        Peephole,
+        layers.PeepholeLSTM,
     ),
     twin(
         checks.check_every_weight_has_a_gradient,
@@ -194,11 +194,11 @@ TWINS = [
     ),
     twin(
         checks.check_every_weight_has_a_gradient,
-        "peepholes: an entry without",
+        "peephole_kernel: an entry without",
         StoppedPeepholes,
         None,
         reference.peephole_lstm,
-        Peephole,
+        layers.PeepholeLSTM,
     ),
     twin(checks.check_padding_changes_nothing, "outputs, number 1", layer=IgnoredMask),
     twin(checks.check_masked_steps_are_as_good_as_removed, "row 2", layer=RightPaddingAlone),

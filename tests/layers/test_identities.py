@@ -7,9 +7,10 @@ from keras import ops
 
 import layers
 from tests.layers import running
-from tests.layers.cases import CASES, MASK, SEQUENCES, TRIGRAMS, B, D, T, U
-from tests.layers.cells import Peephole
+from tests.layers.case import MASK, SEQUENCES, B, D, T, U
+from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
+from tests.layers.embedding_cases import TRIGRAMS
 
 BY_NAME = {case.name: case for case in CASES}
 STATES = BY_NAME["LSTM"].initial_state()
@@ -53,7 +54,7 @@ def test_weights_start_as_in_keras():
 
 def test_peepholes_at_zero_give_the_lstm():
     lstm = BY_NAME["LSTM"].build()
-    peephole = Peephole(U, **BOTH)
+    peephole = layers.PeepholeLSTM(U, **BOTH)
     peephole.build(SEQUENCES.shape)
     peephole.set_weights([*lstm.get_weights(), np.zeros((3, U))])
     expected = running.outputs(lstm, SEQUENCES, STATES, MASK)
@@ -88,7 +89,7 @@ def test_reversed_input_swaps_the_halves_of_a_bidirectional_layer():
 
 def test_stack_is_keras_stacked_cells():
     stack = layers.Stack(
-        [layers.LSTM(U, dtype=running.PRECISE), Peephole(7, dtype=running.PRECISE)],
+        [layers.LSTM(U, dtype=running.PRECISE), layers.PeepholeLSTM(7, dtype=running.PRECISE)],
         dtype=running.PRECISE,
     )
     stack.build(SEQUENCES.shape)
@@ -175,7 +176,7 @@ def test_a_model_learns_which_came_first():
     rng = np.random.default_rng(14)
     inputs = rng.normal(size=(256, 6, 2)).astype("float32")
     labels = (inputs[:, 0, 0] > inputs[:, -1, 0]).astype("float32")
-    recurrent = [Peephole(8, recurrent_dropout=0.1), layers.LSTM(6, dropout=0.1)]
+    recurrent = [layers.PeepholeLSTM(8, recurrent_dropout=0.1), layers.LSTM(6, dropout=0.1)]
     tokens = keras.Input((None, 2))
     x = layers.Stack(recurrent, skip="dense", dropout=0.1)(tokens)
     x, _ = layers.AttentionPool(5)(x)

@@ -10,7 +10,7 @@ from keras import ops
 from layers.recurrent import recurrence as module
 from layers.recurrent.recurrence import recurrence
 from tests.layers import running
-from tests.layers.cases import MASK, B, T, U
+from tests.layers.case import MASK, B, T, U
 from tests.layers.checks import assert_near
 
 V, G = 7, 11  # the size of the second state, the columns of R

@@ -1,0 +1,42 @@
+"""The rows of the layers that turn words into vectors."""
+
+import keras
+import numpy as np
+
+import layers
+from tests import reference
+from tests.layers.case import B, Case, D, T, U
+
+# The uneven numbers of trigrams, one twice in a word, and a word of padding alone.
+TRIGRAMS = np.random.default_rng(4).integers(1, 12, size=(B, T, D)).astype("int32")
+TRIGRAMS[:, 1, 2] = TRIGRAMS[:, 1, 0]
+TRIGRAMS[:, 2, 1:] = 0
+TRIGRAMS[3, 3] = 0
+
+CASES: tuple[Case, ...] = (
+    Case(
+        name="WordHashing",
+        make=lambda **options: layers.WordHashing(**{"units": U, "trigrams": 11, **options}),
+        oracle=reference.word_hashing,
+        covers=("WordHashing",),
+        options={
+            "units": 7,
+            "trigrams": 13,
+            "embeddings_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
+            "embeddings_regularizer": keras.regularizers.L2(0.1),
+        },
+        inputs=TRIGRAMS,
+        mask=None,
+        idle={"embeddings": 0},  # the row of padding
+        dynamic=3,
+    ),
+    Case(
+        name="WordDropout",
+        make=lambda **options: layers.WordDropout(**{"rate": 0.5, "unknown": 1, **options}),
+        oracle=reference.unchanged,
+        covers=("WordDropout",),
+        options={"rate": 0.25, "unknown": 7, "seed": 11},
+        inputs=np.random.default_rng(5).integers(2, 99, size=(B, T)).astype("int32"),
+        random={"rate": 0.5},
+    ),
+)

@@ -1,0 +1,187 @@
+"""The rows of the recurrent layers, and of what wraps them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import keras
+import numpy as np
+
+import layers
+from layers.recurrent.base import RecurrentLayer
+from tests import reference
+from tests.layers.case import Case, Recurrent, U
+
+RECURRENT_OPTIONS = {
+    "units": 7,
+    "activation": "softsign",
+    "use_bias": False,
+    "kernel_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
+    "recurrent_initializer": keras.initializers.GlorotNormal(seed=6),
+    "bias_initializer": keras.initializers.Constant(0.5),
+    "kernel_regularizer": keras.regularizers.L2(0.1),
+    "recurrent_regularizer": keras.regularizers.L1(0.2),
+    "bias_regularizer": keras.regularizers.L2(0.3),
+    "activity_regularizer": keras.regularizers.L1(0.4),
+    "kernel_constraint": keras.constraints.MaxNorm(1.5),
+    "recurrent_constraint": keras.constraints.NonNeg(),
+    "bias_constraint": keras.constraints.MaxNorm(2.5),
+    "dropout": 0.25,
+    "recurrent_dropout": 0.125,
+    "seed": 11,
+    "return_sequences": True,
+    "return_state": True,
+    "go_backwards": True,
+    "stateful": True,
+    "zero_output_for_mask": True,
+    "name": "another",
+    "dtype": keras.DTypePolicy("float64"),
+    "trainable": False,
+}
+
+
+GATED = {"recurrent_activation": "hard_sigmoid"}
+LSTM = {**GATED, "unit_forget_bias": False}
+OUTPUT_MAP = {"output_units": 3, "output_activation": "softsign"}
+
+
+def recurrent(
+    layer_class: type[RecurrentLayer],
+    oracle: Callable,
+    name: str = "",
+    options=None,
+    idle=None,
+    **settings,
+) -> Recurrent:
+    """The row of a recurrent layer.
+
+    Args:
+        layer_class: the layer.
+        oracle: its equations in `tests.reference`.
+        name: of the row, where a layer has several: it is then a variant of the first.
+        options: an uncommon value for each argument that this layer alone has.
+        idle: as in `Case`.
+        **settings: the arguments that the row is about; the oracle must follow them.
+    """
+    settings = {"units": U, **settings}
+    return Recurrent(
+        name=name or layer_class.__name__,
+        make=lambda **options: layer_class(
+            **{"return_sequences": True, "return_state": True, **settings, **options}
+        ),
+        oracle=oracle,
+        covers=(layer_class.__name__, layer_class.cell_class.__name__),
+        options=RECURRENT_OPTIONS | settings | {"units": 6} | (options or {}),
+        states=tuple(layer_class(**settings).state_size),
+        random={"dropout": 0.5, "recurrent_dropout": 0.5},
+        idle=idle or {},
+        variant=bool(name),
+        layer_class=layer_class,
+    )
+
+
+def stack(
+    name: str, units: tuple[int, int], both: bool, skip: str | None, variant: bool = True
+) -> Case:
+    """A stack of an LSTM and an Elman net."""
+    plan = [(reference.lstm, 3, 2), (reference.elman, 3, 1)]
+    return Case(
+        name=name,
+        make=lambda **options: layers.Stack(
+            **{
+                "layers": [
+                    layers.LSTM(units[0], dtype=options.get("dtype")),
+                    layers.ElmanRNN(units[1], dtype=options.get("dtype")),
+                ],
+                "bidirectional": both,
+                "skip": skip,
+                "return_state": True,
+                **options,
+            }
+        ),
+        oracle=partial(reference.stack, plan, both=both, skip=skip),
+        covers=("Stack",),
+        options={
+            "layers": [layers.LSTM(2)],
+            "bidirectional": True,
+            "skip": "dense",
+            "dropout": 0.25,
+            "seed": 7,
+            "return_state": True,
+        },
+        states=(units[0],) * (4 if both else 2) + (units[1],) * (2 if both else 1),
+        random={"dropout": 0.5},
+        variant=variant,
+    )
+
+
+def lstm_segments(weights, sequences, states=(), mask=None):
+    def oracle(weights, part, mask):
+        return reference.lstm(weights, part, reference.zeros(part, U, U), mask)
+
+    return reference.segments(oracle, 2, weights, sequences, mask=mask)
+
+
+# R of a clockwork network of two modules: nothing goes from the faster to the slower one.
+FAST_TO_SLOW = np.kron([[0, 1], [0, 0]], np.ones((U // 2, U // 2))).astype("bool")
+
+CASES: tuple[Case, ...] = (
+    recurrent(layers.LSTM, reference.lstm, options=LSTM),
+    recurrent(layers.LSTM, reference.lstm, "LSTM without bias", use_bias=False, options=LSTM),
+    recurrent(layers.PeepholeLSTM, reference.peephole_lstm, options=LSTM),
+    recurrent(layers.CoupledLSTM, reference.coupled_lstm, options=LSTM),
+    recurrent(layers.LayerNormLSTM, reference.layer_norm_lstm, options={**LSTM, "epsilon": 0.01}),
+    recurrent(layers.ContextLSTM, reference.context_lstm, options=LSTM, context_size=1),
+    recurrent(layers.GRU, reference.gru, options={**GATED, "reset_after": False}),
+    recurrent(
+        layers.GRU, reference.gru_of_the_paper, "GRU of the paper", options=GATED, reset_after=False
+    ),
+    recurrent(
+        layers.GRU,
+        reference.gru,
+        "GRU without bias",
+        use_bias=False,
+        options={**GATED, "reset_after": False},
+    ),
+    recurrent(layers.ElmanRNN, reference.elman, options=OUTPUT_MAP),
+    recurrent(
+        layers.ElmanRNN, reference.elman, "ElmanRNN with output", options=OUTPUT_MAP, output_units=7
+    ),
+    recurrent(layers.IRNN, reference.irnn, options=OUTPUT_MAP),
+    recurrent(layers.JordanRNN, reference.jordan, options=OUTPUT_MAP, output_units=7),
+    recurrent(
+        layers.SCRN, reference.scrn, options={"context_units": 7, "alpha": 0.5}, context_units=2
+    ),
+    recurrent(
+        layers.ClockworkRNN,
+        partial(reference.clockwork, periods=(1, 2)),
+        options={"periods": [1, 3]},
+        idle={"recurrent_kernel": FAST_TO_SLOW},
+        periods=[1, 2],
+    ),
+    recurrent(
+        layers.ClockworkRNN,
+        partial(reference.clockwork, periods=(2, 2, 3, 7)),
+        "ClockworkRNN of four periods",
+        options={"periods": [1, 3]},
+        idle={"recurrent_kernel": np.tri(U, k=-1).T.astype("bool")},
+        periods=[2, 2, 3, 7],
+    ),
+    stack("Stack", (4, 7), both=True, skip="dense", variant=False),
+    stack("Stack plain", (4, 7), both=False, skip=None),
+    stack("Stack residual", (7, 7), both=False, skip="residual"),
+    stack("Stack both residual", (4, 4), both=True, skip="residual"),
+    Case(
+        name="Segmented",
+        make=lambda **options: layers.Segmented(
+            **{
+                "layer": layers.LSTM(U, return_sequences=True, dtype=options.get("dtype")),
+                "length": 2,
+                **options,
+            }
+        ),
+        oracle=lstm_segments,
+        covers=("Segmented",),
+        options={"layer": layers.LSTM(2, return_sequences=True), "length": 7},
+        segmented=True,
+    ),
+)

@@ -1,0 +1,264 @@
+"""Recurrent layers, and what wraps them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def identity(x):
+    return x
+
+
+def unroll(step: Callable, sequences, states: Sequence, mask=None, reverse: bool = False) -> list:
+    """Runs `step(x_t, states) -> states` on every sequence by itself; the first state is put out.
+
+    Where the mask is False nothing happens, and the output is that of the step before.
+    """
+    batch, time, _ = sequences.shape
+    outputs = np.zeros((batch, time, states[0].shape[-1]))
+    final = [np.array(s, "float64") for s in states]
+    for b in range(batch):
+        current = [s[b] for s in final]
+        for t in reversed(range(time)) if reverse else range(time):
+            if mask is None or mask[b, t]:
+                current = step(sequences[b, t], current)
+            outputs[b, t] = current[0]
+        for whole, row in zip(final, current, strict=True):
+            whole[b] = row
+    return [outputs, *final]
+
+
+def zeros(sequences, *sizes) -> list:
+    return [np.zeros((len(sequences), size)) for size in sizes]
+
+
+def lstm(weights, sequences, states, mask=None, reverse=False, gate=sigmoid, activation=np.tanh):
+    """Gers et al. 2000, the gates' columns in the order input, forget, candidate, output."""
+    (w_i, w_f, w_g, w_o), (r_i, r_f, r_g, r_o) = (np.split(w, 4, axis=1) for w in weights[:2])
+    b_i, b_f, b_g, b_o = np.split(weights[2], 4) if len(weights) > 2 else np.zeros(4)
+
+    def step(x, states):
+        h, c = states
+        i = gate(x @ w_i + h @ r_i + b_i)
+        f = gate(x @ w_f + h @ r_f + b_f)
+        o = gate(x @ w_o + h @ r_o + b_o)
+        g = activation(x @ w_g + h @ r_g + b_g)
+        c = f * c + i * g
+        return [o * activation(c), c]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def peephole_lstm(weights, sequences, states, mask=None, reverse=False):
+    """Gers and Schmidhuber 2000: input and forget gate see c_{t-1}, the output gate c_t."""
+    (w_i, w_f, w_g, w_o), (r_i, r_f, r_g, r_o) = (np.split(w, 4, axis=1) for w in weights[:2])
+    b_i, b_f, b_g, b_o = np.split(weights[2], 4)
+    p_i, p_f, p_o = weights[3]
+
+    def step(x, states):
+        h, c = states
+        i = sigmoid(x @ w_i + h @ r_i + p_i * c + b_i)
+        f = sigmoid(x @ w_f + h @ r_f + p_f * c + b_f)
+        c = f * c + i * np.tanh(x @ w_g + h @ r_g + b_g)
+        return [sigmoid(x @ w_o + h @ r_o + p_o * c + b_o) * np.tanh(c), c]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def coupled_lstm(weights, sequences, states, mask=None, reverse=False):
+    """Greff et al. 2015, CIFG: the gates' columns in the order forget, candidate, output."""
+    (w_f, w_g, w_o), (r_f, r_g, r_o) = (np.split(w, 3, axis=1) for w in weights[:2])
+    b_f, b_g, b_o = np.split(weights[2], 3)
+
+    def step(x, states):
+        h, c = states
+        f = sigmoid(x @ w_f + h @ r_f + b_f)
+        i = 1 - f
+        c = f * c + i * np.tanh(x @ w_g + h @ r_g + b_g)
+        return [sigmoid(x @ w_o + h @ r_o + b_o) * np.tanh(c), c]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def layer_norm_lstm(weights, sequences, states, mask=None, reverse=False, epsilon=1e-5):
+    """Ba, Kiros and Hinton 2016, equations 20 to 22."""
+    w, r, b, input_gain, recurrent_gain, cell_gain, cell_bias = weights
+
+    def norm(v, gain):
+        mean = v.sum() / len(v)
+        variance = ((v - mean) ** 2).sum() / len(v)
+        return (v - mean) / np.sqrt(variance + epsilon) * gain
+
+    def step(x, states):
+        h, c = states
+        i, f, g, o = np.split(norm(x @ w, input_gain) + norm(h @ r, recurrent_gain) + b, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return [sigmoid(o) * np.tanh(norm(c, cell_gain) + cell_bias), c]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def context_lstm(weights, sequences, states, mask=None, reverse=False):
+    """Xu et al. 2015, equations 1 to 3; the context is the last features of each step."""
+    w, r, b, v = weights
+    size = len(v)
+
+    def step(x, states):
+        h, c = states
+        x, context = x[:-size], x[-size:]
+        i, f, g, o = np.split(x @ w + context @ v + h @ r + b, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return [sigmoid(o) * np.tanh(c), c]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def gru(weights, sequences, states, mask=None, reverse=False):
+    """Cho et al. 2014 with the reset after the recurrent product, as cuDNN has it."""
+    (w_z, w_r, w_g), (r_z, r_r, r_g) = (np.split(w, 3, axis=1) for w in weights[:2])
+    b_z, b_r, b_g = np.split(weights[2][0], 3) if len(weights) > 2 else np.zeros(3)
+    d_z, d_r, d_g = np.split(weights[2][1], 3) if len(weights) > 2 else np.zeros(3)
+
+    def step(x, states):
+        (h,) = states
+        z = sigmoid(x @ w_z + b_z + h @ r_z + d_z)
+        r = sigmoid(x @ w_r + b_r + h @ r_r + d_r)
+        g = np.tanh(x @ w_g + b_g + r * (h @ r_g + d_g))
+        return [z * h + (1 - z) * g]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def gru_of_the_paper(weights, sequences, states, mask=None, reverse=False):
+    """Cho et al. 2014, equations 5 to 8, with biases: the reset comes before the product."""
+    (w_z, w_r, w_g), (r_z, r_r, r_g) = (np.split(w, 3, axis=1) for w in weights[:2])
+    b_z, b_r, b_g = np.split(weights[2], 3)
+
+    def step(x, states):
+        (h,) = states
+        z = sigmoid(x @ w_z + h @ r_z + b_z)
+        r = sigmoid(x @ w_r + h @ r_r + b_r)
+        return [z * h + (1 - z) * np.tanh(x @ w_g + (r * h) @ r_g + b_g)]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def elman(weights, sequences, states, mask=None, reverse=False, activation=np.tanh):
+    """Elman 1990, with the output map where the weights have one."""
+    w, r, b, *output_map = weights
+
+    def step(x, states):
+        return [activation(x @ w + states[0] @ r + b)]
+
+    outputs, final = unroll(step, sequences, states, mask, reverse)
+    if output_map:
+        outputs = sigmoid(outputs @ output_map[0] + output_map[1])
+    return [outputs, final]
+
+
+def relu(x):
+    return np.where(x > 0, x, 0.0)
+
+
+def irnn(weights, sequences, states, mask=None, reverse=False):
+    """Le, Jaitly and Hinton 2015."""
+    return elman(weights, sequences, states, mask, reverse, activation=relu)
+
+
+def jordan(weights, sequences, states, mask=None, reverse=False):
+    """Jordan 1986: the output is fed back."""
+    w, r, b, output_kernel, output_bias = weights
+
+    def step(x, states):
+        h = np.tanh(x @ w + states[0] @ r + b)
+        return [sigmoid(h @ output_kernel + output_bias)]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def scrn(weights, sequences, states, mask=None, reverse=False, alpha=0.95):
+    """Mikolov et al. 2015, equations 5 to 7; the state is the hidden and then the slow units."""
+    w, r, b, p = weights
+    units = len(r)
+    a, slow = w[:, :units], w[:, units:]
+
+    def step(x, states):
+        h, s = states[0][:units], states[0][units:]
+        s = (1 - alpha) * (x @ slow) + alpha * s
+        return [np.concatenate([sigmoid(s @ p + x @ a + h @ r + b), s])]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def clockwork(weights, sequences, states, mask=None, reverse=False, periods=(1, 2)):
+    """Koutnik et al. 2014: one module after the other, those that do not tick stay."""
+    w, r, b = weights
+    size = len(r) // len(periods)
+
+    def step(x, states):
+        h, clock = states
+        new = h.copy()
+        ticks = np.round(clock).astype(int) % periods
+        for i in range(len(periods)):
+            if ticks[i] == 0:
+                own = slice(i * size, (i + 1) * size)
+                z = x @ w[:, own] + b[own]
+                for j in range(i, len(periods)):
+                    other = slice(j * size, (j + 1) * size)
+                    z = z + h[other] @ r[other, own]
+                new[own] = np.tanh(z)
+        return [new, ((ticks + 1) % periods).astype(float)]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def bidirectional(oracle, weights, sequences, states, mask=None) -> list:
+    """Schuster and Paliwal 1997: both directions side by side, zero where the mask is False."""
+    n, s = len(weights) // 2, len(states) // 2
+    ahead = oracle(weights[:n], sequences, states[:s], mask)
+    back = oracle(weights[n:], sequences, states[s:], mask, reverse=True)
+    outputs = np.concatenate([ahead[0], back[0]], axis=-1)
+    if mask is not None:
+        outputs = outputs * mask[..., None]
+    return [outputs, *ahead[1:], *back[1:]]
+
+
+def stack(plan, weights, sequences, states, mask=None, both=False, skip=None) -> list:
+    """Layers one upon another; `plan` has each one's oracle, its number of weights and of states.
+
+    `both` makes each one bidirectional. `skip`: x_k = f_k(x_{k-1}) + x_{k-1} where that is
+    possible (residual), or x_k = f_k([x_0; ...; x_{k-1}]) with the output [x_1; ...; x_K] (dense).
+    """
+    weights, states = list(weights), list(states)
+    below, collected, final = sequences, [], []
+    for oracle, weight_count, state_count in plan:
+        n, s = weight_count * (1 + both), state_count * (1 + both)
+        own, weights = weights[:n], weights[n:]
+        start, states = states[:s], states[s:]
+        if both:
+            y, *new = bidirectional(oracle, own, below, start, mask)
+        else:
+            y, *new = oracle(own, below, start, mask)
+        final += new
+        collected.append(y)
+        if skip == "dense":
+            below = np.concatenate([sequences, *collected], axis=-1)
+        elif skip == "residual" and y.shape == below.shape:
+            below = below + y
+        else:
+            below = y
+    return [np.concatenate(collected, axis=-1) if skip == "dense" else below, *final]
+
+
+def segments(oracle, length, weights, sequences, states=(), mask=None) -> list:
+    """Johnson and Zhang 2016: each segment is read from the same first state."""
+    parts = []
+    for start in range(0, sequences.shape[1], length):
+        part = np.s_[:, start : start + length]
+        outputs, *_ = oracle(weights, sequences[part], None if mask is None else mask[part])
+        parts.append(outputs)
+    return [np.concatenate(parts, axis=1)]
