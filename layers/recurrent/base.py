@@ -126,9 +126,11 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """How many columns of x W + b and of h R are added before `step`; see `recurrence`."""
         return None
 
-    @property
-    def step_weights(self) -> tuple:
-        """What `step` learns beside W, R and b."""
+    def step_weights(self, dropout_mask=None) -> tuple:
+        """What `step` takes beside z and the states: what it learns beside W, R and b.
+
+        A step with a recurrent product of its own adds the recurrent dropout's mask, `[B, U]`.
+        """
         return ()
 
     def step(self, z, states, *weights):
@@ -171,7 +173,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             self.project(inputs),
             states,
             ops.convert_to_tensor(self.loop_kernel),
-            tuple(ops.convert_to_tensor(w) for w in self.step_weights),
+            tuple(ops.convert_to_tensor(w) for w in self.step_weights(dropout_mask)),
             summed=self.summed,
             mask=mask,
             dropout_mask=dropout_mask,
@@ -179,13 +181,14 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         )
 
     def call(self, inputs, states, training=False):
-        h = states[0]
+        h, dropout_mask = states[0], None
         if training and self.dropout:
             inputs = inputs * self.get_dropout_mask(inputs)
         if training and self.recurrent_dropout:
-            h = h * self.get_recurrent_dropout_mask(h)
+            dropout_mask = self.get_recurrent_dropout_mask(h)
+            h = h * dropout_mask
         z = join(self.project(inputs), ops.matmul(h, self.loop_kernel), self.summed)
-        states = self.step(z, states, *self.step_weights)
+        states = self.step(z, states, *self.step_weights(dropout_mask))
         return self.read_out(states[0]), list(states)
 
     def get_initial_state(self, batch_size=None):

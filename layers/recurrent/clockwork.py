@@ -110,8 +110,9 @@ class ClockworkRNNCell(RecurrentCell):
             slower.insert(0, held)
             seen.insert(0, held if dropout_mask is None else held * dropout_mask[:, own])
         outputs = steps.after(ops.concatenate(slower, axis=-1))  # [T, B, U]
-        clock = (phase + steps.count[:, None]) % np.array(self.periods, "int32")
-        final = [outputs[-1], ops.cast(clock, h.dtype)]
+        read = steps.count[:, None]
+        phase = ops.cast((phase + read) % np.array(self.periods, "int32"), clock.dtype)
+        final = [outputs[-1], ops.where(read > 0, phase, clock)]
         return ops.flip(outputs, 0) if reverse else outputs, final
 
     def get_config(self):

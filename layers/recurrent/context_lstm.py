@@ -89,18 +89,27 @@ class ContextLSTM(RecurrentLayer):
     def build(self, sequences_shape, context_shape=None, initial_state_shape=None):
         width = sequences_shape[-1]
         if context_shape is not None:
-            size = self.cell.context_size
-            if len(context_shape) not in (2, 3) or context_shape[-1] != size:
-                raise ValueError(
-                    f"{self.name} takes a context of the shape [B, {size}] or [B, T, {size}], "
-                    f"got {tuple(context_shape)}."
-                )
-            width += size
+            self._assert_context_fits(context_shape, sequences_shape[1])
+            width += self.cell.context_size
         super().build((*sequences_shape[:-1], width))
 
     def call(self, sequences, context=None, initial_state=None, mask=None, training=False):
         if context is not None:
+            self._assert_context_fits(context.shape, sequences.shape[1])
             if len(context.shape) == 2:
                 context = ops.repeat(context[:, None], ops.shape(sequences)[1], axis=1)
             sequences = ops.concatenate([sequences, context], axis=-1)  # [B, T, D + C]
         return super().call(sequences, initial_state, mask, training)
+
+    def _assert_context_fits(self, shape, time):
+        size = self.cell.context_size
+        steps = shape[1] if len(shape) == 3 else time
+        if (
+            len(shape) not in (2, 3)
+            or shape[-1] != size
+            or not (steps == time or None in (steps, time))
+        ):
+            raise ValueError(
+                f"{self.name} takes a context of the shape [B, {size}] or [B, T, {size}] for its "
+                f"{time} steps, got {tuple(shape)}."
+            )

@@ -54,11 +54,11 @@ class GRUCell(GatedCell):
             return self.recurrent_kernel
         return self.recurrent_kernel[:, : self.summed]
 
-    @property
-    def step_weights(self):
-        if not self.reset_after:
-            return (self.recurrent_kernel[:, self.summed :],)
-        return () if self.bias is None else (self.bias[1, self.summed :],)
+    def step_weights(self, dropout_mask=None):
+        if self.reset_after:
+            return () if self.bias is None else (self.bias[1, self.summed :],)
+        kernel = self.recurrent_kernel[:, self.summed :]
+        return (kernel,) if dropout_mask is None else (kernel, dropout_mask)
 
     def project(self, inputs):
         x = ops.matmul(inputs, self.kernel)  # [..., 3 U]
@@ -69,12 +69,14 @@ class GRUCell(GatedCell):
         of_the_gates = ops.pad(self.bias[1, : self.summed], [[0, self.units]])
         return x + self.bias[0] + of_the_gates
 
-    def step(self, z, states, weight=0.0):
+    def step(self, z, states, weight=0.0, dropout_mask=1.0):
         (h,) = states
         z, r, *g = ops.split(z, z.shape[-1] // self.units, axis=-1)  # [..., U] each
         z, r = self.recurrent_activation(z), self.recurrent_activation(r)
-        product = r * (g[1] + weight) if self.reset_after else ops.matmul(r * h, weight)
-        g = self.activation(g[0] + product)
+        if self.reset_after:
+            g = self.activation(g[0] + r * (g[1] + weight))
+        else:
+            g = self.activation(g[0] + ops.matmul(r * h * dropout_mask, weight))
         return (g + z * (h - g),)
 
     def get_config(self):

@@ -61,8 +61,7 @@ class JordanRNNCell(RecurrentCell):
                 shape=(self.output_size,), name="output_bias", initializer=self.bias_initializer
             )
 
-    @property
-    def step_weights(self):
+    def step_weights(self, dropout_mask=None):
         kernel, bias = self.output_kernel, self.output_bias
         return (kernel,) if bias is None else (kernel, bias)
 

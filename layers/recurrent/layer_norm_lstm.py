@@ -49,8 +49,7 @@ class LayerNormLSTMCell(LSTMCell):
     def summed(self):
         return 0  # the step normalizes h R by itself
 
-    @property
-    def step_weights(self):
+    def step_weights(self, dropout_mask=None):
         return (self.recurrent_gain, self.cell_gain, self.cell_bias)
 
     def project(self, inputs):

@@ -35,8 +35,7 @@ class PeepholeLSTMCell(LSTMCell):
             shape=(3, self.units), name="peephole_kernel", initializer="zeros"
         )
 
-    @property
-    def step_weights(self):
+    def step_weights(self, dropout_mask=None):
         return (self.peephole_kernel,)
 
     def step(self, z, states, peephole_kernel):

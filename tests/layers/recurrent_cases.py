@@ -1,6 +1,7 @@
 """The rows of the recurrent layers, and of what wraps them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import layers
 from layers.recurrent.base import RecurrentLayer
 from tests import reference
-from tests.layers.case import Case, Recurrent, U
+from tests.layers.case import SEQUENCES, Case, Recurrent, U
 
 RECURRENT_OPTIONS = {
     "units": 7,
@@ -146,7 +147,8 @@ CASES: tuple[Case, ...] = (
     recurrent(
         layers.ElmanRNN, reference.elman, "ElmanRNN with output", options=OUTPUT_MAP, output_units=7
     ),
-    recurrent(layers.IRNN, reference.irnn, options=OUTPUT_MAP),
+    # With these inputs each unit is active after each other one at least once.
+    replace(recurrent(layers.IRNN, reference.irnn, options=OUTPUT_MAP), inputs=-SEQUENCES),
     recurrent(layers.JordanRNN, reference.jordan, options=OUTPUT_MAP, output_units=7),
     recurrent(
         layers.SCRN, reference.scrn, options={"context_units": 7, "alpha": 0.5}, context_units=2

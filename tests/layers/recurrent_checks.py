@@ -25,11 +25,12 @@ def check_returned_values(case: Recurrent):
         )
         for mask in masks(case):
             outputs, *final = case.oracle(weights, case.inputs, states, mask, reverse=backwards)
+            last = outputs[:, 0 if backwards else -1]
             if zero and mask is not None:
                 outputs = outputs * mask[..., None]
             if backwards:
                 outputs = outputs[:, ::-1]
-            expected = [outputs if sequences else final[0], *(final if state else ())]
+            expected = [outputs if sequences else last, *(final if state else ())]
             found = running.outputs(layer, case.inputs, states, mask)
             assert_near(
                 found, expected, running.EXACT, f"{backwards=} {sequences=} {state=} {zero=}"
@@ -88,20 +89,25 @@ def check_cell_in_keras_rnn(case: Recurrent):
 
 
 def check_one_dropout_mask_for_all_steps(case: Recurrent):
-    """Dropping inputs is dropping rows of W, dropping h is dropping rows of R.
+    """Each sequence must come out as with some features at zero and the others doubled.
 
-    So each sequence must come out as from the layer with some of the rows at zero and the others
-    doubled, for one of all the ways to choose them.
+    For one of all the ways to choose them. To drop units of h is to drop rows of R.
     """
-    for option, name in (("dropout", "kernel"), ("recurrent_dropout", "recurrent_kernel")):
-        plain = case.build()
-        weights = plain.get_weights()
-        k = [w.name for w in plain.weights].index(name)
-        candidates = []
-        for choice in product((0.0, 2.0), repeat=len(weights[k])):
-            thinned = [*weights[:k], weights[k] * np.array(choice)[:, None], *weights[k + 1 :]]
-            candidates.append(case.oracle(thinned, case.inputs, case.zero_state())[0])
-        candidates = np.stack(candidates)  # [choices, B, T, U]
+    plain = case.build()
+    weights, start = plain.get_weights(), case.zero_state()
+    k = [w.name for w in plain.weights].index("recurrent_kernel")
+
+    def without_inputs(choice):
+        return case.oracle(weights, case.inputs * choice, start)[0]
+
+    def without_units(choice):
+        thinned = [*weights[:k], weights[k] * choice[:, None], *weights[k + 1 :]]
+        return case.oracle(thinned, case.inputs, start)[0]
+
+    sizes = {"dropout": case.inputs.shape[-1], "recurrent_dropout": len(weights[k])}
+    for option, without in (("dropout", without_inputs), ("recurrent_dropout", without_units)):
+        choices = product((0.0, 2.0), repeat=sizes[option])
+        candidates = np.stack([without(np.array(choice)) for choice in choices])  # [.., B, T, U]
         layer = case.build(seed=3, **{option: 0.5})
         for mode in (running.MODES[0], running.MODES[-1]):
             found = running.evaluate(layer, case.inputs, training=True, mode=mode).outputs[0]

@@ -11,7 +11,7 @@ import layers
 from tests import reference
 from tests.layers import checks, export_checks, recurrent_checks
 from tests.layers.case import U
-from tests.layers.recurrent_cases import recurrent
+from tests.layers.recurrent_cases import LSTM, recurrent
 from tests.layers.test_bench import CHECKS, mark
 
 
@@ -21,7 +21,7 @@ def twin(check, reason, cell=None, layer=None, oracle=reference.lstm, of=layers.
     cell_class = type(f"{name}Cell", (cell, of.cell_class), {}) if cell else of.cell_class
     layer_class = type(name, (layer, of) if layer else (of,), {"cell_class": cell_class})
     register = keras.saving.register_keras_serializable(package="unroll_tests")
-    case = recurrent(register(layer_class), oracle, options={"unit_forget_bias": False})
+    case = recurrent(register(layer_class), oracle, options=LSTM)
     register(cell_class)
     return pytest.param(
         check,

@@ -16,18 +16,28 @@ from tests.layers.checks import assert_near
 V, G = 7, 11  # the size of the second state, the columns of R
 
 
+SUMMED = 6
+
+
 def step(z, states, decay, gain):
     """Two states of different sizes and two weights; h does not see itself but through z."""
     _, slow = states
+    if z.shape[-1] > G:  # only the first columns are summed
+        summed, x, product = z[..., :SUMMED], z[..., SUMMED:G], z[..., G:]
+        z = ops.concatenate([summed, x * product], axis=-1)
     slow = ops.sigmoid(decay) * slow + z[..., U:]  # [..., V]
     return ops.tanh(z[..., :U] + gain * slow[..., :U]), slow
 
 
-def plain_loop(inputs, h, slow, kernel, decay, gain, mask, dropout_mask, reverse):
+def plain_loop(inputs, h, slow, kernel, decay, gain, summed, mask, dropout_mask, reverse):
     states, collected = [h, slow], [None] * T
     for t in reversed(range(T)) if reverse else range(T):
         h = states[0] if dropout_mask is None else states[0] * dropout_mask
-        new = step(inputs[t] + ops.matmul(h, kernel), states, decay, gain)
+        x, product = inputs[t], ops.matmul(h, kernel)
+        z = x + product
+        if summed is not None:
+            z = ops.concatenate([z[:, :summed], x[:, summed:], product[:, summed:]], axis=-1)
+        new = step(z, states, decay, gain)
         if mask is not None:
             new = [ops.where(mask[t][:, None], a, b) for a, b in zip(new, states, strict=True)]
         states = list(new)
@@ -38,8 +48,9 @@ def plain_loop(inputs, h, slow, kernel, decay, gain, mask, dropout_mask, reverse
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="PyTorch differentiates the loop by itself"
 )
+@pytest.mark.parametrize("summed", [None, SUMMED])
 @pytest.mark.parametrize(("masked", "dropped", "reverse"), list(product((False, True), repeat=3)))
-def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse):
+def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse, summed):
     rng = np.random.default_rng(10)
     shapes = ((T, B, G), (B, U), (B, V), (U, G), (V,), (U,))
     primals = tuple(
@@ -63,6 +74,7 @@ def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse):
             (h, slow),
             kernel,
             (decay, gain),
+            summed=summed,
             mask=mask,
             dropout_mask=dropout_mask,
             reverse=reverse,
@@ -70,7 +82,7 @@ def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse):
         return (outputs, *states)
 
     def by_plain_loop(*arguments):
-        return plain_loop(*arguments, mask, dropout_mask, reverse)
+        return plain_loop(*arguments, summed, mask, dropout_mask, reverse)
 
     found, expected = (
         [

@@ -1,0 +1,268 @@
+"""What must hold between the recurrent layers, and the worked examples of the lectures."""
+
+import keras
+import numpy as np
+import pytest
+
+import layers
+from layers.recurrent.base import RecurrentLayer
+from tests.layers import running
+from tests.layers.case import MASK, SEQUENCES, B, D, T, U
+from tests.layers.cases import CASES
+from tests.layers.checks import assert_near, cotangents
+
+BY_NAME = {case.name: case for case in CASES}
+BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE}
+NO_BIAS = {"use_bias": False, **BOTH}
+
+
+def built(layer_class, *settings, width=D, weights=None, **options):
+    """A layer with random weights, or those given."""
+    layer = layer_class(*settings, **{**BOTH, **options})
+    layer.build((None, None, width))
+    rng = np.random.default_rng(20)
+    layer.set_weights(weights or [rng.normal(size=w.shape, scale=0.6) for w in layer.weights])
+    return layer
+
+
+def all_layers() -> list[type]:
+    found = [getattr(layers, name) for name in layers.__all__]
+    return [x for x in found if isinstance(x, type) and issubclass(x, RecurrentLayer)]
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "options"),
+    [
+        ("GRU", keras.layers.GRU, {"reset_after": True}),
+        ("GRU of the paper", keras.layers.GRU, {"reset_after": False}),
+        ("ElmanRNN", keras.layers.SimpleRNN, {}),
+    ],
+)
+def test_weights_and_values_are_those_of_keras(name, theirs, options):
+    ours = BY_NAME[name].build()
+    theirs = built(theirs, U, weights=ours.get_weights(), **options)
+    states = BY_NAME[name].initial_state()
+    assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
+    for mask in (None, MASK):
+        given = states if mask is None else []
+        expected = running.outputs(theirs, SEQUENCES, given, mask)
+        factors = cotangents(expected)
+        found, wanted = (
+            running.evaluate(layer, SEQUENCES, given, mask, factors) for layer in (ours, theirs)
+        )
+        assert_near(found.outputs, expected, running.EXACT)
+        assert_near(found.gradients, wanted.gradients, 10 * running.EXACT, "gradients")
+
+
+def test_irnn_keeps_its_state_at_the_start():
+    layer = layers.IRNN(U, **BOTH)
+    state = np.random.default_rng(21).random((B, U))
+    found = running.outputs(layer, np.zeros_like(SEQUENCES), [state])
+    assert_near([found[0]], [np.repeat(state[:, None], T, axis=1)], running.EXACT)
+
+
+def test_clockwork_of_period_one_is_a_block_triangular_elman_net():
+    clockwork = built(layers.ClockworkRNN, U, periods=[1, 1])
+    kernel, recurrent, bias = clockwork.get_weights()
+    triangular = recurrent.copy()
+    triangular[: U // 2, U // 2 :] = 0
+    elman = built(layers.ElmanRNN, U, weights=[kernel, triangular, bias])
+    state = BY_NAME["ElmanRNN"].initial_state()
+    expected = running.outputs(elman, SEQUENCES, state, MASK)
+    found = running.outputs(clockwork, SEQUENCES, [*state, np.zeros((B, 2))], MASK)
+    assert_near(found[:2], expected, running.EXACT)
+    factors = cotangents(found)
+    gradients = running.evaluate(clockwork, SEQUENCES, cotangents=factors).gradients
+    of_recurrent = gradients[[w.name for w in clockwork.weights].index("recurrent_kernel") + 1]
+    assert not of_recurrent[: U // 2, U // 2 :].any()
+    assert of_recurrent[U // 2 :].all()
+
+
+def test_a_module_changes_when_its_clock_ticks():
+    layer = built(layers.ClockworkRNN, 6, periods=[1, 3, 4])
+    outputs = running.outputs(layer, np.tile(SEQUENCES, (1, 3, 1)))[0]
+    changed = np.abs(np.diff(outputs, axis=1)).max(axis=0) > 0  # [steps but the first, units]
+    for module, period in enumerate([1, 3, 4]):
+        ticks = np.arange(1, outputs.shape[1]) % period == 0
+        assert (changed[:, 2 * module : 2 * module + 2] == ticks[:, None]).all()
+
+
+def test_scrn_with_alpha_one_freezes_its_context():
+    layer = built(layers.SCRN, U, context_units=2, alpha=1.0)
+    state = np.random.default_rng(22).normal(size=(B, U + 2))
+    outputs = running.outputs(layer, SEQUENCES, [state])[0]
+    assert_near([outputs[..., U:]], [np.repeat(state[:, None, U:], T, axis=1)], running.EXACT)
+    assert np.abs(np.diff(outputs[..., :U], axis=1)).min() > 0
+
+
+def test_gru_with_a_saturated_update_gate_copies_its_state():
+    for reset_after in (True, False):
+        layer = built(layers.GRU, U, reset_after=reset_after)
+        kernel, recurrent, bias = layer.get_weights()
+        bias[..., :U] = 1000
+        layer.set_weights([kernel, recurrent, bias])
+        state = np.random.default_rng(23).normal(size=(B, U))
+        outputs = running.outputs(layer, SEQUENCES, [state])[0]
+        assert_near([outputs], [np.repeat(state[:, None], T, axis=1)], running.EXACT)
+
+
+def test_coupled_lstm_is_an_lstm_whose_input_gate_mirrors_its_forget_gate():
+    coupled = BY_NAME["CoupledLSTM"].build()
+    mirrored = []
+    for weight in coupled.get_weights():
+        f, g, o = np.split(weight, 3, axis=-1)
+        mirrored.append(np.concatenate([-f, f, g, o], axis=-1))
+    lstm = built(layers.LSTM, U, weights=mirrored)
+    states = BY_NAME["LSTM"].initial_state()
+    expected = running.outputs(lstm, SEQUENCES, states, MASK)
+    assert_near(running.outputs(coupled, SEQUENCES, states, MASK), expected, running.EXACT)
+
+
+def test_jordan_net_with_an_identity_for_output_map_is_an_elman_net():
+    elman = BY_NAME["ElmanRNN"].build()
+    weights = [*elman.get_weights(), np.eye(U), np.zeros(U)]
+    jordan = built(layers.JordanRNN, U, output_activation="linear", weights=weights)
+    state = BY_NAME["ElmanRNN"].initial_state()
+    expected = running.outputs(elman, SEQUENCES, state, MASK)
+    assert_near(running.outputs(jordan, SEQUENCES, state, MASK), expected, running.EXACT)
+
+
+def test_layer_norm_lstm_does_not_see_the_scale_of_its_matrices_nor_normalize_its_carry():
+    layer = built(layers.LayerNormLSTM, U, epsilon=1e-9)
+    weights = layer.get_weights()
+    outputs, _, carry = running.outputs(layer, SEQUENCES)
+    layer.set_weights([3 * weights[0], 7 * weights[1], *weights[2:]])
+    found = running.outputs(layer, SEQUENCES)
+    assert_near([found[0], found[2]], [outputs, carry], 1e-4)
+    one_step = running.outputs(layer, SEQUENCES[:, :1])
+    layer.set_weights([*weights[:5], 5 * weights[5], weights[6]])  # the cell's gain
+    other = running.outputs(layer, SEQUENCES[:, :1])
+    assert_near([other[2]], [one_step[2]], 1e-4, "carry")
+    assert np.abs(other[1] - one_step[1]).max() > 0.01
+
+
+CONTEXT = np.random.default_rng(24).normal(size=(B, 2))
+
+
+def test_context_lstm_without_context_is_the_lstm():
+    lstm = BY_NAME["LSTM"].build()
+    states = BY_NAME["LSTM"].initial_state()
+    expected = running.outputs(lstm, SEQUENCES, states, MASK)
+    for size in (0, 2):
+        layer = built(layers.ContextLSTM, U, context_size=size, width=D + size)
+        layer.set_weights([*lstm.get_weights(), *([np.zeros((2, 4 * U))] if size else [])])
+        inputs = np.concatenate([SEQUENCES, np.repeat(CONTEXT[:, None, :size], T, 1)], axis=-1)
+        assert_near(running.outputs(layer, inputs, states, MASK), expected, running.EXACT)
+
+
+def test_a_change_of_context_moves_each_of_the_four_gates():
+    layer = built(layers.ContextLSTM, U, context_size=2, width=D + 2)
+    weights, states = layer.get_weights(), BY_NAME["LSTM"].initial_state()
+    for gate in range(4):
+        kernel = np.zeros_like(weights[3])
+        kernel[:, gate * U : (gate + 1) * U] = weights[3][:, gate * U : (gate + 1) * U]
+        layer.set_weights([*weights[:3], kernel])
+        one_step = SEQUENCES[:, :1]
+        sequences, start, *contexts = running.tensors(one_step, states, CONTEXT, 2 * CONTEXT)
+        found, other = (
+            [running.numpy(y) for y in layer(sequences, context=context, initial_state=start)]
+            for context in contexts
+        )
+        assert np.abs(found[1] - other[1]).min() > 0  # h
+        assert (np.abs(found[2] - other[2]).max() > 0) == (gate != 3)  # the cell, but for o
+
+
+def test_the_three_ways_to_give_a_context_agree():
+    layer = built(layers.ContextLSTM, U, context_size=2, width=D + 2)
+    repeated = np.repeat(CONTEXT[:, None], T, axis=1)
+    inside = running.outputs(layer, np.concatenate([SEQUENCES, repeated], axis=-1), mask=MASK)
+    sequences, mask, *contexts = running.tensors(SEQUENCES, MASK, CONTEXT, repeated)
+    for context in contexts:
+        found = layer(sequences, context=context, mask=mask)
+        assert_near([running.numpy(y) for y in found], inside, running.EXACT)
+
+
+@pytest.mark.parametrize("shape", [(2,), (None, 2)])
+def test_a_model_with_context_is_saved(shape, tmp_path):
+    words, image = keras.Input((None, D)), keras.Input(shape)
+    model = keras.Model([words, image], layers.ContextLSTM(U, context_size=2)(words, context=image))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    context = CONTEXT if len(shape) == 1 else np.repeat(CONTEXT[:, None], T, axis=1)
+    arrays = [SEQUENCES.astype("float32"), context.astype("float32")]
+    assert_near([running.numpy(again(arrays))], [running.numpy(model(arrays))], 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ([(1, 1), (1, 1), (2, 2)], [(4, 4), (12, 12), (32, 32)]),
+        ([(1, 1), (2, 2)], [(4, 4), (16, 16)]),
+    ],
+)
+def test_the_lectures_example_of_order(inputs, expected):
+    """All weights one, no bias, linear: the same inputs in another order, other outputs."""
+    linear = {"activation": "linear", "output_activation": "linear", **NO_BIAS}
+    layer = layers.ElmanRNN(2, output_units=2, **linear)
+    layer.build((None, None, 2))
+    layer.set_weights([np.ones(w.shape) for w in layer.weights])
+    assert_near([running.outputs(layer, np.array([inputs], "float64"))[0]], [[expected]], 1e-12)
+
+
+def test_the_lectures_jordan_example():
+    """As above, with the output fed back: h = 2, 2 + 8, 4 + 40."""
+    linear = {"activation": "linear", "output_activation": "linear", **NO_BIAS}
+    layer = layers.JordanRNN(2, output_units=2, **linear)
+    layer.build((None, None, 2))
+    layer.set_weights([np.ones(w.shape) for w in layer.weights])
+    inputs = np.array([[(1, 1), (1, 1), (2, 2)]], "float64")
+    assert_near([running.outputs(layer, inputs)[0]], [[[(4, 4), (20, 20), (88, 88)]]], 1e-12)
+
+
+def test_the_lectures_lstm_with_gates_set_by_hand():
+    """x2 = 1 adds x1 to the memory, x2 = -1 clears it, x3 = 1 lets it out."""
+    layer = layers.LSTM(1, activation="linear", **BOTH)
+    layer.build((None, None, 3))
+    kernel = np.zeros((3, 4))
+    kernel[1, 0], kernel[1, 1], kernel[0, 2], kernel[2, 3] = 100, 100, 1, 100
+    bias = np.array([-10, 10, 0, -10], "float64")
+    layer.set_weights([kernel, np.zeros((1, 4)), bias])
+    rows = ([1, 3, 2, 4, 2, 1, 3, 6, 1], [0, 1, 0, 1, 0, 0, -1, 1, 0], [0, 0, 0, 0, 0, 1, 0, 0, 1])
+    outputs = running.outputs(layer, np.array(rows, "float64").T[None])[0]
+    assert_near([outputs[0, :, 0]], [[0, 0, 0, 0, 0, 7, 0, 0, 6]], 2e-3)
+
+
+@pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
+def test_halves_of_a_batch_are_the_batch(layer_class):
+    """Odd and even batches of known and unknown size, with all that goes with a sequence."""
+    if running.BACKEND != "tensorflow":
+        pytest.skip("only TensorFlow runs the halves of a batch side by side")
+    import tensorflow as tf
+
+    layer = layer_class(U, **BOTH)
+    rng = np.random.default_rng(25)
+    for batch in (17, 1):
+        inputs, mask = rng.normal(size=(batch, T, D)), rng.random((batch, T)) > 0.3
+        states = [rng.normal(size=(batch, size)) for size in layer.state_size]
+        expected = running.outputs(layer, inputs, states, mask)
+        given = running.tensors(inputs, states, mask)
+        for size in (batch, None):
+            specs = tf.nest.map_structure(
+                lambda x, n=size: tf.TensorSpec([n, *x.shape[1:]], x.dtype), given
+            )
+            traced = tf.function(
+                lambda x, states, mask: layer(x, initial_state=states, mask=mask),
+                input_signature=specs,
+            )
+            found = [running.numpy(y) for y in traced(*given)]
+            assert_near(found, expected, running.EXACT, f"batch {batch}, known as {size}")
+
+
+@pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
+def test_runs_wherever_keras_takes_a_recurrent_layer_or_cell(layer_class):
+    inputs = keras.Input((None, D))
+    x = keras.layers.Bidirectional(layer_class(U, return_sequences=True))(inputs)
+    cells = [layer_class.cell_class(U), layers.LSTMCell(7)]
+    x = keras.layers.RNN(keras.layers.StackedRNNCells(cells), return_sequences=True)(x)
+    model = keras.Model(inputs, keras.layers.TimeDistributed(keras.layers.Dense(2))(x))
+    assert model(SEQUENCES.astype("float32")).shape == (B, T, 2)
