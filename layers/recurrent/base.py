@@ -1,5 +1,7 @@
 """What all recurrent cells and layers share: arguments, weights, dropout, the way through time."""
 
+import math
+
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
@@ -120,6 +122,11 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     def loop_kernel(self):
         """The matrix of the product in every step, by default R."""
         return self.recurrent_kernel
+
+    @property
+    def work(self) -> int:
+        """The multiply-adds of the product in a step of one sequence."""
+        return math.prod(self.loop_kernel.shape)
 
     @property
     def summed(self) -> int | None:
@@ -328,7 +335,8 @@ class RecurrentLayer(keras.layers.RNN):
                     "states": list(initial_state),
                     "mask": mask,
                     "dropout_mask": dropout_mask,
-                }
+                },
+                cell.work,
             )
         ]
         outputs = _side_by_side([ops.transpose(h, (1, 0, 2)) for h, _ in parts])  # [B, T, U]

@@ -70,11 +70,19 @@ class ClockworkRNNCell(RecurrentCell):
         phase = self.phase(clock)  # [B, modules]
         ticks = ops.repeat(phase == 0, self.units // len(self.periods), axis=-1)  # [B, U]
         h = ops.where(ticks, new, h)
-        return h, [h, ops.cast((phase + 1) % np.array(self.periods), clock.dtype)]
+        return h, [h, ops.cast(self.modulo(phase + 1), clock.dtype)]
+
+    @property
+    def work(self):
+        return (self.units // len(self.periods)) ** 2  # of one module
 
     def phase(self, clock):
         """How many steps ago each module ticked, `[B, modules]`: 0 where it ticks now."""
-        return ops.cast(ops.round(clock), "int32") % np.array(self.periods, "int32")
+        return self.modulo(ops.cast(ops.round(clock), "int32"))
+
+    def modulo(self, steps):
+        """`steps` modulo each module's period."""
+        return ops.mod(steps, ops.convert_to_tensor(self.periods, dtype="int32"))
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
         h, clock = states
@@ -102,16 +110,17 @@ class ClockworkRNNCell(RecurrentCell):
                 z,
                 (h[:, own],),
                 kernel[own, own],
-                mask=ticks < steps.count,
+                mask=None if steps.are_all(ticks) else ticks < steps.count,
                 dropout_mask=None if dropout_mask is None else dropout_mask[:, own],
             )
             held = ops.concatenate([h[None, :, own], after], axis=0)  # [ticks + 1, B, size]
-            held = steps.at(held, steps.ticks_before(self.periods[k], first))  # [T + 1, B, size]
+            if not steps.are_all(ticks):
+                held = steps.at(held, steps.ticks_before(self.periods[k], first))  # [T + 1, B, ..]
             slower.insert(0, held)
             seen.insert(0, held if dropout_mask is None else held * dropout_mask[:, own])
         outputs = steps.after(ops.concatenate(slower, axis=-1))  # [T, B, U]
         read = steps.count[:, None]
-        phase = ops.cast((phase + read) % np.array(self.periods, "int32"), clock.dtype)
+        phase = ops.cast(self.modulo(phase + read), clock.dtype)
         final = [outputs[-1], ops.where(read > 0, phase, clock)]
         return ops.flip(outputs, 0) if reverse else outputs, final
 
@@ -142,8 +151,18 @@ class _Steps:
     def range(stop):
         return ops.arange(0, stop, dtype="int32")
 
+    @staticmethod
+    def are_all(numbers) -> bool:
+        """Whether these are the steps as they stand in the sequences."""
+        return numbers is None
+
     def every(self, period: int, first):
-        """The numbers of the steps `first`, `first + period`, ..., `[ticks, B]`, beyond T too."""
+        """The numbers of the steps `first`, `first + period`, ..., `[ticks, B]`, beyond T too.
+
+        None for all steps as they stand in the sequences.
+        """
+        if period == 1 and self.mask is None:
+            return None
         ticks = (self.time + period - 1) // period
         return first[None] + period * self.range(ticks)[:, None]
 
@@ -153,7 +172,9 @@ class _Steps:
 
     def take(self, x, numbers):
         """What stands in `x`, `[T, B, D]`, at the steps of these numbers, `[N, B]`."""
-        return self.at(x, numbers if self.mask is None else self.at(self.places, numbers))
+        if self.mask is None:
+            return self.at(x, numbers)
+        return self.at(x, self.at(self.places, numbers))
 
     def after(self, held):
         """From one value a number, `[T + 1, B, U]`, to one a step, `[T, B, U]`."""
@@ -161,6 +182,8 @@ class _Steps:
 
     def at(self, x, index):
         """`x[index[n, b], b]` for all n and b; an index beyond the end counts as the last."""
+        if index is None:
+            return x[: self.time]
         index = ops.minimum(index, ops.shape(x)[0] - 1) * self.batch + self.range(self.batch)
         flat = ops.reshape(x, (-1, *x.shape[2:]))
         return ops.take(flat, index, axis=0)

@@ -27,7 +27,7 @@ else:
     )
 
 
-# `halves(structure)`: the parts of a batch (tensors `[B, ...]`) that are best run side by side.
+# `halves(structure, work)`: the parts of a batch that are best run side by side.
 halves = backend.halves
 
 

@@ -29,24 +29,35 @@ def only_inference() -> bool:
     return _BUILTIN_OPS.get()
 
 
-def halves(structure) -> list:
+# Below so many multiply-adds a step two loops cost more than they gain, measured on two cores.
+WORTH_SPLITTING = 1_000_000
+
+
+def halves(structure, work: int) -> list:
     """The two halves of a batch, given as a structure of tensors `[B, ...]` and None.
 
     TensorFlow runs the product of one step, `[B, U]` by `[U, G]`, on one core of a CPU, and loops
     that do not depend on one another at the same time. The batch stays whole where that gains
-    nothing: on an accelerator, in eager mode, in a LiteRT model and below sixteen sequences.
+    nothing: on an accelerator, in eager mode, in a LiteRT model, and where a step is little work.
+
+    Args:
+        structure: what belongs to the batch.
+        work: the multiply-adds of one step of one sequence. An unknown batch counts as 32.
     """
     first = next(x for x in tf.nest.flatten(structure) if x is not None)
     size = first.shape[0]
     whole = tf.executing_eagerly() or _BUILTIN_OPS.get() or _accelerated()
-    if whole or (size is not None and size < 16):
+    if whole or (size or 32) * work < WORTH_SPLITTING or size == 1:
         return [structure]
-    half = tf.shape(first)[0] // 2 if size is None else size // 2
-
-    def part(rows):
-        return tf.nest.map_structure(lambda x: None if x is None else x[rows], structure)
-
-    return [part(slice(half)), part(slice(half, None))]
+    if size is None:
+        size = tf.shape(first)[0]
+    # tf.split and no slices, the gradient of which would be two tensors of the whole size.
+    sizes = [size // 2, size - size // 2]
+    split = [None if x is None else tf.split(x, sizes) for x in tf.nest.flatten(structure)]
+    return [
+        tf.nest.pack_sequence_as(structure, [None if x is None else x[k] for x in split])
+        for k in (0, 1)
+    ]
 
 
 @functools.cache
@@ -80,7 +91,6 @@ def scan(body, carry, xs, like, reverse):
         iteration,
         start,
         shape_invariants=invariants,
-        maximum_iterations=length,
     )
     stacked = tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
     return tuple(end[:n]), stacked

@@ -85,15 +85,16 @@ class SCRNCell(RecurrentCell):
 
     def project(self, inputs):
         z = ops.matmul(inputs, self.kernel)  # [..., U + C]
-        slow = (1 - self.alpha) * z[..., self.units :]
-        fast = z[..., : self.units] + ops.matmul(slow, self.context_kernel)
+        fast, slow = ops.split(z, [self.units], axis=-1)
+        slow = (1 - self.alpha) * slow
+        fast = fast + ops.matmul(slow, self.context_kernel)
         return ops.concatenate([fast if self.bias is None else fast + self.bias, slow], axis=-1)
 
     def step(self, z, states):
-        (state,) = states
-        h = self.activation(z[..., : self.units])
-        s = z[..., self.units :] + self.alpha * state[..., self.units :]  # [..., C]
-        return (ops.concatenate([h, s], axis=-1),)
+        fast, slow = ops.split(z, [self.units], axis=-1)
+        _, s = ops.split(states[0], [self.units], axis=-1)
+        s = slow + self.alpha * s  # [..., C]
+        return (ops.concatenate([self.activation(fast), s], axis=-1),)
 
     def get_config(self):
         return {

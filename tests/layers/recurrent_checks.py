@@ -79,7 +79,9 @@ def check_cell_in_keras_rnn(case: Recurrent):
         layer.cell, return_sequences=True, return_state=True, dtype=layer.dtype_policy
     )
     full = np.ones_like(case.mask)
-    for mask in (None, full, case.mask):
+    # On JAX, Keras puts out the first state in place of a masked output, whatever its size.
+    one_size = layer.cell.output_size == layer.cell.state_size[0]
+    for mask in (None, full, case.mask) if one_size or running.BACKEND != "jax" else (None,):
         expected = running.outputs(layer, case.inputs, states, mask)
         found = running.outputs(rnn, case.inputs, states, mask)
         # Where no step has been read yet Keras puts out zeros, and not the initial state.

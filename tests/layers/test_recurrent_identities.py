@@ -233,12 +233,15 @@ def test_the_lectures_lstm_with_gates_set_by_hand():
 
 
 @pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
-def test_halves_of_a_batch_are_the_batch(layer_class):
+def test_halves_of_a_batch_are_the_batch(layer_class, monkeypatch):
     """Odd and even batches of known and unknown size, with all that goes with a sequence."""
     if running.BACKEND != "tensorflow":
         pytest.skip("only TensorFlow runs the halves of a batch side by side")
     import tensorflow as tf
 
+    from layers.recurrent import scan_tensorflow
+
+    monkeypatch.setattr(scan_tensorflow, "WORTH_SPLITTING", 0)
     layer = layer_class(U, **BOTH)
     rng = np.random.default_rng(25)
     for batch in (17, 1):

@@ -1,0 +1,363 @@
+"""How fast the recurrent layers are, beside what a user would pick instead.
+
+For each layer and shape, forward pass and training step (gradients of the inputs and of all
+weights), compiled, taken in turns in one run, medians:
+
+- the layer; `keras.layers.LSTM`; `keras.layers.RNN` with the layer's own cell; `torch.nn.LSTM`
+  where PyTorch is installed;
+- the limit: the layer's large matrix products and T times its small one, and nothing else.
+
+    python benchmarks/recurrent.py                       # all layers and shapes, about 15 minutes
+    python benchmarks/recurrent.py --layers=LSTM,GRU --shapes=32,100,128,128
+    KERAS_BACKEND=jax python benchmarks/recurrent.py     # a GPU is used where JAX has one
+
+The tables are printed, and written to `benchmarks/results/recurrent-<backend>-<device>.md`.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import importlib.util
+import math
+import multiprocessing
+import os
+import resource
+import threading
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import ops
+
+import layers
+from layers.recurrent.base import RecurrentLayer
+from layers.recurrent.recurrence import backend, halves
+
+SHAPES = ((32, 100, 128, 128), (64, 50, 256, 256), (32, 200, 128, 256), (1, 100, 128, 256))
+LENGTHS = (125, 250, 500, 1000, 2000)  # at B, D, U = 16, 64, 64
+MEMORY_SHAPE = (32, 200, 128, 256)
+RESULTS = Path(__file__).parent / "results"
+
+
+def recurrent_layers() -> list[str]:
+    found = [name for name in layers.__all__ if isinstance(getattr(layers, name), type)]
+    return [name for name in found if issubclass(getattr(layers, name), RecurrentLayer)]
+
+
+def random(*shape) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape, scale=0.1).astype("float32")
+
+
+def compiled(function, *arguments):
+    """`function` of tensors, compiled; a call waits for its end."""
+    given = [ops.convert_to_tensor(x) for x in arguments]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        traced = jax.jit(function)
+        return lambda: jax.block_until_ready(traced(*given))
+    import tensorflow as tf
+
+    traced = tf.function(function, autograph=False)
+
+    def run():
+        traced(*given)
+        tf.test.experimental.sync_devices()
+
+    return run
+
+
+def forward(layer, inputs):
+    if keras.backend.backend() != "jax":
+        return compiled(layer, inputs)
+
+    def run(values, x):
+        with keras.StatelessScope(state_mapping=zip(layer.variables, values, strict=True)):
+            return layer(x)
+
+    values = [v.value for v in layer.variables]
+    return compiled(lambda x: run(values, x), inputs)
+
+
+def training_step(layer, inputs):
+    """The gradients of inputs and weights, for the sum of the squares of the outputs."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        fixed = layer.non_trainable_variables
+
+        def loss(values, x):
+            mapping = [*zip(layer.trainable_variables, values, strict=True)]
+            mapping += [(v, v.value) for v in fixed]
+            with keras.StatelessScope(state_mapping=mapping):
+                return ops.sum(ops.square(layer(x, training=True)))
+
+        values = [v.value for v in layer.trainable_variables]
+        return compiled(lambda x: jax.grad(loss, argnums=(0, 1))(values, x), inputs)
+    import tensorflow as tf
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(layer(x, training=True)))
+        return tape.gradient(loss, [x, *(w.value for w in layer.trainable_variables)])
+
+    return compiled(step, inputs)
+
+
+def torch_lstm(inputs, units: int) -> dict:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layer = torch.nn.LSTM(inputs.shape[-1], units, batch_first=True).to(device)
+    x = torch.tensor(inputs, device=device, requires_grad=True)
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def run():
+        with torch.no_grad():
+            layer(x)
+        wait()
+
+    def train():
+        layer.zero_grad()
+        x.grad = None
+        layer(x)[0].square().sum().backward()
+        wait()
+
+    return {"forward": run, "train": train}
+
+
+def limit(layer, shape: tuple) -> dict:
+    """The matrix products alone: the large ones over all steps, the small one step by step."""
+    batch, length, features, _ = shape
+    cell = layer.cell
+    rows, columns = tuple(cell.loop_kernel.shape)
+    x, h = random(length * batch, features), random(batch, rows)
+    dz, z = random(length * batch, cell.kernel.shape[-1]), random(batch, columns)
+    kernel, recurrent = random(*cell.kernel.shape), random(rows, columns)
+    times = random(length, 1)
+
+    def loop(start, matrix, to):
+        def body(carry, _):
+            product = ops.matmul(carry[0], matrix)
+            if to > product.shape[-1]:
+                product = ops.tile(product, (1, -(-to // product.shape[-1])))
+            return (product[:, :to],), ()
+
+        xs = (ops.convert_to_tensor(times),)
+        return [
+            backend.scan(body, (part["start"],), xs, (), False)[0]
+            for part in halves({"start": start}, math.prod(matrix.shape))
+        ]
+
+    def run(x, h):
+        return ops.matmul(x, kernel), loop(h, ops.convert_to_tensor(recurrent), rows)
+
+    def train(x, h, dz, z):
+        transposed = ops.convert_to_tensor(recurrent.T.copy())
+        d_x = ops.matmul(dz, ops.convert_to_tensor(kernel.T.copy()))
+        d_kernel = ops.matmul(ops.transpose(x), dz)
+        repeated = ops.convert_to_tensor(random(length * batch, rows))
+        d_recurrent = ops.matmul(ops.transpose(repeated), dz[:, : min(columns, dz.shape[-1])])
+        return (*run(x, h), d_x, d_kernel, d_recurrent, loop(z, transposed, columns))
+
+    return {"forward": compiled(run, x, h), "train": compiled(train, x, h, dz, z)}
+
+
+def medians(functions: dict, repeats: int) -> dict:
+    """Milliseconds of each, taken in turns."""
+    for function in functions.values():
+        function()
+        function()
+    taken = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            taken[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(values)) for name, values in taken.items()}
+
+
+def measure(name: str, shape: tuple, repeats: int) -> dict:
+    """Milliseconds by (what, pass)."""
+    batch, length, features, units = shape
+    inputs = random(batch, length, features)
+    ours = getattr(layers, name)(units, return_sequences=True)
+    theirs = keras.layers.LSTM(units, return_sequences=True, use_cudnn="auto")
+    ours.build(inputs.shape)
+    theirs.build(inputs.shape)
+    same = keras.layers.RNN(ours.cell, return_sequences=True)
+    same.build(inputs.shape)
+    functions = {}
+    for what, layer in (("layer", ours), ("keras LSTM", theirs), ("keras RNN", same)):
+        functions[what, "forward"] = forward(layer, inputs)
+        functions[what, "train"] = training_step(layer, inputs)
+    if importlib.util.find_spec("torch"):
+        functions |= {("torch LSTM", k): f for k, f in torch_lstm(inputs, units).items()}
+    if name != "ClockworkRNN":  # whose products depend on its periods
+        functions |= {("limit", k): f for k, f in limit(ours, shape).items()}
+    return medians(functions, repeats)
+
+
+def peak_memory(name: str) -> float:
+    """MiB that training steps at `MEMORY_SHAPE` add to a fresh process, at their peak."""
+    batch, length, features, units = MEMORY_SHAPE
+    layer_class = keras.layers.LSTM if name == "keras LSTM" else getattr(layers, name)
+    layer = layer_class(units, return_sequences=True)
+    training_step(layer, random(batch, 2, features))()  # what the libraries themselves take
+    step = training_step(layer, random(batch, length, features))
+    before, seen, done = resident(), [], threading.Event()
+
+    def watch():
+        while not done.wait(0.001):
+            seen.append(resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(3):
+        step()
+    done.set()
+    watcher.join()
+    return max(seen) - before
+
+
+def resident() -> float:
+    """MiB of this process in memory, on Linux."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def in_a_fresh_process(function, *arguments):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def table(header: list[str], rows: list[list]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(x) for x in line) + " |" for line in lines]
+
+
+def shown(milliseconds: float | None) -> str:
+    return "" if milliseconds is None else f"{milliseconds:.1f}"
+
+
+def speed_table(shape: tuple, found: dict[str, dict]) -> list[str]:
+    columns = ("layer", "keras LSTM", "keras RNN", "torch LSTM", "limit")
+    rows = []
+    for name, times in found.items():
+        for way in ("forward", "train"):
+            own = times["layer", way]
+            ratios = (own / times["keras LSTM", way], own / times["keras RNN", way])
+            rows.append(
+                [name, way, *(shown(times.get((c, way))) for c in columns)]
+                + [f"{r:.2f}" for r in ratios]
+            )
+    header = ["layer", "pass", "this", "`keras.layers.LSTM`", "`keras.layers.RNN(cell)`"]
+    header += ["`torch.nn.LSTM`", "limit", "to Keras's LSTM", "to Keras's RNN"]
+    return [f"### B, T, D, U = {', '.join(map(str, shape))}", "", *table(header, rows), ""]
+
+
+def length_table(repeats: int) -> list[str]:
+    rows = []
+    for length in LENGTHS:
+        inputs = random(16, length, 64)
+        layer = layers.LSTM(64, return_sequences=True)
+        layer.build(inputs.shape)
+        taken = medians({"train": training_step(layer, inputs)}, repeats)["train"]
+        rows.append([length, f"{taken:.1f}", f"{1e3 * taken / length:.0f}"])
+    title = "### Length: a training step of `LSTM`, B, D, U = 16, 64, 64"
+    return [title, "", *table(["T", "ms", "µs a step"], rows), ""]
+
+
+def periods_table(shape: tuple, repeats: int) -> list[str]:
+    batch, length, features, units = shape
+    inputs = random(batch, length, features)
+    functions = {}
+    for periods in ((1, 1, 1, 1), (1, 2, 4, 8), (1, 4, 16, 64), (8, 16, 32, 64)):
+        layer = layers.ClockworkRNN(units, periods=periods, return_sequences=True)
+        layer.build(inputs.shape)
+        functions[periods, "forward"] = forward(layer, inputs)
+        functions[periods, "train"] = training_step(layer, inputs)
+    taken = medians(functions, repeats)
+    rows = [
+        [periods, shown(taken[periods, "forward"]), shown(taken[periods, "train"])]
+        for periods, way in functions
+        if way == "train"
+    ]
+    title = f"### Periods: `ClockworkRNN` at B, T, D, U = {', '.join(map(str, shape))}"
+    return [title, "", *table(["periods", "forward", "train"], rows), ""]
+
+
+def memory_table(names: list[str]) -> list[str]:
+    rows = [
+        [name, f"{in_a_fresh_process(peak_memory, name):.0f}"] for name in ("keras LSTM", *names)
+    ]
+    shape = ", ".join(map(str, MEMORY_SHAPE))
+    title = f"### Memory: peak of a training step at B, T, D, U = {shape}, MiB"
+    return [title, "", *table(["layer", "MiB"], rows), ""]
+
+
+def device() -> str:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        kind = jax.devices()[0].device_kind
+        return f"{os.cpu_count()} CPU cores" if kind == "cpu" else kind
+    return f"{os.cpu_count()} CPU cores"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", default=",".join(recurrent_layers()))
+    parser.add_argument("--shapes", nargs="*", default=SHAPES, help="B,T,D,U ...")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--only-speed", action="store_true", help="no lengths, periods and memory")
+    arguments = parser.parse_args()
+    names = arguments.layers.split(",")
+    shapes = [
+        tuple(int(n) for n in shape.split(",")) if isinstance(shape, str) else shape
+        for shape in arguments.shapes
+    ]
+    if unknown := set(names) - set(recurrent_layers()):
+        parser.error(f"--layers: unknown {sorted(unknown)}; choose from {recurrent_layers()}")
+    packages = ["keras", {"jax": "jax"}.get(keras.backend.backend(), "tensorflow"), "torch"]
+    versions = []
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    lines = [
+        f"## Recurrent layers on {device()}: {', '.join(versions)}",
+        "",
+        "Milliseconds, medians; ratios below one mean that the layer here is faster.",
+        "",
+    ]
+    print("\n".join(lines), flush=True)
+    parts = [
+        lambda s=s: speed_table(s, {n: measure(n, s, arguments.repeats) for n in names})
+        for s in shapes
+    ]
+    if not arguments.only_speed:
+        parts += [
+            lambda: periods_table(shapes[0], arguments.repeats),
+            lambda: length_table(arguments.repeats),
+            lambda: memory_table(names),
+        ]
+    for part in parts:
+        made = part()
+        print("\n".join(made), flush=True)
+        lines += made
+    RESULTS.mkdir(exist_ok=True)
+    kind = "cpu" if "CPU" in device() else "gpu"
+    path = RESULTS / f"recurrent-{keras.backend.backend()}-{kind}.md"
+    path.write_text("\n".join(lines).rstrip() + "\n")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
