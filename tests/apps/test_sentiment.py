@@ -98,6 +98,26 @@ def test_litert_gives_the_model_s_answers(model):
             np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("cell", app.CELLS)
+def test_every_recurrent_layer_learns_and_converts(cell):
+    """Whether "good" stands before "bad", from the last state."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    keras.utils.set_random_seed(2)
+    config = app.Config(cell=cell, units=8, features=6, pool="last", learning_rate=0.02)
+    model = app.build(config, ASSETS)
+    tokens = np.random.default_rng(1).integers(4, 8, (256, 6)).astype("int32")
+    labels = np.arange(256) % 2
+    tokens[:, 1], tokens[:, 4] = 2 + labels, 3 - labels
+    history = model.fit({"tokens": tokens}, labels, batch_size=32, epochs=12, verbose=0)
+    assert history.history["accuracy"][-1] > 0.9
+    function = app.serve(model, ASSETS).functions["ids"]
+    specs = {spec.name: spec for spec in function.input_signature}
+    run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
+    found, expected = run(tokens=tokens[:3]), function(tokens=tokens[:3])
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
+
+
 def test_attention_weighs_the_words_and_nothing_else():
     results = app.predict(make(), ASSETS, ["good film , not bad", "bad"])
     assert results[0]["tokens"] == ["good", "film", ",", "not", "bad"]
@@ -115,7 +135,7 @@ def test_order_counts():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cell": "Foo"}, "cell must be one of LSTM"),
+        ({"cell": "Foo"}, "cell must be one of ClockworkRNN"),
         ({"encoding": "vectors"}, "go together"),
         ({"vectors": "x.txt"}, "go together"),
         ({"pool": "last", "segment": 5}, "segment needs"),
