@@ -1,0 +1,30 @@
+"""The examples of the README files run as they stand there."""
+
+import re
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("path", ["README.md", "layers/README.md"])
+def test_examples_run(path):
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+    for block in blocks:
+        if "saved_models/" not in block:  # which needs an export
+            exec(compile(block, path, "exec"), names)
+    models = [x for x in names.values() if isinstance(x, keras.Model)]
+    assert models
+    assert all(model.count_params() > 0 for model in models)
+
+
+def test_the_readme_tells_when_to_choose_each_layer():
+    import layers
+
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \|.*\|.*\S.*\|$", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named >= {name for name in layers.__all__ if not name.endswith("Cell")}
