@@ -215,6 +215,7 @@ def peak_memory(name: str) -> float:
     batch, length, features, units = MEMORY_SHAPE
     layer_class = keras.layers.LSTM if name == "keras LSTM" else getattr(layers, name)
     layer = layer_class(units, return_sequences=True)
+    layer.build((batch, length, features))
     training_step(layer, random(batch, 2, features))()  # what the libraries themselves take
     step = training_step(layer, random(batch, length, features))
     before, seen, done = resident(), [], threading.Event()
@@ -353,14 +354,14 @@ def main():
             lambda: length_table(arguments.repeats),
             lambda: memory_table(names),
         ]
+    RESULTS.mkdir(exist_ok=True)
+    kind = "cpu" if "CPU" in device() else "gpu"
+    path = RESULTS / f"recurrent-{keras.backend.backend()}-{kind}.md"
     for part in parts:
         made = part()
         print("\n".join(made), flush=True)
         lines += made
-    RESULTS.mkdir(exist_ok=True)
-    kind = "cpu" if "CPU" in device() else "gpu"
-    path = RESULTS / f"recurrent-{keras.backend.backend()}-{kind}.md"
-    path.write_text("\n".join(lines).rstrip() + "\n")
+        path.write_text("\n".join(lines).rstrip() + "\n")
     print(f"written to {path}")
 
 

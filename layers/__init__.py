@@ -1,10 +1,11 @@
-"""Recurrent, attention and embedding layers for any Keras 3 model.
+"""Recurrent, attention, decoding, structured and embedding layers for any Keras 3 model.
 
 Shape letters: B batch, T time, S memory length, D features, U units, K classes, V vocabulary,
 C context features, L letter trigrams of a word, G columns of all gates.
 """
 
-from layers.attention import AttentionPool
+from layers.attention import AttentionPool, BahdanauAttention, LuongAttention
+from layers.decoding import AttentionDecoder, Found, beam_search, greedy, sample
 from layers.embedding import WordDropout, WordHashing
 from layers.recurrent import (
     GRU,
@@ -32,13 +33,17 @@ from layers.recurrent import (
     Segmented,
     Stack,
 )
+from layers.structured import CRF, bio_moves
 
 __all__ = [
+    "CRF",
     "GRU",
     "IRNN",
     "LSTM",
     "SCRN",
+    "AttentionDecoder",
     "AttentionPool",
+    "BahdanauAttention",
     "ClockworkRNN",
     "ClockworkRNNCell",
     "ContextLSTM",
@@ -47,6 +52,7 @@ __all__ = [
     "CoupledLSTMCell",
     "ElmanRNN",
     "ElmanRNNCell",
+    "Found",
     "GRUCell",
     "IRNNCell",
     "JordanRNN",
@@ -54,6 +60,7 @@ __all__ = [
     "LSTMCell",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
+    "LuongAttention",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "SCRNCell",
@@ -61,4 +68,8 @@ __all__ = [
     "Stack",
     "WordDropout",
     "WordHashing",
+    "beam_search",
+    "bio_moves",
+    "greedy",
+    "sample",
 ]

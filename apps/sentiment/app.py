@@ -22,7 +22,7 @@ from pipelines import text as texts
 
 CELLS = sorted(
     name
-    for name in layers.__all__
+    for name in layers.recurrent.__all__
     if issubclass(getattr(layers, name), layers.recurrent.base.RecurrentLayer)
 )
 

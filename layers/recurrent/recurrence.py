@@ -5,7 +5,8 @@ in time only the recurrent product and the elementwise part are repeated; the gr
 weights are one matrix product (or one vector-Jacobian product) over all steps at the end. The
 backward pass is written here once, for every cell and backend, from the cell's `step` alone.
 
-The loop itself is `scan`, of which each backend has its own in a file named for it.
+The loop itself is the backend's `scan`, of which each has its own in a file named for it. What is
+not a product and an elementwise part (a decoder with attention) runs through `scan` here.
 """
 
 from collections.abc import Callable, Sequence
@@ -151,6 +152,28 @@ def recurrence(
     else:
         outputs, *final = backend.custom_vjp(forward, backward)(*flatten(given))
     return outputs, list(final)
+
+
+def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, variables: Sequence):
+    """Runs `carry, ys = step(carry, xs_t, constants)` over time, with its gradient.
+
+    For a step that is more than a product and an elementwise part, such as a decoder with attention.
+    Only what it carries is kept of each step; the rest is computed again for the gradient.
+
+    Args:
+        step: any function. It may use layers, the weights of which are among `variables`, and
+            tensors of its surroundings that take no gradient.
+        carry: floating-point tensors, `[B, ...]` each.
+        xs: floating-point tensors, `[T, B, ...]` each, T at least 1.
+        constants: floating-point tensors that are the same at every step.
+        variables: the Keras variables that the step reads.
+
+    Returns:
+        The carry after the last step, and what `step` returned beside it, `[T, B, ...]` each.
+    """
+    carry, xs, constants = tuple(carry), tuple(xs), tuple(constants)
+    like = step(carry, tuple(x[0] for x in xs), constants)[1]
+    return backend.differentiable_scan(step, carry, xs, constants, list(variables), tuple(like))
 
 
 def join(x, product, summed: int | None):

@@ -20,6 +20,12 @@ def scan(body, carry, xs, like, reverse):
     return jax.lax.scan(body, carry, xs, reverse=reverse)
 
 
+def differentiable_scan(step, carry, xs, constants, variables, like):
+    """As `recurrence.scan`; JAX differentiates the loop by itself."""
+    del variables
+    return scan(lambda carry, x: step(carry, x, constants), carry, xs, like, False)
+
+
 def vjp(function, primals, cotangents):
     """The product of `cotangents` with the Jacobian of `function` at `primals`."""
     _, pullback = jax.vjp(function, *primals)

@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 
+import keras
 import tensorflow as tf
 
 _BUILTIN_OPS = contextvars.ContextVar("builtin_ops", default=False)
@@ -93,6 +94,8 @@ def scan(body, carry, xs, like, reverse):
         shape_invariants=invariants,
     )
     stacked = tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
+    for y in stacked:
+        y.set_shape([xs[0].shape[0], *y.shape[1:]])
     return tuple(end[:n]), stacked
 
 
@@ -128,6 +131,68 @@ class _Scattered:
     @staticmethod
     def stack(value):
         return value
+
+
+def differentiable_scan(step, carry, xs, constants, variables, like):
+    """As `recurrence.scan`, with a gradient that repeats each step from the carry before it.
+
+    TensorFlow's own gradient of a loop keeps every intermediate result of every step, and does not
+    compile under XLA where the number of steps is dynamic.
+    """
+    sizes = [len(carry), len(xs), len(constants), len(variables)]
+
+    def unflatten(flat):
+        return [tuple(part) for part in _parts(list(flat), sizes)]
+
+    def one(carry, x, constants, values):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            new, ys = step(carry, x, constants)
+        return tuple(new), tuple(ys)
+
+    def run(flat, keep):
+        carry, xs, constants, values = unflatten(flat)
+
+        def body(carry, x):
+            new, ys = one(carry, x, constants, values)
+            return new, (*ys, *carry) if keep else ys
+
+        return scan(body, carry, xs, (*like, *carry) if keep else like, reverse=False)
+
+    def forward(*flat):
+        final, kept = run(flat, keep=True)
+        return (*kept[: len(like)], *final), (flat, kept[len(like) :])
+
+    def backward(residuals, cotangents):
+        flat, before = residuals
+        _, xs, constants, values = unflatten(flat)
+        d_ys, d_final = cotangents[: len(like)], cotangents[len(like) :]
+
+        def body(gradients, given):
+            d_carry, _, *sums = _parts(list(gradients), [sizes[0], 0, *sizes[2:]])
+            carry, x, d_y = _parts(list(given), [sizes[0], sizes[1], len(like)])
+            d_carry, d_x, *more = vjp(
+                one, (tuple(carry), tuple(x), constants, values), (tuple(d_carry), tuple(d_y))
+            )
+            sums = [a + b for a, b in zip([*sums[0], *sums[1]], [*more[0], *more[1]], strict=True)]
+            return (*d_carry, *sums), d_x
+
+        start = [*d_final, *(tf.zeros_like(x) for x in (*constants, *values))]
+        end, d_xs = scan(body, start, (*before, *xs, *d_ys), [x[0] for x in xs], reverse=True)
+        d_carry, d_rest = end[: sizes[0]], end[sizes[0] :]
+        # A loop over batches of unknown size forgets the first axis of the weights.
+        d_rest = [tf.ensure_shape(d, x.shape) for d, x in zip(d_rest, (*constants, *values), strict=True)]
+        return (*d_carry, *d_xs, *d_rest)
+
+    flat = (*carry, *xs, *constants, *(v.value for v in variables))
+    if only_inference():
+        return run(flat, keep=False)
+    found = custom_vjp(forward, backward)(*flat)
+    return tuple(found[len(like) :]), tuple(found[: len(like)])
+
+
+def _parts(flat: list, sizes: list[int]) -> list[list]:
+    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    return [flat[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def vjp(function, primals, cotangents):

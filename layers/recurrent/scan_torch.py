@@ -25,3 +25,9 @@ def scan(body, carry, xs, like, reverse):
     if reverse:
         collected.reverse()
     return carry, tuple(torch.stack(ys) for ys in zip(*collected, strict=True))
+
+
+def differentiable_scan(step, carry, xs, constants, variables, like):
+    """As `recurrence.scan`; PyTorch differentiates the loop by itself."""
+    del variables
+    return scan(lambda carry, x: step(carry, x, constants), carry, xs, like, False)

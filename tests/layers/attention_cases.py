@@ -1,10 +1,62 @@
 """The rows of the attention layers."""
 
+from functools import partial
+
 import keras
+import numpy as np
 
 import layers
 from tests import reference
-from tests.layers.case import Case, U
+from tests.layers import running
+from tests.layers.case import Case, D, T, U
+
+QUERY = 7
+RANDOM = keras.initializers.RandomNormal(0.1, 0.2, seed=5)
+POSITION = 2
+
+
+def _bahdanau(layer, inputs, states, mask, training):
+    return layer(states[0], inputs, mask=mask)
+
+
+def _luong(layer, inputs, states, mask, training):
+    position = {"position": POSITION} if layer.window == "local_m" else {}
+    return layer(states[0], inputs, mask=mask, **position)
+
+
+running.CALLS[layers.BahdanauAttention] = _bahdanau
+running.CALLS[layers.LuongAttention] = _luong
+
+
+def luong(
+    name: str, query: int = QUERY, segmented=False, variant=True, idle=None, **settings
+) -> Case:
+    """A row of Luong's attention."""
+    oracle = {k: v for k, v in settings.items() if k not in ("units", "memory_size")}
+    return Case(
+        name=name,
+        make=lambda **options: layers.LuongAttention(**{**settings, **options}),
+        oracle=partial(
+            reference.by_rows,
+            partial(
+                reference.luong_one, position=POSITION, vector="units" in settings, **oracle
+            ),
+        ),
+        covers=("LuongAttention",),
+        options={
+            "units": 9,
+            "score": "location",
+            "window": "local_p",
+            "half_width": 3,
+            "memory_size": 11,
+            "kernel_initializer": RANDOM,
+        },
+        states=(query,),
+        segmented=segmented,
+        variant=variant,
+        idle=idle or {},
+    )
+
 
 CASES: tuple[Case, ...] = (
     Case(
@@ -19,5 +71,33 @@ CASES: tuple[Case, ...] = (
             "context_initializer": keras.initializers.GlorotNormal(seed=6),
             "kernel_regularizer": keras.regularizers.L2(0.1),
         },
+    ),
+    Case(
+        name="BahdanauAttention",
+        make=lambda **options: layers.BahdanauAttention(**{"units": U, **options}),
+        oracle=partial(reference.by_rows, reference.bahdanau_one),
+        covers=("BahdanauAttention",),
+        options={"units": 9, "kernel_initializer": RANDOM},
+        states=(QUERY,),
+    ),
+    luong("LuongAttention", units=2, score="general", variant=False),
+    luong("LuongAttention dot", query=D, units=2, score="dot"),
+    luong("LuongAttention concat", units=2, score="concat"),
+    luong(
+        "LuongAttention location",
+        segmented=True,
+        idle={"kernel": np.s_[:, T:]},
+        score="location",
+        memory_size=9,
+    ),
+    luong("LuongAttention local-m", segmented=True, score="general", window="local_m", half_width=1),
+    luong(
+        "LuongAttention local-p",
+        segmented=True,
+        variant=False,
+        units=2,
+        score="concat",
+        window="local_p",
+        half_width=2,
     ),
 )

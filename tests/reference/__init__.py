@@ -9,5 +9,7 @@ Shape letters as in `layers`.
 """
 
 from tests.reference.attention import *
+from tests.reference.decoding import *
 from tests.reference.embedding import *
 from tests.reference.recurrent import *
+from tests.reference.structured import *

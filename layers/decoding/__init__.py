@@ -1,0 +1,6 @@
+"""Decoders, and the search for sequences."""
+
+from layers.decoding.attention_decoder import AttentionDecoder
+from layers.decoding.search import Found, beam_search, greedy, sample
+
+__all__ = ["AttentionDecoder", "Found", "beam_search", "greedy", "sample"]

@@ -1,0 +1,100 @@
+"""The rows of the decoder: the logits of teacher forcing."""
+
+from functools import partial
+
+import numpy as np
+from keras import ops
+
+import layers
+from tests import reference
+from tests.layers import running
+from tests.layers.case import Case, D, U
+
+# Which of the two an example reads hangs on its first state, so that a batch of any size has words.
+WORDS = np.array([[1, 3, 0], [2, 1, 2]])
+VOCABULARY, EMBEDDING, UPPER, UNITS = 4, 2, 7, 6
+
+
+def words(states) -> np.ndarray:
+    return WORDS[(states[0][:, 0] > 0).astype(int)]
+
+
+def _logits(layer, inputs, states, mask, training):
+    first, second = (ops.convert_to_tensor(row) for row in WORDS)
+    tokens = ops.where(states[0][:, :1] > 0, second, first)
+    return layer(tokens, inputs, initial_state=list(states), mask=mask, training=training)[0]
+
+
+running.CALLS[layers.AttentionDecoder] = _logits
+
+
+def bahdanau(**options) -> layers.AttentionDecoder:
+    policy = {"dtype": options.get("dtype")}
+    return layers.AttentionDecoder(
+        **{
+            "vocabulary_size": VOCABULARY,
+            "embedding_size": EMBEDDING,
+            "cells": [
+                layers.ContextLSTMCell(U, context_size=D, **policy),
+                layers.GRUCell(UPPER, **policy),
+            ],
+            "attention": layers.BahdanauAttention(UNITS, **policy),
+            **options,
+        }
+    )
+
+
+def luong(attention, /, **options) -> layers.AttentionDecoder:
+    policy = {"dtype": options.get("dtype")}
+    return layers.AttentionDecoder(
+        **{
+            "vocabulary_size": VOCABULARY,
+            "embedding_size": EMBEDDING,
+            "cells": [layers.PeepholeLSTMCell(U, **policy)],
+            "attention": layers.LuongAttention(EMBEDDING, **attention, **policy),
+            "attend": "after",
+            "tied": True,
+            **options,
+        }
+    )
+
+
+def luong_case(name: str, **attention) -> Case:
+    return Case(
+        name=name,
+        make=partial(luong, attention),
+        oracle=partial(reference.luong_decoder, words=words, **attention),
+        covers=("AttentionDecoder",),
+        options=OPTIONS,
+        states=(U, U),
+        segmented="window" in attention,
+        random={"dropout": 0.5},
+        variant="window" in attention,
+    )
+
+
+OPTIONS = {
+    "vocabulary_size": 9,
+    "embedding_size": 5,
+    "cells": [layers.LSTMCell(3)],
+    "attention": layers.LuongAttention(5),
+    "attend": "after",
+    "tied": True,
+    "dropout": 0.25,
+    "scheduled_sampling": 0.125,
+    "seed": 7,
+}
+
+CASES: tuple[Case, ...] = (
+    Case(
+        name="AttentionDecoder before",
+        make=bahdanau,
+        oracle=partial(reference.bahdanau_decoder, words=words),
+        covers=("AttentionDecoder",),
+        options=OPTIONS,
+        states=(U, U, UPPER),
+        random={"dropout": 0.5},
+    ),
+    luong_case("AttentionDecoder after", score="general"),
+    luong_case("AttentionDecoder after local", window="local_m", half_width=1),
+)

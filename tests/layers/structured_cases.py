@@ -1,0 +1,41 @@
+"""The row of the conditional random field: log Z, which has the gradients.
+
+Tags, marginals and the constraints are tested in `test_crf.py`.
+"""
+
+import keras
+import numpy as np
+
+import layers
+from tests import reference
+from tests.layers.case import Case, D
+
+
+@keras.saving.register_keras_serializable(package="unroll_tests")
+class Partition(layers.CRF):
+    """log Z as the output of a layer."""
+
+    def call(self, potentials, mask=None):
+        return keras.ops.cast(self.log_partition(potentials, mask), self.compute_dtype)
+
+    def compute_output_shape(self, potentials_shape):
+        return tuple(potentials_shape[:1])
+
+    def compute_output_spec(self, potentials, mask=None):
+        return keras.KerasTensor(potentials.shape[:1], self.compute_dtype)
+
+
+CASES: tuple[Case, ...] = (
+    Case(
+        name="CRF",
+        make=lambda **options: Partition(**{"tags": D, **options}),
+        oracle=reference.crf,
+        covers=("CRF",),
+        options={
+            "tags": 2,
+            "allowed": np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1]], "bool").tolist(),
+            "transition_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
+            "transition_regularizer": keras.regularizers.L2(0.1),
+        },
+    ),
+)

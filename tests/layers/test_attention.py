@@ -1,0 +1,189 @@
+"""What must hold of scores, and between attention layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import layers
+from layers.attention import scores
+from tests import reference
+from tests.layers import running
+from tests.layers.case import MASK, SEQUENCES, B, D, T
+from tests.layers.checks import assert_near
+from tests.layers.recurrent_checks import assert_refused
+
+QUERIES = np.random.default_rng(4).normal(size=(B, 4, D))
+KERNEL = np.random.default_rng(5).normal(size=(2 * D, 7))
+SCALE = np.random.default_rng(6).normal(size=7)
+
+
+def arrays(*given):
+    return [ops.convert_to_tensor(x.astype(running.PRECISE)) for x in given]
+
+
+def numbers(tensors) -> list[np.ndarray]:
+    return [running.numpy(x) for x in tensors]
+
+
+def built(layer, query=QUERIES):
+    layer(*arrays(query, SEQUENCES), **({} if query.ndim == 3 else {"position": 0}))
+    rng = np.random.default_rng(2)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    return layer
+
+
+def luong(**options):
+    return layers.LuongAttention(dtype=running.PRECISE, **options)
+
+
+@pytest.mark.parametrize("name", ["dot", "scaled_dot", "general", "additive", "concat"])
+def test_scores_one_by_one(name):
+    queries, memory, kernel, scale = arrays(QUERIES, SEQUENCES, KERNEL, SCALE)
+    square = KERNEL[:D, :D]
+    if name == "general":
+        keys = scores.general_keys(memory, *arrays(square))
+        found = scores.dot(queries, keys)
+    elif name == "additive":
+        of_query, of_memory = scores.split_concat(kernel, D)
+        found = scores.additive(ops.matmul(queries, of_query), ops.matmul(memory, of_memory), scale)
+    elif name == "concat":
+        found = scores.concat(queries, memory, kernel, scale)
+    else:
+        found = getattr(scores, name)(queries, memory)
+    equations = {
+        "dot": lambda q, m: q @ m,
+        "scaled_dot": lambda q, m: q @ m / np.sqrt(D),
+        "general": lambda q, m: q @ (m @ square),
+        "additive": lambda q, m: SCALE @ np.tanh(q @ KERNEL[:D] + m @ KERNEL[D:]),
+        "concat": lambda q, m: SCALE @ np.tanh(np.concatenate([q, m]) @ KERNEL),
+    }
+    expected = [
+        [[equations[name](q, m) for m in ms] for q in qs]
+        for qs, ms in zip(QUERIES, SEQUENCES, strict=True)
+    ]
+    assert_near(numbers([found]), [expected], 1e3 * running.EXACT)
+
+
+def test_masked_softmax_is_the_softmax_of_what_is_left():
+    values = QUERIES[:, 0] @ KERNEL[:D, :T]
+    found = running.numpy(scores.masked_softmax(*arrays(values), ops.convert_to_tensor(MASK)))
+    for row, allowed, weights in zip(values, MASK, found, strict=True):
+        assert_near([weights], [reference.softmax(row, allowed)], running.EXACT)
+        assert (weights[~allowed] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_masked_softmax_of_huge_scores_is_finite(dtype):
+    values = ops.convert_to_tensor([[-6e4, 6e4, 3.0], [6e4, 6e4, 6e4]], dtype=dtype)
+    mask = ops.convert_to_tensor([[True, True, False], [False, False, False]])
+    found = running.numpy(scores.masked_softmax(values, mask))
+    assert found.tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_general_with_the_identity_is_dot():
+    general = built(luong(score="general"))
+    general.set_weights([np.eye(D)])
+    for a, b in zip(
+        general(*arrays(QUERIES, SEQUENCES)),
+        built(luong(score="dot"))(*arrays(QUERIES, SEQUENCES)),
+        strict=True,
+    ):
+        assert_near(numbers([a]), numbers([b]), running.EXACT)
+
+
+def test_concat_is_additive_attention():
+    concat = built(luong(score="concat"))
+    additive = layers.BahdanauAttention(D, dtype=running.PRECISE)
+    additive(*arrays(QUERIES, SEQUENCES))
+    additive.set_weights(concat.get_weights())
+    mask = ops.convert_to_tensor(MASK)
+    found = [layer(*arrays(QUERIES, SEQUENCES), mask=mask) for layer in (concat, additive)]
+    assert_near(numbers(found[0]), numbers(found[1]), running.EXACT)
+
+
+def test_a_window_as_long_as_the_memory_is_global():
+    whole = built(luong(units=7))
+    local = built(luong(units=7, window="local_m", half_width=T))
+    found = [layer(*arrays(QUERIES, SEQUENCES)) for layer in (whole, local)]
+    assert_near(numbers(found[0]), numbers(found[1]), running.EXACT)
+    narrow = built(luong(units=7, window="local_m", half_width=1))
+    weights = running.numpy(narrow(*arrays(QUERIES, SEQUENCES))[1])
+    near = abs(np.arange(T) - np.arange(4)[:, None]) <= 1
+    assert (weights[:, ~near] == 0).all()
+    assert (weights[:, near] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.BahdanauAttention(7, dtype=running.PRECISE),
+        lambda: luong(units=7, score="concat", window="local_p", half_width=2),
+        lambda: luong(units=7, window="local_m", half_width=1),
+    ],
+)
+def test_queries_together_are_queries_alone(make):
+    layer = built(make())
+    memory, mask = arrays(SEQUENCES)[0], ops.convert_to_tensor(MASK)
+    keys = layer.prepare(memory)
+    together = numbers(layer(*arrays(QUERIES), memory, mask=mask))
+    for t in range(QUERIES.shape[1]):
+        position = {"position": t} if getattr(layer, "window", "") == "local_m" else {}
+        alone = layer(*arrays(QUERIES[:, t]), memory, keys=keys, mask=mask, **position)
+        assert_near(numbers(alone), [x[:, t] for x in together], running.EXACT)
+
+
+def test_luong_local_p_at_each_of_its_own_places():
+    layer = built(luong(units=7, score="dot", window="local_p", half_width=2))
+    found = numbers(layer(*arrays(QUERIES, SEQUENCES), mask=ops.convert_to_tensor(MASK)))
+    for t in range(QUERIES.shape[1]):
+        expected = reference.by_rows(
+            reference.luong_one,
+            layer.get_weights(),
+            SEQUENCES,
+            [QUERIES[:, t]],
+            MASK,
+            score="dot",
+            window="local_p",
+            half_width=2,
+        )
+        assert_near([x[:, t] for x in found], expected, 10 * running.EXACT)
+
+
+def test_keys_made_once_under_mixed_precision():
+    layer = built(layers.BahdanauAttention(7, dtype="mixed_bfloat16"))
+    given = [ops.cast(x, "float32") for x in arrays(QUERIES, SEQUENCES)]
+    keys = layer.prepare(given[1])
+    assert keras.backend.standardize_dtype(keys.dtype) == "bfloat16"
+    once, anew = layer(*given, keys=keys), layer(*given)
+    assert_near(numbers(once), numbers(anew), 0.01)
+
+
+REFUSED = [
+    (lambda: layers.BahdanauAttention(0), ["units", "0"]),
+    (lambda: layers.BahdanauAttention(7)(QUERIES, SEQUENCES[0]), ["[B, S, D]", "(5, 3)"]),
+    (lambda: layers.BahdanauAttention(7).prepare(SEQUENCES), ["no weights yet", "build"]),
+    (lambda: layers.LuongAttention(score="cosine"), ["score", "'cosine'", "general"]),
+    (lambda: layers.LuongAttention(window="local"), ["window", "'local'", "local_p"]),
+    (lambda: layers.LuongAttention(half_width=0), ["half_width", "0"]),
+    (lambda: layers.LuongAttention(score="location"), ["memory_size", "None"]),
+    (lambda: layers.LuongAttention(memory_size=7), ["memory_size", "location", "general"]),
+    (lambda: layers.LuongAttention(units=0), ["units", "0"]),
+    (
+        lambda: layers.LuongAttention(score="dot")(KERNEL[None], SEQUENCES[:1]),
+        ["7 and 3", "general"],
+    ),
+    (
+        lambda: layers.LuongAttention(score="location", memory_size=4)(QUERIES, SEQUENCES),
+        ["4 places", "has 5"],
+    ),
+    (
+        lambda: layers.LuongAttention(window="local_m")(QUERIES[:, 0], SEQUENCES),
+        ["local_m", "position"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "words"), REFUSED)
+def test_refused(action, words):
+    assert_refused(action, *words)
