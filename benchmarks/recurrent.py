@@ -19,10 +19,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import math
-import multiprocessing
 import os
-import resource
-import threading
 import time
 from pathlib import Path
 
@@ -31,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import ops
+from measuring import in_a_fresh_process, peak_of, table
 
 import layers
 from layers.recurrent.base import RecurrentLayer
@@ -218,35 +216,7 @@ def peak_memory(name: str) -> float:
     layer.build((batch, length, features))
     training_step(layer, random(batch, 2, features))()  # what the libraries themselves take
     step = training_step(layer, random(batch, length, features))
-    before, seen, done = resident(), [], threading.Event()
-
-    def watch():
-        while not done.wait(0.001):
-            seen.append(resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for _ in range(3):
-        step()
-    done.set()
-    watcher.join()
-    return max(seen) - before
-
-
-def resident() -> float:
-    """MiB of this process in memory, on Linux."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def in_a_fresh_process(function, *arguments):
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def table(header: list[str], rows: list[list]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(x) for x in line) + " |" for line in lines]
+    return peak_of(lambda: [step() for _ in range(3)])
 
 
 def shown(milliseconds: float | None) -> str:

@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import matplotlib
 import numpy as np
+from measuring import table
 from tasks import TASKS, Task
 
 import layers
@@ -150,7 +151,7 @@ def measure(model, task: Task, batch) -> float:
     return round(float((right * batch.weights).sum() / batch.weights.sum()), 5)
 
 
-def table(results: dict) -> list[str]:
+def scores(results: dict) -> list[str]:
     """A row for each test: the mean of each layer over the seeds, and how many were solved."""
     names = [name for name in LAYERS if any(key.split("/")[1] == name for key in results)]
     rows = []
@@ -167,8 +168,7 @@ def table(results: dict) -> list[str]:
                 value, trivial = task.trivial
                 row = [what, kind, f"{value:.3f} ({trivial})"]
                 rows.append(row + [cells.get(name, "") for name in names])
-    header = ["task", "measure", "trivial", *(f"`{name}`" for name in names)]
-    return [" | ".join(["", *row, ""]).strip() for row in (header, ["---"] * len(header), *rows)]
+    return table(["task", "measure", "trivial", *(f"`{name}`" for name in names)], rows)
 
 
 def claims(results: dict) -> list[str]:
@@ -183,9 +183,8 @@ def claims(results: dict) -> list[str]:
             if abs(x - y) <= spread:
                 holds = "undecided: the seeds differ by more"
             said = f"`{better}` before `{other}`"
-            rows.append(f"| {what} | {said} | {source} | {x:.3f}, {y:.3f} | {holds} |")
-    head = ["| task | ordering | said by | here | holds |", "| --- | --- | --- | --- | --- |"]
-    return head + rows
+            rows.append([what, said, source, f"{x:.3f}, {y:.3f}", holds])
+    return table(["task", "ordering", "said by", "here", "holds"], rows)
 
 
 def runs_of(results: dict, task: str, layer: str) -> list[dict]:
@@ -247,7 +246,7 @@ def main():
         f"norm 1. Means over {arguments.seeds} seeds; in brackets how many of them reached the "
         "training loss at which a task counts as solved."
     )
-    lines = ["## What recurrent layers learn", "", budget, "", *table(results), ""]
+    lines = ["## What recurrent layers learn", "", budget, "", *scores(results), ""]
     lines += ["### Orderings that papers report", "", *claims(results)]
     (RESULTS / "variants.md").write_text("\n".join(lines) + "\n")
     plot(results, RESULTS / "variants.png")

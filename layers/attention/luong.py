@@ -129,10 +129,11 @@ class LuongAttention(Attention):
         keys = self.prepare(memory) if keys is None else keys
         if self.window == "local_m" and position is None and len(query.shape) == 2:
             raise ValueError(f"{self.name} has a local_m window, and needs the query's position.")
-        if self.score == "location" and (memory.shape[1] or 0) > self.memory_size:
+        length = memory.shape[1]
+        if self.score == "location" and isinstance(length, int) and length > self.memory_size:
             raise ValueError(
                 f"{self.name} scores {self.memory_size} places (memory_size), and the memory has "
-                f"{memory.shape[1]}."
+                f"{length}."
             )
 
         def attend(queries):

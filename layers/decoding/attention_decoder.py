@@ -109,7 +109,9 @@ class AttentionDecoder(keras.layers.Layer):
         if attend == "after" and getattr(attention, "score", None) is None:
             raise ValueError("attend='after' is Luong's, and needs a LuongAttention with units.")
         if attend == "after" and attention.units is None:
-            raise ValueError("attend='after' needs an attentional vector: give the attention units.")
+            raise ValueError(
+                "attend='after' needs an attentional vector: give the attention units."
+            )
         if attend == "after" and tied and attention.units != embedding_size:
             raise ValueError(
                 f"tied=True needs an attentional vector of the embedding's size, {embedding_size}, "
@@ -146,7 +148,9 @@ class AttentionDecoder(keras.layers.Layer):
         return [
             size
             for cell in self.cells
-            for size in (cell.state_size if hasattr(cell.state_size, "__len__") else [cell.state_size])
+            for size in (
+                cell.state_size if hasattr(cell.state_size, "__len__") else [cell.state_size]
+            )
         ]
 
     @property
@@ -282,7 +286,7 @@ class AttentionDecoder(keras.layers.Layer):
             return tuple(new), (features, weights)
 
         _, (features, weights) = scan(
-            step, states, xs, (ops.cast(memory, self.compute_dtype), keys), self.variables
+            step, states, xs, (ops.cast(memory, self.compute_dtype), keys), self.weights
         )
         features = self.drop(ops.transpose(features, (1, 0, 2)), training=training)
         return self._logits(features), ops.transpose(weights, (1, 0, 2))

@@ -271,7 +271,9 @@ def beam_search(
     states = [ops.repeat(s, w, axis=0) for s in states]
     has_weights, width = _weights(step, tokens, states)
     if coverage_penalty and not has_weights:
-        raise ValueError("coverage_penalty needs a step that returns weights, and this one has none.")
+        raise ValueError(
+            "coverage_penalty needs a step that returns weights, and this one has none."
+        )
 
     def by_example(x):
         return ops.reshape(x, (batch, -1, *ops.shape(x)[1:]))
@@ -429,6 +431,4 @@ def _weights(step, tokens, states) -> tuple:
 
 def _while(condition, body, carry: dict, max_length: int) -> dict:
     """Runs the body as long as the condition holds, and for `max_length` steps at most."""
-    return ops.while_loop(
-        lambda c: ops.logical_and(c["t"] < max_length, condition(c)), body, carry
-    )
+    return ops.while_loop(lambda c: ops.logical_and(c["t"] < max_length, condition(c)), body, carry)

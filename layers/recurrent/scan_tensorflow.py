@@ -180,7 +180,9 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
         end, d_xs = scan(body, start, (*before, *xs, *d_ys), [x[0] for x in xs], reverse=True)
         d_carry, d_rest = end[: sizes[0]], end[sizes[0] :]
         # A loop over batches of unknown size forgets the first axis of the weights.
-        d_rest = [tf.ensure_shape(d, x.shape) for d, x in zip(d_rest, (*constants, *values), strict=True)]
+        d_rest = [
+            tf.ensure_shape(d, x.shape) for d, x in zip(d_rest, (*constants, *values), strict=True)
+        ]
         return (*d_carry, *d_xs, *d_rest)
 
     flat = (*carry, *xs, *constants, *(v.value for v in variables))

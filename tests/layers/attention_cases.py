@@ -38,9 +38,7 @@ def luong(
         make=lambda **options: layers.LuongAttention(**{**settings, **options}),
         oracle=partial(
             reference.by_rows,
-            partial(
-                reference.luong_one, position=POSITION, vector="units" in settings, **oracle
-            ),
+            partial(reference.luong_one, position=POSITION, vector="units" in settings, **oracle),
         ),
         covers=("LuongAttention",),
         options={
@@ -90,7 +88,9 @@ CASES: tuple[Case, ...] = (
         score="location",
         memory_size=9,
     ),
-    luong("LuongAttention local-m", segmented=True, score="general", window="local_m", half_width=1),
+    luong(
+        "LuongAttention local-m", segmented=True, score="general", window="local_m", half_width=1
+    ),
     luong(
         "LuongAttention local-p",
         segmented=True,

@@ -73,7 +73,7 @@ def test_scheduled_sampling_reads_its_own_words():
         layer(np.ones((B, 2), "int32"), MEMORY)
         rng = np.random.default_rng(2)
         layer.set_weights(
-            [rng.normal(size=w.shape) if w.shape else w.numpy() for w in layer.weights]
+            [rng.normal(size=w.shape) if len(w.shape) else w.numpy() for w in layer.weights]
         )
         return layer
 
@@ -246,7 +246,9 @@ def test_rules(search):
     assert words(min_length=9) == [row for row in words(min_length=9) if len(row) == 9]
     prefix = np.array([[3, -1, 4], [4, 3, -1], [-1, -1, 3], [5, 5, 5]])
     for row, start in zip(words(min_length=3, prefix=prefix), prefix, strict=True):
-        assert [w for w, p in zip(row, start, strict=False) if p >= 0] == [p for p in start if p >= 0]
+        assert [w for w, p in zip(row, start, strict=False) if p >= 0] == [
+            p for p in start if p >= 0
+        ]
     assert any(_repeats(row, 2) for row in words(min_length=9))
     for n in (1, 2, 3):
         assert not any(_repeats(row, n) for row in words(min_length=5, no_repeat=n))
@@ -475,5 +477,3 @@ REFUSED = [
 @pytest.mark.parametrize(("action", "words"), REFUSED)
 def test_refused(action, words):
     assert_refused(action, *words)
-
-

@@ -89,7 +89,5 @@ def by_rows(one, weights, memory, states, mask=None, **options) -> list:
     """`one(weights, query, memory, allowed)` of each example, with the queries as the one state."""
     if mask is None:
         mask = np.ones(memory.shape[:2], "bool")
-    found = [
-        one(weights, *row, **options) for row in zip(states[0], memory, mask, strict=True)
-    ]
+    found = [one(weights, *row, **options) for row in zip(states[0], memory, mask, strict=True)]
     return [np.stack(part) for part in zip(*found, strict=True)]

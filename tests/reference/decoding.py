@@ -38,9 +38,7 @@ def luong_decoder(weights, memory, states, mask=None, *, words, **attention_opti
         h, c, fed, count = states
         x = np.concatenate([embedding[word], fed])
         h, (_, c) = one_step(peephole_lstm, cell, x, (h, c))
-        fed, _ = luong_one(
-            attention, h, memory, allowed, position=count, **attention_options
-        )
+        fed, _ = luong_one(attention, h, memory, allowed, position=count, **attention_options)
         return embedding @ fed + output_bias, [h, c, fed, count + 1]
 
     size = embedding.shape[1]

@@ -1,0 +1,41 @@
+"""What the benchmarks share: memory, and tables."""
+
+import multiprocessing
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+
+def peak_of(work: Callable) -> float:
+    """MiB that `work()` adds to this process at its peak."""
+    before, seen, done = resident(), [], threading.Event()
+
+    def watch():
+        while not done.wait(0.001):
+            seen.append(resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    done.set()
+    watcher.join()
+    return max(seen) - before
+
+
+def resident() -> float:
+    """MiB of this process in memory, on Linux."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def in_a_fresh_process(function: Callable, *arguments):
+    """What a function of a module returns in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def table(header: list[str], rows: list[list]) -> list[str]:
+    """The lines of a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(x) for x in line) + " |" for line in lines]
