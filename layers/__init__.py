@@ -4,7 +4,13 @@ Shape letters: B batch, T time, S memory length, D features, U units, K classes,
 C context features, L letter trigrams of a word, G columns of all gates.
 """
 
-from layers.attention import AttentionPool, BahdanauAttention, LuongAttention
+from layers.attention import (
+    AttentionPool,
+    BahdanauAttention,
+    LuongAttention,
+    MemoryHops,
+    QuestionGuidedAttention,
+)
 from layers.decoding import AttentionDecoder, Found, beam_search, greedy, sample
 from layers.embedding import WordDropout, WordHashing
 from layers.recurrent import (
@@ -61,8 +67,10 @@ __all__ = [
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LuongAttention",
+    "MemoryHops",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
+    "QuestionGuidedAttention",
     "SCRNCell",
     "Segmented",
     "Stack",

@@ -178,7 +178,7 @@ class LuongAttention(Attention):
             hidden = ops.tanh(ops.matmul(queries, self.position_kernel))  # [B, T, Q]
             share = ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]  # [B, T]
             center = length * ops.cast(share, dtype)
-        distance = places - center[..., None]  # [B, T, S]
+        distance = places - ops.expand_dims(center, -1)  # [B, T, S]
         near = ops.abs(distance) <= self.half_width
         allowed = near if allowed is None else ops.logical_and(near, allowed)
         if self.window == "local_m":

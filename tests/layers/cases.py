@@ -4,6 +4,7 @@ from tests.layers import (
     attention_cases,
     decoding_cases,
     embedding_cases,
+    memory_cases,
     recurrent_cases,
     structured_cases,
 )
@@ -11,6 +12,7 @@ from tests.layers import (
 CASES = (
     *recurrent_cases.CASES,
     *attention_cases.CASES,
+    *memory_cases.CASES,
     *decoding_cases.CASES,
     *structured_cases.CASES,
     *embedding_cases.CASES,

@@ -1,0 +1,118 @@
+"""Where in an image to look for the answer to a question."""
+
+import keras
+from keras import ops
+
+from layers.attention.scores import masked_softmax
+from layers.recurrent.base import require_size
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class QuestionGuidedAttention(keras.layers.Layer):
+    """A question attends to the regions of an image: detected objects or the cells of a grid.
+
+    Kim et al. 2017, "Hadamard product for low-rank bilinear pooling", equations 8 and 9, with the
+    product normalised as in Fukui et al. 2016. With regions v_1, ..., v_S, a question q and glimpse
+    g:
+
+        p_i = tanh(V v_i + b) * tanh(W q + d), and p_i / |p_i|
+        e_gi = w_g . p_i
+        a_gi = softmax over i of e_gi
+        attended_g = sum over i of a_gi v_i
+
+    Args:
+        units: U, the size of p.
+        glimpses: how many attentions there are side by side.
+        normalize: whether p has length one.
+        activation: of both factors of p.
+        kernel_initializer: of V, W and w.
+
+    Call arguments:
+        question: `[B, Q]`.
+        regions: `[B, S, D]`, or a grid `[B, H, W, D]`.
+        mask: `[B, S]` or `[B, H, W]`, boolean. A region where it is False has the weight zero.
+
+    Returns:
+        A tuple of the attended vectors of all glimpses side by side, `[B, glimpses * D]`, and the
+        weights a, `[B, glimpses, S]` or `[B, glimpses, H, W]`.
+
+    Raises:
+        ValueError: if a size is below one, or question or regions have another rank.
+
+    >>> import numpy as np
+    >>> from layers import QuestionGuidedAttention
+    >>> question, grid = np.ones((2, 6), "float32"), np.ones((2, 4, 5, 3), "float32")
+    >>> attended, weights = QuestionGuidedAttention(8, glimpses=2)(question, grid)
+    >>> attended.shape, weights.shape
+    (TensorShape([2, 6]), TensorShape([2, 2, 4, 5]))
+
+    Differs from the papers: the shortcut around the first of two layers is left out.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        glimpses: int = 1,
+        normalize: bool = True,
+        activation="tanh",
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        require_size("units", units)
+        require_size("glimpses", glimpses)
+        super().__init__(**kwargs)
+        self.units = units
+        self.glimpses = glimpses
+        self.normalize = normalize
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, question_shape, regions_shape):
+        if len(question_shape) != 2 or len(regions_shape) not in (3, 4):
+            raise ValueError(
+                f"{self.name} takes a question [B, Q] and regions [B, S, D] or [B, H, W, D], got "
+                f"{tuple(question_shape)} and {tuple(regions_shape)}."
+            )
+        initializer = self.kernel_initializer
+        self.region_kernel, self.question_kernel, self.scale = (
+            self.add_weight(name=name, shape=shape, initializer=initializer)
+            for name, shape in (
+                ("region_kernel", (regions_shape[-1], self.units)),
+                ("question_kernel", (question_shape[-1], self.units)),
+                ("scale", (self.units, self.glimpses)),
+            )
+        )
+        self.region_bias, self.question_bias = (
+            self.add_weight(name=f"{name}_bias", shape=(self.units,), initializer="zeros")
+            for name in ("region", "question")
+        )
+
+    def call(self, question, regions, mask=None):
+        grid = ops.shape(regions)[1:-1]
+        regions = ops.reshape(regions, (ops.shape(regions)[0], -1, regions.shape[-1]))  # [B, S, D]
+        v = self.activation(ops.matmul(regions, self.region_kernel) + self.region_bias)
+        q = self.activation(ops.matmul(question, self.question_kernel) + self.question_bias)
+        p = v * q[:, None]  # [B, S, U]
+        if self.normalize:
+            # The floor keeps the gradient finite where a product is zero.
+            p = p * ops.rsqrt(ops.sum(p * p, axis=-1, keepdims=True) + 1e-6)
+        scores = ops.transpose(ops.matmul(p, self.scale), (0, 2, 1))  # [B, glimpses, S]
+        if mask is not None:
+            mask = ops.reshape(mask, (ops.shape(regions)[0], 1, -1))
+        weights = masked_softmax(scores, mask)
+        attended = ops.matmul(weights, regions)  # [B, glimpses, D]
+        attended = ops.reshape(attended, (-1, self.glimpses * regions.shape[-1]))
+        return attended, ops.reshape(weights, (-1, self.glimpses, *grid))
+
+    def compute_mask(self, *arguments, **options):
+        return [None, None]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "glimpses": self.glimpses,
+            "normalize": self.normalize,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,228 @@
+"""Memory hops over words, weights and identities, and question-guided attention over a grid."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import layers
+from tests import reference
+from tests.layers import running
+from tests.layers.case import MASK, SEQUENCES, B, D, T
+from tests.layers.checks import assert_near
+from tests.layers.recurrent_checks import assert_refused
+
+RNG = np.random.default_rng(12)
+VOCABULARY, WORDS = 11, 4
+FACTS = RNG.integers(1, VOCABULARY, (B, T, WORDS)) * (
+    np.arange(WORDS) < RNG.integers(1, WORDS + 1, (B, T, 1))
+)
+QUESTION = RNG.integers(1, VOCABULARY, (B, 3)) * (np.arange(3) < RNG.integers(1, 4, (B, 1)))
+VECTOR = RNG.normal(size=(B, D))
+
+
+def with_weights(layer, *given):
+    layer(*given)
+    rng = np.random.default_rng(2)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    return layer
+
+
+def tensors(*given):
+    return [
+        ops.convert_to_tensor(x.astype(running.PRECISE) if x.dtype.kind == "f" else x) for x in given
+    ]
+
+
+def numbers(found):
+    return [running.numpy(x) for x in found]
+
+
+def over_words(**options) -> layers.MemoryHops:
+    settings = {"units": 7, "vocabulary_size": VOCABULARY, "dtype": running.PRECISE, **options}
+    return with_weights(layers.MemoryHops(**settings), FACTS, QUESTION)
+
+
+@pytest.mark.parametrize("tying", ["adjacent", "layer_wise"])
+@pytest.mark.parametrize("position_encoding", [True, False])
+@pytest.mark.parametrize("answers", [True, False])
+def test_words_by_hand(tying, position_encoding, answers):
+    settings = {"tying": tying, "memory_size": 9, "answers": answers}
+    layer = over_words(position_encoding=position_encoding, **settings)
+    expected = reference.memory_hops(
+        layer.get_weights(),
+        FACTS,
+        [QUESTION],
+        MASK,
+        encode=partial(reference.bag, position_encoding=position_encoding),
+        **settings,
+    )
+    found = numbers(layer(*tensors(FACTS, QUESTION), mask=ops.convert_to_tensor(MASK)))
+    assert_near(found, expected, 10 * running.EXACT)
+
+
+def test_more_padding_changes_nothing():
+    layer = over_words(memory_size=9)
+    mask = np.ones((B, T), "bool")
+    expected = numbers(layer(*tensors(FACTS, QUESTION), mask=ops.convert_to_tensor(mask)))
+    padded = np.pad(FACTS, ((0, 0), (0, 2), (0, 3)))
+    question, longer = np.pad(QUESTION, ((0, 0), (0, 4))), np.pad(mask, ((0, 0), (0, 2)))
+    found = numbers(layer(*tensors(padded, question), mask=ops.convert_to_tensor(longer)))
+    assert_near([found[0], found[1][..., :T]], expected, running.EXACT)
+    assert not found[1][..., T:].any()
+
+
+def test_one_hop_is_attention_and_a_linear_map():
+    layer = with_weights(
+        layers.MemoryHops(7, hops=1, tying="layer_wise", dtype=running.PRECISE), SEQUENCES, VECTOR
+    )
+    a, c, b, h = layer.get_weights()
+    memory, query = SEQUENCES, VECTOR @ b
+    attention = layers.LuongAttention(score="dot", dtype=running.PRECISE)
+    _, weights = attention(*tensors(query, memory @ a))
+    found = numbers(layer(*tensors(memory, VECTOR)))
+    share = running.numpy(weights)
+    expected = query @ h + np.einsum("bs,bsu->bu", share, memory @ c)
+    assert_near(found, [expected, share[:, None]], 10 * running.EXACT)
+
+
+def test_linear_start_until_it_is_put_back():
+    options = {"hops": 2, "dtype": running.PRECISE}
+    layer = layers.MemoryHops(7, linear_start=True, **options)
+    plain = with_weights(layers.MemoryHops(7, **options), SEQUENCES, VECTOR)
+    layer(SEQUENCES, VECTOR)
+    layer.set_weights([*plain.get_weights(), np.float32(1)])
+    given, mask = tensors(SEQUENCES, VECTOR), ops.convert_to_tensor(MASK)
+    expected = reference.memory_hops(
+        plain.get_weights(), SEQUENCES, [VECTOR], MASK, hops=2, linear=True
+    )
+    assert_near(numbers(layer(*given, mask=mask)), expected, 10 * running.EXACT)
+    layer.linear.assign(0.0)
+    softmax = numbers(plain(*given, mask=mask))
+    assert_near(numbers(layer(*given, mask=mask)), softmax, running.EXACT)
+
+
+def test_noise_makes_facts_older_and_no_younger():
+    """The weight of a fact under noise is one that it has with older ages."""
+    layer = with_weights(layers.MemoryHops(7, memory_size=40, noise=0.5, seed=1), SEQUENCES, VECTOR)
+    mask = ops.convert_to_tensor(MASK)
+    facts = ops.convert_to_tensor(SEQUENCES.astype("float32"))
+    plain = running.numpy(layer._ages(facts, mask, False))
+    seen = np.array([running.numpy(layer._ages(facts, mask, True)) for _ in range(200)])
+    assert (plain == [[row[s + 1 :].sum() for s in range(T)] for row in MASK]).all()
+    assert (seen >= plain).all()
+    # Of four facts after the first each is followed by an empty one every other time.
+    assert seen[:, 0, 0].mean() == pytest.approx(4 + 4 / 2, abs=0.3)
+    assert (np.diff(seen[:, 0], axis=1) < 0).all()
+
+
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT is made from TensorFlow alone")
+def test_words_in_litert_and_xla():
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    from layers.litert_tensorflow import convert
+
+    layer = over_words(memory_size=9, answers=True, linear_start=True, dtype="float32")
+    layer.linear.assign(0.0)
+
+    def serve(facts, question, mask):
+        answers, weights = layer(facts, question, mask=mask)
+        return {"answers": answers, "weights": weights}
+
+    signature = {
+        "facts": tf.TensorSpec([None, None, None], tf.int32),
+        "question": tf.TensorSpec([None, None], tf.int32),
+        "mask": tf.TensorSpec([None, None], tf.bool),
+    }
+    file = convert(serve, signature)
+    runner = Interpreter(model_content=file, num_threads=1).get_signature_runner()
+    for facts, question, mask in (
+        (FACTS, QUESTION, MASK),
+        (FACTS[:2, :3, :2], QUESTION[:2, :1], MASK[:2, :3]),
+    ):
+        given = {"facts": facts.astype("int32"), "question": question.astype("int32"), "mask": mask}
+        expected = serve(**{k: tf.constant(v) for k, v in given.items()})
+        xla = tf.function(serve, jit_compile=True)(**{k: tf.constant(v) for k, v in given.items()})
+        for found in (runner(**given), xla):
+            for name, x in expected.items():
+                assert_near([found[name]], [x], 1e-4)
+
+
+def guided(normalize=True) -> layers.QuestionGuidedAttention:
+    layer = layers.QuestionGuidedAttention(
+        7, glimpses=2, normalize=normalize, dtype=running.PRECISE
+    )
+    return with_weights(layer, VECTOR, SEQUENCES)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_weights_of_the_glimpses(normalize):
+    layer = guided(normalize)
+    found = numbers(layer(*tensors(VECTOR, SEQUENCES), mask=ops.convert_to_tensor(MASK)))
+    expected = reference.question_guided(
+        layer.get_weights(), SEQUENCES, [VECTOR], MASK, normalize=normalize
+    )
+    assert_near(found, expected, 10 * running.EXACT)
+
+
+def test_the_order_of_regions_does_not_matter():
+    layer, order = guided(), RNG.permutation(T)
+    attended, weights = numbers(layer(*tensors(VECTOR, SEQUENCES)))
+    again = numbers(layer(*tensors(VECTOR, SEQUENCES[:, order])))
+    assert_near(again, [attended, weights[..., order]], running.EXACT)
+
+
+def test_a_grid_is_its_cells():
+    layer = guided()
+    grid, mask = RNG.normal(size=(B, 2, 4, D)), RNG.random((B, 2, 4)) > 0.3
+    flat = layer(*tensors(VECTOR, grid.reshape(B, 8, D)), mask=mask.reshape(B, 8))
+    attended, weights = numbers(layer(*tensors(VECTOR, grid), mask=ops.convert_to_tensor(mask)))
+    assert weights.shape == (B, 2, 2, 4)
+    assert_near([attended, weights.reshape(B, 2, 8)], numbers(flat), running.EXACT)
+    assert (weights[np.broadcast_to(~mask[:, None], weights.shape)] == 0).all()
+
+
+def test_a_product_of_zero_has_a_finite_gradient():
+    layer = layers.QuestionGuidedAttention(7)
+    layer.build((None, D), (None, None, D))
+    zeros = ops.convert_to_tensor(np.zeros((B, T, D), "float32"))
+
+    class Attended(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = layer
+
+        def call(self, regions):
+            return self.inner(ops.ones((B, D)), regions)[0]
+
+    found = running.evaluate(Attended(), zeros, cotangents=[np.ones((B, D))])
+    assert all(np.isfinite(g).all() for g in found.gradients)
+
+
+def zeros(*shape):
+    return np.zeros(shape, "float32")
+
+
+REFUSED = [
+    (lambda: layers.MemoryHops(0), ["units", "0"]),
+    (lambda: layers.MemoryHops(4, hops=0), ["hops", "0"]),
+    (lambda: layers.MemoryHops(4, vocabulary_size=-1), ["vocabulary_size", "-1"]),
+    (lambda: layers.MemoryHops(4, memory_size=0), ["memory_size", "0"]),
+    (lambda: layers.MemoryHops(4, tying="rnn"), ["tying", "layer_wise", "'rnn'"]),
+    (lambda: layers.MemoryHops(4, noise=1.0, memory_size=5), ["noise", "1.0"]),
+    (lambda: layers.MemoryHops(4, noise=0.1), ["noise", "memory_size"]),
+    (lambda: layers.MemoryHops(4, answers=True), ["answers", "vocabulary_size"]),
+    (lambda: layers.MemoryHops(4)(zeros(2, 5), zeros(2, 3)), ["rank 3", "(2, 5)"]),
+    (lambda: layers.MemoryHops(4, memory_size=4)(zeros(2, 5, 3), zeros(2, 3)), ["4 facts", "5"]),
+    (lambda: layers.QuestionGuidedAttention(0), ["units", "0"]),
+    (lambda: layers.QuestionGuidedAttention(4, glimpses=0), ["glimpses", "0"]),
+    (lambda: layers.QuestionGuidedAttention(4)(zeros(2, 3), zeros(2, 3)), ["[B, S, D]", "(2, 3)"]),
+]
+
+
+@pytest.mark.parametrize(("action", "words"), REFUSED)
+def test_refused(action, words):
+    assert_refused(action, *words)

@@ -1,0 +1,81 @@
+"""Memory networks and question-guided attention, one example at a time."""
+
+import numpy as np
+
+from tests.reference.attention import softmax
+
+
+def bag(words, kernel, position_encoding=True) -> np.ndarray:
+    """The vector of one fact or question, of ids of words; 0 is none."""
+    words = [w for w in words if w]
+    units = kernel.shape[1]
+    total = np.zeros(units)
+    for j, word in enumerate(words, start=1):
+        share = j / len(words)
+        for d in range(units):
+            factor = (1 - share) - (d + 1) / units * (1 - 2 * share) if position_encoding else 1
+            total[d] += factor * kernel[word, d]
+    return total
+
+
+def memory_hops(
+    weights,
+    facts,
+    states=(),
+    mask=None,
+    hops=3,
+    tying="adjacent",
+    memory_size=None,
+    answers=False,
+    linear=False,
+    encode=None,
+) -> list:
+    """Sukhbaatar et al. 2015; the question is the one state."""
+    encode = encode or (lambda x, kernel: x @ kernel)
+    if mask is None:
+        mask = np.ones(facts.shape[:2], "bool")
+    weights = list(weights)
+    count = hops + 1 if tying == "adjacent" else 2
+    kernels = [weights.pop(0) for _ in range(count)]
+    ages = [weights.pop(0) for _ in range(count if memory_size else 0)]
+    question_kernel, state_kernel = kernels[0], np.eye(kernels[0].shape[1])
+    if tying == "layer_wise":
+        question_kernel, state_kernel = weights.pop(0), weights.pop(0)
+    outputs, shares = [], []
+    for xs, q, allowed in zip(facts, states[0], mask, strict=True):
+        u = encode(q, question_kernel)
+        shares.append([])
+        for k in range(hops):
+            own = (0, 1) if tying == "layer_wise" else (k, k + 1)
+            m, c = ([encode(x, kernels[i]) for x in xs] for i in own)
+            if memory_size:
+                for s in range(len(xs)):
+                    age = allowed[s + 1 :].sum()
+                    m[s], c[s] = m[s] + ages[own[0]][age], c[s] + ages[own[1]][age]
+            scores = np.array([u @ x for x in m])
+            p = scores * allowed if linear else softmax(scores, allowed)
+            shares[-1].append(p)
+            u = u @ state_kernel + sum(a * x for a, x in zip(p, c, strict=True))
+        if answers:
+            u = u @ (kernels[-1].T if tying == "adjacent" else weights[0])
+        outputs.append(u)
+    return [np.array(outputs), np.array(shares)]
+
+
+def question_guided(weights, regions, states=(), mask=None, normalize=True) -> list:
+    """Kim et al. 2017, equations 8 and 9, with the question as the one state."""
+    region_kernel, question_kernel, scale, region_bias, question_bias = weights
+    if mask is None:
+        mask = np.ones(regions.shape[:2], "bool")
+    outputs, shares = [], []
+    for vs, question, allowed in zip(regions, states[0], mask, strict=True):
+        factor = np.tanh(question @ question_kernel + question_bias)
+        products = [np.tanh(v @ region_kernel + region_bias) * factor for v in vs]
+        if normalize:
+            products = [p / np.sqrt(p @ p + 1e-6) for p in products]
+        rows = [softmax(np.array([p @ w for p in products]), allowed) for w in scale.T]
+        shares.append(rows)
+        outputs.append(
+            np.concatenate([sum(a * v for a, v in zip(row, vs, strict=True)) for row in rows])
+        )
+    return [np.array(outputs), np.array(shares)]
