@@ -39,7 +39,17 @@ from layers.recurrent import (
     Segmented,
     Stack,
 )
-from layers.structured import CRF, bio_moves
+from layers.structured import (
+    CRF,
+    Labels,
+    NGramLanguageModel,
+    bio_moves,
+    ctc_beam_search,
+    ctc_beam_search_with_language_model,
+    ctc_greedy,
+    ctc_infeasible,
+    ctc_loss,
+)
 
 __all__ = [
     "CRF",
@@ -64,10 +74,12 @@ __all__ = [
     "JordanRNN",
     "JordanRNNCell",
     "LSTMCell",
+    "Labels",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LuongAttention",
     "MemoryHops",
+    "NGramLanguageModel",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "QuestionGuidedAttention",
@@ -78,6 +90,11 @@ __all__ = [
     "WordHashing",
     "beam_search",
     "bio_moves",
+    "ctc_beam_search",
+    "ctc_beam_search_with_language_model",
+    "ctc_greedy",
+    "ctc_infeasible",
+    "ctc_loss",
     "greedy",
     "sample",
 ]

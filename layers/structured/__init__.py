@@ -1,5 +1,20 @@
-"""Layers whose output has a structure of its own."""
+"""Outputs with a structure of their own: tags with neighbours, labels without times."""
 
 from layers.structured.crf import CRF, bio_moves
+from layers.structured.ctc import Labels, ctc_beam_search, ctc_greedy, ctc_infeasible, ctc_loss
+from layers.structured.language_model import (
+    NGramLanguageModel,
+    ctc_beam_search_with_language_model,
+)
 
-__all__ = ["CRF", "bio_moves"]
+__all__ = [
+    "CRF",
+    "Labels",
+    "NGramLanguageModel",
+    "bio_moves",
+    "ctc_beam_search",
+    "ctc_beam_search_with_language_model",
+    "ctc_greedy",
+    "ctc_infeasible",
+    "ctc_loss",
+]

@@ -1,0 +1,170 @@
+"""ARPA files, and the search with a language model and hot words."""
+
+import math
+
+import numpy as np
+import pytest
+from keras import ops
+
+import layers
+from tests.layers import running
+from tests.layers.recurrent_checks import assert_refused
+
+ARPA = """made by hand
+\\data\\
+ngram 1=6
+ngram 2=3
+ngram 3=1
+
+\\1-grams:
+-1.0\t<unk>\t-0.5
+-99\t<s>\t-0.25
+-0.75\t</s>
+-0.5\tred\t-0.125
+-0.625\tread\t-0.375
+-0.875\tbook\t-0.0625
+
+\\2-grams:
+-0.2 <s> read -0.3
+-0.1 read book
+-0.4 red book
+
+\\3-grams:
+-0.05 <s> read book
+
+\\end\\
+"""
+CHARACTERS = ["", " ", *"abdekor"]
+
+
+def file(tmp_path, text=ARPA):
+    path = tmp_path / "words.arpa"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "log10"),
+    [
+        ("read", -0.625),
+        ("<s> read", -0.2),
+        ("<s> read book", -0.05),
+        ("red read book", -0.1),  # no trigram, and no back-off of "red read": the bigram
+        ("<s> red", -0.25 - 0.5),
+        ("<s> read red", -0.3 - 0.375 - 0.5),  # by way of "read red" to "red"
+        ("blue", -1.0),  # unknown
+        ("<s> blue", -0.25 - 1.0),
+        ("blue book", -0.5 - 0.875),
+        ("book red <s> read book", -0.05),  # of a long context the last words
+    ],
+)
+def test_probabilities_with_back_off(words, log10, tmp_path):
+    model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
+    assert model.order == 3
+    *context, word = words.split()
+    assert model.log_probability(word, context) == pytest.approx(log10 * math.log(10))
+
+
+def test_unknown_words_without_an_entry_for_them():
+    model = layers.NGramLanguageModel({("a",): (-0.5, 0.0)}, unknown=-3.0)
+    assert "a" in model
+    assert "b" not in model
+    assert model.log_probability("b") == pytest.approx(-3 * math.log(10))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("\\end\\", ""), ["line 23", "\\end\\"]),
+        (("ngram 2=3", "ngram 2=4"), ["4 2-grams", "3 are there"]),
+        (("ngram 1=6", "ngram one=6"), ["line 3", "ngram N=COUNT", "one"]),
+        (("-0.1 read book", "-0.1 read"), ["line 17", "2 words", "'-0.1 read'"]),
+        (("-0.5\tred", "half\tred"), ["line 11", "half"]),
+        (("\\3-grams:", "\\4-grams:"), ["line 20", "not declared"]),
+    ],
+)
+def test_broken_files_are_named(change, words, tmp_path):
+    path = file(tmp_path, ARPA.replace(*change))
+    assert_refused(lambda: layers.NGramLanguageModel.from_arpa(path), "words.arpa", *words)
+
+
+def test_without_language_model_it_is_the_search_in_the_graph():
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        logits = rng.normal(size=(9, 5)).astype("float32")
+        found = layers.ctc_beam_search_with_language_model(
+            logits, list("-abcd"), beam_width=6, best=3
+        )
+        graph = layers.ctc_beam_search(ops.convert_to_tensor(logits[None]), beam_width=6, best=3)
+        for k, (text, score) in enumerate(found):
+            ids = running.numpy(graph.labels)[0, k, : int(graph.lengths[0, k])]
+            assert text == "".join("-abcd"[i] for i in ids)
+            assert score == pytest.approx(float(graph.log_probabilities[0, k]), abs=1e-4)
+
+
+def heard(text: str, doubts: dict) -> np.ndarray:
+    """Logits that spell a text, where some letters might be others: `{place: {letter: share}}`."""
+    rows = []
+    for place, letter in enumerate(text):
+        shares = doubts.get(place, {letter: 1.0})
+        row = np.full(len(CHARACTERS), 1e-4)
+        for k, share in shares.items():
+            row[CHARACTERS.index(k)] = share
+        rows += [row, np.eye(len(CHARACTERS))[0] + 1e-4]
+    return np.log(np.array(rows) / np.sum(rows, axis=1, keepdims=True))
+
+
+# "read book" or "red book": the letter a is more likely not there.
+DOUBT = heard("read book", {2: {"a": 0.4, "": 0.6}})
+
+
+def test_the_language_model_knows_better(tmp_path):
+    model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
+    search = layers.ctc_beam_search_with_language_model
+    alone, second = search(DOUBT, CHARACTERS, best=2)
+    assert (alone[0], second[0]) == ("red book", "read book")
+    ((text, score),) = search(DOUBT, CHARACTERS, model, weight=1.0)
+    assert text == "read book"
+    total = -0.2 - 0.05 - 0.0625 - 0.75  # <s> read, read book, back-off of book, </s>
+    assert score == pytest.approx(second[1] + total * math.log(10), abs=1e-3)
+    assert search(DOUBT, CHARACTERS, model, weight=0.01)[0][0] == "red book"
+
+
+def test_words_have_a_bonus(tmp_path):
+    model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
+    search = layers.ctc_beam_search_with_language_model
+    doubt = heard("red book", {3: {" ": 0.3, "": 0.7}})
+    assert search(doubt, CHARACTERS, bonus=0.0)[0][0] == "redbook"
+    assert search(doubt, CHARACTERS, bonus=2.0)[0][0] == "red book"
+    assert search(doubt, CHARACTERS, model, weight=0.0, bonus=2.0)[0][0] == "red book"
+
+
+def test_hot_words():
+    search = layers.ctc_beam_search_with_language_model
+    found = search(DOUBT, CHARACTERS, hot_words={"read": 2.0})
+    plain = dict(search(DOUBT, CHARACTERS, best=2))
+    assert found == [("read book", pytest.approx(plain["read book"] + 2.0, abs=1e-2))]
+    assert search(DOUBT, CHARACTERS, hot_words={"rea": 2.0})[0][0] == "red book"
+
+
+def test_a_language_model_of_characters():
+    entries = {(c,): (-1.0, 0.0) for c in CHARACTERS[1:]} | {("e", "a"): (-0.01, 0.0)}
+    model = layers.NGramLanguageModel(entries | {("</s>",): (-0.1, 0.0), ("<s>",): (-9.0, 0.0)})
+    search = layers.ctc_beam_search_with_language_model
+    options = {"unit": "character", "weight": 1.0, "bonus": 2.4}
+    assert search(DOUBT, CHARACTERS, model, **options)[0][0] == "read book"
+
+
+REFUSED = [
+    (lambda: _search(np.zeros((5, 3)), ["a", "b"]), ["[T, 2]", "[5, 3]"]),
+    (lambda: _search(np.zeros((5, 2)), ["a", "b"], unit="phone"), ["unit", "'phone'"]),
+]
+
+
+def _search(*given, **options):
+    return layers.ctc_beam_search_with_language_model(*given, **options)
+
+
+@pytest.mark.parametrize(("action", "words"), REFUSED)
+def test_refused(action, words):
+    assert_refused(action, *words)
