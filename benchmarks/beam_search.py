@@ -183,8 +183,8 @@ def main():
         f"## Beam search on {os.cpu_count()} CPU cores, tensorflow {tf.__version__}, keras "
         f"{keras.__version__}",
         "",
-        f"Width {WIDTH}, {BATCH} sequences, {STEPS} steps, {WORDS:,} words, {PLACES} places of memory, "
-        f"{UNITS} units. Medians.",
+        f"Width {WIDTH}, {BATCH} sequences, {STEPS} steps, {WORDS:,} words, {PLACES} places of "
+        f"memory, {UNITS} units. Medians.",
         "",
         *search_table(decoder),
         "",

@@ -21,6 +21,7 @@ import keras
 import matplotlib
 import numpy as np
 import tensorflow as tf
+from measuring import table
 from tasks import adding
 
 import layers
@@ -129,9 +130,8 @@ def main():
         f"Norms at the first step and at the last, before and after {arguments.steps} steps of "
         "training, and the training loss then reached (0.167: nothing learned).",
         "",
-        "| layer | state | first, at start | last, at start | first, trained | last, trained | loss |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    rows = []
     for name in names:
         model = network(name)
         before = norms(model, batch)
@@ -142,23 +142,26 @@ def main():
             style = "--" if state == "c" else "-"
             for axes, values in ((at_start, a), (trained, b)):
                 axes.plot(np.arange(1, LENGTH + 1), np.maximum(values, 1e-20), style, label=label)
-            ends = " | ".join(f"{x:.1e}" for x in (a[0], a[-1], b[0], b[-1]))
-            lines.append(f"| `{name}` | {state} | {ends} | {reached:.4f} |")
-            print(lines[-1], flush=True)
+            ends = [f"{x:.1e}" for x in (a[0], a[-1], b[0], b[-1])]
+            rows.append([f"`{name}`", state, *ends, f"{reached:.4f}"])
+            print(rows[-1], flush=True)
+    header = ["layer", "state", "first, at start", "last, at start", "first, trained"]
+    lines += table([*header, "last, trained", "loss"], rows)
     lines += [
         "",
         "Clipping: an `IRNN` whose recurrent matrix starts at 1.5 times an orthogonal one.",
         "",
-        "| gradient clipped to norm | largest norm before clipping | loss, last 100 steps |",
-        "| --- | --- | --- |",
     ]
+    rows = []
     for clip in (1.0, None):
         taken = train(network("IRNN", **EXPLODING), arguments.steps, clip)
         label = "clipped to norm 1" if clip else "not clipped"
         clipping.plot(taken["loss"], label=f"loss, {label}", linewidth=0.8)
         clipping.plot(taken["norm"], "--", label=f"norm of the gradient, {label}", linewidth=0.8)
         largest, reached = np.max(taken["norm"]), median(taken["loss"])
-        lines.append(f"| {clip or 'no'} | {largest:.1e} | {reached:.4g} |")
+        rows.append([clip or "no", f"{largest:.1e}", f"{reached:.4g}"])
+    header = ["gradient clipped to norm", "largest norm before clipping", "loss, last 100 steps"]
+    lines += table(header, rows)
     at_start.set(title="at initialisation", xlabel="t", ylabel="norm of dL/ds_t", yscale="log")
     trained.set(title=f"after {arguments.steps} steps", xlabel="t", yscale="log")
     clipping.set(title="explosion and clipping", xlabel="steps", yscale="log")

@@ -45,8 +45,8 @@ class LuongAttention(Attention):
         keys: what `prepare(memory)` returned; made anew by default.
         mask: `[B, S]`, boolean. A place where it is False has the weight zero; a memory with no
             place left gives a zero context.
-        position: of the query, for local-m: a number or `[B]` for one query; for T queries `[B, T]`,
-            by default 0, 1, ..., T - 1.
+        position: of the query, for local-m: a number or `[B]` for one query; for T queries
+            `[B, T]`, by default 0, 1, ..., T - 1.
 
     Returns:
         A tuple of the attentional vector `[B, units]` (or the context, `[B, D]`) and the weights a,

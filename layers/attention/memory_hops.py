@@ -37,8 +37,8 @@ class MemoryHops(keras.layers.Layer):
             default they are vectors.
         tying: `"adjacent"` or `"layer_wise"`.
         position_encoding: whether the order of the words in a fact counts.
-        memory_size: the most facts, where their order counts (temporal encoding); by default it does
-            not.
+        memory_size: the most facts, where their order counts (temporal encoding); by default it
+            does not.
         noise: the probability, in training, that a fact is followed by an empty one (the paper's
             random noise), which makes all before it older.
         linear_start: whether the hops begin without their softmax. `linear.assign(0.0)` puts it
@@ -121,7 +121,11 @@ class MemoryHops(keras.layers.Layer):
                 f"{self.name} takes facts of the rank 3 and a question of the rank 2, got "
                 f"{tuple(facts_shape)} and {tuple(question_shape)}."
             )
-        if self.memory_size and isinstance(facts_shape[1], int) and facts_shape[1] > self.memory_size:
+        if (
+            self.memory_size
+            and isinstance(facts_shape[1], int)
+            and facts_shape[1] > self.memory_size
+        ):
             raise ValueError(
                 f"{self.name} tells the age of {self.memory_size} facts (memory_size), got "
                 f"{facts_shape[1]}."
@@ -197,7 +201,9 @@ class MemoryHops(keras.layers.Layer):
 
     def _ages(self, facts, mask, training):
         """How many facts stand after each, `[B, S]`."""
-        present = ops.ones(ops.shape(facts)[:2], "int32") if mask is None else ops.cast(mask, "int32")
+        present = (
+            ops.ones(ops.shape(facts)[:2], "int32") if mask is None else ops.cast(mask, "int32")
+        )
         if training and self.noise:
             draws = keras.random.uniform(ops.shape(facts)[:2], seed=self.seed_generator)
             present = present * (1 + ops.cast(draws < self.noise, "int32"))

@@ -27,9 +27,9 @@ class AttentionDecoder(keras.layers.Layer):
             r_t = a(h_t)
         logits = W_o r_t + b_o, or E^T r_t + b_o where they are tied
 
-    The context stands last in what the first cell reads: give a `ContextLSTMCell` the `context_size`
-    of the memory (before) or of the attentional vector (after), and it enters through weights of
-    its own.
+    The context stands last in what the first cell reads: give a `ContextLSTMCell` the
+    `context_size` of the memory (before) or of the attentional vector (after), and it enters
+    through weights of its own.
 
     Args:
         vocabulary_size: V.
@@ -73,7 +73,9 @@ class AttentionDecoder(keras.layers.Layer):
     >>> logits, weights = decoder(np.ones((2, 4), "int32"), encoded)
     >>> logits.shape, weights.shape
     (TensorShape([2, 4, 50]), TensorShape([2, 4, 5]))
-    >>> found = layers.greedy(decoder.stepper(encoded), decoder.first_states(encoded), start=1, end=2)
+    >>> step, states = decoder.stepper(encoded), decoder.first_states(encoded)
+    >>> layers.beam_search(step, states, start=1, end=2, max_length=7, best=3).tokens.shape
+    TensorShape([2, 3, 7])
 
     Differs from the papers: r is a tanh layer and not Bahdanau's maxout; the first state is the
     caller's affair.
@@ -208,8 +210,8 @@ class AttentionDecoder(keras.layers.Layer):
             initial_state: as in the call.
 
         Returns:
-            A list of `[B, size]`: the cells' states, with attend="after" the attentional vector, and
-            with a local-m window the number of steps.
+            A list of `[B, size]`: the cells' states, with attend="after" the attentional vector,
+            and with a local-m window the number of steps.
         """
         sizes = self.cell_state_sizes
         batch = ops.shape(memory)[0]
@@ -235,8 +237,8 @@ class AttentionDecoder(keras.layers.Layer):
         Args:
             tokens: `[N]`, integers: the words before.
             states: as `first_states` and this method return them.
-            memory: `[B, S, D]`, where N is B, or a multiple of it: then the rows of one memory stand
-                together.
+            memory: `[B, S, D]`, where N is B, or a multiple of it: then the rows of one memory
+                stand together.
             keys: `attention.prepare(memory)`; made anew by default.
             mask: `[B, S]`, boolean.
 
@@ -251,9 +253,9 @@ class AttentionDecoder(keras.layers.Layer):
         return self._logits(features), states, weights
 
     def stepper(self, memory, mask=None):
-        """`step` with the memory given, for a search: `(tokens, states) -> logits, states, weights`.
+        """`step` with the memory given, for a search.
 
-        The keys are prepared here, once.
+        It is called `(tokens, states) -> (logits, states, weights)`. The keys are prepared once.
         """
         keys = self.attention.prepare(memory)
         return lambda tokens, states: self.step(tokens, states, memory, keys, mask)

@@ -1,8 +1,9 @@
 """From a decoder's step to sequences: greedy, sampled, and by beam search.
 
-All three run a step `(tokens [N], states) -> (logits [N, V], states, weights [N, S] or None)`, where
-the states are a list of tensors `[N, ...]`, inside the graph and for at most `max_length` steps, so
-that they compile, under XLA too. `AttentionDecoder.stepper` gives such a step; any function will do.
+All three run a step `(tokens [N], states) -> (logits [N, V], states, weights [N, S] or None)`,
+where the states are a list of tensors `[N, ...]`, inside the graph and for at most `max_length`
+steps, so that they compile, under XLA too. `AttentionDecoder.stepper` gives such a step; any
+function will do.
 
 What all take:
 
@@ -239,8 +240,8 @@ def beam_search(
         s(Y) = log P(Y) / ((5 + |Y|) / 6)^alpha + beta * sum over places of log min(attention, 1)
 
     where |Y| counts the end, and the attention of a place is what it got in all steps. A prefix is
-    kept by its log probability alone. The search of an example ends when it has `beam_width` finished
-    sequences; a beam of width one is the greedy search.
+    kept by its log probability alone. The search of an example ends when it has `beam_width`
+    finished sequences; a beam of width one is the greedy search.
 
     Args:
         beam_width: W, how many prefixes, and finished sequences, are kept.

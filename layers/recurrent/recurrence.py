@@ -157,8 +157,9 @@ def recurrence(
 def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, variables: Sequence):
     """Runs `carry, ys = step(carry, xs_t, constants)` over time, with its gradient.
 
-    For a step that is more than a product and an elementwise part, such as a decoder with attention.
-    Only what it carries is kept of each step; the rest is computed again for the gradient.
+    For a step that is more than a product and an elementwise part, such as a decoder with
+    attention. Only what it carries is kept of each step; the rest is computed again for the
+    gradient.
 
     Args:
         step: any function. It may use layers, the weights of which are among `variables`, and

@@ -48,8 +48,8 @@ class CRF(keras.layers.Layer):
         The best tags, `[B, T]`, integers.
 
     Raises:
-        ValueError: if `tags` is below one, `allowed` has another shape, or the potentials have not K
-            as last dimension.
+        ValueError: if `tags` is below one, `allowed` has another shape, or the potentials have not
+            K as last dimension.
 
     >>> import numpy as np
     >>> from layers import CRF
@@ -75,8 +75,8 @@ class CRF(keras.layers.Layer):
             allowed = np.asarray(allowed, "bool")
             if allowed.shape != (tags + 1, tags + 1):
                 raise ValueError(
-                    f"allowed must be [{tags + 1}, {tags + 1}] for {tags} tags: moves from each tag "
-                    f"and the start, to each tag and the end; got {list(allowed.shape)}."
+                    f"allowed must be [{tags + 1}, {tags + 1}] for {tags} tags: moves from each "
+                    f"tag and the start, to each tag and the end; got {list(allowed.shape)}."
                 )
             allowed = allowed.tolist()
         self.allowed = allowed
@@ -301,8 +301,9 @@ def _log_product(scores, kernel):
 
 
 def _forward(x, steps, transitions, start, end):
-    """log Z `[B]`; the log sums of all prefixes `[T, B, K]`, less a number of each step, so that they
-    stay near zero; whether one has begun, `[T, B, 1]`.
+    """log Z `[B]`; the log sums of all prefixes, `[T, B, K]`; whether one has begun, `[T, B, 1]`.
+
+    The sums are less a number of each step, so that they stay near zero.
     """
 
     def body(carry, xs):

@@ -33,8 +33,8 @@ class Labels(NamedTuple):
     Attributes:
         labels: `[B, T]` or `[B, n, T]`, int32, -1 after the end.
         lengths: `[B]` or `[B, n]`, int32.
-        log_probabilities: `[B]` or `[B, n]`: of the best path, or of the labels (the sum of the paths
-            that the beam kept). An entry that does not exist has -1e8 or less.
+        log_probabilities: `[B]` or `[B, n]`: of the best path, or of the labels (the sum of the
+            paths that the beam kept). An entry that does not exist has -1e8 or less.
     """
 
     labels: Any

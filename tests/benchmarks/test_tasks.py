@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from benchmarks import tasks
+import tasks
 
 EXAMPLES = 200
 
@@ -89,10 +88,8 @@ def test_the_trivial_answer_scores_what_the_task_says(name, rng):
     for generate in task.tests.values():
         batch = generate(rng, 2000 if not task.fixed else task.batch)
         counts = batch.targets[batch.weights > 0]
-        if task.classes:
-            found = counts.mean(axis=0).max()  # always the commonest class
-        else:
-            found = counts.var()  # always the mean
+        # Always the commonest class, or always the mean.
+        found = counts.mean(axis=0).max() if task.classes else counts.var()
         assert found == pytest.approx(task.trivial[0], abs=0.03)
 
 

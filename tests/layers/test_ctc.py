@@ -205,9 +205,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     logits = ops.cast(RNG.normal(size=(2, 5, 4)), dtype)
     exact = ops.cast(logits, "float32")
     labels, lengths = np.array([[1, 1, 3], [2, 0, 0]]), np.array([3, 1])
-    found, expected = (
-        running.numpy(layers.ctc_loss(labels, x, lengths)) for x in (logits, exact)
-    )
+    found, expected = (running.numpy(layers.ctc_loss(labels, x, lengths)) for x in (logits, exact))
     assert found.dtype == "float32"
     assert_near([found], [expected], 1e-6)
 

@@ -10,7 +10,7 @@ from keras import ops
 
 import layers
 from tests.layers import decoding_cases, running
-from tests.layers.case import MASK, SEQUENCES, B, D, T, U
+from tests.layers.case import MASK, SEQUENCES, B, D, U
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 
@@ -351,7 +351,7 @@ def test_searches_compile_in_jax(search):
 
 @NEEDS_TENSORFLOW
 def test_from_text_to_the_n_best_texts_in_one_file():
-    """A model with a decoder: saved, reloaded, exported with its beam search, and greedy in LiteRT."""
+    """A model with a decoder: saved, reloaded, exported with its beam, and greedy in LiteRT."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 

@@ -32,7 +32,8 @@ def with_weights(layer, *given):
 
 def tensors(*given):
     return [
-        ops.convert_to_tensor(x.astype(running.PRECISE) if x.dtype.kind == "f" else x) for x in given
+        ops.convert_to_tensor(x.astype(running.PRECISE) if x.dtype.kind == "f" else x)
+        for x in given
     ]
 
 

@@ -1,6 +1,6 @@
 """Conditional random fields, by enumeration."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def paths(potentials, transitions, start, end) -> dict:
     for path in product(range(tags), repeat=length):
         score = start[path[0]] + end[path[-1]] if path else 0.0
         score += sum(x[k] for x, k in zip(potentials, path, strict=True))
-        score += sum(transitions[a, b] for a, b in zip(path[:-1], path[1:], strict=True))
+        score += sum(transitions[a, b] for a, b in pairwise(path))
         scores[path] = score
     return scores
 
