@@ -32,6 +32,8 @@ class CRF(keras.layers.Layer):
         model = keras.Model(words, {"potentials": potentials, "tags": tags})
         model.compile("adam", loss={"potentials": crf.loss})
 
+    The loss is the mean of -log P over a batch; tags below zero are padding.
+
     Args:
         tags: K.
         allowed: `[K + 1, K + 1]`, boolean: whether a tag (row) may be followed by another (column).
@@ -83,6 +85,7 @@ class CRF(keras.layers.Layer):
         self.transition_initializer = keras.initializers.get(transition_initializer)
         self.transition_regularizer = keras.regularizers.get(transition_regularizer)
         self.supports_masking = True
+        self.loss = CRFLoss(self)
 
     def build(self, potentials_shape):
         if len(potentials_shape) != 3 or potentials_shape[-1] != self.tags:
@@ -102,19 +105,6 @@ class CRF(keras.layers.Layer):
 
     def call(self, potentials, mask=None):
         return self.decode(potentials, mask)[0]
-
-    def loss(self, tags, potentials):
-        """The negative log likelihood, as a loss for `compile`.
-
-        Args:
-            tags: `[B, T]`, integers; below zero where there is no step.
-            potentials: `[B, T, K]`.
-
-        Returns:
-            `[B]`: of a whole sequence each.
-        """
-        tags = ops.cast(tags, "int32")
-        return -self.log_likelihood(potentials, ops.maximum(tags, 0), tags >= 0)
 
     def log_likelihood(self, potentials, tags, mask=None):
         """log P(tags), `[B]`, for `tags [B, T]`; 0 for a sequence without steps."""
@@ -260,6 +250,33 @@ class CRF(keras.layers.Layer):
             "transition_initializer": keras.initializers.serialize(self.transition_initializer),
             "transition_regularizer": keras.regularizers.serialize(self.transition_regularizer),
         }
+
+
+class CRFLoss(keras.losses.Loss):
+    """The mean over a batch of -log P(tags), for `compile`; one weight per sequence may be given.
+
+    It uses the weights of its layer. A model comes back from a file without it: load with
+    `compile=False`, and compile again.
+
+    Args:
+        crf: the layer.
+
+    Call arguments:
+        y_true: the tags, `[B, T]`, below zero where there is no step.
+        y_pred: the potentials, `[B, T, K]`.
+    """
+
+    def __init__(self, crf: CRF, name: str = "crf_loss"):
+        super().__init__(name=name)
+        self.crf = crf
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras would weight the sequences by a mask of steps, where one hangs on the potentials.
+        return super().__call__(y_true, y_pred + 0, sample_weight)
+
+    def call(self, y_true, y_pred):
+        tags = ops.cast(y_true, "int32")
+        return -self.crf.log_likelihood(y_pred, ops.maximum(tags, 0), tags >= 0)
 
 
 def bio_moves(labels: Sequence[str]) -> np.ndarray:

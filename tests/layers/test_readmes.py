@@ -6,6 +6,8 @@ from pathlib import Path
 import keras
 import pytest
 
+import layers
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -21,10 +23,24 @@ def test_examples_run(path):
     assert all(model.count_params() > 0 for model in models)
 
 
-def test_the_readme_tells_when_to_choose_each_layer():
-    import layers
+def is_layer(name: str) -> bool:
+    found = getattr(layers, name)
+    return isinstance(found, type) and issubclass(found, keras.layers.Layer)
 
+
+def test_the_readme_tells_when_to_choose_each_layer():
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"^\| (`.*?`) \|.*\|.*\S.*\|$", text, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named >= {name for name in layers.__all__ if not name.endswith("Cell")}
+    assert named >= {
+        name for name in layers.__all__ if is_layer(name) and not name.endswith("Cell")
+    }
+
+
+def test_the_readmes_name_all_functions():
+    text = (ROOT / "README.md").read_text() + (ROOT / "layers/README.md").read_text()
+    functions = [
+        name for name in layers.__all__ if callable(getattr(layers, name)) and name[0].islower()
+    ]
+    assert functions
+    assert all(name in text for name in functions)
