@@ -124,6 +124,8 @@ def main():
         parser.error(f"--layers: unknown {sorted(unknown)}; choose from {list(STATES)}")
     batch = adding(np.random.default_rng(0), BATCH, LENGTH)
     figure, (at_start, trained, clipping) = pyplot.subplots(1, 3, figsize=(18, 5))
+    for axes in (at_start, trained):
+        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
     lines = [
         f"## Gradients through {LENGTH} steps of the adding problem, {UNITS} units",
         "",
@@ -141,7 +143,12 @@ def main():
             label = f"{name}, {state}"
             style = "--" if state == "c" else "-"
             for axes, values in ((at_start, a), (trained, b)):
-                axes.plot(np.arange(1, LENGTH + 1), np.maximum(values, 1e-20), style, label=label)
+                axes.plot(
+                    np.arange(1, LENGTH + 1),
+                    np.where(values > 1e-20, values, np.nan),
+                    style,
+                    label=label,
+                )
             ends = [f"{x:.1e}" for x in (a[0], a[-1], b[0], b[-1])]
             rows.append([f"`{name}`", state, *ends, f"{reached:.4f}"])
             print(rows[-1], flush=True)

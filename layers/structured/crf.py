@@ -1,6 +1,6 @@
 """A linear-chain conditional random field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -85,7 +85,7 @@ class CRF(keras.layers.Layer):
         self.transition_initializer = keras.initializers.get(transition_initializer)
         self.transition_regularizer = keras.regularizers.get(transition_regularizer)
         self.supports_masking = True
-        self.loss = CRFLoss(self)
+        self.loss = CRFLoss(self.log_likelihood)
 
     def build(self, potentials_shape):
         if len(potentials_shape) != 3 or potentials_shape[-1] != self.tags:
@@ -259,16 +259,17 @@ class CRFLoss(keras.losses.Loss):
     `compile=False`, and compile again.
 
     Args:
-        crf: the layer.
+        log_likelihood: that of a `CRF`.
 
     Call arguments:
         y_true: the tags, `[B, T]`, below zero where there is no step.
         y_pred: the potentials, `[B, T, K]`.
     """
 
-    def __init__(self, crf: CRF, name: str = "crf_loss"):
+    def __init__(self, log_likelihood: Callable, name: str = "crf_loss"):
         super().__init__(name=name)
-        self.crf = crf
+        # The layer itself would be found in its own attributes by what saves a model.
+        self.log_likelihood = log_likelihood
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras would weight the sequences by a mask of steps, where one hangs on the potentials.
@@ -276,7 +277,7 @@ class CRFLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         tags = ops.cast(y_true, "int32")
-        return -self.crf.log_likelihood(y_pred, ops.maximum(tags, 0), tags >= 0)
+        return -self.log_likelihood(y_pred, ops.maximum(tags, 0), tags >= 0)
 
 
 def bio_moves(labels: Sequence[str]) -> np.ndarray:
