@@ -45,6 +45,15 @@ class Attention(keras.layers.Layer):
             )
         return self.project_keys(ops.cast(memory, self.compute_dtype))
 
+    def vector_size(self, memory_size: int) -> int:
+        """The size of what a query gets from a memory of vectors of a size."""
+        return memory_size
+
+    def compute_output_spec(self, query, memory, **options):
+        rows = tuple(query.shape[:-1])
+        shapes = ((*rows, self.vector_size(memory.shape[-1])), (*rows, memory.shape[1]))
+        return tuple(keras.KerasTensor(shape, self.compute_dtype) for shape in shapes)
+
     def compute_mask(self, *arguments, **options):
         return [None, None]
 

@@ -118,6 +118,9 @@ class LuongAttention(Attention):
             self.attentional_kernel = self.add_kernel("attentional_kernel", shape)
         self.built = True
 
+    def vector_size(self, memory_size: int) -> int:
+        return self.units or memory_size
+
     def project_keys(self, memory):
         if self.score == "general":
             return general_keys(memory, ops.cast(self.kernel, memory.dtype))  # [B, S, Q]

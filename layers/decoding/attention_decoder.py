@@ -164,10 +164,7 @@ class AttentionDecoder(keras.layers.Layer):
         top = self.cells[-1]
         if self.attend == "before":
             self._build(self.attention, (None, self.cell_state_sizes[-_count(top)]), memory_shape)
-            vector = getattr(self.attention, "score", None) and self.attention.units
-            vector = vector or memory_shape[-1]
-        else:
-            vector = self.attention.units
+        vector = self.attention.vector_size(memory_shape[-1])
         width = self.embedding_size + vector
         for cell in self.cells:
             self._build(cell, (None, width))

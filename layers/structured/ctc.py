@@ -170,7 +170,9 @@ def ctc_beam_search(
         # Some of them stand in the beam already: prefix j is prefix i and one label.
         parents = ops.where(places == lengths[..., None] - 1, -1, prefixes)
         one_more = ops.all(prefixes[:, :, None] == parents[:, None], axis=-1)  # [B, i, j]
-        one_more = ops.logical_and(one_more, begun[:, None])
+        # What the beam holds only to be full may be the copy of a prefix that is there.
+        exists = ops.logical_and(begun, total > NEVER / 2)
+        one_more = ops.logical_and(one_more, exists[:, None])
         reached = ops.sum(ops.where(is_last[:, None], longer[:, :, None], 0.0), axis=-1)
         reached = ops.logsumexp(ops.where(one_more, reached, NEVER), axis=1)  # [B, j]
         twice = ops.any(ops.logical_and(one_more[..., None], is_last[:, None]), axis=2)
