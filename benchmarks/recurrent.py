@@ -31,18 +31,13 @@ from keras import ops
 from measuring import in_a_fresh_process, peak_of, table
 
 import layers
-from layers.recurrent.base import RecurrentLayer
+from layers.recurrent import RECURRENT_LAYERS
 from layers.recurrent.recurrence import backend, halves
 
 SHAPES = ((32, 100, 128, 128), (64, 50, 256, 256), (32, 200, 128, 256), (1, 100, 128, 256))
 LENGTHS = (125, 250, 500, 1000, 2000)  # at B, D, U = 16, 64, 64
 MEMORY_SHAPE = (32, 200, 128, 256)
 RESULTS = Path(__file__).parent / "results"
-
-
-def recurrent_layers() -> list[str]:
-    found = [name for name in layers.__all__ if isinstance(getattr(layers, name), type)]
-    return [name for name in found if issubclass(getattr(layers, name), RecurrentLayer)]
 
 
 def random(*shape) -> np.ndarray:
@@ -290,7 +285,7 @@ def device() -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", default=",".join(recurrent_layers()))
+    parser.add_argument("--layers", default=",".join(RECURRENT_LAYERS))
     parser.add_argument("--shapes", nargs="*", default=SHAPES, help="B,T,D,U ...")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--only-speed", action="store_true", help="no lengths, periods and memory")
@@ -300,8 +295,8 @@ def main():
         tuple(int(n) for n in shape.split(",")) if isinstance(shape, str) else shape
         for shape in arguments.shapes
     ]
-    if unknown := set(names) - set(recurrent_layers()):
-        parser.error(f"--layers: unknown {sorted(unknown)}; choose from {recurrent_layers()}")
+    if unknown := set(names) - set(RECURRENT_LAYERS):
+        parser.error(f"--layers: unknown {sorted(unknown)}; choose from {RECURRENT_LAYERS}")
     packages = ["keras", {"jax": "jax"}.get(keras.backend.backend(), "tensorflow"), "torch"]
     versions = []
     for package in packages:

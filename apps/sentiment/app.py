@@ -16,15 +16,9 @@ from apps.core.config import TrainingConfig, optimizer
 from apps.core.display import weighted_words
 from apps.core.errors import UsageError
 from apps.core.protocol import Assets, Data, Service, ask, with_inputs
-from layers.recurrent import max_over_time, mean_over_time
+from layers.recurrent import RECURRENT_LAYERS, max_over_time, mean_over_time
 from pipelines import datasets
 from pipelines import text as texts
-
-CELLS = sorted(
-    name
-    for name in layers.recurrent.__all__
-    if issubclass(getattr(layers, name), layers.recurrent.base.RecurrentLayer)
-)
 
 
 @dataclass(frozen=True)
@@ -68,8 +62,9 @@ class Config(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}.")
+        if self.cell not in RECURRENT_LAYERS:
+            known = ", ".join(RECURRENT_LAYERS)
+            raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
         if (self.encoding == "vectors") != bool(self.vectors):
             raise ValueError("encoding=vectors and vectors=FILE go together.")
         if self.static_shapes and not 0 < self.max_length < texts.BOUNDARIES[-1]:

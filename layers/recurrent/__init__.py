@@ -1,5 +1,6 @@
 """Recurrent layers: each published variant in a file of its own, all on one time loop."""
 
+from layers.recurrent.base import RecurrentLayer
 from layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
 from layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
 from layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
@@ -43,3 +44,10 @@ __all__ = [
     "max_over_time",
     "mean_over_time",
 ]
+
+# The names of the recurrent layers, for those who choose one by its name.
+RECURRENT_LAYERS = tuple(
+    name
+    for name in __all__
+    if isinstance(globals()[name], type) and issubclass(globals()[name], RecurrentLayer)
+)
