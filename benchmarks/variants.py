@@ -162,7 +162,7 @@ def scores(results: dict) -> list[str]:
                 runs = runs_of(results, key, name)
                 if runs:
                     solved = sum(run["solved"] for run in runs)
-                    cells[name] = f"{mean(runs, what):.3f} ({solved}/{len(runs)})"
+                    cells[name] = f"{shown(mean(runs, what))} ({solved}/{len(runs)})"
             if cells:
                 kind = "accuracy" if task.classes else "squared error"
                 value, trivial = task.trivial
@@ -178,13 +178,30 @@ def claims(results: dict) -> list[str]:
         a, b = runs_of(results, key, better), runs_of(results, key, other)
         if a and b:
             x, y = mean(a, what), mean(b, what)
-            holds = "yes" if TASKS[key].better(x, y) else "no"
-            spread = max(np.ptp([r["tests"][what] for r in runs]) for runs in (a, b))
-            if abs(x - y) <= spread:
-                holds = "undecided: the seeds differ by more"
             said = f"`{better}` before `{other}`"
-            rows.append([what, said, source, f"{x:.3f}, {y:.3f}", holds])
+            judged = holds(TASKS[key], *([run["tests"][what] for run in runs] for runs in (a, b)))
+            rows.append([what, said, source, f"{shown(x)}, {shown(y)}", judged])
     return table(["task", "ordering", "said by", "here", "holds"], rows)
+
+
+def holds(task: Task, first: list[float], second: list[float]) -> str:
+    """Whether the runs of the first are better than those of the second."""
+    if not np.isfinite(first).all():
+        return "no: the first diverges"
+    if not np.isfinite(second).all():
+        return "yes: the second diverges"
+    x, y = np.mean(first), np.mean(second)
+    trivial = task.trivial[0]
+    best = 1.0 if task.classes else 0.0
+    if max(abs(z - trivial) for z in (x, y)) < 0.1 * abs(best - trivial):
+        return "undecided: neither learns it"
+    if abs(x - y) <= max(np.ptp(first), np.ptp(second)):
+        return "undecided: the seeds differ by more"
+    return "yes" if task.better(x, y) else "no"
+
+
+def shown(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "diverged"
 
 
 def runs_of(results: dict, task: str, layer: str) -> list[dict]:

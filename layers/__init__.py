@@ -12,7 +12,7 @@ from layers.attention import (
     QuestionGuidedAttention,
 )
 from layers.decoding import AttentionDecoder, Found, beam_search, greedy, sample
-from layers.embedding import WordDropout, WordHashing
+from layers.embedding import CharacterEmbedding, WordDropout, WordHashing
 from layers.recurrent import (
     GRU,
     IRNN,
@@ -60,6 +60,7 @@ __all__ = [
     "AttentionDecoder",
     "AttentionPool",
     "BahdanauAttention",
+    "CharacterEmbedding",
     "ClockworkRNN",
     "ClockworkRNNCell",
     "ContextLSTM",

@@ -232,6 +232,15 @@ def build_vocabulary(texts: tf.data.Dataset, max_size: int, min_count: int = 1) 
     counts: Counter[bytes] = Counter()
     for batch in texts.batch(1024).map(lambda text: tokenize(text).flat_values):
         counts.update(batch.numpy().tolist())
+    return most_frequent(counts, max_size, min_count)
+
+
+def most_frequent(counts: Counter[bytes], max_size: int, min_count: int = 1) -> list[str]:
+    """The entries of a vocabulary from the number of times that each token occurs.
+
+    Each number also counts for its shape, 1987 for 0000. Otherwise as `build_vocabulary`.
+    """
+    counts = counts.copy()
     tokens = list(counts)
     for token, shape in zip(tokens, number_shape(tf.constant(tokens)).numpy(), strict=True):
         if shape != token:

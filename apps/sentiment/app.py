@@ -1,7 +1,6 @@
 """Sentiment of a text: a recurrent network reads it, a pooling sums it up, two or more classes."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import keras
@@ -11,7 +10,7 @@ from keras import ops
 from rich.text import Text
 
 import layers
-from apps.core import bag_of_words
+from apps.core import bag_of_words, word_vectors
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.display import weighted_words
 from apps.core.errors import UsageError
@@ -154,13 +153,9 @@ def build(config: Config, assets: Assets) -> keras.Model:
         inputs["trigrams"] = keras.Input((None, None), dtype="int32", name="trigrams")
         x = layers.WordHashing(config.features)(inputs["trigrams"])  # [B, T, D]
     else:
-        start = "uniform"
-        # A run that was trained has them in its weights, and does not need the file any more.
-        if config.encoding == "vectors" and Path(config.vectors).is_file():
-            vectors = texts.read_vectors(config.vectors, assets["vocabulary"], config.seed)[0]
-            if vectors.shape[1] != config.features:
-                raise UsageError(f"{config.vectors} needs --features={vectors.shape[1]}.")
-            start = keras.initializers.Constant(vectors)
+        start = word_vectors.start(
+            config.vectors, assets["vocabulary"], config.features, config.seed
+        )
         x = keras.layers.Embedding(size, config.features, embeddings_initializer=start)(words)
     x = keras.layers.Dropout(config.dropout)(x)
     cell = getattr(layers, config.cell)

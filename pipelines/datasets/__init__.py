@@ -15,10 +15,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pipelines.datasets.base import Builder
+from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
 from pipelines.datasets.reviews import Reviews
 from pipelines.datasets.sources import in_manual_folder, require_reachable
 from pipelines.datasets.sst import Sst2, Sst5
+from pipelines.datasets.tagged_files import TaggedFiles
+from pipelines.datasets.tagging import Atis, Snips
 from pipelines.datasets.text_files import TextFiles
 from pipelines.errors import DataError
 
@@ -28,7 +31,17 @@ _ERRORS = (
     tfds.download.DownloadError,
     tfds.download.download_manager.NonMatchingChecksumError,
 )
-_BUILDERS = {"imdb": Imdb, "reviews": Reviews, "sst2": Sst2, "sst5": Sst5}
+_BUILDERS = {
+    "atis": Atis,
+    "flights": Flights,
+    "imdb": Imdb,
+    "reviews": Reviews,
+    "snips": Snips,
+    "sst2": Sst2,
+    "sst5": Sst5,
+}
+# What reads a folder of a person's own files.
+FOLDERS = {"labelled": TextFiles, "tagged": TaggedFiles}
 
 
 def names() -> list[str]:
@@ -37,14 +50,21 @@ def names() -> list[str]:
 
 
 def builder(
-    name: str, *, manual_dir: str | Path | None = None, data_dir: str | Path | None = None
+    name: str,
+    *,
+    folder: str = "labelled",
+    manual_dir: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    **options,
 ) -> tfds.core.DatasetBuilder:
     """A dataset's TFDS builder, prepared on disk.
 
     Args:
-        name: one of `names()`, or a folder of your own files (see `TextFiles`).
+        name: one of `names()`, or a folder of your own files.
+        folder: what the files of a folder are, one of `FOLDERS`.
         manual_dir: where downloaded files lie; `UNROLL_MANUAL_DIR` by default.
         data_dir: where prepared datasets are kept; that of TFDS by default.
+        **options: of the builder of a folder.
 
     Raises:
         DataError: one line, for an unknown name and for missing or broken files.
@@ -53,7 +73,7 @@ def builder(
     if name in _BUILDERS:
         make = functools.partial(_BUILDERS[name], **where)
     elif Path(name).is_dir():
-        make = functools.partial(TextFiles, name, **where)
+        make = functools.partial(FOLDERS[folder], name, **options, **where)
     else:
         raise DataError(
             f"No dataset {name!r}: it is neither one of {', '.join(names())} nor a folder."

@@ -76,7 +76,7 @@ def a_terminal(*arguments: str, **more) -> subprocess.Popen:
 
 def test_the_apps_one_line_each_without_tensorflow():
     process = a_terminal("-X", "importtime", "-m", "apps")
-    out, imports = process.communicate(timeout=60)
+    out, imports = process.communicate(timeout=240)
     assert process.returncode == 0
     assert "tensorflow" not in imports
     assert out.splitlines()[0].startswith("sentiment  Sentiment of a text")
@@ -338,7 +338,7 @@ def test_a_terminal_sees_no_start_up_and_can_stop_and_go_on(tmp_path):
             assert training.poll() is None, training.communicate()
             time.sleep(0.1)
         training.send_signal(signal.SIGINT)
-        _, err = training.communicate(timeout=60)
+        _, err = training.communicate(timeout=240)
     finally:
         training.kill()
     assert training.returncode == 130
@@ -364,7 +364,7 @@ def test_what_an_aborted_process_says_is_kept():
         "    os.abort()\n"
     )
     process = a_terminal("-c", abort)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGABRT
     assert "F0000 no such instruction\n" in err
 

@@ -13,6 +13,24 @@ TRIGRAMS[:, 1, 2] = TRIGRAMS[:, 1, 0]
 TRIGRAMS[:, 2, 1:] = 0
 TRIGRAMS[3, 3] = 0
 
+
+def character_embedding(name, oracle, **settings) -> Case:
+    """A row of the layer that reads letters; each letter but that of padding occurs."""
+    return Case(
+        name=name,
+        make=lambda **options: layers.CharacterEmbedding(
+            **{"characters": 12, "units": U, "features": 2, **settings, **options}
+        ),
+        oracle=oracle,
+        covers=("CharacterEmbedding",),
+        options={"characters": 9, "units": 8, "features": 7, "reader": "recurrent", "width": 5},
+        inputs=TRIGRAMS,
+        mask=None,
+        idle={"embeddings": 0},
+        dynamic=3,
+    )
+
+
 CASES: tuple[Case, ...] = (
     Case(
         name="WordHashing",
@@ -29,6 +47,10 @@ CASES: tuple[Case, ...] = (
         mask=None,
         idle={"embeddings": 0},  # the row of padding
         dynamic=3,
+    ),
+    character_embedding("CharacterEmbedding", reference.letters_by_convolution),
+    character_embedding(
+        "CharacterEmbedding recurrent", reference.letters_by_lstm, reader="recurrent"
     ),
     Case(
         name="WordDropout",

@@ -66,6 +66,10 @@ REFUSED = [
     (partial(layers.AttentionPool, "8"), ["units", "'8'"]),
     (partial(layers.WordHashing, 0), ["units", "0"]),
     (partial(layers.WordHashing, 4, trigrams=-1), ["trigrams", "-1"]),
+    (partial(layers.CharacterEmbedding, 0, 4), ["characters", "0"]),
+    (partial(layers.CharacterEmbedding, 9, 4, reader="attention"), ["reader", "'attention'"]),
+    (partial(layers.CharacterEmbedding, 9, 4, width=2), ["width", "odd", "2"]),
+    (partial(layers.CharacterEmbedding, 9, 5, reader="recurrent"), ["units", "even", "5"]),
     (partial(layers.WordDropout, 1.0, unknown=1), ["rate", "1.0"]),
     (partial(layers.WordDropout, -0.5, unknown=1), ["rate", "-0.5"]),
 ]

@@ -1,0 +1,129 @@
+"""Words as what is read from their letters."""
+
+import keras
+from keras import ops
+
+from layers.recurrent.base import require_size
+from layers.recurrent.lstm import LSTM
+from layers.recurrent.pooling import max_over_time
+
+READERS = ("convolution", "recurrent")
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class CharacterEmbedding(keras.layers.Layer):
+    """A word's vector from its letters, so that an unseen word has one too.
+
+    By convolution, dos Santos and Zadrozny 2014, "Learning character-level representations for
+    part-of-speech tagging", equations 2 and 3, as in Ma and Hovy 2016. With e_1, ..., e_L the
+    vectors of the letters, zero beside the word:
+
+        r = max over j of (W [e_{j-1}; e_j; e_{j+1}] + b)
+
+    By recurrence, Lample et al. 2016, "Neural architectures for named entity recognition",
+    section 4.1: the last states of an LSTM that reads forwards and of one that reads backwards.
+
+    Args:
+        characters: how many different letters there are, with 0 for padding.
+        units: U, the size of a word's vector; even for the recurrent reader.
+        features: the size of a letter's vector.
+        reader: `"convolution"` or `"recurrent"`.
+        width: how many letters a convolution sees; odd.
+
+    Call arguments:
+        characters: integers `[B, T, L]`, the letters of each word; 0 is padding.
+
+    Returns:
+        `[B, T, U]`; zeros for a word without letters.
+
+    Raises:
+        ValueError: if an argument is none of the above.
+
+    >>> import numpy as np
+    >>> from layers import CharacterEmbedding
+    >>> CharacterEmbedding(60, 32)(np.array([[[17, 4, 9], [5, 0, 0]]])).shape
+    TensorShape([1, 2, 32])
+
+    Differs from the papers: nothing.
+    """
+
+    def __init__(
+        self,
+        characters: int,
+        units: int,
+        features: int = 25,
+        reader: str = "convolution",
+        width: int = 3,
+        **kwargs,
+    ):
+        for name, size in (
+            ("characters", characters),
+            ("units", units),
+            ("features", features),
+            ("width", width),
+        ):
+            require_size(name, size)
+        if reader not in READERS:
+            raise ValueError(f"reader must be convolution or recurrent, got {reader!r}.")
+        if width % 2 == 0:
+            raise ValueError(f"width must be odd, got {width}.")
+        if reader == "recurrent" and units % 2:
+            raise ValueError(f"units must be even for two directions, got {units}.")
+        super().__init__(**kwargs)
+        self.characters = characters
+        self.units = units
+        self.features = features
+        self.reader = reader
+        self.width = width
+        if reader == "recurrent":
+            policy = self.dtype_policy
+            self.recurrent = keras.layers.Bidirectional(
+                LSTM(units // 2, dtype=policy), dtype=policy, name="recurrent"
+            )
+
+    def build(self, characters_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(self.characters, self.features), initializer="uniform"
+        )
+        if self.reader == "recurrent":
+            self.recurrent.build((None, None, self.features))
+            return
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.width * self.features, self.units),
+            initializer="glorot_uniform",
+        )
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+
+    def call(self, characters):
+        characters = ops.cast(characters, "int32")
+        batch, time, length = ops.shape(characters)
+        letters = ops.reshape(characters, (-1, length))  # [B T, L]
+        mask = ops.not_equal(letters, 0)
+        x = ops.take(ops.convert_to_tensor(self.embeddings), letters, axis=0)
+        x = x * ops.cast(ops.expand_dims(mask, -1), x.dtype)  # [B T, L, features]
+        if self.reader == "recurrent":
+            words = self.recurrent(x, mask=mask)
+        else:
+            beside = self.width // 2
+            padded = ops.pad(x, ((0, 0), (beside, beside), (0, 0)))
+            windows = [padded[:, k : k + length] for k in range(self.width)]
+            found = ops.matmul(ops.concatenate(windows, axis=-1), self.kernel) + self.bias
+            words = max_over_time(found, mask)
+        return ops.reshape(words, (batch, time, self.units))
+
+    def compute_output_shape(self, characters_shape):
+        return (*characters_shape[:-1], self.units)
+
+    def compute_output_spec(self, characters):
+        return keras.KerasTensor((*characters.shape[:-1], self.units), self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "characters": self.characters,
+            "units": self.units,
+            "features": self.features,
+            "reader": self.reader,
+            "width": self.width,
+        }

@@ -1,0 +1,248 @@
+"""The slot filling app, on its generated data, on whatever people type, and on one's own files."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from apps.core import export, training
+from apps.core.evaluation import evaluate, load_model
+from apps.core.runs import Run
+from apps.slot_filling import app, litert_example, scores
+from layers.litert_tensorflow import convert
+from pipelines import tagging
+
+ASSETS = {
+    "vocabulary": ["[PAD]", "[UNK]", "to", "from", "boston", "denver", "00"],
+    "characters": ["[PAD]", "[UNK]", *"abcdefmnorstv0"],
+    "tags": ["B-from", "B-to", "I-from", "I-to", "O"],
+    "intents": ["fare", "flight"],
+    "unseen_tags": [],
+    "unseen_intents": [],
+}
+VARIANTS = {
+    "crf": {},
+    "each word by itself": {"crf": False, "intent_attention": False},
+    "unconstrained": {"crf": False, "constrained": False, "characters": "none"},
+    "attention": {"context": "attention", "characters": "recurrent"},
+    "gate": {"context": "gate", "cell": "GRU", "depth": 2},
+}
+STRANGE = [
+    "",
+    "   ",
+    "to boston " * 500,
+    "😀❤️👨‍👩‍👧",
+    "من بوسطن إلى دنفر",
+    "nul\0byte boston",
+    "从波士顿到丹佛",
+    "99 98",
+]
+
+
+def make(assets=ASSETS, **options) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    model = app.build(app.Config(units=6, features=5, character_units=4, **options), assets)
+    # Away from the start, where a bias of zero hides a mistake.
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(scale=0.5, size=weight.shape))
+    return model
+
+
+@pytest.fixture(params=VARIANTS, scope="module")
+def model(request) -> keras.Model:
+    return make(**VARIANTS[request.param])
+
+
+def test_whatever_people_type_gets_an_answer(model):
+    results = app.predict(model, ASSETS, STRANGE)
+    assert [result["text"] for result in results] == STRANGE
+    assert results[0]["tokens"] == results[1]["spans"] == []
+    assert len(results[2]["slots"]) == 1000
+    for result in results:
+        assert set(result["slots"]) <= set(ASSETS["tags"])
+        assert result["intent"] in ASSETS["intents"]
+        assert 0.5 <= result["intent_score"] <= 1
+        for span in result["spans"]:
+            assert span["text"] == result["text"][span["begin"] : span["end"]] != ""
+    json.dumps(results)
+
+
+def test_an_answer_does_not_depend_on_its_batch(model):
+    together = app.predict(model, ASSETS, STRANGE)
+    for text, whole in zip(STRANGE, together, strict=True):
+        (alone,) = app.predict(model, ASSETS, [text])
+        assert alone["slots"] == whole["slots"]
+        assert alone["spans"] == whole["spans"]
+        assert alone["intent_score"] == pytest.approx(whole["intent_score"], abs=1e-5)
+
+
+def test_litert_gives_the_model_s_answers(model):
+    from ai_edge_litert.interpreter import Interpreter
+
+    function = app.serve(model, ASSETS).functions["ids"]
+    specs = {spec.name: spec for spec in function.input_signature}
+    run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
+    rng = np.random.default_rng(0)
+    for batch, length in ((1, 7), (3, 40), (5, 12)):
+        inputs = {
+            "tokens": rng.integers(1, 7, (batch, length)).astype("int32"),
+            "characters": rng.integers(0, 16, (batch, length, 6)).astype("int32"),
+        }
+        inputs["tokens"][0, length // 2 :] = 0
+        found, expected = run(**inputs), function(**inputs)
+        assert set(found) == {"tags", "intent", "intent_score"}
+        assert (found["tags"] == expected["tags"].numpy()).all()
+        assert (found["intent"] == expected["intent"].numpy()).all()
+        np.testing.assert_allclose(found["intent_score"], expected["intent_score"], atol=1e-5)
+
+
+def test_constrained_tags_are_valid_bio_and_others_are_not_always():
+    texts = ["from to boston denver " * 5] * 2 + ["boston denver to from 98 " * 4]
+    constrained = app.predict(make(crf=False), ASSETS, texts)
+    free = app.predict(make(crf=False, constrained=False), ASSETS, texts)
+    assert not any(_breaks(result["slots"]) for result in constrained)
+    assert any(_breaks(result["slots"]) for result in free)
+
+
+def _breaks(tags: list[str]) -> bool:
+    before = ["O", *tags[:-1]]
+    return any(t[:1] == "I" and p[2:] != t[2:] for p, t in zip(before, tags, strict=True))
+
+
+def test_the_output_shows_slots_and_intent():
+    (result,) = app.predict(make(), ASSETS, ["from boston to denver"])
+    shown = app.show(result).plain
+    assert result["intent"] in shown
+    assert all(word in shown for word in result["tokens"])
+    assert all(f"[{span['slot']}]" in shown for span in result["spans"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "Foo"}, "cell must be one of .*GRU"),
+        ({"intent_weight": 0.0}, "intent_weight must be above 0"),
+        ({"character_dropout": 1.0}, r"character_dropout must lie in \[0, 1\)"),
+    ],
+)
+def test_bad_configurations_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        app.Config(**options)
+
+
+def test_figures_by_hand():
+    answers = scores.Answers(
+        tags=[["B-a", "I-a", "O"], ["O", "B-b"], ["B-b"], ["O"]],
+        found_tags=[["B-a", "O", "O"], ["O", "B-b"], ["B-b"], ["O"]],
+        intents=["x", "x", "y", "z"],
+        found_intents=["x", "y", "y", "z"],
+        unknown=[True, False, False, False],
+    )
+    found = scores.figures(answers)
+    # Three spans, three found, two right.
+    assert found["slot_f1"] == pytest.approx(2 / 3)
+    assert found["intent_accuracy"] == 3 / 4
+    assert found["sentence_accuracy"] == 2 / 4
+    assert (found["slot_f1_known_words"], found["slot_f1_unknown_words"]) == (1, 0)
+    assert (found["examples_known_words"], found["examples_unknown_words"]) == (3, 1)
+    table = scores.slot_table(answers)
+    assert table[2] == "| b | 1.000 | 1.000 | 1.000 | 2 |"
+    assert table[3] == "| a | 0.000 | 0.000 | 0.000 | 1 |"
+    names, counts = scores.confusions(answers)
+    assert counts[names.index("a"), names.index("O")] == 1
+
+
+def test_sentence_accuracy_leaves_padding_out():
+    metric = scores.SentenceAccuracy()
+    right, found = [[1, 2, -1], [1, 2, 2], [0, -1, -1]], [[1, 2, 5], [1, 2, 0], [0, 1, 1]]
+    metric.update_state(np.array(right), np.array(found))
+    assert float(metric.result()) == pytest.approx(2 / 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """The generated preset."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    training.train(app, app.PRESETS["flights"], run)
+    return run
+
+
+def test_flights_are_learned_in_cities_seen_and_unseen(run):
+    figures = evaluate(app, run, "test")
+    assert figures["slot_f1_known_words"] >= 0.98
+    assert figures["slot_f1_unknown_words"] >= 0.90
+    assert figures["intent_accuracy"] >= 0.98
+    model, config, assets = load_model(app, run)
+    baseline = app.baseline(config, app.load(config, assets), "test")
+    assert baseline["slot_f1"] < 0.6
+    (result,) = app.predict(model, assets, ["Show me flights out of Zürich into Boston."])
+    found = {span["slot"]: span["text"] for span in result["spans"]}
+    assert found == {"fromloc": "Zürich", "toloc": "Boston"}
+
+
+def test_the_table_and_the_plot_of_a_run(run, capsys):
+    scores.main(str(run.path), "--split=valid")
+    assert "| toloc |" in (run.path / "slots.md").read_text()
+    assert (run.path / "confusion.png").stat().st_size > 1000
+    assert "| fromloc |" in capsys.readouterr().out
+
+
+def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
+    folder = export.export(app, run, tmp_path)
+    model, _, assets = load_model(app, run)
+    expected = app.predict(model, assets, app.EXAMPLES)
+    lines = {}
+    for script in ("serving_example.py", "litert_example.py"):
+        path = Path(litert_example.__file__).with_name(script)
+        command = [sys.executable, "-I", path, folder, *app.EXAMPLES]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        lines[script] = [line.split("\t") for line in done.stdout.splitlines()]
+    for served, lite, result in zip(*lines.values(), expected, strict=True):
+        spans = [f"{span['slot']}={span['text']}" for span in result["spans"]]
+        assert served == [result["intent"], *spans]
+        pairs = zip(result["tokens"], result["slots"], strict=True)
+        assert lite == [result["intent"], *(f"{w}/{tag}" for w, tag in pairs if tag != "O")]
+
+
+def test_the_small_splitter_of_the_litert_example_agrees_on_plain_english():
+    for sentence in (*app.EXAMPLES, "What's the 838 to St. Louis, p.m.?", "", "end..."):
+        words = tagging.split_words(tf.constant([sentence]))[0].to_list()[0]
+        assert litert_example.split_words(sentence) == [word.decode() for word in words]
+
+
+def test_names_in_columns_without_intents(tmp_path):
+    """Named-entity recognition: who, and where, from CoNLL columns."""
+    rng = np.random.default_rng(1)
+    people, places = ("harry ron hermione ginny".split(), "london paris rome oslo".split())
+    for split, size in (("train", 300), ("test", 40)):
+        rows = []
+        for _ in range(size):
+            person, place = rng.choice(people), rng.choice(places)
+            rows += [f"{person} S-PER", "met O", f"{rng.choice(people)} B-PER", "potter E-PER"]
+            rows += ["in O", f"{place} S-LOC", ""]
+        (tmp_path / f"{split}.conll").write_text("\n".join(rows))
+    preset = app.PRESETS["flights"]
+    config = dataclasses.replace(preset, data=str(tmp_path), epochs=4, units=16, monitor="val_loss")
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    training.train(app, config, run)
+    figures = evaluate(app, run, "test")
+    assert figures["slot_f1"] > 0.95
+    assert "intent_accuracy" not in figures
+    model, _, assets = load_model(app, run)
+    (result,) = app.predict(model, assets, ["Harry met Hermione Potter in Oslo."])
+    assert [(s["slot"], s["text"]) for s in result["spans"]] == [
+        ("PER", "Harry"),
+        ("PER", "Hermione Potter"),
+        ("LOC", "Oslo"),
+    ]
+    assert "intent" not in result
+    folder = export.export(app, run, tmp_path / "saved")
+    assert (folder / "model.tflite").is_file()
