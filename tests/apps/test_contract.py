@@ -87,8 +87,8 @@ def test_presets_are_named_after_their_data_and_the_first_is_generated(app, monk
     data = app.load(app.PRESETS[first])
     assert isinstance(data, Data)
     assert None not in (data.train, data.valid, data.test)
-    for name, lines in data.assets.items():
-        assert lines, name
+    assert any(data.assets.values())
+    for lines in data.assets.values():
         assert all(isinstance(line, str) for line in lines)
 
 

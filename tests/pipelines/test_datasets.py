@@ -81,7 +81,7 @@ def archive(path: Path, count: int = 3, **files: str) -> Path:
 
 class TestRegistry:
     def test_names(self):
-        assert datasets.names() == ["imdb", "reviews", "sst2", "sst5"]
+        assert datasets.names() == ["atis", "flights", "imdb", "reviews", "snips", "sst2", "sst5"]
 
     def test_an_unknown_name(self, data_dir):
         message = fails("sst3", data_dir=data_dir)
