@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+IN_PARALLEL := --numprocesses=2 --dist=worksteal
 
 .PHONY: help install demo test lint format clean
 
@@ -26,8 +27,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 
 test: lint
-	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
 	$(BIN)/python -m pytest --doctest-modules --ignore=layers/recurrent/scan_torch.py layers pipelines apps
 
 format: $(INSTALLED)

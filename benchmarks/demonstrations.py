@@ -145,7 +145,7 @@ class Translator:
             **options,
         )
         if search is layers.beam_search:
-            found = layers.Found(*(x[:, 0] for x in found))  # the best one
+            found = type(found)(*(x[:, 0] for x in found))  # the best one
         tokens, lengths, alignments = (
             ops.convert_to_numpy(x) for x in (found.tokens, found.lengths, found.alignments)
         )

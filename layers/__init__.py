@@ -11,7 +11,7 @@ from layers.attention import (
     MemoryHops,
     QuestionGuidedAttention,
 )
-from layers.decoding import AttentionDecoder, Found, beam_search, greedy, sample
+from layers.decoding import AttentionDecoder, beam_search, greedy, sample
 from layers.embedding import CharacterEmbedding, WordDropout, WordHashing
 from layers.recurrent import (
     GRU,
@@ -41,7 +41,6 @@ from layers.recurrent import (
 )
 from layers.structured import (
     CRF,
-    Labels,
     NGramLanguageModel,
     bio_moves,
     ctc_beam_search,
@@ -69,13 +68,11 @@ __all__ = [
     "CoupledLSTMCell",
     "ElmanRNN",
     "ElmanRNNCell",
-    "Found",
     "GRUCell",
     "IRNNCell",
     "JordanRNN",
     "JordanRNNCell",
     "LSTMCell",
-    "Labels",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LuongAttention",

@@ -332,7 +332,10 @@ def test_a_terminal_sees_no_start_up_and_can_stop_and_go_on(tmp_path):
         text = "text\tlabel\n" + "a good film\tyes\na bad film\tno\n" * repeats
         (tmp_path / f"{split}.tsv").write_text(text)
     command = ["-m", "apps", "sentiment", "train", "--data=.", "--units=2", "--run=run"]
+    # What runs in a shell's background ignores an interrupt, and its children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     training = a_terminal(*command, "--epochs=10000", "--patience=10000")
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / "state.npz").exists() and time.monotonic() < deadline:
