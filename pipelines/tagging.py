@@ -51,8 +51,9 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
 
 
 def normalize_words(words):
-    """Words in the form in which a vocabulary holds them: NFKC, case folded."""
-    return tf_text.case_fold_utf8(tf_text.normalize_utf8(words, "NFKC"))
+    """Words in the form in which a vocabulary holds them: NFKC, case folded, a 0 for each digit."""
+    words = tf_text.case_fold_utf8(tf_text.normalize_utf8(words, "NFKC"))
+    return tf.strings.regex_replace(words, r"\pN", "0")
 
 
 class WordEncoder(tf.Module):
