@@ -41,6 +41,7 @@ from layers.recurrent import (
 )
 from layers.structured import (
     CRF,
+    CTCLoss,
     NGramLanguageModel,
     bio_moves,
     ctc_beam_search,
@@ -48,6 +49,7 @@ from layers.structured import (
     ctc_greedy,
     ctc_infeasible,
     ctc_loss,
+    pad_with_blanks,
 )
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "AttentionDecoder",
     "AttentionPool",
     "BahdanauAttention",
+    "CTCLoss",
     "CharacterEmbedding",
     "ClockworkRNN",
     "ClockworkRNNCell",
@@ -94,5 +97,6 @@ __all__ = [
     "ctc_infeasible",
     "ctc_loss",
     "greedy",
+    "pad_with_blanks",
     "sample",
 ]

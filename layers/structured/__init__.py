@@ -1,7 +1,15 @@
 """Outputs with a structure of their own: tags with neighbours, labels without times."""
 
 from layers.structured.crf import CRF, bio_moves
-from layers.structured.ctc import Labels, ctc_beam_search, ctc_greedy, ctc_infeasible, ctc_loss
+from layers.structured.ctc import (
+    CTCLoss,
+    Labels,
+    ctc_beam_search,
+    ctc_greedy,
+    ctc_infeasible,
+    ctc_loss,
+    pad_with_blanks,
+)
 from layers.structured.language_model import (
     NGramLanguageModel,
     ctc_beam_search_with_language_model,
@@ -9,6 +17,7 @@ from layers.structured.language_model import (
 
 __all__ = [
     "CRF",
+    "CTCLoss",
     "Labels",
     "NGramLanguageModel",
     "bio_moves",
@@ -17,4 +26,5 @@ __all__ = [
     "ctc_greedy",
     "ctc_infeasible",
     "ctc_loss",
+    "pad_with_blanks",
 ]

@@ -79,6 +79,56 @@ def ctc_loss(labels, logits, label_lengths, frame_lengths=None, blank: int = 0):
     return ops.where(valid, losses, 0.0)
 
 
+class CTCLoss(keras.losses.Loss):
+    """The mean over a batch of `ctc_loss`, for `compile`; one weight per sequence may be given.
+
+    It reads no lengths: of the labels what is blank or below zero is padding, and the logits come
+    from `pad_with_blanks`.
+
+    Args:
+        blank: the index of the blank.
+
+    Call arguments:
+        y_true: the labels, `[B, L]`, no padding before one.
+        y_pred: the logits, `[B, T, K]`.
+    """
+
+    def __init__(self, blank: int = 0, name: str = "ctc_loss"):
+        super().__init__(name=name)
+        self.blank = blank
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras would weight the sequences by a mask of frames, where one hangs on the logits.
+        return super().__call__(y_true, y_pred + 0, sample_weight)
+
+    def call(self, y_true, y_pred):
+        labels = ops.cast(y_true, "int32")
+        real = ops.logical_and(labels != self.blank, labels >= 0)
+        return ctc_loss(labels, y_pred, ops.sum(ops.cast(real, "int32"), axis=1), blank=self.blank)
+
+    def get_config(self):
+        return {"name": self.name, "blank": self.blank}
+
+
+def pad_with_blanks(logits, mask, blank: int = 0):
+    """Logits that are sure of the blank where there is no frame, `[B, T, K]`.
+
+    Losses, searches and streams then need no lengths: such frames add nothing to any path.
+
+    Args:
+        logits: `[B, T, K]`.
+        mask: `[B, T]`, boolean: which frames there are.
+        blank: the index of the blank.
+
+    >>> import numpy as np
+    >>> logits = np.array([[[0.0, 2.0], [0.0, 2.0]]], "float32")
+    >>> np.array(pad_with_blanks(logits, np.array([[True, False]]))).tolist()
+    [[[0.0, 2.0], [100.0, 0.0]]]
+    """
+    sure = 100.0 * ops.one_hot(blank, logits.shape[-1], dtype=logits.dtype)
+    return ops.where(ops.expand_dims(mask, -1), logits, sure)
+
+
 def ctc_infeasible(labels, label_lengths, frame_lengths):
     """Whether the frames are too few for the labels, `[B]`, boolean.
 

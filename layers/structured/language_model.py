@@ -5,11 +5,13 @@ model is exported.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from layers.recurrent.base import require_size
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG_10 = math.log(10)
@@ -42,52 +44,112 @@ class NGramLanguageModel:
         Raises:
             ValueError: if the file is not of the format; it names the file and the line.
         """
+        with Path(path).open(encoding="utf-8") as file:
+            return cls.from_lines(file, unknown, path)
+
+    @classmethod
+    def from_lines(
+        cls, lines: Iterable[str], unknown: float = -7.0, name="ARPA"
+    ) -> "NGramLanguageModel":
+        """As `from_arpa`, from the lines of a file; `name` is for messages."""
 
         def broken(number: int, what: str) -> ValueError:
-            return ValueError(f"{path}, line {number}: {what}")
+            return ValueError(f"{name}, line {number}: {what}")
 
         entries, declared, found, order = {}, {}, defaultdict(int), None
         ended = False
-        with Path(path).open(encoding="utf-8") as file:
-            number = 0
-            for number, line in enumerate(file, start=1):
-                line = line.strip()
-                if not line or (order is None and not line.startswith(("\\", "ngram "))):
-                    continue  # what stands before \data\ is a comment
-                if line == "\\end\\":
-                    ended = True
-                    break
-                if line == "\\data\\":
-                    order = 0
-                elif line.startswith("\\") and line.endswith("-grams:"):
-                    order = _whole(line[1:-7])
-                    if order not in declared:
-                        raise broken(number, f"{line} was not declared under \\data\\")
-                elif order == 0:
-                    name, _, count = line.removeprefix("ngram ").partition("=")
-                    if _whole(name) is None or _whole(count) is None:
-                        raise broken(number, f"expected 'ngram N=COUNT', got {line!r}")
-                    declared[_whole(name)] = _whole(count)
-                elif order is None:
-                    raise broken(number, f"expected \\data\\, got {line!r}")
-                else:
-                    fields = line.split()
-                    words, rest = tuple(fields[1 : order + 1]), fields[order + 1 :]
-                    numbers = [_number(x) for x in (fields[0], *rest)]
-                    if len(words) < order or len(rest) > 1 or None in numbers:
-                        raise broken(
-                            number,
-                            f"expected a log probability, {order} words and perhaps a back-off, "
-                            f"got {line!r}",
-                        )
-                    entries[words] = (numbers[0], numbers[1] if rest else 0.0)
-                    found[order] += 1
+        number = 0
+        for number, line in enumerate(lines, start=1):
+            line = line.strip()
+            if not line or (order is None and not line.startswith(("\\", "ngram "))):
+                continue  # what stands before \data\ is a comment
+            if line == "\\end\\":
+                ended = True
+                break
+            if line == "\\data\\":
+                order = 0
+            elif line.startswith("\\") and line.endswith("-grams:"):
+                order = _whole(line[1:-7])
+                if order not in declared:
+                    raise broken(number, f"{line} was not declared under \\data\\")
+            elif order == 0:
+                size, _, count = line.removeprefix("ngram ").partition("=")
+                if _whole(size) is None or _whole(count) is None:
+                    raise broken(number, f"expected 'ngram N=COUNT', got {line!r}")
+                declared[_whole(size)] = _whole(count)
+            elif order is None:
+                raise broken(number, f"expected \\data\\, got {line!r}")
+            else:
+                fields = line.split()
+                words, rest = tuple(fields[1 : order + 1]), fields[order + 1 :]
+                numbers = [_number(x) for x in (fields[0], *rest)]
+                if len(words) < order or len(rest) > 1 or None in numbers:
+                    raise broken(
+                        number,
+                        f"expected a log probability, {order} words and perhaps a back-off, "
+                        f"got {line!r}",
+                    )
+                entries[words] = (numbers[0], numbers[1] if rest else 0.0)
+                found[order] += 1
         if not ended:
             raise broken(number, "the file ends without \\end\\")
         for n, count in declared.items():
             if found[n] != count:
                 raise broken(number, f"{count} {n}-grams were declared, {found[n]} are there")
         return cls(entries, unknown)
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[Sequence[str]], order: int = 3) -> "NGramLanguageModel":
+        """Estimates a model from texts, each the sequence of its words.
+
+        Interpolated Witten-Bell smoothing (Chen and Goodman 1999, section 2.4): with N the words
+        after a context c and T the different ones among them,
+
+            P(w | c) = (count(c w) + T P(w | c')) / (N + T)
+
+        Below the first words stands the uniform distribution over them and the unknown word.
+
+        Raises:
+            ValueError: if `order` is below one, or there are no texts.
+        """
+        require_size("order", order)
+        counts = [defaultdict(Counter) for _ in range(order)]  # by length of the context
+        for words in texts:
+            words = [START, *words, END]
+            for end in range(1, len(words)):
+                for length in range(min(order, end + 1)):
+                    counts[length][tuple(words[end - length : end])][words[end]] += 1
+        if not counts[0]:
+            raise ValueError("A language model needs texts, got none.")
+        uniform = 1 / (len(counts[0][()]) + 1)
+        known: dict[tuple, float] = {}
+        rest: dict[tuple, float] = {}
+        for after in counts:
+            for context, words in after.items():
+                total, kinds = sum(words.values()), len(words)
+                rest[context] = kinds / (total + kinds)
+                for word, count in words.items():
+                    below = known[*context[1:], word] if context else uniform
+                    known[*context, word] = (count + kinds * below) / (total + kinds)
+        known[UNKNOWN,] = rest[()] * uniform
+        known.setdefault((START,), 1e-99)  # it is a context, and never comes
+        return cls(
+            {
+                words: (math.log10(value), math.log10(rest.get(words, 1.0)))
+                for words, value in known.items()
+            }
+        )
+
+    def to_arpa(self) -> list[str]:
+        """The lines of an ARPA file."""
+        by_order = [[] for _ in range(self.order)]
+        for words, (value, back_off) in sorted(self.entries.items()):
+            line = f"{value:.6f}\t{' '.join(words)}"
+            by_order[len(words) - 1].append(line + (f"\t{back_off:.6f}" if back_off else ""))
+        lines = ["\\data\\", *(f"ngram {n}={len(e)}" for n, e in enumerate(by_order, start=1))]
+        for n, entries in enumerate(by_order, start=1):
+            lines += ["", f"\\{n}-grams:", *entries]
+        return [*lines, "", "\\end\\"]
 
     def __contains__(self, word: str) -> bool:
         return (word,) in self.entries

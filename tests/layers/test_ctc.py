@@ -275,3 +275,27 @@ REFUSED = [
 @pytest.mark.parametrize(("action", "words"), REFUSED)
 def test_refused(action, words):
     assert_refused(action, *words)
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_padding_with_blanks_stands_for_lengths(blank):
+    logits = RNG.normal(size=(4, 6, 3)).astype("float32")
+    frames, lengths = np.array([6, 4, 3, 5]), np.array([2, 1, 0, 3])
+    a, b = (k for k in range(3) if k != blank)
+    rows = [(a, b), (a,), (), (b, b, a)]
+    labels = np.array([[*row, *[-1] * (3 - len(row))] for row in rows])
+    given = tensors(np.maximum(labels, 0), logits, lengths, frames)
+    expected = running.numpy(layers.ctc_loss(*given, blank=blank))
+    mask = np.arange(6) < frames[:, None]
+    padded_logits = layers.pad_with_blanks(*tensors(logits, mask), blank=blank)
+    loss = layers.CTCLoss(blank)
+    for filled in (labels, np.where(labels < 0, blank, labels)):
+        found = running.numpy(loss(*tensors(filled), padded_logits))
+        assert float(found) == pytest.approx(expected.mean(), abs=1e-5)
+    for search in (layers.ctc_greedy, layers.ctc_beam_search):
+        with_lengths = search(given[1], given[3], blank=blank)
+        without = search(padded_logits, blank=blank)
+        for one, other in zip(with_lengths, without, strict=True):
+            np.testing.assert_allclose(running.numpy(other), running.numpy(one), atol=1e-4)
+    again = layers.CTCLoss.from_config(loss.get_config())
+    assert again.blank == blank

@@ -168,3 +168,46 @@ def _search(*given, **options):
 @pytest.mark.parametrize(("action", "words"), REFUSED)
 def test_refused(action, words):
     assert_refused(action, *words)
+
+
+TEXTS = ["a b a c".split(), "a b".split(), "c a b b".split(), []]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_an_estimated_model_sums_to_one_after_every_context(order):
+    model = layers.NGramLanguageModel.from_texts(TEXTS, order)
+    assert model.order == order
+    for context in ([], ["<s>"], ["a"], ["a", "b"], ["<s>", "a"], ["c", "c"], ["never", "heard"]):
+        total = sum(
+            math.exp(model.log_probability(word, context))
+            for word in ("a", "b", "c", "</s>", "<unk>")
+        )
+        assert total == pytest.approx(1, abs=1e-9)
+
+
+def test_an_estimated_model_follows_the_equation():
+    model = layers.NGramLanguageModel.from_texts(TEXTS, 2)
+    # Fourteen words with the ends, of four kinds; "a" comes four times.
+    below = (4 + 4 * (1 / 5)) / (14 + 4)
+    assert math.exp(model.log_probability("a")) == pytest.approx(below, abs=1e-9)
+    # After "b" come "a", twice the end, and "b".
+    after_b = (1 + 3 * below) / (4 + 3)
+    assert math.exp(model.log_probability("a", ["b"])) == pytest.approx(after_b, abs=1e-9)
+    c_below = (2 + 4 * (1 / 5)) / (14 + 4)
+    assert math.exp(model.log_probability("c", ["b"])) == pytest.approx(3 / 7 * c_below, abs=1e-9)
+
+
+def test_an_estimated_model_survives_its_file(tmp_path):
+    model = layers.NGramLanguageModel.from_texts(TEXTS, 3)
+    path = file(tmp_path, "\n".join(model.to_arpa()))
+    again = layers.NGramLanguageModel.from_arpa(path)
+    assert again.entries.keys() == model.entries.keys()
+    for words, values in model.entries.items():
+        np.testing.assert_allclose(again.entries[words], values, atol=1e-6)
+    lines = layers.NGramLanguageModel.from_lines(model.to_arpa())
+    assert lines.entries == again.entries
+
+
+def test_an_estimate_needs_texts():
+    assert_refused(lambda: layers.NGramLanguageModel.from_texts([]), "needs texts, got none")
+    assert_refused(lambda: layers.NGramLanguageModel.from_texts(TEXTS, 0), "order")
