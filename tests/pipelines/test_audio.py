@@ -17,9 +17,9 @@ def tone(rate, seconds=0.5, frequency=440.0):
     return np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate) * 0.5
 
 
-def wav(samples, rate, subtype="PCM_16", format="WAV"):
+def wav(samples, rate, subtype="PCM_16", kind="WAV"):
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, subtype=subtype, format=format)
+    soundfile.write(file, samples, rate, subtype=subtype, format=kind)
     return file.getvalue()
 
 
@@ -28,10 +28,10 @@ def wav(samples, rate, subtype="PCM_16", format="WAV"):
     ("subtype", "near"),
     [("PCM_U8", 1e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 1e-7)],
 )
-@pytest.mark.parametrize("format", ["WAV", "WAVEX"])
-def test_wav_files_of_every_kind(rate, subtype, near, format):
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+def test_wav_files_of_every_kind(rate, subtype, near, kind):
     left, right = tone(rate, 0.02), tone(rate, 0.02, 1000)
-    contents = wav(np.stack([left, right], 1), rate, subtype, format)
+    contents = wav(np.stack([left, right], 1), rate, subtype, kind)
     samples, found = tf.function(audio.decode_wav)(tf.constant(contents))
     assert int(found) == rate
     expected = soundfile.read(io.BytesIO(contents))[0].mean(axis=1)
@@ -59,7 +59,7 @@ def test_other_chunks_and_lengths_that_lie_are_passed_over():
         wav(tone(8000), 8000)[:30],
         wav(tone(8000), 8000)[:44],
         wav(tone(8000), 8000, "ULAW"),
-        wav(tone(8000), 8000, format="FLAC"),
+        wav(tone(8000), 8000, kind="FLAC"),
         wav(np.zeros(0), 8000),
     ],
 )

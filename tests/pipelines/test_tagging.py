@@ -119,7 +119,7 @@ TEST = dataset(
 
 def test_what_training_lacks_is_known_by_name_and_out_of_the_loss():
     assets = tagging.vocabularies({"train": TRAIN, "test": TEST}, 100)
-    assert assets["vocabulary"] == ["[PAD]", "[UNK]", "0", "bonn", "at", "to"]
+    assert assets["vocabulary"] == ["[PAD]", "[UNK]", "bonn", "0", "at", "to"]
     assert set(assets["characters"][2:]) == set("ToBnat8") | {"0"}
     assert assets["tags"] == ["B-from", "B-time", "B-to", "O"]
     assert assets["intents"] == ["fare", "flight"]
