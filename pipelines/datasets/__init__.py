@@ -19,6 +19,9 @@ from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
 from pipelines.datasets.reviews import Reviews
 from pipelines.datasets.sources import in_manual_folder, require_reachable
+from pipelines.datasets.speech import SPEAKERS, An4, Fsdd
+from pipelines.datasets.speech_files import SpeechFiles
+from pipelines.datasets.spoken_digits import SpokenDigits
 from pipelines.datasets.sst import Sst2, Sst5
 from pipelines.datasets.tagged_files import TaggedFiles
 from pipelines.datasets.tagging import Atis, Snips
@@ -32,16 +35,21 @@ _ERRORS = (
     tfds.download.download_manager.NonMatchingChecksumError,
 )
 _BUILDERS = {
+    "an4": An4,
     "atis": Atis,
     "flights": Flights,
+    "fsdd": functools.partial(Fsdd, config="single"),
+    "fsdd_strings": functools.partial(Fsdd, config="strings"),
     "imdb": Imdb,
     "reviews": Reviews,
     "snips": Snips,
+    "spoken_digits": SpokenDigits,
     "sst2": Sst2,
     "sst5": Sst5,
+    **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
 }
 # What reads a folder of a person's own files.
-FOLDERS = {"labelled": TextFiles, "tagged": TaggedFiles}
+FOLDERS = {"labelled": TextFiles, "spoken": SpeechFiles, "tagged": TaggedFiles}
 
 
 def names() -> list[str]:

@@ -127,7 +127,7 @@ def test_what_training_lacks_is_known_by_name_and_out_of_the_loss():
     assert assets["unseen_intents"] == ["hotel"]
     encoder = tagging.WordEncoder(assets["vocabulary"], assets["characters"])
     ((features, targets),) = tagging.tagged_batches(TEST, encoder, assets, batch_size=2)
-    assert features["tokens"].numpy().tolist() == [[6, 1, 1, 2], [5, 1, 0, 0]]
+    assert features["tokens"].numpy().tolist() == [[5, 1, 1, 2], [4, 1, 0, 0]]
     assert features["characters"].shape == (2, 4, 5)
     assert targets["tags"].numpy().tolist() == [[3, 2, 3, 4], [3, 5, -1, -1]]
     assert targets["potentials"].numpy().tolist() == [[3, 2, 3, -1], [3, -1, -1, -1]]

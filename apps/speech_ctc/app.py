@@ -1,0 +1,277 @@
+"""Speech to text with CTC: what was said, when nobody says where each letter begins."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import keras
+import tensorflow as tf
+from keras import ops
+from rich.text import Text
+
+import layers
+from apps.core.config import TrainingConfig, optimizer
+from apps.core.protocol import Assets, Data, Service, ask
+from apps.speech_ctc import recordings, scores, serving
+from apps.speech_ctc.streaming import letters_as_they_come
+from layers.recurrent import RECURRENT_LAYERS
+from pipelines import datasets, speech
+from pipelines.audio import FrontEnd
+from pipelines.datasets.speech import SPEAKERS
+
+KERNEL, STRIDE = 5, 2  # of the convolutions that subsample
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    # a generated or published dataset, or a folder of recordings and their transcripts
+    data: str = "spoken_digits"
+    # what the model writes
+    unit: Literal["characters", "words", "phones"] = "characters"
+    # for phones: a file of words, each with its phones
+    lexicon: str = ""
+    # the rate to which recordings are brought, Hz
+    rate: int = 16_000
+    # the length of a frame, and from one to the next, ms
+    window: float = 25.0
+    hop: float = 10.0
+    # how many mel bands
+    mels: int = 40
+    # how many MFCCs are made of them; 0 for none
+    cepstra: int = 0
+    # how often the slopes over time are added
+    deltas: int = 0
+    # what gives each feature mean 0 and variance 1; `running` serves streams
+    normalization: Literal["utterance", "running", "none"] = "utterance"
+    # how many convolutions of stride two stand before the recurrent layers
+    convolutions: int = 1
+    # the recurrent layer, by its name in `layers`
+    cell: str = "LSTM"
+    # the size of the recurrent state, for each direction
+    units: int = 128
+    # how many recurrent layers
+    depth: int = 2
+    # whether they read from both ends; a model that does not can be exported for streams
+    bidirectional: bool = True
+    # the share of features dropped between layers
+    dropout: float = 0.2
+    # in training: the most by which speech is faster or slower, a share
+    speed: float = 0.0
+    # in training: the most by which it is louder or softer, dB
+    gain: float = 0.0
+    # in training: white noise up to this share of the loudest sample
+    noise: float = 0.0
+    # in training: the most frames and features that a mask blots out, two masks each (SpecAugment)
+    time_mask: int = 0
+    frequency_mask: int = 0
+    # how many prefixes a beam search keeps
+    beam_width: int = 16
+    # an ARPA file; without, the language model is made of the training transcripts
+    language_model: str = ""
+    # the most words that the language model made here looks at together
+    order: int = 3
+    # how much the language model counts, and what each word earns
+    lm_weight: float = 0.5
+    word_bonus: float = 1.0
+    # words that are likelier here than elsewhere, "word=2.0,other=1.5": they earn that
+    hot_words: str = ""
+    # the validation figure that decides
+    monitor: str = "val_label_error_rate"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.cell not in RECURRENT_LAYERS:
+            known = ", ".join(RECURRENT_LAYERS)
+            raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
+        if self.unit == "phones" and not self.lexicon:
+            raise ValueError("unit=phones needs lexicon, a file of words and their phones.")
+        if not self.bidirectional and self.deltas and self.normalization == "running":
+            raise ValueError("deltas look ahead: they cannot serve streams.")
+        for name in ("speed", "noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        scores.read_hot_words(self.hot_words)
+
+
+_DIGITS = Config(
+    data="spoken_digits", unit="words", rate=8000, units=96, depth=1, epochs=24, batch_size=16,
+    learning_rate=3e-3, schedule="cosine", patience=24, speed=0.1, noise=0.02, time_mask=10,
+    frequency_mask=6, order=1,
+)  # fmt: skip
+_FSDD = replace(
+    _DIGITS, data="fsdd", epochs=40, patience=40, speed=0.15, gain=6.0, noise=0.05, time_mask=6,
+    dropout=0.3,
+)  # fmt: skip
+PRESETS = {
+    "spoken_digits": _DIGITS,
+    "fsdd": _FSDD,
+    "fsdd_strings": replace(_FSDD, data="fsdd_strings", epochs=25),
+    **{f"fsdd_without_{who}": replace(_FSDD, data=f"fsdd_without_{who}") for who in SPEAKERS},
+    "an4": Config(
+        data="an4", convolutions=1, units=192, depth=2, epochs=60, batch_size=16, patience=20,
+        learning_rate=2e-3, schedule="cosine", dropout=0.4, time_mask=20, frequency_mask=2,
+        lm_weight=1.0, word_bonus=1.0, beam_width=32,
+    ),
+}  # fmt: skip
+PUBLISHED = {
+    "an4": {"word_error_rate": 0.106, "source": "Deep Speech 2 on AN4, from memory"},
+}
+EXAMPLES = recordings.examples()
+
+
+def load(config: Config, assets: Assets | None = None) -> Data:
+    """The dataset's recordings as batches of features, with the labels of their transcripts."""
+    builder = datasets.builder(config.data, folder="spoken")
+    splits = {name: name for name in builder.info.splits}
+    if "valid" not in splits:
+        splits |= {"train": "train[:90%]", "valid": "train[90%:]"}
+    raw = {name: datasets.read(builder, split) for name, split in splits.items()}
+    given = "features" in raw["train"].element_spec
+    front_end = None
+    if not given:
+        sizes = {"window": config.window, "hop": config.hop}
+        samples = {name: round(ms * config.rate / 1000) for name, ms in sizes.items()}
+        front_end = FrontEnd(
+            config.rate, **samples, mels=config.mels, cepstra=config.cepstra, deltas=config.deltas
+        )
+    lexicon = speech.read_lexicon(config.lexicon) if config.lexicon else {}
+    if assets is None:
+        texts = {name: recordings.transcripts(split) for name, split in raw.items()}
+        found = {
+            label
+            for name in texts
+            for text in texts[name]
+            for label in speech.split_units(text, config.unit, lexicon)
+        }
+        settings = {name: getattr(config, name) for name in recordings.SETTINGS}
+        settings["front_end"] = asdict(front_end) if front_end else None
+        settings["features"] = front_end.size if front_end else 13
+        assets = {
+            "labels": [speech.BLANK, *sorted(found)],
+            "settings": json.dumps(settings, indent=1).splitlines(),
+            "language_model": scores.language_model_lines(config, texts["train"], lexicon),
+        }
+
+    def batches(split: str):
+        if split not in raw:
+            return None
+        training = split == "train"
+        augmentation = speech.Augmentation(
+            config.speed, config.gain, config.noise, config.time_mask, config.frequency_mask
+        )
+        made, left_out = speech.speech_batches(
+            raw[split],
+            front_end,
+            assets["labels"],
+            lambda text: speech.split_units(text, config.unit, lexicon),
+            normalization=config.normalization,
+            subsampling=STRIDE**config.convolutions,
+            batch_size=config.batch_size,
+            augmentation=augmentation if training else None,
+            shuffle=config.seed if training else None,
+            static=config.jit and training,
+        )
+        if left_out:
+            named = "; ".join(map(repr, left_out[:3]))
+            print(
+                f"unroll: {len(left_out)} transcripts are longer than their recordings allow and "
+                f"are left out of training: {named}{' ...' if len(left_out) > 3 else ''}",
+                file=sys.stderr,
+            )
+        return made
+
+    return Data(batches("train"), batches("valid"), batches("test"), assets)
+
+
+def build(config: Config, assets: Assets) -> keras.Model:
+    """Convolutions that subsample, recurrent layers, and the logits of labels and blank."""
+    settings = recordings.read_settings(assets)
+    features = keras.Input((None, settings["features"]), name="features")  # [B, T, F]
+    lengths = keras.Input((), dtype="int32", name="lengths")
+    x = features
+    for k in range(config.convolutions):
+        # What is heard later changes nothing: streams are heard as recordings are.
+        x = keras.layers.ZeroPadding1D((KERNEL - STRIDE, 0))(x)
+        x = keras.layers.Conv1D(
+            config.units, KERNEL, STRIDE, activation="relu", name=f"convolution_{k}"
+        )(x)
+        x = keras.layers.Dropout(config.dropout)(x)
+    frames = lengths // STRIDE**config.convolutions
+    numbers = ops.cumsum(ops.ones_like(x[:, :, 0]), axis=1)  # [B, T]
+    mask = numbers <= ops.expand_dims(ops.cast(frames, numbers.dtype), -1)
+    states, *_ = layers.Stack(
+        [getattr(layers, config.cell)(config.units) for _ in range(config.depth)],
+        bidirectional=config.bidirectional,
+        dropout=config.dropout,
+        return_state=True,
+        name="stack",
+    )(x, mask=mask)
+    states = keras.layers.Dropout(config.dropout)(states)
+    logits = keras.layers.Dense(len(assets["labels"]), dtype="float32", name="logits")(states)
+    logits = layers.pad_with_blanks(logits, mask)
+    model = keras.Model({"features": features, "lengths": lengths}, logits)
+    model.compile(
+        optimizer(config),
+        layers.CTCLoss(),
+        metrics=[scores.LabelErrorRate()],
+        jit_compile=config.jit,
+    )
+    return model
+
+
+def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
+    """Error rates of labels, words and characters, greedy, by beam, and with a language model."""
+    return scores.figures(scores.answers(model, assets, dataset), assets)
+
+
+def baseline(config: Config, data: Data, split: str) -> dict:
+    """What the most frequent transcript of the training data is worth, said of everything."""
+    unit = recordings.read_settings(data.assets)["unit"]
+    said = Counter(tuple(row) for row in scores.references(data.train, data.assets))
+    always = speech.join_units(said.most_common(1)[0][0], unit)
+    right = [
+        speech.join_units(r, unit) for r in scores.references(getattr(data, split), data.assets)
+    ]
+    found = scores.error_rates(right, [always] * len(right), unit)
+    return {"what": "always the most frequent transcript"} | found
+
+
+def serve(model: keras.Model, assets: Assets) -> Service:
+    """`serving_default`: wav files to transcripts; `beam`; `frames`, for LiteRT; and `step`."""
+    return serving.service(model, assets)
+
+
+def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
+    """The transcript of each recording, its labels with their times, and what a search finds."""
+    contents = [recordings.read(given) for given in inputs]
+    results = []
+    answers = ask(serve(model, assets), contents)
+    for given, sound, answer in zip(inputs, contents, answers, strict=True):
+        logits = serving.logits_of(model, assets, sound)
+        times = [
+            {"label": label, "seconds": round(seconds, 3)}
+            for label, seconds in zip(answer["labels"], answer["timestamps"], strict=True)
+            if seconds >= 0
+        ]
+        result = {"recording": given} if isinstance(given, str) else {}
+        result |= {"transcript": answer["transcript"], "score": answer["score"], "labels": times}
+        result["with_language_model"] = scores.with_language_model([logits], assets)[0]
+        results.append(result)
+    return results
+
+
+def stream(model: keras.Model, assets: Assets, given: str | bytes) -> Iterator[str]:
+    """The transcript of a recording as it comes, piece by piece."""
+    return letters_as_they_come(model, assets, recordings.read(given))
+
+
+def show(result: dict) -> Text:
+    """The transcript, how sure the model is, and when each label was heard."""
+    line = Text(f"{result['score']:.1%}  ", style="bold") + Text(result["transcript"])
+    if result["with_language_model"] != result["transcript"]:
+        line += Text(f"  (with the language model: {result['with_language_model']})", "dim")
+    times = " ".join(f"{each['label']}@{each['seconds']:.2f}" for each in result["labels"])
+    return line + Text(f"\n       {times}", style="dim")
