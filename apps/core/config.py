@@ -34,9 +34,6 @@ class TrainingConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     # the largest global norm of a gradient; 0 for any
     clip_norm: float = 1.0
-    # the decay of a moving average of the weights, which is then what is validated and kept; 0
-    # for none
-    ema_momentum: float = 0.0
     # epochs without a better validation figure before training stops
     patience: int = 5
     # the validation figure that decides
@@ -58,8 +55,6 @@ class TrainingConfig:
             raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}.")
         if not self.clip_norm >= 0:
             raise ValueError(f"clip_norm must be 0 or more, got {self.clip_norm}.")
-        if not 0 <= self.ema_momentum < 1:
-            raise ValueError(f"ema_momentum must lie in [0, 1), got {self.ema_momentum}.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             # Shares; the rates of optimizers have no upper bound.
@@ -71,12 +66,12 @@ def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
     """Adam, or AdamW where weights decay, with the global norm of the gradient clipped."""
     import keras
 
-    options = {"global_clipnorm": config.clip_norm or None}
-    if config.ema_momentum:
-        options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    clip = config.clip_norm or None
     if weight_decay:
-        return keras.optimizers.AdamW(config.learning_rate, weight_decay=weight_decay, **options)
-    return keras.optimizers.Adam(config.learning_rate, **options)
+        return keras.optimizers.AdamW(
+            config.learning_rate, weight_decay=weight_decay, global_clipnorm=clip
+        )
+    return keras.optimizers.Adam(config.learning_rate, global_clipnorm=clip)
 
 
 def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> TrainingConfig:

@@ -130,7 +130,6 @@ class Progress(keras.callbacks.Callback):
         self.best: float | None = None
         self.best_epoch = 0
         self.seconds = 0.0
-        self.averaged = False  # whether the model has the moving average of its weights
         self.clock = time.monotonic()
 
     @property
@@ -161,24 +160,7 @@ class Progress(keras.callbacks.Callback):
                 "smaller --learning-rate or --clip-norm, or --precision=float32."
             )
 
-    def on_test_begin(self, logs=None):
-        self._average(True)
-
-    def _average(self, wanted: bool):
-        """Lets the weights and their moving average, where there is one, change places."""
-        optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if not optimizer.use_ema or wanted == self.averaged:
-            return
-        averages = optimizer._model_variables_moving_average  # as keras.callbacks.SwapEMAWeights
-        for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
-            value = keras.ops.convert_to_numpy(variable)
-            variable.assign(average)
-            average.assign(value)
-        self.averaged = wanted
-
     def on_epoch_end(self, epoch, logs=None):
-        self._average(True)
         figures = {name: float(np.mean(value)) for name, value in logs.items()}
         if self.config.monitor not in figures:
             raise UsageError(
@@ -195,7 +177,6 @@ class Progress(keras.callbacks.Callback):
             if self.writes:
                 with atomic(self.run.best) as temporary:
                     weights_of(self.model).save_weights(temporary)
-        self._average(False)
         now = time.monotonic()
         self.seconds, self.clock = self.seconds + now - self.clock, now
         self.model.stop_training = self.finished

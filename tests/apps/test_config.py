@@ -64,7 +64,6 @@ def test_a_folder_of_data_takes_the_first_preset(tmp_path):
         (["--learning-rate=nan"], ["learning_rate must be above 0", "got nan"]),
         (["--learning-rate=inf"], ["learning_rate must be above 0", "got inf"]),
         (["--clip-norm=-1"], ["clip_norm must be 0 or more, got -1.0"]),
-        (["--ema-momentum=1"], ["ema_momentum must lie in [0, 1), got 1.0"]),
         (["--dropout=1"], ["dropout must lie in [0, 1), got 1.0"]),
         (["--seed=-1"], ["seed must lie in [0, 2**32), got -1"]),
     ],

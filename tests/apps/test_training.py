@@ -168,32 +168,6 @@ def test_a_killed_run_ends_as_an_unbroken_one(unbroken, tmp_path, epochs):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_the_moving_average_of_the_weights_is_what_is_kept(tmp_path, monkeypatch, precision):
-    config = dataclasses.replace(CONFIG, precision=precision, epochs=2, ema_momentum=0.9)
-    config = dataclasses.replace(config, learning_rate=1e-3)  # so that the last epoch is the best
-    averages = []
-
-    def follow(self, batch, logs=None):
-        weights = [variable.numpy() for variable in self.model.trainable_variables]
-        before = averages[-1] if averages else weights
-        averages.append([0.9 * a + 0.1 * w for a, w in zip(before, weights, strict=True)])
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training.Progress, "on_train_batch_end", follow)
-        result = train(made(tmp_path / "one"), config)
-    steps = len(averages) * result["best_epoch"] // 2
-    kept, *_ = load_model(toy, Run(tmp_path / "one"))
-    # In float16 a step whose gradients overflow is left out, of the averages too.
-    near = 1e-5 if precision == "float32" else 1e-2
-    for variable, average in zip(kept.trainable_variables, averages[steps - 1], strict=True):
-        np.testing.assert_allclose(variable.numpy(), average, rtol=1e-4, atol=near)
-    with pytest.raises(Stopped):
-        next_stop(monkeypatch, 1, made(tmp_path / "two"), config)
-    train(tmp_path / "two", config, resume=True)
-    assert_same_run(tmp_path / "one", tmp_path / "two")
-
-
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(tmp_path, monkeypatch, precision):
     config = dataclasses.replace(CONFIG, precision=precision, epochs=2)
