@@ -21,7 +21,7 @@ python -m apps                              the apps
 python -m apps APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...]
                             [--resume]
 python -m apps APP evaluate RUN... [--split=test] [--record] [--variant=default]
-python -m apps APP predict  RUN INPUT... [--json]    an INPUT of - reads lines
+python -m apps APP predict  RUN INPUT... [--json] [--stream]    an INPUT of - reads lines
 python -m apps APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
 Add --help to a verb for its options."""
 
@@ -150,6 +150,14 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     if not inputs:
         raise UsageError("predict needs an input: a text or a path, or - for lines.")
     model, _, assets = load_model(app, run)
+    if chosen.stream:
+        if not hasattr(app, "stream"):
+            raise UsageError("--stream: this app reads an input as a whole.")
+        for given in inputs:
+            for piece in app.stream(model, assets, given):
+                print(piece, end="", flush=True)
+            print()
+        return 0
     console = Console()
     for result in app.predict(model, assets, inputs):
         if chosen.json:

@@ -46,6 +46,8 @@ class PredictOptions:
     inputs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="INPUT...")]]
     # print one JSON object for each input
     json: bool = False
+    # show what is recognised while the input is read, where the model can
+    stream: bool = False
 
 
 @dataclass(frozen=True)

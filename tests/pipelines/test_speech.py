@@ -1,0 +1,135 @@
+"""Recordings to batches: labels, what is left out, what is disturbed and how often."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines import audio, speech
+from pipelines.errors import DataError
+
+FRONT_END = audio.FrontEnd(rate=8000, window=200, hop=80, mels=8)
+LABELS = [speech.BLANK, *"abc"]
+
+
+def dataset(*texts: str, seconds: float = 0.2) -> tf.data.Dataset:
+    """Noise of a length of its own for each transcript."""
+    rng = np.random.default_rng(0)
+    sounds = [
+        audio.encode_wav(0.1 * rng.normal(size=int(8000 * seconds * (1 + k / 10))), 8000).numpy()
+        for k in range(len(texts))
+    ]
+    return tf.data.Dataset.from_tensor_slices({"audio": sounds, "transcript": list(texts)})
+
+
+def batches(data, **options):
+    chosen = {"normalization": "utterance", "subsampling": 2, "batch_size": 4} | options
+    return speech.speech_batches(data, FRONT_END, LABELS, list, **chosen)
+
+
+def test_units_of_a_transcript():
+    lexicon = {"no": ["N", "OW"], "one": ["W", "AH", "N"]}
+    assert speech.split_units("no one", "characters", {}) == list("no one")
+    assert speech.split_units("no one", "words", {}) == ["no", "one"]
+    phones = speech.split_units("no one", "phones", lexicon)
+    assert phones == ["N", "OW", "W", "AH", "N"]
+    for unit, joined in (("characters", "no one"), ("words", "no one")):
+        assert speech.join_units(speech.split_units("no one", unit, {}), unit) == joined
+    assert speech.join_units(phones, "phones") == "N OW W AH N"
+    with pytest.raises(DataError, match="no word 'two', which 'no two' has"):
+        speech.split_units("no two", "phones", lexicon)
+
+
+def test_a_lexicon_keeps_the_first_way_to_say_a_word(tmp_path):
+    path = tmp_path / "words.dic"
+    path.write_text("A AH\nA EY\n\nONE W AH N\n")
+    assert speech.read_lexicon(path) == {"A": ["AH"], "ONE": ["W", "AH", "N"]}
+    path.write_text("A AH\nONE\n")
+    with pytest.raises(DataError, match=r"words\.dic, line 2: 'ONE' has no phones"):
+        speech.read_lexicon(path)
+
+
+@pytest.mark.parametrize(("text", "frames"), [("", 0), ("a", 1), ("abc", 3), ("aabb", 6)])
+def test_frames_needed(text, frames):
+    assert speech.frames_needed(np.array([LABELS.index(x) for x in text])) == frames
+
+
+def test_batches_hold_features_lengths_and_labels():
+    data, left_out = batches(dataset("ab", "c", "abca"))
+    ((inputs, labels),) = data
+    assert left_out == []
+    assert inputs["lengths"].numpy().tolist() == [20, 22, 24]
+    assert inputs["features"].shape == (3, 24, 8)
+    assert labels.numpy().tolist() == [[1, 2, 0, 0], [3, 0, 0, 0], [1, 2, 3, 1]]
+    for row, length in zip(inputs["features"].numpy(), [20, 22, 24], strict=True):
+        np.testing.assert_allclose(row[:length].mean(axis=0), 0, atol=1e-4)
+        assert (row[length:] == 0).all()
+
+
+def test_given_features_need_no_front_end():
+    rows = {"features": tf.ones([2, 6, 3]), "transcript": ["a", "b"]}
+    data, _ = speech.speech_batches(
+        tf.data.Dataset.from_tensor_slices(rows),
+        None,
+        LABELS,
+        list,
+        normalization="none",
+        subsampling=1,
+        batch_size=2,
+    )
+    ((inputs, _),) = data
+    assert inputs["features"].numpy().tolist() == np.ones([2, 6, 3]).tolist()
+    assert inputs["lengths"].numpy().tolist() == [6, 6]
+
+
+def test_too_long_a_transcript_is_left_out_of_training_alone():
+    data = dataset("ab", "abcabcabcabc", "aaaaaa", "abcabc")  # 10 to 13 frames after subsampling
+    kept, left_out = batches(data, shuffle=0)
+    assert left_out == ["abcabcabcabc"]  # "aaaaaa" just has its eleven frames
+    rows = [row for _, labels in kept for row in labels.numpy().tolist()]
+    assert sorted(sum(1 for x in row if x) for row in rows) == [2, 6, 6]
+    everything, left_out = batches(data)
+    assert left_out == []
+    assert sum(len(labels) for _, labels in everything) == 4
+    with pytest.raises(DataError, match="All 4 transcripts are longer than their recordings"):
+        batches(data, shuffle=0, subsampling=20)
+
+
+AUGMENTATION = speech.Augmentation(speed=0.2, gain=6.0, noise=0.05, time=4, frequency=2)
+
+
+def test_training_is_disturbed_anew_in_each_epoch_and_in_the_same_way_in_each_run():
+    def epochs(count):
+        data, _ = batches(dataset(*["ab"] * 8), augmentation=AUGMENTATION, shuffle=3)
+        data = data.repeat(count)
+        return [x["features"].numpy() for x, _ in data]
+
+    one, other = epochs(2), epochs(2)
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    half = len(one) // 2
+    first, second = (
+        np.sort(np.concatenate([x.ravel() for x in part])) for part in (one[:half], one[half:])
+    )
+    assert first.shape != second.shape or np.abs(first - second).max() > 0.01
+
+
+def test_disturbed_recordings_fill_the_batches_that_were_counted():
+    texts = ["ab"] * 40
+    data, _ = batches(
+        dataset(*texts, seconds=0.45), augmentation=AUGMENTATION, shuffle=0, batch_size=3
+    )
+    for _ in range(3):
+        assert sum(1 for _ in data) == int(data.cardinality())
+
+
+def test_static_shapes_hold_what_speed_makes_longer():
+    data, _ = batches(
+        dataset(*["ab"] * 30, seconds=0.3),
+        augmentation=AUGMENTATION,
+        shuffle=0,
+        batch_size=2,
+        static=True,
+    )
+    shapes = {x["features"].shape[1] for x, _ in data}
+    assert shapes <= {boundary - 1 for boundary in speech.BOUNDARIES}
