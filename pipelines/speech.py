@@ -169,7 +169,8 @@ def _without_too_short(prepared: tf.data.Dataset, dataset: tf.data.Dataset, subs
     """The recordings that have frames enough for their labels, and the other transcripts."""
     kept, left_out = [], []
     for example, own in zip(prepared, dataset.as_numpy_iterator(), strict=True):
-        kept.append(frames_needed(example["targets"].numpy()) <= example["frames"] // subsampling)
+        frames = int(example["frames"]) // subsampling
+        kept.append(frames_needed(example["targets"].numpy()) <= frames)
         if not kept[-1]:
             left_out.append(own["transcript"].decode())
     if not any(kept):

@@ -107,10 +107,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     """The dataset's texts as batches of word ids, the labels as ids."""
     builder = datasets.builder(config.data)
     labels = builder.info.features["label"].names
-    splits = {name: name for name in builder.info.splits}
-    if "valid" not in splits:
-        splits |= {"train": "train[:90%]", "valid": "train[90%:]"}
-    raw = {name: datasets.read(builder, split) for name, split in splits.items()}
+    raw = datasets.splits(builder)
     if assets is None:
         training = raw["train"].map(lambda example: example["text"])
         if config.encoding == "vectors":

@@ -108,10 +108,7 @@ EXAMPLES = [
 def load(config: Config, assets: Assets | None = None) -> Data:
     """The dataset's sentences as batches of ids of words, letters, tags and intents."""
     builder = datasets.builder(config.data, folder="tagged", tag_first=config.tag_first)
-    splits = {name: name for name in builder.info.splits}
-    if "valid" not in splits:
-        splits |= {"train": "train[:90%]", "valid": "train[90%:]"}
-    raw = {name: datasets.read(builder, split) for name, split in splits.items()}
+    raw = datasets.splits(builder)
     if assets is None:
         if config.vectors:
             texts.read_vectors(config.vectors, [])  # what is wrong with the file shows here

@@ -35,8 +35,9 @@ class Config(TrainingConfig):
     lexicon: str = ""
     # the rate to which recordings are brought, Hz
     rate: int = 16_000
-    # the length of a frame, and from one to the next, ms
+    # the length of a frame, ms
     window: float = 25.0
+    # from one frame to the next, ms
     hop: float = 10.0
     # how many mel bands
     mels: int = 40
@@ -64,8 +65,9 @@ class Config(TrainingConfig):
     gain: float = 0.0
     # in training: white noise up to this share of the loudest sample
     noise: float = 0.0
-    # in training: the most frames and features that a mask blots out, two masks each (SpecAugment)
+    # in training: the most frames that a mask blots out, two masks each (SpecAugment)
     time_mask: int = 0
+    # and the most features
     frequency_mask: int = 0
     # how many prefixes a beam search keeps
     beam_width: int = 16
@@ -73,8 +75,9 @@ class Config(TrainingConfig):
     language_model: str = ""
     # the most words that the language model made here looks at together
     order: int = 3
-    # how much the language model counts, and what each word earns
+    # how much the language model counts
     lm_weight: float = 0.5
+    # what each word earns beside it
     word_bonus: float = 1.0
     # words that are likelier here than elsewhere, "word=2.0,other=1.5": they earn that
     hot_words: str = ""
@@ -125,10 +128,7 @@ EXAMPLES = recordings.examples()
 def load(config: Config, assets: Assets | None = None) -> Data:
     """The dataset's recordings as batches of features, with the labels of their transcripts."""
     builder = datasets.builder(config.data, folder="spoken")
-    splits = {name: name for name in builder.info.splits}
-    if "valid" not in splits:
-        splits |= {"train": "train[:90%]", "valid": "train[90%:]"}
-    raw = {name: datasets.read(builder, split) for name, split in splits.items()}
+    raw = datasets.splits(builder)
     given = "features" in raw["train"].element_spec
     front_end = None
     if not given:

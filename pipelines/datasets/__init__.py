@@ -14,6 +14,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from pipelines.datasets import librispeech
 from pipelines.datasets.base import Builder
 from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
@@ -41,6 +42,7 @@ _BUILDERS = {
     "fsdd": functools.partial(Fsdd, config="single"),
     "fsdd_strings": functools.partial(Fsdd, config="strings"),
     "imdb": Imdb,
+    "librispeech": librispeech.builder,
     "reviews": Reviews,
     "snips": Snips,
     "spoken_digits": SpokenDigits,
@@ -123,6 +125,19 @@ def read(prepared: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
             f"{prepared.name} has no split {split!r}; it has {', '.join(splits)}, "
             "and slices such as 'train[:90%]'."
         ) from None
+
+
+def splits(prepared: tfds.core.DatasetBuilder) -> dict[str, tf.data.Dataset]:
+    """All splits of a builder; where it has no `valid`, that is the last tenth of `train`."""
+    if prepared.name == librispeech.NAME:
+        return {
+            name: read(prepared, own).map(librispeech.recording, tf.data.AUTOTUNE)
+            for name, own in librispeech.SPLITS.items()
+        }
+    names = {name: name for name in prepared.info.splits}
+    if "valid" not in names:
+        names |= {"train": "train[:90%]", "valid": "train[90%:]"}
+    return {name: read(prepared, split) for name, split in names.items()}
 
 
 def _prepared(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from pipelines import datasets
 from pipelines.datasets import imdb, reviews, sources, sst
+from pipelines.datasets.speech import SPEAKERS
 from pipelines.errors import DataError
 
 
@@ -81,7 +82,11 @@ def archive(path: Path, count: int = 3, **files: str) -> Path:
 
 class TestRegistry:
     def test_names(self):
-        assert datasets.names() == ["atis", "flights", "imdb", "reviews", "snips", "sst2", "sst5"]
+        reviews = {"imdb", "reviews", "sst2", "sst5"}
+        sentences = {"atis", "flights", "snips"}
+        without = {f"fsdd_without_{speaker}" for speaker in SPEAKERS}
+        speech = {"an4", "fsdd", "fsdd_strings", "librispeech", "spoken_digits"} | without
+        assert datasets.names() == sorted(reviews | sentences | speech)
 
     def test_an_unknown_name(self, data_dir):
         message = fails("sst3", data_dir=data_dir)

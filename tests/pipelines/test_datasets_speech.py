@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from pipelines import audio, datasets
-from pipelines.datasets import speech, spoken_digits
+from pipelines.datasets import librispeech, sources, speech, spoken_digits
 from pipelines.errors import DataError
 
 TONE = 0.5 * np.sin(np.arange(800) / 4)
@@ -106,6 +108,35 @@ class TestRealData:
             assert np.isfinite(row["features"]).all()
             assert b"<" not in row["transcript"]
         assert found["test"][0]["transcript"].decode().isupper()
+
+
+class TestLibrispeech:
+    def test_tfds_s_recordings_become_wav_files(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(librispeech, "require_reachable", lambda *_: None)
+        with tfds.testing.mock_data(num_examples=3):
+            made = datasets.builder("librispeech", data_dir=tmp_path)
+            splits = datasets.splits(made)
+            assert list(splits) == ["train", "valid", "test"]
+            own = next(iter(made.as_dataset(split="dev_clean")))
+            first = next(iter(splits["valid"]))
+        samples, rate = audio.decode_wav(first["audio"])
+        assert rate == 16_000
+        np.testing.assert_allclose(
+            samples, np.clip(own["speech"].numpy() / 2**15, -1, 1), atol=2**-14
+        )
+        assert first["transcript"] == own["text"]
+        assert first["speaker"].dtype == tf.string
+
+    def test_one_line_where_it_cannot_be_downloaded(self, tmp_path, monkeypatch):
+        archive = librispeech.ARCHIVE
+        nowhere = sources.Source(archive.folder, archive.name, "http://localhost:9/nothing.tar.gz")
+        monkeypatch.setattr(librispeech, "ARCHIVE", nowhere)
+        with pytest.raises(DataError) as error:
+            datasets.builder("librispeech", data_dir=tmp_path)
+        assert str(error.value) == (
+            "http://localhost:9/nothing.tar.gz cannot be downloaded (ConnectionError): "
+            "name a folder of its unpacked archives instead."
+        )
 
 
 def test_broken_mfccs():
