@@ -34,10 +34,10 @@ def measure(app, config, rounds: int) -> dict[str, float]:
     data = app.load(config)
     batches = list(data.train)
     first = time.perf_counter() - start
-    examples = sum(len(labels) for _, labels, *_ in batches)
+    examples = sum(map(size_of, batches))
     model = app.build(config, data.assets)
     sample = batches[:: max(1, len(batches) // 40)]
-    sampled = sum(len(labels) for _, labels, *_ in sample)
+    sampled = sum(map(size_of, sample))
     for batch in sample:
         model.train_on_batch(*batch)
     pipeline, steps = [], []
@@ -55,6 +55,13 @@ def measure(app, config, rounds: int) -> dict[str, float]:
         "pipeline, later passes": examples / statistics.median(pipeline),
         "model, training": sampled / statistics.median(steps),
     }
+
+
+def size_of(batch) -> int:
+    """How many examples it holds."""
+    import tensorflow as tf
+
+    return len(tf.nest.flatten(batch)[0])
 
 
 def main() -> None:
