@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import tensorflow as tf
 
 # Of the windowed sinc that resamples: zero crossings on each side.
@@ -70,7 +71,7 @@ def decode_wav(contents) -> tuple[tf.Tensor, tf.Tensor]:
                 ((kind == _PCM) & (bits == 16), lambda: _whole(data, 2) / 2.0**15),
                 ((kind == _PCM) & (bits == 24), lambda: _whole(data, 3) / 2.0**23),
                 ((kind == _PCM) & (bits == 32), lambda: _whole(data, 4) / 2.0**31),
-                ((kind == _FLOAT) & (bits == 32), lambda: tf.io.decode_raw(data, tf.float32)),
+                ((kind == _FLOAT) & (bits == 32), lambda: _finite(data)),
             ],
             default=lambda: no_samples,
         )
@@ -80,6 +81,12 @@ def decode_wav(contents) -> tuple[tf.Tensor, tf.Tensor]:
     rate = tf.cond(is_wav, lambda: number(form + 4, 4), lambda: tf.constant(0))
     rate = tf.where(tf.shape(found)[0] > 0, rate, 0)
     return tf.ensure_shape(found, [None]), rate
+
+
+def _finite(data) -> tf.Tensor:
+    """Float samples; what is no number is silence, and nothing is a thousand times too loud."""
+    values = tf.io.decode_raw(data, tf.float32)
+    return tf.clip_by_value(tf.where(tf.math.is_finite(values), values, 0.0), -1e3, 1e3)
 
 
 def _whole(data, width: int) -> tf.Tensor:
@@ -192,7 +199,9 @@ class FrontEnd:
         mel = tf.matmul(power, mel_filters(self.rate, bins, self.mels))
         features = tf.math.log(mel + self.floor)
         if self.cepstra:
-            features = tf.signal.dct(features, norm="ortho")[..., : self.cepstra]
+            # As a product: tf.signal.dct does not take a recording without frames.
+            cosines = scipy.fft.dct(np.eye(self.mels), norm="ortho")[:, : self.cepstra]
+            features = tf.matmul(features, cosines.astype("float32"))
         return features
 
     def with_deltas(self, features) -> tf.Tensor:

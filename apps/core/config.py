@@ -113,16 +113,25 @@ def parse_known_options(cls: type, arguments: list[str]) -> tuple[Any, list[str]
     return _tyro(cls, arguments, return_unknown_args=True, add_help=False)
 
 
+_TRUTHS = ("True", "False")
+
+
 def _tyro(cls: type, arguments: list[str], **how) -> Any:
     switches = {name for name, kind in get_type_hints(cls).items() if kind is bool}
-    spelled = []
+    spelled, before = [], ""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        name = argument.removeprefix("--").replace("-", "_")
-        if argument.startswith("--") and name in switches and following not in ("True", "False"):
-            argument += "=True"
-        elif argument.startswith("--no-") and name.removeprefix("no_") in switches:
-            argument = f"--{argument.removeprefix('--no-')}=False"
+        option, equals, value = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if before in switches and argument.title() in _TRUTHS:
+            argument = argument.title()
+        elif option.startswith("--no-") and name.removeprefix("no_") in switches:
+            argument = f"--{option.removeprefix('--no-')}=False"
+        elif option.startswith("--") and name in switches and value.title() in _TRUTHS:
+            argument = f"{option}={value.title()}"
+        elif option.startswith("--") and name in switches and not equals:
+            argument += "" if following.title() in _TRUTHS else "=True"
         spelled.append(argument)
+        before = name
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -138,6 +138,8 @@ def _command(app: ModuleType, config: TrainingConfig, seeds: list[int]) -> str:
 
 
 def _show(metric: dict) -> str:
+    if isinstance(metric["mean"], int) and not metric["std"]:  # a count
+        return f"{metric['mean']} ({metric['runs']})"
     spread = "" if metric["std"] is None else f" ± {metric['std']:.4f}"
     return f"{metric['mean']:.4f}{spread} ({metric['runs']})"
 

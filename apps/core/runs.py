@@ -62,11 +62,12 @@ def environment() -> dict:
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
+    cores = _cores()
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": git_commit(),
-        "hardware": ", ".join([f"{len(os.sched_getaffinity(0))} cores", *gpus]),
+        "hardware": ", ".join([f"{cores} core{'s' * (cores > 1)}", *gpus]),
     }
 
 

@@ -63,6 +63,8 @@ def train(
         if progress.writes and not resume:
             run.write_config(app, config)
             run.write_assets(data.assets)
+        # To prepare a dataset, once, draws random numbers: the weights do not depend on that.
+        keras.utils.set_random_seed(config.seed)
         with used.scope():
             model = app.build(config, data.assets)
             if config.start and not resume:

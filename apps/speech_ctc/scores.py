@@ -37,14 +37,42 @@ class LabelErrorRate(keras.metrics.Metric):
         self.labels = self.add_weight(name="labels", initializer="zeros")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        right = ops.cast(y_true, "int32")
-        found = layers.ctc_greedy(y_pred).labels
-        right, found = (tf.sparse.from_dense(ops.maximum(x, 0)) for x in (right, found))
-        self.errors.assign_add(tf.reduce_sum(tf.edit_distance(found, right, normalize=False)))
-        self.labels.assign_add(tf.cast(tf.shape(right.values)[0], "float32"))
+        right = tf.cast(y_true, tf.int32)
+        found = layers.ctc_greedy(y_pred)
+        lengths = tf.reduce_sum(tf.cast(right > 0, tf.int32), axis=1)
+        errors = edit_distances(found.labels, found.lengths, right, lengths)
+        self.errors.assign_add(tf.cast(tf.reduce_sum(errors), "float32"))
+        self.labels.assign_add(tf.cast(tf.reduce_sum(lengths), "float32"))
 
     def result(self):
         return ops.divide_no_nan(self.errors, self.labels)
+
+
+def edit_distances(found, found_lengths, right, right_lengths) -> tf.Tensor:
+    """Levenshtein's distances `[B]` of the rows of `[B, T]` and `[B, L]`, also under XLA.
+
+    `tf.edit_distance` does not compile. A row of the table is made at once: an insertion is one
+    more than what stands left of it, so the least so far, less the way there, is what it costs.
+    """
+    places = tf.range(tf.shape(found)[1] + 1)
+    row = tf.broadcast_to(places, [tf.shape(found)[0], tf.shape(found)[1] + 1])
+
+    def least_so_far(x):
+        def double(shift, x):
+            before = tf.where(places >= shift, tf.roll(x, shift, axis=1), x)
+            return 2 * shift, tf.minimum(x, before)
+
+        return tf.while_loop(lambda shift, x: shift < tf.shape(x)[1], double, [1, x])[1]
+
+    def next_row(k, row):
+        wrong = tf.cast(found != right[:, k, tf.newaxis], tf.int32)
+        best = tf.minimum(row[:, 1:] + 1, row[:, :-1] + wrong)
+        best = tf.concat([row[:, :1] + 1, best], axis=1)
+        best = tf.ensure_shape(least_so_far(best - places) + places, row.shape)
+        return k + 1, tf.where((k < right_lengths)[:, tf.newaxis], best, row)
+
+    _, row = tf.while_loop(lambda k, _: k < tf.shape(right)[1], next_row, [0, row])
+    return tf.gather(row, found_lengths, axis=1, batch_dims=1)
 
 
 @dataclass(frozen=True)
@@ -109,6 +137,13 @@ def error_rates(right: list[str], heard: list[str], unit: str) -> dict[str, floa
 def by_beam(logits: list[np.ndarray], assets: Assets, width: int) -> list[str]:
     """The best transcripts that a beam of this width finds; of one, the greedy ones."""
     names, unit = np.array(assets["labels"]), read_settings(assets)["unit"]
+    search = tf.function(
+        lambda logits, frames: layers.ctc_beam_search(logits, frames, beam_width=width).labels,
+        input_signature=[
+            tf.TensorSpec([None, None, len(names)], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+        ],
+    )
     found = []
     for begin in range(0, len(logits), 32):
         rows = logits[begin : begin + 32]
@@ -119,14 +154,9 @@ def by_beam(logits: list[np.ndarray], assets: Assets, width: int) -> list[str]:
         if width == 1:
             labels = ops.convert_to_numpy(layers.ctc_greedy(padded, frames).labels)
         else:
-            labels = ops.convert_to_numpy(_beam(padded, frames, width).labels)[:, 0]
+            labels = search(padded, frames).numpy()[:, 0]
         found += [speech.join_units(names[row[row >= 0]], unit) for row in labels]
     return found
-
-
-@tf.function(reduce_retracing=True)
-def _beam(logits, frames, width):
-    return layers.ctc_beam_search(logits, frames, beam_width=width)
 
 
 def with_language_model(logits: list[np.ndarray], assets: Assets) -> list[str]:

@@ -25,11 +25,11 @@ def features_of(contents, settings: dict) -> tf.Tensor:
         found = front_end(speech.sound_of(contents, front_end))
     else:
         size = settings["features"]
-        numbers = tf.io.decode_raw(
-            tf.strings.substr(contents, 4, tf.strings.length(contents) // 4 * 4 - 4),
-            tf.float32,
-            little_endian=False,
-        )
+        count = tf.maximum(tf.strings.length(contents) // 4 - 1, 0)  # without the number of them
+        data = tf.strings.substr(contents + "\0\0\0\0", 4, 4 * count)
+        numbers = tf.io.decode_raw(data, tf.float32, little_endian=False)
+        # Bytes that are none of such a file may be any number.
+        numbers = tf.clip_by_value(tf.where(tf.math.is_finite(numbers), numbers, 0.0), -1e4, 1e4)
         found = tf.reshape(numbers[: tf.size(numbers) // size * size], [-1, size])
     return audio.normalize(found, settings["normalization"])[0]
 
@@ -63,7 +63,8 @@ def service(model: keras.Model, assets: Assets) -> Service:
       `labels` and `timestamps` `[B, L]`, in seconds, -1 where a transcript has fewer. The score is
       the geometric mean of the probabilities of the frames.
     - `beam`: `transcripts` and `log_probabilities`, `[B, n]`, from the best down.
-    - `frames`: `features` `[B, T, F]` and `lengths` `[B]` to `labels` `[B, T]`, -1 behind the last.
+    - `frames`: `features` `[B, T, F]` and `lengths` `[B]` to `labels` `[B, T]`, -1 behind the last,
+      and `score` `[B]`.
     - `step`, of a model that hears in one direction: see `streaming`.
     """
     settings = recordings.read_settings(assets)
@@ -86,6 +87,10 @@ def service(model: keras.Model, assets: Assets) -> Service:
         joined = tf.strings.reduce_join(words, axis=-1, separator=separator)
         return tf.strings.strip(joined)
 
+    def certainty(found, frames):
+        frames = tf.cast(tf.maximum(frames, 1), tf.float32)
+        return tf.exp(found.log_probabilities / frames)
+
     def transcribe(features: dict) -> dict:
         logits, lengths = hear(features[kind])
         found = layers.ctc_greedy(logits)
@@ -93,10 +98,9 @@ def service(model: keras.Model, assets: Assets) -> Service:
         most = tf.reduce_max(found.lengths)
         labels, times = found.labels[:, :most], times[:, :most]
         there = labels >= 0
-        frames = tf.cast(tf.maximum(lengths, 1), tf.float32)
         return {
             "transcript": texts(found.labels),
-            "score": tf.exp(found.log_probabilities / frames),
+            "score": certainty(found, lengths),
             "labels": tf.where(there, tf.gather(names, tf.maximum(labels, 0)), ""),
             "timestamps": tf.where(there, times, -1.0),
         }
@@ -112,7 +116,8 @@ def service(model: keras.Model, assets: Assets) -> Service:
 
     def recognize(features: dict) -> dict:
         found = layers.ctc_greedy(model(features, training=False))
-        return {"labels": found.labels, "log_probabilities": found.log_probabilities}
+        frames = features["lengths"] // 2 ** settings["convolutions"]
+        return {"labels": found.labels, "score": certainty(found, frames)}
 
     size = settings["features"]
     raw = {kind: tf.TensorSpec([None], tf.string)}

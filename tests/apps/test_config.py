@@ -22,6 +22,8 @@ OPTIONS = "The options are --data, --seed, "
         (["--learning-rate=1e-4"], {"learning_rate": 1e-4}),
         (["--jit", "--no-normalize"], {"jit": True, "normalize": False}),
         (["--jit=True", "--normalize", "False"], {"jit": True, "normalize": False}),
+        (["--jit=true", "--normalize", "false"], {"jit": True, "normalize": False}),
+        (["--jit", "--no-normalize", "--data", "digits"], {"jit": True, "normalize": False}),
         (["--precision=mixed_bfloat16"], {"precision": "mixed_bfloat16"}),
         (["--clip-norm=0"], {"clip_norm": 0.0}),
     ],

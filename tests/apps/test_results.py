@@ -145,7 +145,7 @@ def test_the_table_shows_all_of_a_row_and_a_miss_as_it_is():
         "command": "train | tee",
     }
     assert results.table([row]).splitlines()[2] == (
-        "| atis | crf | test (893) | slot_f1 0.9570 ± 0.0020 (3); failed_tasks 2.0000 (1) "
+        "| atis | crf | test (893) | slot_f1 0.9570 ± 0.0020 (3); failed_tasks 2 (1) "
         "| slot_f1 0.6100 (most frequent slot) | slot_f1 0.9598 (Liu and Lane 2016) "
         r"| 14.2 on 2 cores | `train \| tee` |"
     )

@@ -78,7 +78,7 @@ STRANGE = [
     wav(0.001),
     audio.encode_wav(np.zeros(4000), 8000).numpy(),
     wav(0.5, 44100, 1),
-    wav(3, 16000, 2),
+    wav(1.2, 16000, 2),
     wav(0.4)[:1000],
 ]
 
@@ -99,8 +99,9 @@ def test_whatever_people_send_gets_an_answer(made):
 
 def test_an_answer_does_not_depend_on_its_batch(made):
     model, assets = made
-    together = app.predict(model, assets, STRANGE)
-    for contents, whole in zip(STRANGE, together, strict=True):
+    some = STRANGE[:2] + STRANGE[6:8]
+    together = app.predict(model, assets, some)
+    for contents, whole in zip(some, together, strict=True):
         (alone,) = app.predict(model, assets, [contents])
         assert alone["labels"] == whole["labels"]
         assert alone["with_language_model"] == whole["with_language_model"]
@@ -114,7 +115,7 @@ def test_the_labels_with_their_times_are_the_transcript(made):
     assert separator.join(each["label"] for each in result["labels"]) == result["transcript"]
     if recordings.read_settings(assets)["front_end"]:  # else the bytes are taken for MFCCs
         assert result["labels"]
-        assert all(0 <= each["seconds"] < 3 for each in result["labels"])
+        assert all(0 <= each["seconds"] < 1.2 for each in result["labels"])
 
 
 def test_a_beam_s_best_is_no_worse_than_the_greedy_transcript(made):
@@ -134,14 +135,14 @@ STREAMS = [name for name, options in VARIANTS.items() if options.get("bidirectio
 
 
 @pytest.mark.parametrize("variant", STREAMS)
-@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.25, 5])
-def test_a_stream_gives_the_transcript_of_the_whole(variant, seconds):
+def test_a_stream_gives_the_transcript_of_the_whole(variant):
     model, assets = make(**VARIANTS[variant])
-    for contents in (STRANGE[0], STRANGE[6], STRANGE[7]):
-        whole = app.predict(model, assets, [contents])[0]["transcript"]
-        pieces = [*streaming.letters_as_they_come(model, assets, contents, seconds)]
-        assert "".join(pieces) == whole
-        assert whole
+    contents = [STRANGE[0], STRANGE[6], STRANGE[7]]
+    for one, result in zip(contents, app.predict(model, assets, contents), strict=True):
+        assert result["transcript"]
+        for seconds in (0.04, 0.25, 5):
+            pieces = [*streaming.letters_as_they_come(model, assets, one, seconds)]
+            assert "".join(pieces) == result["transcript"]
 
 
 def test_what_looks_ahead_cannot_stream():
@@ -161,8 +162,9 @@ def test_a_piece_is_a_multiple_of_what_a_frame_takes():
         step(audio=tf.zeros([1, 161]), **states)
 
 
-def test_every_variant_is_exported_and_agrees(made, tmp_path):
-    model, assets = made
+@pytest.mark.parametrize("variant", ["both directions", "deep", "words", "features"])
+def test_exports_agree_with_the_model(variant, tmp_path):
+    model, assets = make(**VARIANTS[variant])
     service = app.serve(model, assets)
     folder = export.write(service, assets, app.EXAMPLES, tmp_path / "speech_ctc")
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -207,6 +209,24 @@ def test_the_metric_counts_edits_over_all_labels():
     assert float(metric.result()) == pytest.approx(3 / 6)
     metric.reset_state()
     assert float(metric.result()) == 0
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_edit_distances_are_those_of_tensorflow(jit):
+    rng = np.random.default_rng(0)
+    function = tf.function(scores.edit_distances, jit_compile=jit)
+    for most, least in ((1, 1), (5, 3), (17, 30), (40, 6)):
+        sizes = rng.integers([most + 1, least + 1], size=(16, 2))
+        rows = [
+            np.where(np.arange(n) < sizes[:, [k]], rng.integers(1, 4, (16, n)), 0)
+            for k, n in enumerate((most, least))
+        ]
+        right = [tf.sparse.from_dense(np.vstack([x, np.ones_like(x[:1])])) for x in rows]
+        expected = tf.edit_distance(*right, normalize=False)[:16]
+        found = function(
+            *(tf.constant(x, tf.int32) for k in (0, 1) for x in (rows[k], sizes[:, k]))
+        )
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_hot_words_are_heard():
@@ -359,6 +379,8 @@ def test_a_run_that_goes_on_hears_the_same_disturbances(own, tmp_path, monkeypat
     config = dataclasses.replace(
         app.PRESETS["spoken_digits"], data=str(own), units=6, epochs=3, batch_size=8, mels=12
     )
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     training.train(app, config, Run(tmp_path / "one"))
     save = training.Progress.save
 
@@ -380,5 +402,5 @@ def test_the_step_compiles_under_xla_with_static_shapes(own, tmp_path):
     config = dataclasses.replace(
         app.PRESETS["spoken_digits"], data=str(own), units=6, epochs=1, batch_size=2, jit=True
     )
-    result = training.train(app, config, Run(tmp_path / "run"))
+    result = training.train(app, config, Run(tmp_path))
     assert result["epochs"] == 1

@@ -23,6 +23,18 @@ def wav(samples, rate, subtype="PCM_16", kind="WAV"):
     return file.getvalue()
 
 
+def test_float_samples_that_are_no_numbers_are_silence():
+    samples = np.array([0.5, np.nan, np.inf, 1e30, -0.25], "float32")
+    found, _ = audio.decode_wav(wav(samples, 8000, "FLOAT"))
+    np.testing.assert_array_equal(found, np.array([0.5, 0, 0, 1e3, -0.25], "float32"))
+
+
+@pytest.mark.parametrize("cepstra", [0, 13])
+def test_no_sound_has_no_frames(cepstra):
+    front_end = audio.FrontEnd(cepstra=cepstra, deltas=1)
+    assert front_end(tf.zeros([0])).shape == (0, front_end.size)
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
 @pytest.mark.parametrize(
     ("subtype", "near"),
