@@ -148,15 +148,23 @@ def test_a_city_is_whatever_the_words_around_it_say():
         assert roles[city] == {"B-fromloc", "B-toloc", "B-stoploc", "B-city", "O"}
 
 
-def test_the_second_half_of_the_test_split_has_new_names():
+def names_in(example: dict) -> set[str]:
+    roles = ("fromloc", "toloc", "stoploc", "city", "airline")
+    pairs = zip(example["words"], example["tags"], strict=True)
+    return {word for word, tag in pairs if tag[2:] in roles} - {"airlines"}
+
+
+def test_the_second_halves_of_validation_and_test_have_new_names():
     known = {word for example in GENERATED["train"] for word in example["words"]}
-    for k, example in enumerate(GENERATED["test"]):
-        names = {
-            word
-            for word, tag in zip(example["words"], example["tags"], strict=True)
-            if tag[2:] in ("fromloc", "toloc", "stoploc", "city", "airline")
-        }
-        assert (names <= known) if k < 500 else not (names - {"airlines"} & known)
+    new = {}
+    for split in ("valid", "test"):
+        names = [names_in(example) for example in GENERATED[split]]
+        half = len(names) // 2
+        assert set().union(*names[:half]) <= known
+        new[split] = set().union(*names[half:])
+        assert not new[split] & known
+    assert not new["valid"] & new["test"]
+    assert min(map(len, new.values())) > 8
 
 
 @pytest.mark.parametrize(
