@@ -250,8 +250,8 @@ def normalize(features, how: str, sums=None) -> tuple[tf.Tensor, tuple]:
 
     Args:
         features: `[B, T, F]`, or `[T, F]`.
-        how: `utterance`, `running` or `none`. What `running` gives for a frame depends on no later
-            one, so that it serves streams.
+        how: `utterance`, `running`, or `batch`, which leaves it to the model. What `running` gives
+            for a frame depends on no later one, so that it serves streams.
         sums: for `running`, what an earlier call gave for the frames before.
 
     Returns:
@@ -261,7 +261,7 @@ def normalize(features, how: str, sums=None) -> tuple[tf.Tensor, tuple]:
     one = tf.ones_like(features[..., :1, :1])
     zeros = (0 * one, tf.zeros_like(features[..., :1, :]), tf.zeros_like(features[..., :1, :]))
     sums = zeros if sums is None else sums
-    if how == "none":
+    if how == "batch":
         return features, sums
     count = tf.ones_like(features[..., :1])
     columns = (count, features, tf.square(features))

@@ -1,7 +1,6 @@
 """Speech to text with CTC: what was said, when nobody says where each letter begins."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -45,8 +44,9 @@ class Config(TrainingConfig):
     cepstra: int = 0
     # how often the slopes over time are added
     deltas: int = 0
-    # what gives each feature mean 0 and variance 1; `running` serves streams
-    normalization: Literal["utterance", "running", "none"] = "utterance"
+    # over what each feature gets mean 0 and variance 1: the recording, what was heard of it so far,
+    # or the training batches; the latter two serve streams
+    normalization: Literal["utterance", "running", "batch"] = "utterance"
     # how many convolutions of stride two stand before the recurrent layers
     convolutions: int = 1
     # the recurrent layer, by its name in `layers`
@@ -174,13 +174,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             shuffle=config.seed if training else None,
             static=config.jit and training,
         )
-        if left_out:
-            named = "; ".join(map(repr, left_out[:3]))
-            print(
-                f"unroll: {len(left_out)} transcripts are longer than their recordings allow and "
-                f"are left out of training: {named}{' ...' if len(left_out) > 3 else ''}",
-                file=sys.stderr,
-            )
+        recordings.report_left_out(left_out)
         return made
 
     return Data(batches("train"), batches("valid"), batches("test"), assets)
@@ -192,6 +186,9 @@ def build(config: Config, assets: Assets) -> keras.Model:
     features = keras.Input((None, settings["features"]), name="features")  # [B, T, F]
     lengths = keras.Input((), dtype="int32", name="lengths")
     x = features
+    if config.normalization == "batch":
+        normalize = keras.layers.BatchNormalization(name="normalization")
+        x = normalize(x, mask=first_frames(x, lengths))
     for k in range(config.convolutions):
         # What is heard later changes nothing: streams are heard as recordings are.
         x = keras.layers.ZeroPadding1D((KERNEL - STRIDE, 0))(x)
@@ -199,9 +196,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
             config.units, KERNEL, STRIDE, activation="relu", name=f"convolution_{k}"
         )(x)
         x = keras.layers.Dropout(config.dropout)(x)
-    frames = lengths // STRIDE**config.convolutions
-    numbers = ops.cumsum(ops.ones_like(x[:, :, 0]), axis=1)  # [B, T]
-    mask = numbers <= ops.expand_dims(ops.cast(frames, numbers.dtype), -1)
+    mask = first_frames(x, lengths // STRIDE**config.convolutions)
     states, *_ = layers.Stack(
         [getattr(layers, config.cell)(config.units) for _ in range(config.depth)],
         bidirectional=config.bidirectional,
@@ -220,6 +215,12 @@ def build(config: Config, assets: Assets) -> keras.Model:
         jit_compile=config.jit,
     )
     return model
+
+
+def first_frames(x, lengths):
+    """Which frames of `[B, T, F]` are among the first `[B]`; in ops that LiteRT has built in."""
+    numbers = ops.cumsum(ops.ones_like(x[:, :, 0]), axis=1)
+    return numbers <= ops.expand_dims(ops.cast(lengths, numbers.dtype), -1)
 
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:

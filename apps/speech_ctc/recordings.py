@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,17 @@ def transcripts(dataset: tf.data.Dataset) -> list[str]:
     """Those of a split."""
     texts = dataset.map(lambda example: example["transcript"])
     return [text.decode() for text in texts.as_numpy_iterator()]
+
+
+def report_left_out(texts: list[str]) -> None:
+    """Tells, on the standard error, of transcripts that CTC cannot write over their recordings."""
+    if texts:
+        named = "; ".join(map(repr, texts[:3])) + (" ..." if len(texts) > 3 else "")
+        print(
+            f"unroll: {len(texts)} transcripts are longer than their recordings allow and are left "
+            f"out of training: {named}",
+            file=sys.stderr,
+        )
 
 
 def read(given: str | bytes) -> bytes:

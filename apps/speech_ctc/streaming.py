@@ -80,6 +80,8 @@ def step_function(model: keras.Model, assets: Assets):
         sums = tuple(features[name] for name in ("count", "total", "squares"))
         x, sums = audio.normalize(front_end.frames(samples), settings["normalization"], sums)
         states |= dict(zip(("count", "total", "squares"), sums, strict=True))
+        if settings["normalization"] == "batch":
+            x = model.get_layer("normalization")(x)
         for name in _convolutions(settings):
             layer = model.get_layer(name)
             x = tf.concat([features[name], x], axis=1)
@@ -111,7 +113,7 @@ def letters_as_they_come(
     step = step_function(model, assets)
     if step is None:
         raise UsageError(
-            "only a model trained with --bidirectional=false --normalization=running (or none) and "
+            "only a model trained with --bidirectional=false, --normalization=running or batch, and "
             "without --deltas can hear a stream."
         )
     front_end = recordings.front_end_of(settings)

@@ -13,7 +13,7 @@ CITIES = (
     "boston denver atlanta dallas pittsburgh baltimore oakland philadelphia washington milwaukee "
     "new_york san_francisco las_vegas salt_lake_city los_angeles st_louis".split(),
     "hangzhou lisbon nairobi helsinki toronto buenos_aires kuala_lumpur cape_town".split(),
-    "madrid oslo cairo jakarta santiago hong_kong rio_de_janeiro vancouver".split(),
+    "madrid oslo cairo jakarta santiago hong_kong tel_aviv vancouver".split(),
 )
 AIRLINES = (
     "delta united lufthansa american_airlines continental us_air northwest".split(),

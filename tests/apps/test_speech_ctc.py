@@ -29,7 +29,7 @@ TEXTS = ["ab a".split(), "b ab".split()]
 VARIANTS = {
     "both directions": {},
     "stream": {"bidirectional": False, "normalization": "running"},
-    "as it is": {"bidirectional": False, "normalization": "none", "convolutions": 0},
+    "batch": {"bidirectional": False, "normalization": "batch", "convolutions": 0},
     "deep": {"bidirectional": False, "normalization": "running", "convolutions": 2, "cell": "GRU"},
     "clockwork": {"bidirectional": False, "normalization": "running", "cell": "ClockworkRNN"},
     "words": {"unit": "words", "cell": "SCRN"},
@@ -148,7 +148,7 @@ def test_a_stream_gives_the_transcript_of_the_whole(variant):
 def test_what_looks_ahead_cannot_stream():
     model, assets = make()
     assert "step" not in app.serve(model, assets).functions
-    with pytest.raises(UsageError, match="--bidirectional=false --normalization=running"):
+    with pytest.raises(UsageError, match="--bidirectional=false, --normalization=running"):
         list(app.stream(model, assets, STRANGE[0]))
     model, assets = make(bidirectional=False)
     assert "step" not in app.serve(model, assets).functions
@@ -162,7 +162,7 @@ def test_a_piece_is_a_multiple_of_what_a_frame_takes():
         step(audio=tf.zeros([1, 161]), **states)
 
 
-@pytest.mark.parametrize("variant", ["both directions", "deep", "words", "features"])
+@pytest.mark.parametrize("variant", ["both directions", "deep", "batch", "words", "features"])
 def test_exports_agree_with_the_model(variant, tmp_path):
     model, assets = make(**VARIANTS[variant])
     service = app.serve(model, assets)

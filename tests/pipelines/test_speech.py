@@ -72,7 +72,7 @@ def test_given_features_need_no_front_end():
         None,
         LABELS,
         list,
-        normalization="none",
+        normalization="batch",
         subsampling=1,
         batch_size=2,
     )
