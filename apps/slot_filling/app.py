@@ -80,9 +80,7 @@ _ATIS = Config(
     units=200, dropout=0.5, word_dropout=0.05
 )  # fmt: skip
 PRESETS = {
-    "flights": Config(
-        epochs=12, learning_rate=3e-3, word_dropout=0.4, character_dropout=0.4, monitor="val_loss"
-    ),
+    "flights": Config(epochs=12, learning_rate=3e-3, word_dropout=0.4, character_dropout=0.4),
     "atis": _ATIS,
     "snips": replace(_ATIS, data="snips", epochs=25, batch_size=32, patience=8, word_dropout=0.1),
 }

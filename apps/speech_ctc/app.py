@@ -44,9 +44,9 @@ class Config(TrainingConfig):
     cepstra: int = 0
     # how often the slopes over time are added
     deltas: int = 0
-    # over what each feature gets mean 0 and variance 1: the recording, what was heard of it so far,
-    # or the training batches; the latter two serve streams
-    normalization: Literal["utterance", "running", "batch"] = "utterance"
+    # over what each feature gets mean 0 and variance 1: the training batches, what was heard so far
+    # of a recording, or the whole of it, which cannot serve streams
+    normalization: Literal["batch", "running", "utterance"] = "batch"
     # how many convolutions of stride two stand before the recurrent layers
     convolutions: int = 1
     # the recurrent layer, by its name in `layers`
@@ -100,23 +100,20 @@ class Config(TrainingConfig):
 
 
 _DIGITS = Config(
-    data="spoken_digits", unit="words", rate=8000, units=96, depth=1, epochs=24, batch_size=16,
-    learning_rate=3e-3, schedule="cosine", patience=24, speed=0.1, noise=0.02, time_mask=10,
-    frequency_mask=6, order=1,
+    data="spoken_digits", unit="words", rate=8000, units=96, depth=1, epochs=12, batch_size=16,
+    learning_rate=3e-3, schedule="cosine", patience=12, speed=0.1, noise=0.01, time_mask=3,
+    frequency_mask=4, order=1,
 )  # fmt: skip
-_FSDD = replace(
-    _DIGITS, data="fsdd", epochs=40, patience=40, speed=0.15, gain=6.0, noise=0.05, time_mask=6,
-    dropout=0.3,
-)  # fmt: skip
+_FSDD = replace(_DIGITS, data="fsdd", epochs=20, patience=20)
 PRESETS = {
     "spoken_digits": _DIGITS,
     "fsdd": _FSDD,
-    "fsdd_strings": replace(_FSDD, data="fsdd_strings", epochs=25),
+    "fsdd_strings": replace(_FSDD, data="fsdd_strings"),
     **{f"fsdd_without_{who}": replace(_FSDD, data=f"fsdd_without_{who}") for who in SPEAKERS},
     "an4": Config(
-        data="an4", convolutions=1, units=192, depth=2, epochs=60, batch_size=16, patience=20,
+        data="an4", normalization="utterance", units=192, epochs=40, batch_size=16, patience=20,
         learning_rate=2e-3, schedule="cosine", dropout=0.4, time_mask=20, frequency_mask=2,
-        lm_weight=1.0, word_bonus=1.0, beam_width=32,
+        lm_weight=0.3, word_bonus=2.0, beam_width=32,
     ),
 }  # fmt: skip
 PUBLISHED = {

@@ -53,12 +53,13 @@ def main(folder: str, *paths: str) -> None:
     settings = json.loads((Path(folder) / "settings.txt").read_text("utf-8"))
     labels = (Path(folder) / "labels.txt").read_bytes().decode("utf-8").split("\n")[:-1]
     made = settings["front_end"]
-    if not made or made["cepstra"] or made["deltas"] or settings["normalization"] != "utterance":
-        sys.exit(f"{folder}: this example makes log-mel spectra, normalized over the utterance.")
+    if not made or made["cepstra"] or made["deltas"] or settings["normalization"] == "running":
+        sys.exit(f"{folder}: this example makes log-mel spectra, of a whole recording.")
     model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
     for path in paths:
         features = log_mel(read_wav(path, made["rate"]), made)
-        features = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-5)
+        if settings["normalization"] == "utterance":  # else the model does it
+            features = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-5)
         lengths = np.array([len(features)], np.int32)
         answer = model(features=features[np.newaxis].astype("float32"), lengths=lengths)
         heard = [labels[k] for k in answer["labels"][0] if k >= 0]

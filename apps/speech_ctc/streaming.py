@@ -113,8 +113,8 @@ def letters_as_they_come(
     step = step_function(model, assets)
     if step is None:
         raise UsageError(
-            "only a model trained with --bidirectional=false, --normalization=running or batch, and "
-            "without --deltas can hear a stream."
+            "only a model trained with --bidirectional=false, --normalization=running or batch, "
+            "and without --deltas can hear a stream."
         )
     front_end = recordings.front_end_of(settings)
     sound = speech.sound_of(contents, front_end)
