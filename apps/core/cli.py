@@ -149,10 +149,12 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     inputs += map(_argument, arguments[end + 1 :])
     if not inputs:
         raise UsageError("predict needs an input: a text or a path, or - for lines.")
+    if chosen.stream and not hasattr(app, "stream"):
+        raise UsageError("--stream: this app reads an input as a whole.")
+    if chosen.stream and chosen.json:
+        raise UsageError("--stream shows a text as it comes: leave --json out.")
     model, _, assets = load_model(app, run)
     if chosen.stream:
-        if not hasattr(app, "stream"):
-            raise UsageError("--stream: this app reads an input as a whole.")
         for given in inputs:
             for piece in app.stream(model, assets, given):
                 print(piece, end="", flush=True)

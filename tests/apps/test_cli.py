@@ -319,6 +319,17 @@ def test_predict_without_a_line(call, run, monkeypatch):
     assert "needs an input" in err[0]
 
 
+def test_predict_in_a_stream(call, run, monkeypatch):
+    code, _, err = call("toy", "predict", run, "1 5 9", "--stream")
+    assert (code, err) == (2, ["unroll: --stream: this app reads an input as a whole."])
+    monkeypatch.setattr(toy, "stream", lambda *given: iter(given[-1].split()), raising=False)
+    code, out, _ = call("toy", "predict", run, "1 5 9", "8 2", "--stream")
+    assert (code, out) == (0, ["159", "82"])
+    code, _, err = call("toy", "predict", run, "1 5 9", "--stream", "--json")
+    assert (code, len(err)) == (2, 1)
+    assert "leave --json out" in err[0]
+
+
 def test_export_ends_with_the_folder(call, run):
     code, out, err = call("toy", "export", run, "--to=models", "--formats=litert")
     assert (code, err) == (0, [])
