@@ -193,7 +193,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
         x = normalize(x, mask=first_frames(x, lengths))
     for k in range(config.convolutions):
         # What is heard later changes nothing: streams are heard as recordings are.
-        x = keras.layers.ZeroPadding1D((KERNEL - STRIDE, 0))(x)
+        x = ops.pad(x, [[0, 0], [KERNEL - STRIDE, 0], [0, 0]])
         x = keras.layers.Conv1D(
             config.units, KERNEL, STRIDE, activation="relu", name=f"convolution_{k}"
         )(x)
