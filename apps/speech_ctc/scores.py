@@ -225,7 +225,9 @@ def alignments(right: list[str], heard: list[str]) -> str:
     parts = []
     for k in same + wrong:
         found = jiwer.process_words([right[k]], [heard[k]])
-        parts.append(jiwer.visualize_alignment(found, show_measures=False, skip_correct=False))
+        shown = jiwer.visualize_alignment(found, show_measures=False, skip_correct=False)
+        heading = "right" if right[k] == heard[k] else "wrong"
+        parts.append(shown.replace("SENTENCE 1", heading))
     mistakes = jiwer.process_words(right, heard)
     return "\n".join([*parts, jiwer.visualize_error_counts(mistakes)])
 
