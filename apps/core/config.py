@@ -131,7 +131,7 @@ def _tyro(cls: type, arguments: list[str], **how) -> Any:
         elif option.startswith("--") and name in switches and not equals:
             argument += "" if following.title() in _TRUTHS else "=True"
         spelled.append(argument)
-        before = name
+        before = name if option.startswith("--") and not equals else ""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

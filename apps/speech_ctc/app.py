@@ -1,5 +1,6 @@
 """Speech to text with CTC: what was said, when nobody says where each letter begins."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -112,6 +113,7 @@ PRESETS = {
         name: replace(_FSDD, data=name, epochs=12, patience=12)
         for name in ("fsdd_strings", *(f"fsdd_without_{who}" for who in SPEAKERS))
     },
+    "librispeech": Config(data="librispeech", units=512, depth=4, dropout=0.3, time_mask=40),
     "an4": Config(
         data="an4", normalization="utterance", units=192, epochs=40, batch_size=16, patience=20,
         learning_rate=2e-3, schedule="cosine", dropout=0.4, time_mask=20, frequency_mask=2,
@@ -131,11 +133,10 @@ EXAMPLES = recordings.examples()
 def load(config: Config, assets: Assets | None = None) -> Data:
     """The dataset's recordings as batches of features, with the labels of their transcripts."""
     builder = datasets.builder(config.data, folder="spoken")
-    raw = datasets.splits(builder)
-    front_end = None
+    raw, front_end = datasets.splits(builder), None
     if "features" not in raw["train"].element_spec:
-        sizes = {"window": config.window, "hop": config.hop}
-        samples = {name: round(ms * config.rate / 1000) for name, ms in sizes.items()}
+        ms = {"window": config.window, "hop": config.hop}
+        samples = {name: round(ms[name] * config.rate / 1000) for name in ms}
         front_end = FrontEnd(
             config.rate, **samples, mels=config.mels, cepstra=config.cepstra, deltas=config.deltas
         )
@@ -144,8 +145,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         texts = {name: recordings.transcripts(split) for name, split in raw.items()}
         found = {
             label
-            for name in texts
-            for text in texts[name]
+            for text in itertools.chain(*texts.values())
             for label in speech.split_units(text, config.unit, lexicon)
         }
         settings = {name: getattr(config, name) for name in recordings.SETTINGS}

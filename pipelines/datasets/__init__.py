@@ -117,23 +117,24 @@ def load(
 
 def read(prepared: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
     """As `load`, from a builder."""
+    is_librispeech = prepared.name == librispeech.NAME
+    if is_librispeech:
+        split = librispeech.SPLITS.get(split, split)
     try:
-        return prepared.as_dataset(split=split, shuffle_files=False)
+        found = prepared.as_dataset(split=split, shuffle_files=False)
     except ValueError:
         splits = (f"{name} ({s.num_examples})" for name, s in prepared.info.splits.items())
         raise DataError(
             f"{prepared.name} has no split {split!r}; it has {', '.join(splits)}, "
             "and slices such as 'train[:90%]'."
         ) from None
+    return found.map(librispeech.recording, tf.data.AUTOTUNE) if is_librispeech else found
 
 
 def splits(prepared: tfds.core.DatasetBuilder) -> dict[str, tf.data.Dataset]:
     """All splits of a builder; where it has no `valid`, that is the last tenth of `train`."""
     if prepared.name == librispeech.NAME:
-        return {
-            name: read(prepared, own).map(librispeech.recording, tf.data.AUTOTUNE)
-            for name, own in librispeech.SPLITS.items()
-        }
+        return {name: read(prepared, name) for name in librispeech.SPLITS}
     names = {name: name for name in prepared.info.splits}
     if "valid" not in names:
         names |= {"train": "train[:90%]", "valid": "train[90%:]"}

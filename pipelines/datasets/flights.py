@@ -165,11 +165,10 @@ class Flights(Tagging, skip_registration=True):
     """Generated questions about flights, 3,000 / 400 / 1,000, seven slots, five intents.
 
     The same cities are where a flight starts, where it ends, where it stops, or no matter at all;
-    the words around them tell, and sometimes their order alone. In the second halves of the
-    validation and the test split every city and carrier is a word that training lacks, and the
-    other of the two too. The most frequent tag of each word
-    finds about half of the slots and nearly none of those. There is no noise: a perfect reader is
-    always right.
+    the words around them tell, and sometimes their order alone. The second halves of the validation
+    and of the test split have cities and carriers of their own, which no other split has. The most
+    frequent tag of each word finds about half of the slots and nearly none of those. There is no
+    noise: a perfect reader is always right.
     """
 
     # What is on a person's disk is read again: whoever changes a sentence counts up.

@@ -1,6 +1,5 @@
 """LibriSpeech (Panayotov et al. 2015) by TFDS's own builder: a hundred hours of training data."""
 
-import functools
 from pathlib import Path
 
 import tensorflow as tf
@@ -25,14 +24,14 @@ def builder(
     Raises:
         DataError: one line, if it has to be downloaded and cannot be.
     """
-    make = functools.partial(tfds.builder, NAME, data_dir=data_dir, try_gcs=False)
-    if not make().is_prepared():
+    made = tfds.builder(NAME, data_dir=data_dir, try_gcs=False)
+    if not made.is_prepared():
         try:
             require_reachable(ARCHIVE, manual_dir)
         except DataError as error:
             why = str(error).partition(": put")[0]
             raise DataError(f"{why}: name a folder of its unpacked archives instead.") from None
-    return make()
+    return made
 
 
 def recording(example: dict) -> dict:

@@ -32,6 +32,13 @@ def test_overrides_stand_over_the_first_preset(arguments, changes):
     assert config.parse(toy, arguments) == dataclasses.replace(DIGITS, **changes)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--jit=true", "--data", "false"], ["--jit", "true", "--data", "false"]]
+)
+def test_only_a_switch_s_own_value_is_read_as_one(arguments):
+    assert config.parse_options(toy.Config, arguments, DIGITS).data == "false"
+
+
 @pytest.mark.parametrize("data", [["--data=long_digits"], ["--data", "long_digits"]])
 def test_data_picks_its_preset(data):
     parsed = config.parse(toy, ["--units=5", *data])

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
-from apps.core import cli, export, training
+from apps.core import cli, config, export, training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
 from apps.core.runs import Run
 from apps.speech_ctc import app, litert_example, recordings, scores, serving, streaming
 from layers import NGramLanguageModel
 from pipelines import audio
-from pipelines.datasets import spoken_digits
+from pipelines.datasets import librispeech, spoken_digits
 
 FOLDER = Path(app.__file__).parent
 SETTINGS = {name: getattr(app.Config(), name) for name in recordings.SETTINGS}
@@ -351,6 +352,21 @@ def test_a_stream_on_the_command_line(own, tmp_path, capsys):
     whole = json.loads(capsys.readouterr().out.splitlines()[-1])["transcript"]
     assert cli.main(["speech_ctc", "predict", str(run), sound, "--stream"]) == 0
     assert capsys.readouterr().out == f"{whole}\n"
+
+
+def test_librispeech_is_data_of_the_app(monkeypatch):
+    def recordings_of(builder, **_):
+        # What TFDS makes up itself is shorter than its transcript allows.
+        rows = {"speech": np.zeros([3, 16_000], "int64"), "speaker_id": np.arange(3)}
+        return tf.data.Dataset.from_tensor_slices(rows | {"text": ["ONE", "TWO", "A TEN"]})
+
+    monkeypatch.setattr(librispeech, "require_reachable", lambda *_: None)
+    with tfds.testing.mock_data(as_dataset_fn=recordings_of):
+        data = app.load(config.parse(app, ["--data=librispeech", "--batch-size=3"]))
+        inputs, labels = next(iter(data.valid))
+    assert data.assets["labels"] == ["[BLANK]", *" AENOTW"]
+    assert inputs["features"].shape == [3, 100, 40]
+    assert labels.shape == [3, 5]
 
 
 def test_phones_and_a_language_model_of_one_s_own(own, tmp_path, capsys):

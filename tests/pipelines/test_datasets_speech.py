@@ -119,6 +119,8 @@ class TestLibrispeech:
             assert list(splits) == ["train", "valid", "test"]
             own = next(iter(made.as_dataset(split="dev_clean")))
             first = next(iter(splits["valid"]))
+            same = next(iter(datasets.load("librispeech", "valid", data_dir=tmp_path)))
+        assert same["audio"] == first["audio"]
         samples, rate = audio.decode_wav(first["audio"])
         assert rate == 16_000
         np.testing.assert_allclose(
