@@ -28,13 +28,14 @@ class QuestionGuidedAttention(keras.layers.Layer):
         kernel_initializer: of V, W and w.
 
     Call arguments:
-        question: `[B, Q]`.
+        question: `[B, Q]`, or N questions about one image, `[B, N, Q]`.
         regions: `[B, S, D]`, or a grid `[B, H, W, D]`.
         mask: `[B, S]` or `[B, H, W]`, boolean. A region where it is False has the weight zero.
 
     Returns:
         A tuple of the attended vectors of all glimpses side by side, `[B, glimpses * D]`, and the
-        weights a, `[B, glimpses, S]` or `[B, glimpses, H, W]`.
+        weights a, `[B, glimpses, S]` or `[B, glimpses, H, W]`. With N questions both have N as
+        their second axis.
 
     Raises:
         ValueError: if a size is below one, or question or regions have another rank.
@@ -68,10 +69,10 @@ class QuestionGuidedAttention(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, question_shape, regions_shape):
-        if len(question_shape) != 2 or len(regions_shape) not in (3, 4):
+        if len(question_shape) not in (2, 3) or len(regions_shape) not in (3, 4):
             raise ValueError(
-                f"{self.name} takes a question [B, Q] and regions [B, S, D] or [B, H, W, D], got "
-                f"{tuple(question_shape)} and {tuple(regions_shape)}."
+                f"{self.name} takes a question [B, Q] or [B, N, Q] and regions [B, S, D] or "
+                f"[B, H, W, D], got {tuple(question_shape)} and {tuple(regions_shape)}."
             )
         initializer = self.kernel_initializer
         self.region_kernel, self.question_kernel, self.scale = (
@@ -88,21 +89,29 @@ class QuestionGuidedAttention(keras.layers.Layer):
         )
 
     def call(self, question, regions, mask=None):
-        grid = ops.shape(regions)[1:-1]
-        regions = ops.reshape(regions, (ops.shape(regions)[0], -1, regions.shape[-1]))  # [B, S, D]
+        if len(question.shape) == 2:
+            attended, weights = self.call(ops.expand_dims(question, 1), regions, mask)
+            return ops.squeeze(attended, 1), ops.squeeze(weights, 1)
+        (batch, *grid), count = ops.shape(regions)[:-1], ops.shape(question)[1]
+        regions = ops.reshape(regions, (batch, -1, regions.shape[-1]))  # [B, S, D]
         v = self.activation(ops.matmul(regions, self.region_kernel) + self.region_bias)
         q = self.activation(ops.matmul(question, self.question_kernel) + self.question_bias)
-        p = v * q[:, None]  # [B, S, U]
+        v = ops.transpose(v, (0, 2, 1))  # [B, U, S]
+        # w . (v * q) is v . (q * w): the products p of all regions and questions are never made.
+        scaled = ops.expand_dims(q, 2) * ops.transpose(self.scale)  # [B, N, glimpses, U]
+        scores = ops.matmul(ops.reshape(scaled, (batch, -1, self.units)), v)
+        scores = ops.reshape(scores, (batch, count, self.glimpses, ops.shape(v)[-1]))
         if self.normalize:
+            squares = ops.expand_dims(ops.matmul(q * q, v * v), 2)  # [B, N, 1, S]
             # The floor keeps the gradient finite where a product is zero.
-            p = p * ops.rsqrt(ops.sum(p * p, axis=-1, keepdims=True) + 1e-6)
-        scores = ops.transpose(ops.matmul(p, self.scale), (0, 2, 1))  # [B, glimpses, S]
+            scores = scores * ops.rsqrt(squares + 1e-6)
         if mask is not None:
-            mask = ops.reshape(mask, (ops.shape(regions)[0], 1, -1))
-        weights = masked_softmax(scores, mask)
-        attended = ops.matmul(weights, regions)  # [B, glimpses, D]
-        attended = ops.reshape(attended, (-1, self.glimpses * regions.shape[-1]))
-        return attended, ops.reshape(weights, (-1, self.glimpses, *grid))
+            mask = ops.reshape(mask, (batch, 1, 1, -1))
+        weights = masked_softmax(scores, mask)  # [B, N, glimpses, S]
+        flat = ops.reshape(weights, (batch, -1, ops.shape(v)[-1]))
+        attended = ops.matmul(flat, regions)  # [B, N * glimpses, D]
+        attended = ops.reshape(attended, (batch, count, self.glimpses * regions.shape[-1]))
+        return attended, ops.reshape(weights, (batch, count, self.glimpses, *grid))
 
     def compute_mask(self, *arguments, **options):
         return [None, None]

@@ -19,6 +19,7 @@ from pipelines.datasets.base import Builder
 from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
 from pipelines.datasets.reviews import Reviews
+from pipelines.datasets.scenes_qa import ScenesDialog, ScenesQa
 from pipelines.datasets.sources import in_manual_folder, require_reachable
 from pipelines.datasets.speech import SPEAKERS, An4, Fsdd
 from pipelines.datasets.speech_files import SpeechFiles
@@ -27,6 +28,8 @@ from pipelines.datasets.sst import Sst2, Sst5
 from pipelines.datasets.tagged_files import TaggedFiles
 from pipelines.datasets.tagging import Atis, Snips
 from pipelines.datasets.text_files import TextFiles
+from pipelines.datasets.visual_files import VisualFiles
+from pipelines.datasets.visual_questions import Daquar, EasyVqa
 from pipelines.errors import DataError
 
 # Of a download or a disk. What is wrong with the data is a DataError already.
@@ -38,12 +41,16 @@ _ERRORS = (
 _BUILDERS = {
     "an4": An4,
     "atis": Atis,
+    "daquar": Daquar,
+    "easy_vqa": EasyVqa,
     "flights": Flights,
     "fsdd": functools.partial(Fsdd, config="single"),
     "fsdd_strings": functools.partial(Fsdd, config="strings"),
     "imdb": Imdb,
     "librispeech": librispeech.builder,
     "reviews": Reviews,
+    "scenes_dialog": ScenesDialog,
+    "scenes_qa": ScenesQa,
     "snips": Snips,
     "spoken_digits": SpokenDigits,
     "sst2": Sst2,
@@ -51,7 +58,12 @@ _BUILDERS = {
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
 }
 # What reads a folder of a person's own files.
-FOLDERS = {"labelled": TextFiles, "spoken": SpeechFiles, "tagged": TaggedFiles}
+FOLDERS = {
+    "labelled": TextFiles,
+    "spoken": SpeechFiles,
+    "tagged": TaggedFiles,
+    "visual": VisualFiles,
+}
 
 
 def names() -> list[str]:

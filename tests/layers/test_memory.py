@@ -186,6 +186,15 @@ def test_a_grid_is_its_cells():
     assert (weights[np.broadcast_to(~mask[:, None], weights.shape)] == 0).all()
 
 
+def test_questions_about_one_image_are_each_answered_as_alone():
+    layer, others = guided(), RNG.normal(size=(B, 3, VECTOR.shape[-1]))
+    mask = ops.convert_to_tensor(MASK)
+    together = numbers(layer(*tensors(others, SEQUENCES), mask=mask))
+    for k in range(3):
+        alone = numbers(layer(*tensors(others[:, k], SEQUENCES), mask=mask))
+        assert_near([x[:, k] for x in together], alone, running.EXACT)
+
+
 def test_a_product_of_zero_has_a_finite_gradient():
     layer = layers.QuestionGuidedAttention(7)
     layer.build((None, D), (None, None, D))

@@ -86,7 +86,8 @@ class TestRegistry:
         sentences = {"atis", "flights", "snips"}
         without = {f"fsdd_without_{speaker}" for speaker in SPEAKERS}
         speech = {"an4", "fsdd", "fsdd_strings", "librispeech", "spoken_digits"} | without
-        assert datasets.names() == sorted(reviews | sentences | speech)
+        pictures = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
+        assert datasets.names() == sorted(reviews | sentences | speech | pictures)
 
     def test_an_unknown_name(self, data_dir):
         message = fails("sst3", data_dir=data_dir)

@@ -1,0 +1,268 @@
+"""Questions about pictures: attention over the words, then over the image, then an answer."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import keras
+import tensorflow as tf
+from keras import ops
+from rich.text import Text
+
+import layers
+from apps.core.config import TrainingConfig, optimizer
+from apps.core.display import weighted_words
+from apps.core.protocol import Assets, Data, Service, ask
+from apps.vqa import network, pictures, scores, serving
+from layers.recurrent import RECURRENT_LAYERS, max_over_time
+from pipelines import datasets, text, visual
+
+ROUNDS = 20  # of a dialog: the age of those further back is not told
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    # a generated or published dataset, or a folder of pictures and questions
+    data: str = "scenes_qa"
+    # pictures a batch, each with all its questions
+    batch_size: int = 32
+    # the most words in the vocabulary of questions
+    vocabulary: int = 10_000
+    # the most answers to choose from
+    answers: int = 3000
+    # how often a word must occur in the questions to enter the vocabulary
+    min_count: int = 1
+    # pictures are made so many pixels wide and high
+    image_size: int = 64
+    # what reads a picture: `residual`, trained from scratch, or a frozen network of
+    # keras.applications, such as ResNet50
+    encoder: str = "residual"
+    # of a frozen encoder: `imagenet`, which is downloaded, or a file
+    encoder_weights: str = "imagenet"
+    # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder
+    regions: str = ""
+    # how many filters the first stage of the residual encoder has; each next one has twice as many
+    filters: int = 32
+    # how many stages, each of which halves the sides of the picture
+    stages: int = 3
+    # how the regions become one vector: attention by the question, or their mean; or no image
+    image: Literal["attention", "mean", "none"] = "attention"
+    # how many attentions over the image stand side by side
+    glimpses: int = 2
+    # how the words become one vector: attention over them, or the greatest of each feature; or no
+    # question
+    question: Literal["attention", "max", "none"] = "attention"
+    # whether a question also attends to the rounds of the dialog before it
+    history: bool = False
+    # how many times it does
+    hops: int = 2
+    # the size of a word's vector
+    features: int = 64
+    # the recurrent layer, by its name in `layers`
+    cell: str = "LSTM"
+    # the size of the recurrent state, for each direction
+    units: int = 128
+    # how many recurrent layers
+    depth: int = 1
+    # the size of what question and image are fused to
+    fusion: int = 256
+    # the share of features dropped, from the words and before the answers
+    dropout: float = 0.2
+    # the share of features dropped from the regions of the image
+    image_dropout: float = 0.0
+    # in training: by at most so many pixels pictures are moved
+    shift: int = 0
+    # in training: brightness, contrast and saturation change by at most this share
+    light: float = 0.0
+    # the decay of the weights in AdamW
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.cell not in RECURRENT_LAYERS:
+            known = ", ".join(RECURRENT_LAYERS)
+            raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
+        if self.image == "none" and self.question == "none":
+            raise ValueError("image=none and question=none leave nothing to answer from.")
+        if self.history and self.question == "none":
+            raise ValueError("history needs a question.")
+
+
+PRESETS = {
+    "scenes_qa": Config(epochs=20, patience=20, schedule="cosine", learning_rate=2e-3),
+    "scenes_dialog": Config(
+        data="scenes_dialog", epochs=20, patience=20, schedule="cosine", learning_rate=2e-3,
+        history=True,
+    ),
+    "easy_vqa": Config(
+        data="easy_vqa", epochs=15, patience=15, schedule="cosine", learning_rate=2e-3
+    ),
+    "daquar": Config(
+        data="daquar", epochs=20, patience=8, schedule="cosine", image_size=112, stages=4,
+        dropout=0.5, image_dropout=0.2, shift=6, light=0.2, min_count=2,
+    ),
+}  # fmt: skip
+PUBLISHED = {
+    "easy_vqa": {"accuracy": 0.938, "source": "CNN and bag of words, Zhou 2019"},
+    "daquar": {"accuracy": 0.194, "source": "Neural-Image-QA, Malinowski et al. 2015"},
+}
+EXAMPLES = pictures.examples()
+
+
+def load(config: Config, assets: Assets | None = None) -> Data:
+    """The dataset's pictures, each with ids of the words of its questions, and the answers."""
+    builder = datasets.builder(config.data, folder="visual")
+    raw = datasets.splits(builder)
+    asked = {split: visual.read(rows) for split, rows in raw.items()}
+    arrays, settings = pictures.arrays(config, raw, asked, Path(builder.data_dir))
+    if assets is None:
+        texts = [q for each in asked["train"] for q in each.questions]
+        if config.history:
+            texts += [words for each in asked["train"] for words in each.rounds()]
+        words = tf.data.Dataset.from_tensor_slices(texts)
+        assets = {
+            "vocabulary": text.build_vocabulary(words, config.vocabulary, config.min_count),
+            "answers": visual.answer_vocabulary(asked["train"], config.answers),
+            "openings": visual.openings(asked["train"], scores.OPENINGS),
+            "settings": json.dumps(settings, indent=1).splitlines(),
+        }
+    pictures.report_unknown(asked, assets["answers"])
+    encoder = text.Encoder(assets["vocabulary"])
+
+    def batches(split: str):
+        if split not in raw:
+            return None
+        training = split == "train"
+        return visual.question_batches(
+            asked[split],
+            arrays[split],
+            encoder,
+            assets["answers"],
+            config.batch_size,
+            rounds=config.history,
+            augmentation=visual.Augmentation(config.shift, config.light) if training else None,
+            shuffle=config.seed if training else None,
+            static=config.jit and training,
+        )
+
+    return Data(batches("train"), batches("valid"), batches("test"), assets)
+
+
+def build(config: Config, assets: Assets) -> keras.Model:
+    """P pictures and Q questions about each to the logits of the answers, `[P, Q, A]`."""
+    settings = pictures.read_settings(assets)
+    inputs = {"tokens": keras.Input((None, None), dtype="int32", name="tokens")}  # [P, Q, T]
+    given = dict(inputs)
+    if settings["kind"] == "image":
+        inputs["image"] = keras.Input(settings["shape"], name="image")
+        given["regions"] = network.residual_encoder(
+            config.image_size, config.filters, config.stages, config.image_dropout
+        )(inputs["image"])
+    elif settings["kind"] == "regions":
+        given["regions"] = inputs["regions"] = keras.Input(settings["shape"], name="regions")
+    if config.history:
+        given["rounds"] = inputs["rounds"] = keras.Input((None, None), dtype="int32", name="rounds")
+    answerer = build_answerer(config, assets, {name: x.shape[1:] for name, x in given.items()})
+    model = keras.Model(inputs, answerer(given)["logits"])
+    model.compile(
+        optimizer(config, weight_decay=config.weight_decay),
+        network.AnswerLoss(),
+        metrics=[network.AnswerAccuracy()],
+        jit_compile=config.jit,
+    )
+    return model
+
+
+def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> keras.Model:
+    """Questions `[P, Q, T]`, regions `[P, ..., D]`, rounds `[P, R, T']` to logits and weights."""
+    given = {
+        name: keras.Input(shape, dtype="float32" if name == "regions" else "int32", name=name)
+        for name, shape in shapes.items()
+    }
+    embedding = keras.layers.Embedding(len(assets["vocabulary"]), config.features)
+    drop = keras.layers.Dropout(config.dropout)
+    outputs, factors = {}, []
+
+    if config.question != "none":
+        tokens = network.Merge()(given["tokens"])
+        mask = ops.not_equal(tokens, text.PADDING)  # [PQ, T]
+        states = layers.Stack(
+            [getattr(layers, config.cell)(config.units) for _ in range(config.depth)],
+            bidirectional=True,
+            dropout=config.dropout,
+        )(drop(embedding(tokens)), mask=mask)  # [PQ, T, U]
+        if config.question == "attention":
+            pool = layers.AttentionPool(config.units, name="question_attention")
+            question, outputs["question_attention"] = pool(states, mask=mask)
+        else:
+            question = max_over_time(states, mask)  # [PQ, U]
+        if config.history:
+            rounds = network.Merge()(given["rounds"])
+            there = ops.not_equal(rounds, text.PADDING)
+            facts = layers.LSTM(question.shape[-1])(embedding(rounds), mask=there)
+            facts = network.Split()(facts, given["rounds"])  # [P, R, U]
+            there = ops.any(ops.not_equal(given["rounds"], text.PADDING), axis=-1)
+            facts, before = network.RoundsBefore()(facts, there, given["tokens"])
+            question, outputs["history_attention"] = layers.MemoryHops(
+                question.shape[-1], config.hops, memory_size=ROUNDS, name="history"
+            )(facts, question, mask=before)
+        question = network.Split()(question, given["tokens"])  # [P, Q, U]
+        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(question)))
+
+    if config.image != "none":
+        regions = given["regions"]
+        # Where there is no region there are zeros.
+        there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
+        if config.image == "attention" and config.question != "none":
+            look = layers.QuestionGuidedAttention(config.fusion, glimpses=config.glimpses)
+            seen, outputs["image_attention"] = look(question, regions, mask=there)
+        else:
+            seen = ops.expand_dims(network.mean_over_regions(regions, there), 1)  # [P, 1, D]
+        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))
+
+    fused = ops.multiply(*factors) if factors[1:] else factors[0]
+    fused = drop(keras.layers.UnitNormalization()(fused))
+    name_answer = keras.layers.Dense(len(assets["answers"]), dtype="float32", name="answer")
+    # Without a question all have the same answer.
+    each = ops.zeros_like(ops.cast(given["tokens"][:, :, :1], "float32"))
+    outputs["logits"] = name_answer(fused) + each
+    return keras.Model(given, outputs, name="answerer")
+
+
+def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
+    """The share of right answers, over all questions and by the words with which they begin."""
+    return scores.figures(scores.answers(model, dataset), assets)
+
+
+def baseline(config: Config, data: Data, split: str) -> dict:
+    """The most frequent answer to each opening of a question."""
+    found = scores.figures(scores.by_opening(data, split), data.assets)
+    what = "most frequent answer to questions that begin alike"
+    return {"what": what, "accuracy": found["accuracy"]}
+
+
+def serve(model: keras.Model, assets: Assets) -> Service:
+    """`serving_default`: picture files and questions to answers; `ids`: for LiteRT."""
+    return serving.service(model, assets)
+
+
+def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
+    """The likeliest answers to each question about a picture, and where the model looked.
+
+    Args:
+        model, assets: of a run.
+        inputs: pairs of a picture (a path or the bytes of a file) and a question; or, as on the
+            command line, paths, each followed by the questions about it. Where a file of the
+            working folder may be written, a picture of the attention is, for each path.
+    """
+    return pictures.results(ask, serve(model, assets), assets, pictures.pairs(inputs))
+
+
+def show(result: dict) -> Text:
+    """The answers with their scores, the words by their weight, and where the picture lies."""
+    best, *others = zip(result["answers"], result["scores"], strict=True)
+    line = Text(f"{best[0]} {best[1]:.1%}", style="bold")
+    line += Text("".join(f"  {answer} {share:.1%}" for answer, share in others), style="dim")
+    line += Text("\n       ") + weighted_words(result["tokens"], result.get("question_attention"))
+    return line + Text(f"\n       {result['picture']}" if "picture" in result else "", style="dim")

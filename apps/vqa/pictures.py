@@ -1,0 +1,187 @@
+"""Pictures as the verbs take them: stored for training, given by people, drawn with attention."""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import tensorflow as tf
+
+from apps.core.errors import UsageError
+from apps.core.protocol import Assets
+from apps.vqa import network
+from pipelines import image, visual
+from pipelines.datasets import scenes
+from pipelines.datasets.scenes import Thing
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+
+
+def arrays(config, raw: dict[str, tf.data.Dataset], asked: dict, folder: Path):
+    """The pictures of each split as one array, and what serving must know of them.
+
+    Pixels, and the features of a frozen encoder, are computed once and kept beside the dataset.
+    """
+    size = config.image_size
+    settings = {"image_size": size, "encoder": "", "encoder_weights": "", "regions": ""}
+    if config.image == "none":
+        return dict.fromkeys(raw), {**settings, "kind": "none", "shape": []}
+    if config.regions:
+        known = visual.read_regions(config.regions)
+        found = {
+            split: visual.regions_of(known, [each.image_id for each in rows], config.regions)
+            for split, rows in asked.items()
+        }
+        shape = [None, found["train"].shape[-1]]
+        settings |= {"kind": "regions", "shape": shape, "regions": config.regions}
+        return found, settings
+    if config.encoder == "residual":
+        made, kind, dtype = (lambda files: image.decode_all(files, size)), "image", "uint8"
+        key = visual.fingerprint("pixels", size)
+    else:
+        encoder = network.frozen_encoder(config.encoder, config.encoder_weights, size)
+        own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}
+        settings |= own
+        kind, dtype = "regions", "float16"
+        key = visual.fingerprint("features", size, *own.values())
+
+        def made(files):
+            return encoder(image.decode_all(files, size), training=False)
+
+    found = {
+        split: visual.stored(rows, folder / f"{split}-{key}.npy", made, dtype)
+        for split, rows in raw.items()
+    }
+    return found, {**settings, "kind": kind, "shape": list(found["train"].shape[1:])}
+
+
+def read_settings(assets: Assets) -> dict:
+    """What `load` wrote of the pictures: their kind and shape, and what made them."""
+    return json.loads("\n".join(assets["settings"]))
+
+
+def report_unknown(asked: dict, answers: list[str]) -> None:
+    """Tells, on the standard error, of answers that the vocabulary lacks."""
+    known = set(answers)
+    for split, rows in asked.items():
+        firsts = [of[0] for each in rows for of in each.answers]
+        unknown = [answer for answer in firsts if answer not in known]
+        if unknown:
+            named = "; ".join(map(repr, unknown[:3])) + (" ..." if len(unknown) > 3 else "")
+            what = "not trained on" if split == "train" else "always counted as wrong"
+            print(
+                f"unroll: {len(unknown)} of {len(firsts)} questions of {split} have an answer that "
+                f"is not in the vocabulary, and are {what}: {named}",
+                file=sys.stderr,
+            )
+
+
+def examples() -> list[tuple[bytes, str]]:
+    """Some drawn scenes with questions."""
+    rng = np.random.default_rng(0)
+    things = [
+        Thing("red", "circle", "large", 18, 20, 10),
+        Thing("blue", "ring", "small", 46, 44, 6),
+    ]
+    files = [tf.io.encode_png(scenes.render(shown, rng)).numpy() for shown in (things, things[:1])]
+    return [
+        (files[0], "What color is the ring?"),
+        (files[0], "is the red circle left of the blue ring ?"),
+        (files[1], "how many circles are there?"),
+        (files[1], "Is it there?"),
+    ]
+
+
+def read(given: str | bytes) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        UsageError: if it cannot be read, or is no picture.
+    """
+    try:
+        contents = given if isinstance(given, bytes) else Path(given).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{given}: {error.strerror}.") from None
+    if not image.is_picture(contents):
+        name = "The picture" if isinstance(given, bytes) else given
+        raise UsageError(f"{name} cannot be decoded: JPEG, PNG, GIF and BMP can.")
+    return contents
+
+
+def pairs(inputs: list) -> list[tuple[str | bytes, str]]:
+    """Pictures with their questions: pairs as they are; paths, each with the questions behind it.
+
+    Raises:
+        UsageError: if there is a question before any picture, or a picture without a question.
+    """
+    found, path, asked = [], None, True
+    for given in inputs:
+        if not isinstance(given, str):
+            found.append(tuple(given))
+        elif given.lower().endswith(SUFFIXES) or Path(given).is_file():
+            if not asked:
+                raise UsageError(f"{path}: what is the question about it?")
+            path, asked = given, False
+        elif path is None:
+            raise UsageError(f"{given!r}: name the picture before the questions about it.")
+        else:
+            found.append((path, given))
+            asked = True
+    if not asked:
+        raise UsageError(f"{path}: what is the question about it?")
+    return found
+
+
+def results(ask, service, assets: Assets, asked: list[tuple[str | bytes, str]]) -> list[dict]:
+    """What the model answers to each pair; questions about one picture are the rounds of a dialog.
+
+    For a picture that is given by its path, another with the attention over it is written into the
+    working folder.
+    """
+    answers = ask(service, asked)
+    if "history" in {spec.name for spec in service.functions["serving_default"].input_signature}:
+        answers, rounds = [], {}
+        for shown, question in asked:
+            before = rounds.setdefault(shown, [])
+            [answer] = ask(service, [(shown, question, tuple(before))])
+            answers.append(answer)
+            before.append(f"{question} {answer['answers'][0]}")
+    found = []
+    for number, ((shown, question), answer) in enumerate(zip(asked, answers, strict=True), start=1):
+        count = len([token for token in answer["tokens"] if token])
+        result = {"image": shown} if isinstance(shown, str) else {}
+        result |= {"question": question, **answer, "tokens": answer["tokens"][:count]}
+        if "question_attention" in answer:
+            result["question_attention"] = answer["question_attention"][:count]
+        if isinstance(shown, str) and np.ndim(answer.get("image_attention")) == 3:
+            path = Path(f"{Path(shown).stem}.attention-{number}.png")
+            draw(read(shown), result, path)
+            result["picture"] = str(path)
+        found.append(result)
+    return found
+
+
+def draw(contents: bytes, result: dict, path: Path) -> None:
+    """The photo, the photo under the attention of each glimpse, and the weights of the words."""
+    photo = tf.io.decode_image(contents, channels=3, expand_animations=False).numpy()
+    height, width = photo.shape[:2]
+    glimpses = np.array(result["image_attention"])  # [G, H, W]
+    words = result.get("question_attention")
+    figure = matplotlib.figure.Figure(figsize=(3 * (1 + len(glimpses)), 3.2 + 1.2 * bool(words)))
+    rows = figure.subfigures(2 if words else 1, 1, height_ratios=[3, 1.2] if words else None)
+    upper, lower = rows if words else (rows, None)
+    axes = upper.subplots(1, 1 + len(glimpses))
+    for axis, weights in zip(axes, [None, *glimpses], strict=True):
+        axis.imshow(photo, extent=(0, width, height, 0))
+        axis.axis("off")
+        if weights is not None:
+            smooth = {"interpolation": "bilinear", "cmap": "inferno", "alpha": 0.6}
+            axis.imshow(weights, extent=(0, width, height, 0), **smooth)
+    axes[0].set_title(f"{result['answers'][0]} ({result['scores'][0]:.0%})")
+    if words:
+        bars = lower.subplots()
+        bars.bar(range(len(words)), words)
+        bars.set_xticks(range(len(words)), result["tokens"], rotation=30, ha="right", fontsize=8)
+        lower.subplots_adjust(bottom=0.5)
+    figure.savefig(path, dpi=100)

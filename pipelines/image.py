@@ -1,0 +1,65 @@
+"""Pictures in the graph: bytes to pixels, what disturbs them, features of a frozen encoder."""
+
+import tensorflow as tf
+
+
+def decode(contents, size: int) -> tf.Tensor:
+    """A picture file as pixels.
+
+    Args:
+        contents: a scalar string: JPEG, PNG, GIF (its first picture) or BMP.
+        size: S; the picture is stretched to it.
+
+    Returns:
+        `[S, S, 3]`, float32, 0 to 255.
+    """
+    pixels = tf.io.decode_image(contents, channels=3, expand_animations=False)
+    pixels.set_shape([None, None, 3])
+    # Antialiased: where it is made smaller, nothing is skipped.
+    pixels = tf.image.resize(pixels, [size, size], antialias=True)
+    return tf.clip_by_value(pixels, 0.0, 255.0)
+
+
+def decode_all(contents, size: int) -> tf.Tensor:
+    """`[B]` picture files to `[B, S, S, 3]`."""
+    spec = tf.TensorSpec([size, size, 3], tf.float32)
+    return tf.map_fn(lambda each: decode(each, size), contents, fn_output_signature=spec)
+
+
+def is_picture(contents: bytes) -> bool:
+    """Whether `decode` can read it.
+
+    >>> is_picture(b"no picture")
+    False
+    """
+    try:
+        return min(tf.io.decode_image(contents, channels=3, expand_animations=False).shape) > 0
+    except tf.errors.InvalidArgumentError:
+        return False
+
+
+def disturb(picture, seed, *, shift: int = 0, light: float = 0.0) -> tf.Tensor:
+    """A picture as another camera might have seen it.
+
+    Args:
+        picture: `[S, S, 3]`, 0 to 255.
+        seed: `[2]`, whole numbers.
+        shift: by at most so many pixels it is moved; what comes in is as the edge is.
+        light: brightness, contrast and saturation change by at most this share.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    if shift:
+        places = tf.random.stateless_uniform([2], seeds[0], -shift, shift + 1, tf.int32)
+        for axis in (0, 1):
+            size = picture.shape[axis]
+            rows = tf.clip_by_value(tf.range(size) + places[axis], 0, size - 1)
+            picture = tf.gather(picture, rows, axis=axis)
+    if light:
+        brighter, contrast, colour = (
+            tf.random.stateless_uniform([], each, 1 - light, 1 + light) for each in seeds[1:]
+        )
+        mean = tf.reduce_mean(picture, axis=[0, 1], keepdims=True)
+        picture = (picture - mean) * contrast + mean
+        grey = tf.reduce_mean(picture, axis=-1, keepdims=True)
+        picture = (grey + (picture - grey) * colour) * brighter
+    return tf.clip_by_value(picture, 0.0, 255.0)
