@@ -197,8 +197,9 @@ def regions_of(found: dict[str, np.ndarray], names: list[str], path) -> np.ndarr
     Raises:
         DataError: if the file lacks some of them.
     """
-    keys = [name if name in found else Path(name).stem for name in names]
-    if missing := [name for name, key in zip(names, keys, strict=True) if key not in found]:
+    ways = [(name, Path(name).name, Path(name).stem) for name in names]
+    keys = [next((way for way in each if way in found), None) for each in ways]
+    if missing := [name for name, key in zip(names, keys, strict=True) if key is None]:
         raise DataError(
             f"{path} has no regions for {len(missing)} of {len(names)} pictures, such as "
             f"{missing[0]}."
@@ -234,7 +235,8 @@ def question_batches(
 
     Args:
         asked: what is asked about N pictures.
-        pictures: `[N, S, S, 3]`, uint8; or regions `[N, S, D]`; or `None`, and there are none.
+        pictures: `[N, S, S, 3]`, uint8; or features, `[N, S, D]` or `[N, H, W, D]`, floats; or
+            `None`, and there are none.
         encoder: of questions.
         answers: the vocabulary.
         batch_size: P.
@@ -247,7 +249,7 @@ def question_batches(
 
     Returns:
         Batches of `({"tokens": [P, Q, T], ...}, labels [P, Q, N])`, with `"image": [P, S, S, 3]` or
-        `"regions": [P, S, D]`, and on request `"rounds": [P, Q, T']`. A label is `NO_QUESTION`
+        `"regions": [P, ..., D]`, and on request `"rounds": [P, Q, T']`. A label is `NO_QUESTION`
         (padding), `UNKNOWN_ANSWER` or an answer's number from `FIRST_ANSWER`.
     """
     ids = {answer: k for k, answer in enumerate(answers, start=FIRST_ANSWER)}
@@ -260,7 +262,7 @@ def question_batches(
     if rounds:
         texts["rounds"] = [each.rounds() for each in asked]
     encoded = {name: _encoded(rows, encoder) for name, rows in texts.items()}
-    kind = None if pictures is None else "image" if pictures.ndim == 4 else "regions"
+    kind = None if pictures is None else "image" if pictures.dtype == "uint8" else "regions"
     spec = None if pictures is None else (pictures.shape[1:], tf.as_dtype(pictures.dtype))
 
     def example(k, seed) -> tuple[dict, tf.Tensor]:

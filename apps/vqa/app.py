@@ -1,7 +1,7 @@
 """Questions about pictures: attention over the words, then over the image, then an answer."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ class Config(TrainingConfig):
     # a generated or published dataset, or a folder of pictures and questions
     data: str = "scenes_qa"
     # pictures a batch, each with all its questions
-    batch_size: int = 32
+    batch_size: int = 16
     # the most words in the vocabulary of questions
     vocabulary: int = 10_000
     # the most answers to choose from
@@ -43,13 +43,15 @@ class Config(TrainingConfig):
     # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder
     regions: str = ""
     # how many filters the first stage of the residual encoder has; each next one has twice as many
-    filters: int = 32
+    filters: int = 24
     # how many stages, each of which halves the sides of the picture
     stages: int = 3
     # how the regions become one vector: attention by the question, or their mean; or no image
     image: Literal["attention", "mean", "none"] = "attention"
     # how many attentions over the image stand side by side
     glimpses: int = 2
+    # whether the mean of all regions stands beside the glimpses
+    whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
     # question
     question: Literal["attention", "max", "none"] = "attention"
@@ -62,11 +64,11 @@ class Config(TrainingConfig):
     # the recurrent layer, by its name in `layers`
     cell: str = "LSTM"
     # the size of the recurrent state, for each direction
-    units: int = 128
+    units: int = 64
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
-    fusion: int = 256
+    fusion: int = 128
     # the share of features dropped, from the words and before the answers
     dropout: float = 0.2
     # the share of features dropped from the regions of the image
@@ -89,15 +91,13 @@ class Config(TrainingConfig):
             raise ValueError("history needs a question.")
 
 
+_SCENES = Config(
+    epochs=24, patience=24, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+)  # fmt: skip
 PRESETS = {
-    "scenes_qa": Config(epochs=20, patience=20, schedule="cosine", learning_rate=2e-3),
-    "scenes_dialog": Config(
-        data="scenes_dialog", epochs=20, patience=20, schedule="cosine", learning_rate=2e-3,
-        history=True,
-    ),
-    "easy_vqa": Config(
-        data="easy_vqa", epochs=15, patience=15, schedule="cosine", learning_rate=2e-3
-    ),
+    "scenes_qa": _SCENES,
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=16, history=True),
+    "easy_vqa": replace(_SCENES, data="easy_vqa", epochs=15),
     "daquar": Config(
         data="daquar", epochs=20, patience=8, schedule="cosine", image_size=112, stages=4,
         dropout=0.5, image_dropout=0.2, shift=6, light=0.2, min_count=2,
@@ -216,7 +216,10 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
         if config.image == "attention" and config.question != "none":
             look = layers.QuestionGuidedAttention(config.fusion, glimpses=config.glimpses)
-            seen, outputs["image_attention"] = look(question, regions, mask=there)
+            seen, outputs["image_attention"] = look(question, regions, mask=there)  # [P, Q, GD]
+            if config.whole:
+                mean = ops.expand_dims(network.mean_over_regions(regions, there), 1)
+                seen = ops.concatenate([seen, mean + 0 * seen[..., :1]], axis=-1)
         else:
             seen = ops.expand_dims(network.mean_over_regions(regions, there), 1)  # [P, 1, D]
         factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))

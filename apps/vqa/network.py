@@ -14,13 +14,15 @@ def residual_encoder(size: int, filters: int, stages: int, dropout: float) -> ke
     """
     image = keras.Input((size, size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    x = _convolution(x, filters, 2)
+    x = low = _convolution(x, filters, 2)
     for stage in range(stages - 1):
         width = filters * 2 ** (stage + 1)
         y = _convolution(x, width, 2)
         y = _convolution(y, width, 1, activation=None)
         shortcut = _convolution(x, width, 2, kernel=1, activation=None)
         x = keras.layers.Activation("relu")(y + shortcut)
+    shrink = low.shape[1] // x.shape[1]
+    x = ops.concatenate([x, keras.layers.AveragePooling2D(shrink)(low)], axis=-1)
     x = keras.layers.SpatialDropout2D(dropout)(x)
     return keras.Model(image, _with_places(x), name="encoder")
 

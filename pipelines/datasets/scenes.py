@@ -8,27 +8,34 @@ import numpy as np
 SIDE = 64  # pixels
 COLOURS = {
     "red": (214, 40, 40),
+    "orange": (245, 140, 30),
+    "yellow": (245, 220, 40),
     "green": (46, 160, 67),
-    "blue": (38, 84, 214),
-    "yellow": (245, 214, 40),
-    "purple": (138, 43, 180),
     "cyan": (64, 205, 220),
+    "blue": (38, 84, 214),
+    "purple": (138, 43, 180),
+    "pink": (250, 150, 190),
     "black": (20, 20, 20),
     "white": (250, 250, 250),
 }
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
-SIZES = {"small": (5.0, 6.5), "large": (9.0, 11.0)}  # radius, pixels
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
+SIZES = {"small": (6.5, 8.0), "large": (10.5, 12.5)}  # radius, pixels
 _GROUND = 150
 # A colour and a shape that only one split has together.
 UNSEEN = {
-    "valid": (("red", "cross"), ("blue", "circle"), ("yellow", "ring"), ("white", "triangle")),
+    "valid": (
+        ("red", "cross"),
+        ("blue", "circle"),
+        ("white", "triangle"),
+        ("purple", "ring"),
+        ("orange", "diamond"),
+    ),
     "test": (
-        ("red", "ring"),
         ("green", "square"),
-        ("blue", "triangle"),
         ("yellow", "circle"),
-        ("purple", "cross"),
         ("cyan", "triangle"),
+        ("black", "ring"),
+        ("pink", "cross"),
     ),
 }
 _HIDDEN = {pair for pairs in UNSEEN.values() for pair in pairs}
@@ -95,7 +102,7 @@ def render(things: list[Thing], rng: np.random.Generator) -> np.ndarray:
     for thing in things:
         inside = _distance(thing, columns - thing.x, rows - thing.y)
         cover = np.clip(0.5 - inside, 0, 1)[..., None]
-        colour = np.array(COLOURS[thing.colour]) + rng.uniform(-12, 12, 3)
+        colour = np.array(COLOURS[thing.colour]) + rng.uniform(-20, 20, 3)
         picture = picture * (1 - cover) + colour * cover
     picture += rng.normal(scale=4, size=picture.shape)
     return np.clip(picture, 0, 255).astype("uint8")
@@ -108,6 +115,8 @@ def _distance(thing: Thing, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.hypot(x, y) - r
     if thing.shape == "ring":
         return np.abs(np.hypot(x, y) - 0.72 * r) - 0.28 * r
+    if thing.shape == "diamond":
+        return (np.abs(x) * 1.6 + np.abs(y) - r) / 1.9
     if thing.shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.85 * r
     if thing.shape == "cross":

@@ -8,7 +8,7 @@ from pipelines.datasets.scenes import COLOURS, SHAPES, Thing
 from pipelines.datasets.visual_questions import VisualQuestions
 
 PICTURES = {"train": 5000, "valid": 400, "test": 1000}
-QUESTIONS = 8  # to a scene
+QUESTIONS = 10  # to a scene
 ROUNDS = 6  # of a dialog
 _KINDS = {"colour": 2, "shape": 2, "existence": 2, "count": 1, "relation": 1, "comparison": 1}
 _MARGIN = 6  # pixels by which a thing must be left of another for it to be said
@@ -17,7 +17,7 @@ Asked = tuple[str, str]
 
 
 class ScenesQa(VisualQuestions, skip_registration=True):
-    """Eight questions each to 5,000 / 400 / 1,000 drawn scenes of two to five things.
+    """Ten questions each to 5,000 / 400 / 1,000 drawn scenes of two to four things.
 
     On colour, shape, number, relation, existence and comparison. Every scene of the validation and
     of the test split has things whose colour and shape no other split has together, nor asks for.
@@ -30,7 +30,7 @@ class ScenesQa(VisualQuestions, skip_registration=True):
     def _generate_examples(self, split: str, number: int):
         for k in range(number):
             rng = np.random.default_rng([k, *map(ord, f"qa {split}")])
-            things = scenes.draw(rng, split, int(rng.integers(2, 6)))
+            things = scenes.draw(rng, split, int(rng.integers(2, 5)))
             yield k, _row(f"{split}_{k}", things, rng, questions(things, rng, split))
 
 
@@ -61,7 +61,7 @@ def _row(name: str, things: list[Thing], rng: np.random.Generator, asked: list[A
 
 
 def questions(things: list[Thing], rng: np.random.Generator, split: str) -> list[Asked]:
-    """Eight different questions to a scene, with their answers."""
+    """Ten different questions to a scene, with their answers."""
     chances = np.array([*_KINDS.values()]) / sum(_KINDS.values())
     found: dict[str, str] = {}
     while len(found) < QUESTIONS:

@@ -219,7 +219,9 @@ def test_inputs_of_the_command_line(tmp_path):
 def test_the_loss_leaves_out_what_has_no_answer():
     logits = tf.constant(np.random.default_rng(0).normal(size=(2, 2, 3)), tf.float32)
     labels = np.array([[[2], [4]], [[UNKNOWN_ANSWER], [NO_QUESTION]]])
-    each = keras.losses.sparse_categorical_crossentropy([0, 2], logits[0], from_logits=True)
+    each = keras.losses.sparse_categorical_crossentropy(
+        tf.constant([0, 2]), logits[0], from_logits=True
+    )
     loss = network.AnswerLoss()(labels, logits)
     assert float(loss) == pytest.approx(float(np.mean(each)), rel=1e-5)
     nothing = network.AnswerLoss()(np.zeros((2, 2, 1), "int32"), logits)
@@ -330,11 +332,13 @@ def test_a_frozen_network_of_keras_applications(own, tmp_path):
     """With weights of a file, whose features are made once and kept."""
     weights = str(tmp_path / "mobile.weights.h5")
     keras.utils.set_random_seed(0)
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(weights)
+    network_of_keras = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(64, 64, 3)
+    )
+    network_of_keras.save_weights(weights)
     run = tmp_path / "run"
-    options = ["--encoder=MobileNetV2", f"--encoder-weights={weights}", "--epochs=1", *SMALL]
+    options = [*SMALL, "--image-size=64", "--encoder=MobileNetV2", "--epochs=1"]
+    options += [f"--encoder-weights={weights}"]
     assert cli.main(["vqa", "train", f"--data={own}", f"--run={run}", *options]) == 0
     folder = Path(datasets.builder(str(own), folder="visual").data_dir)
     stored = {path.name: path.stat().st_mtime_ns for path in folder.glob("train-*.npy")}

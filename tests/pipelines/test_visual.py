@@ -31,7 +31,7 @@ class TestScenes:
             for split in ("train", "valid", "test")
         }
         assert pairs["train"] == set(scenes.SEEN)
-        assert len(scenes.SEEN) == 30
+        assert len(scenes.SEEN) == 50
         for split in ("valid", "test"):
             assert pairs[split] - pairs["train"] == set(scenes.UNSEEN[split])
         assert not set(scenes.UNSEEN["valid"]) & set(scenes.UNSEEN["test"])
@@ -39,14 +39,14 @@ class TestScenes:
     def test_what_is_drawn_is_there(self):
         rng = np.random.default_rng(0)
         for shape in scenes.SHAPES:
-            thing = scenes.Thing("red", shape, "large", 20.0, 40.0, 10.0)
+            thing = scenes.Thing("red", shape, "large", 20.0, 40.0, 11.0)
             pixels = scenes.render([thing], rng).astype(int)
             red = (pixels[..., 0] - pixels[..., 1]) > 90
             rows, columns = np.nonzero(red)
             assert abs(columns.mean() - 20) < 1.5
             assert abs(rows.mean() - 40) < 3
             assert red[40, 20] == (shape != "ring")
-            assert 60 < red.sum() < 340
+            assert 60 < red.sum() < 450
 
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_answers_follow_from_the_scene(self, split):
@@ -54,7 +54,7 @@ class TestScenes:
         kinds = set()
         for k in range(150):
             rng = np.random.default_rng([7, k])
-            things = scenes.draw(rng, split, int(rng.integers(2, 6)))
+            things = scenes.draw(rng, split, int(rng.integers(2, 5)))
             asked = scenes_qa.questions(things, rng, split)
             assert len({question for question, _ in asked}) == scenes_qa.QUESTIONS
             for question, answer in asked:
@@ -70,7 +70,7 @@ class TestScenes:
         for split, rows in seen.items():
             for k in range(400):
                 rng = np.random.default_rng([k, len(split)])
-                things = scenes.draw(rng, split, int(rng.integers(2, 6)))
+                things = scenes.draw(rng, split, int(rng.integers(2, 5)))
                 rows += scenes_qa.questions(things, rng, split)
         counts: dict[str, dict] = {}
         for question, answer in seen["train"]:
