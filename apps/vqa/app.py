@@ -69,6 +69,8 @@ class Config(TrainingConfig):
     depth: int = 1
     # the size of what question and image are fused to
     fusion: int = 128
+    # whether a dense layer stands between what is fused and the answers
+    hidden: bool = False
     # the share of features dropped, from the words and before the answers
     dropout: float = 0.2
     # the share of features dropped from the regions of the image
@@ -225,11 +227,13 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))
 
     fused = ops.multiply(*factors) if factors[1:] else factors[0]
-    fused = drop(keras.layers.UnitNormalization()(fused))
+    fused = keras.layers.UnitNormalization()(fused)
+    if config.hidden:
+        fused = keras.layers.Dense(config.fusion, "relu")(fused)
     name_answer = keras.layers.Dense(len(assets["answers"]), dtype="float32", name="answer")
     # Without a question all have the same answer.
     each = ops.zeros_like(ops.cast(given["tokens"][:, :, :1], "float32"))
-    outputs["logits"] = name_answer(fused) + each
+    outputs["logits"] = name_answer(drop(fused)) + each
     return keras.Model(given, outputs, name="answerer")
 
 
