@@ -99,10 +99,12 @@ _SCENES = Config(
 PRESETS = {
     "scenes_qa": _SCENES,
     "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=16, history=True),
-    "easy_vqa": replace(_SCENES, data="easy_vqa", epochs=15),
-    "daquar": Config(
-        data="daquar", epochs=20, patience=8, schedule="cosine", image_size=112, stages=4,
-        dropout=0.5, image_dropout=0.2, shift=6, light=0.2, min_count=2,
+    "easy_vqa": replace(
+        _SCENES, data="easy_vqa", epochs=15, dropout=0.0, shift=0, light=0.0, hidden=True
+    ),
+    "daquar": replace(
+        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
+        image_dropout=0.5,
     ),
 }  # fmt: skip
 PUBLISHED = {
