@@ -83,23 +83,21 @@ def _pick(among, rng: np.random.Generator):
 
 
 def _colour(things, rng, split) -> Asked | None:
-    thing = _pick(things, rng)
-    alike = [t for t in things if t.shape == thing.shape]
-    if len(alike) == 1:
-        return f"what color is the {thing.shape} ?", thing.colour
-    if sum(t.size == thing.size for t in alike) == 1:
-        return f"what color is the {thing.size} {thing.shape} ?", thing.colour
-    return None
+    return _feature(things, rng, "what color is the {} ?", "colour", "shape")
 
 
 def _shape(things, rng, split) -> Asked | None:
+    return _feature(things, rng, "what shape is the {} thing ?", "shape", "colour")
+
+
+def _feature(things, rng, question: str, asked: str, given: str) -> Asked | None:
+    """One feature of a thing that is told by the other, and by its size if that is needed."""
     thing = _pick(things, rng)
-    alike = [t for t in things if t.colour == thing.colour]
-    if len(alike) == 1:
-        return f"what shape is the {thing.colour} thing ?", thing.shape
-    if sum(t.size == thing.size for t in alike) == 1:
-        return f"what shape is the {thing.size} {thing.colour} thing ?", thing.shape
-    return None
+    alike = [t for t in things if getattr(t, given) == getattr(thing, given)]
+    if sum(t.size == thing.size for t in alike) > 1:
+        return None
+    size = f"{thing.size} " if len(alike) > 1 else ""
+    return question.format(f"{size}{getattr(thing, given)}"), getattr(thing, asked)
 
 
 def _existence(things, rng, split) -> Asked | None:

@@ -21,6 +21,7 @@ from apps.speech_ctc import app, litert_example, recordings, scores, serving, st
 from layers import NGramLanguageModel
 from pipelines import audio
 from pipelines.datasets import librispeech, spoken_digits
+from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
 SETTINGS = {name: getattr(app.Config(), name) for name in recordings.SETTINGS}
@@ -394,23 +395,8 @@ def test_a_run_that_goes_on_hears_the_same_disturbances(own, tmp_path, monkeypat
     config = dataclasses.replace(
         app.PRESETS["spoken_digits"], data=str(own), units=6, epochs=3, batch_size=8, mels=12
     )
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    training.train(app, config, Run(tmp_path / "one"))
-    save = training.Progress.save
-
-    def save_and_stop(self):
-        save(self)
-        if self.epochs == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training.Progress, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(app, config, Run(tmp_path / "two"))
-    training.train(app, config, Run(tmp_path / "two"), resume=True)
-    histories = [(tmp_path / name / "history.json").read_text() for name in ("one", "two")]
-    assert histories[0] == histories[1]
+    whole, resumed = resuming.histories(app, config, tmp_path, monkeypatch)
+    assert whole == resumed
 
 
 def test_the_step_compiles_under_xla_with_static_shapes(own, tmp_path):

@@ -1,0 +1,32 @@
+"""A run that was stopped and goes on, beside one that was not."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from apps.core import training
+from apps.core.config import TrainingConfig
+from apps.core.runs import Run
+
+
+def histories(app: ModuleType, config: TrainingConfig, folder: Path, monkeypatch) -> list[list]:
+    """The figures of each epoch of a whole run, and of one that stopped after its first."""
+    runs = [Run(folder / name) for name in ("whole", "resumed")]
+    for run in runs:
+        run.path.mkdir()
+    training.train(app, config, runs[0])
+    save = training.Progress.save
+
+    def save_and_stop(self):
+        save(self)
+        if self.epochs == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Progress, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(app, config, runs[1])
+    training.train(app, config, runs[1], resume=True)
+    return [json.loads(run.history.read_text()) for run in runs]
