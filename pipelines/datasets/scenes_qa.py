@@ -13,7 +13,7 @@ ROUNDS = 6  # of a dialog
 _KINDS = {"colour": 2, "shape": 2, "existence": 2, "count": 1, "relation": 1, "comparison": 1}
 _MARGIN = 6  # pixels by which a thing must be left of another for it to be said
 
-Asked = tuple[str, str]
+Question = tuple[str, str]  # and its answer
 
 
 class ScenesQa(VisualQuestions, skip_registration=True):
@@ -52,7 +52,7 @@ class ScenesDialog(VisualQuestions, skip_registration=True):
             yield k, _row(f"{split}_{k}", things, rng, dialog(things, rng))
 
 
-def _row(name: str, things: list[Thing], rng: np.random.Generator, asked: list[Asked]) -> dict:
+def _row(name: str, things: list[Thing], rng: np.random.Generator, asked: list[Question]) -> dict:
     return {
         "image": tf.io.encode_png(scenes.render(things, rng)).numpy(),
         "image_id": name,
@@ -60,7 +60,7 @@ def _row(name: str, things: list[Thing], rng: np.random.Generator, asked: list[A
     }
 
 
-def questions(things: list[Thing], rng: np.random.Generator, split: str) -> list[Asked]:
+def questions(things: list[Thing], rng: np.random.Generator, split: str) -> list[Question]:
     """Ten different questions to a scene, with their answers."""
     chances = np.array([*_KINDS.values()]) / sum(_KINDS.values())
     found: dict[str, str] = {}
@@ -82,15 +82,15 @@ def _pick(among, rng: np.random.Generator):
     return among[int(rng.integers(len(among)))]
 
 
-def _colour(things, rng, split) -> Asked | None:
+def _colour(things, rng, split) -> Question | None:
     return _feature(things, rng, "what color is the {} ?", "colour", "shape")
 
 
-def _shape(things, rng, split) -> Asked | None:
+def _shape(things, rng, split) -> Question | None:
     return _feature(things, rng, "what shape is the {} thing ?", "shape", "colour")
 
 
-def _feature(things, rng, question: str, asked: str, given: str) -> Asked | None:
+def _feature(things, rng, question: str, asked: str, given: str) -> Question | None:
     """One feature of a thing that is told by the other, and by its size if that is needed."""
     thing = _pick(things, rng)
     alike = [t for t in things if getattr(t, given) == getattr(thing, given)]
@@ -100,7 +100,7 @@ def _feature(things, rng, question: str, asked: str, given: str) -> Asked | None
     return question.format(f"{size}{getattr(thing, given)}"), getattr(thing, asked)
 
 
-def _existence(things, rng, split) -> Asked | None:
+def _existence(things, rng, split) -> Question | None:
     there = {(t.colour, t.shape) for t in things}
     if rng.random() < 0.5:
         return "is there a {} {} ?".format(*_pick(sorted(there), rng)), "yes"
@@ -113,7 +113,7 @@ def _existence(things, rng, split) -> Asked | None:
     return "is there a {} {} ?".format(*_pick(among, rng)), "no"
 
 
-def _count(things, rng, split) -> Asked | None:
+def _count(things, rng, split) -> Question | None:
     if rng.random() < 0.5:
         shape = str(_pick(things, rng).shape if rng.random() < 0.8 else rng.choice(SHAPES))
         asked, number = _plural(shape), sum(t.shape == shape for t in things)
@@ -125,7 +125,7 @@ def _count(things, rng, split) -> Asked | None:
     return f"how many {asked} are there ?", str(number)
 
 
-def _relation(things, rng, split) -> Asked | None:
+def _relation(things, rng, split) -> Question | None:
     first, second = (_pick(things, rng) for _ in range(2))
     names = _named(first, things), _named(second, things)
     if first is second or None in names:
@@ -138,7 +138,7 @@ def _relation(things, rng, split) -> Asked | None:
     return f"is the {names[0]} {word} the {names[1]} ?", "yes" if apart > 0 else "no"
 
 
-def _comparison(things, rng, split) -> Asked | None:
+def _comparison(things, rng, split) -> Question | None:
     shapes = sorted({t.shape for t in things})
     more, less = (str(rng.choice(shapes if rng.random() < 0.8 else SHAPES)) for _ in range(2))
     if more == less:
@@ -174,9 +174,9 @@ def _with_twins(rng: np.random.Generator, split: str) -> tuple:
             return pairs
 
 
-def dialog(things: list[Thing], rng: np.random.Generator) -> list[Asked]:
+def dialog(things: list[Thing], rng: np.random.Generator) -> list[Question]:
     """Six rounds about a scene in which each colour is there once and one shape twice."""
-    rounds: list[Asked] = []
+    rounds: list[Question] = []
     it = None
     while len(rounds) < ROUNDS:
         turns = (_of_another, _of_it, _of_the_other, _of_a_number) if it else (_of_another,)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from pipelines.datasets.visual_questions import Asked, VisualQuestions, example, grouped
+from pipelines.datasets.visual_questions import Questions, VisualQuestions, example, grouped
 from pipelines.errors import DataError
 from pipelines.image import is_picture
 
@@ -18,7 +18,7 @@ _COCO = {"train": ("train2014", "train"), "valid": ("val2014", "val")}
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, Questions] = field(default_factory=dict)
 
 
 class VisualFiles(VisualQuestions, skip_registration=True):
@@ -58,7 +58,7 @@ class VisualFiles(VisualQuestions, skip_registration=True):
             for split, asked in self.builder_config.asked.items()
         }
 
-    def _generate_examples(self, split: str, asked: Asked):
+    def _generate_examples(self, split: str, asked: Questions):
         left_out = []
         for path, questions in asked.items():
             try:
@@ -82,7 +82,7 @@ class VisualFiles(VisualQuestions, skip_registration=True):
             print(f"unroll: {told}", file=sys.stderr)
 
 
-def _read(folder: Path) -> dict[str, Asked]:
+def _read(folder: Path) -> dict[str, Questions]:
     tables = {split: folder / f"{split}.tsv" for split in ("train", "valid", "test")}
     questions = {
         split: folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
@@ -107,7 +107,7 @@ def _read(folder: Path) -> dict[str, Asked]:
     return found
 
 
-def _table(path: Path) -> Asked:
+def _table(path: Path) -> Questions:
     rows = []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -125,7 +125,7 @@ def _table(path: Path) -> Asked:
     return grouped(rows)
 
 
-def _coco(folder: Path, name: str, path: Path) -> Asked:
+def _coco(folder: Path, name: str, path: Path) -> Questions:
     annotations = folder / f"v2_mscoco_{name}_annotations.json"
     try:
         asked = json.loads(path.read_text(encoding="utf-8"))["questions"]

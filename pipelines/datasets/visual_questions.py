@@ -9,11 +9,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pipelines.datasets.base import Builder
-from pipelines.datasets.sources import Source, find
+from pipelines.datasets.sources import Source, find, in_manual_folder
 from pipelines.errors import DataError
 
-# A picture's name, and its questions with their answers.
-Asked = dict[str, list[tuple[str, list[str]]]]
+# By the name of a picture its questions, each with its answers.
+Questions = dict[str, list[tuple[str, list[str]]]]
 
 
 class VisualQuestions(Builder, skip_registration=True):
@@ -79,6 +79,7 @@ class EasyVqa(VisualQuestions, skip_registration=True):
             }
 
 
+# Nobody publishes it as one file: the folder of this address, zipped.
 _DAQUAR = Source(
     "daquar",
     "daquar.zip",
@@ -100,7 +101,12 @@ class Daquar(VisualQuestions, skip_registration=True):
     CITATION = "Malinowski and Fritz 2014"
 
     def _split_generators(self, dl_manager):
-        path = find(_DAQUAR, dl_manager, self.manual_dir)
+        path = in_manual_folder(_DAQUAR, self.manual_dir)
+        if path is None:
+            raise DataError(
+                f"There is no one file of DAQUAR to download: put {_DAQUAR.folder}/{_DAQUAR.name}, "
+                f"the zipped files of {_DAQUAR.url}, into the folder of UNROLL_MANUAL_DIR."
+            )
         with zipfile.ZipFile(path) as archive:
             lines = archive.read("all_qa_pairs.txt").decode().splitlines()
             rows = []
@@ -129,18 +135,24 @@ class Daquar(VisualQuestions, skip_registration=True):
             }
 
 
-def grouped(rows: Iterable[tuple[str, str, list[str]]]) -> Asked:
+def grouped(rows: Iterable[tuple[str, str, list[str]]]) -> Questions:
     """Questions and answers by their pictures, each picture where it comes first."""
-    found: Asked = {}
+    found: Questions = {}
     for image, question, answers in rows:
         found.setdefault(image, []).append((question, answers))
     return found
 
 
-def from_archive(archive: zipfile.ZipFile, name: str, asked: Asked) -> Iterator[tuple[str, dict]]:
+def from_archive(
+    archive: zipfile.ZipFile, name: str, asked: Questions
+) -> Iterator[tuple[str, dict]]:
     """The examples of pictures in a zip file, `name` being where one lies."""
     for image, questions in asked.items():
-        yield image, example(image, archive.read(name.format(image)), questions)
+        try:
+            contents = archive.read(name.format(image))
+        except KeyError as error:
+            raise DataError(f"{archive.filename}: {error.args[0]}.") from None
+        yield image, example(image, contents, questions)
 
 
 def example(image: str, contents: bytes, questions: list[tuple[str, list[str]]]) -> dict:

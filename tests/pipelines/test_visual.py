@@ -279,6 +279,20 @@ class TestPublished:
         assert kept.questions == ["how many chairs are there ?"]
         assert (test.questions, test.answers) == (["what is red ?"], [["book, cup"]])
 
+    def test_what_is_missing_is_named(self, tmp_path):
+        where = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "data"}
+        files = {
+            "all_qa_pairs.txt": b"what is it in the image1 ?\nbed",
+            "train_images_list.txt": b"image1",
+            "test_images_list.txt": b"image1",
+        }
+        (tmp_path / "manual").mkdir()
+        with pytest.raises(DataError, match=r"put daquar/daquar.zip, the zipped files of https"):
+            datasets.builder("daquar", **where)
+        archive(tmp_path / "manual/daquar/daquar.zip", files)
+        with pytest.raises(DataError, match=r"daquar.zip: There is no item named 'images/image1"):
+            datasets.builder("daquar", **where)
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),
