@@ -262,8 +262,8 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
     Args:
         model, assets: of a run.
         inputs: pairs of a picture (a path or the bytes of a file) and a question; or, as on the
-            command line, paths, each followed by the questions about it. Where a file of the
-            working folder may be written, a picture of the attention is, for each path.
+            command line, paths, each followed by the questions about it. For these a picture of
+            the attention is written into the working folder.
     """
     return pictures.results(ask, serve(model, assets), assets, pictures.pairs(inputs))
 

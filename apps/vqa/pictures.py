@@ -43,8 +43,11 @@ def arrays(config, raw: dict[str, tf.data.Dataset], asked: dict, folder: Path):
         encoder = network.frozen_encoder(config.encoder, config.encoder_weights, size)
         own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}
         settings |= own
+        weights = Path(config.encoder_weights)
+        # Another file of the same name gives other features.
+        stamp = weights.stat().st_mtime_ns if weights.is_file() else 0
         kind, dtype = "regions", "float16"
-        key = visual.fingerprint("features", size, *own.values())
+        key = visual.fingerprint("features", size, *own.values(), stamp)
 
         def made(files):
             return encoder(image.decode_all(files, size), training=False)
@@ -139,8 +142,10 @@ def results(ask, service, assets: Assets, asked: list[tuple[str | bytes, str]]) 
     For a picture that is given by its path, another with the attention over it is written into the
     working folder.
     """
-    answers = ask(service, asked)
-    if "history" in {spec.name for spec in service.functions["serving_default"].input_signature}:
+    names = {spec.name for spec in service.functions["serving_default"].input_signature}
+    if "history" not in names:
+        answers = ask(service, asked)
+    else:
         answers, rounds = [], {}
         for shown, question in asked:
             before = rounds.setdefault(shown, [])

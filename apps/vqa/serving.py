@@ -113,7 +113,7 @@ def _ids_of_rounds(history, encoder: text.Encoder):
 def _regions(shown: tuple, settings: dict) -> np.ndarray:
     """The regions of pictures named by a path, from the file with which the model was trained."""
     if all(isinstance(each, bytes) for each in shown):
-        # Of pictures without a name nothing is known: as if they had one region of zeros and ones.
+        # The app's examples have no names: three regions each, of numbers from 0 to 1.
         width = settings["shape"][-1]
         return np.linspace(0, 1, len(shown) * 3 * width, dtype="float32").reshape(-1, 3, width)
     known = visual.read_regions(settings["regions"])

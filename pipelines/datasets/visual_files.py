@@ -13,7 +13,7 @@ from pipelines.errors import DataError
 from pipelines.image import is_picture
 
 _NAMED = 5  # so many of the pictures that are left out are named
-_COCO = {"train": ("train2014", "train"), "valid": ("val2014", "val")}
+_COCO = {"train": "train2014", "valid": "val2014"}
 
 
 @dataclass
@@ -86,13 +86,13 @@ def _read(folder: Path) -> dict[str, Questions]:
     tables = {split: folder / f"{split}.tsv" for split in ("train", "valid", "test")}
     questions = {
         split: folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
-        for split, (name, _) in _COCO.items()
+        for split, name in _COCO.items()
     }
     if tables["train"].is_file():
         found = {split: _table(path) for split, path in tables.items() if path.is_file()}
     elif questions["train"].is_file():
         found = {
-            split: _coco(folder, _COCO[split][0], path)
+            split: _coco(folder, _COCO[split], path)
             for split, path in questions.items()
             if path.is_file()
         }

@@ -28,8 +28,8 @@ SETTINGS = {"image_size": 16, "encoder": "", "encoder_weights": "", "regions": "
 ENTRIES = ["[PAD]", "[UNK]", "what", "is", "it", "red", "?", "yes", "no"]
 VARIANTS = {
     "image": {},
-    "one glimpse": {"glimpses": 1, "cell": "GRU", "depth": 2},
-    "mean": {"image": "mean", "question": "max"},
+    "one glimpse": {"glimpses": 1, "cell": "GRU", "depth": 2, "whole": False},
+    "mean": {"image": "mean", "question": "max", "hidden": True},
     "no image": {"image": "none"},
     "no question": {"question": "none"},
     "dialog": {"history": True},
