@@ -1,6 +1,10 @@
 """Pictures in the graph: bytes to pixels, what disturbs them, features of a frozen encoder."""
 
+from pathlib import Path
+
 import tensorflow as tf
+
+from pipelines.errors import DataError
 
 
 def decode(contents, size: int) -> tf.Tensor:
@@ -11,13 +15,13 @@ def decode(contents, size: int) -> tf.Tensor:
         size: S; the picture is stretched to it.
 
     Returns:
-        `[S, S, 3]`, float32, 0 to 255.
+        `[S, S, 3]`, float32, whole numbers from 0 to 255: training keeps them as bytes.
     """
     pixels = tf.io.decode_image(contents, channels=3, expand_animations=False)
     pixels.set_shape([None, None, 3])
     # Antialiased: where it is made smaller, nothing is skipped.
     pixels = tf.image.resize(pixels, [size, size], antialias=True)
-    return tf.clip_by_value(pixels, 0.0, 255.0)
+    return tf.round(tf.clip_by_value(pixels, 0.0, 255.0))
 
 
 def decode_all(contents, size: int) -> tf.Tensor:
@@ -36,6 +40,21 @@ def is_picture(contents: bytes) -> bool:
         return min(tf.io.decode_image(contents, channels=3, expand_animations=False).shape) > 0
     except tf.errors.InvalidArgumentError:
         return False
+
+
+def readable_picture(path: Path) -> bytes:
+    """The contents of a picture file.
+
+    Raises:
+        DataError: if it cannot be read, or `decode` cannot read it.
+    """
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} ({error.strerror})") from None
+    if not is_picture(contents):
+        raise DataError(f"{path} (no picture that can be decoded)")
+    return contents
 
 
 def disturb(picture, seed, *, shift: int = 0, light: float = 0.0) -> tf.Tensor:

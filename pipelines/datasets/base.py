@@ -1,9 +1,14 @@
 """What the builders here share."""
 
+import sys
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from pipelines.errors import DataError
+
+_NAMED = 5  # so many of the files that are left out are named
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -39,3 +44,25 @@ class TextClassification(Builder, skip_registration=True):
             homepage=self.HOMEPAGE or None,
             citation=self.CITATION or None,
         )
+
+
+def report_left_out(reasons: list[str], total: int, what: str, lost: str = "") -> None:
+    """Tells, on the standard error, which of a person's files a split does without, and why.
+
+    Args:
+        reasons: a file each, and what is wrong with it.
+        total: of how many files.
+        what: what they are, such as `pictures of train`.
+        lost: what goes with them, such as `3 questions`.
+
+    Raises:
+        DataError: if no file is left.
+    """
+    if not reasons:
+        return
+    some = "; ".join(reasons[:_NAMED]) + ("; ..." if len(reasons) > _NAMED else "")
+    lost = f", with {lost}" if lost else ""
+    told = f"{len(reasons)} of {total} {what} are left out{lost}: {some}"
+    if len(reasons) == total:
+        raise DataError(told)
+    print(f"unroll: {told}", file=sys.stderr)

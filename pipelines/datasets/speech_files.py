@@ -1,7 +1,6 @@
 """A person's own recordings: a folder in one of three layouts."""
 
 import hashlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,11 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from pipelines.audio import encode_wav
+from pipelines.datasets.base import report_left_out
 from pipelines.datasets.speech import Speech
 from pipelines.errors import DataError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
-_NAMED = 5  # so many of the recordings that are left out are named
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,7 @@ class SpeechFiles(Speech, skip_registration=True):
                 left_out.append(str(error))
                 continue
             yield k, {"audio": audio, "transcript": row.transcript, "speaker": row.speaker}
-        if left_out:
-            some = "; ".join(left_out[:_NAMED]) + ("; ..." if len(left_out) > _NAMED else "")
-            told = f"{len(left_out)} of {len(rows)} recordings of {split} are left out: {some}"
-            if len(left_out) == len(rows):
-                raise DataError(told)
-            print(f"unroll: {told}", file=sys.stderr)
+        report_left_out(left_out, len(rows), f"recordings of {split}")
 
 
 def read(row: Recording) -> bytes:

@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from pipelines.datasets.base import report_left_out
 from pipelines.datasets.visual_questions import Questions, VisualQuestions, example, grouped
 from pipelines.errors import DataError
-from pipelines.image import is_picture
+from pipelines.image import readable_picture
 
-_NAMED = 5  # so many of the pictures that are left out are named
 _COCO = {"train": "train2014", "valid": "val2014"}
 
 
@@ -59,27 +58,16 @@ class VisualFiles(VisualQuestions, skip_registration=True):
         }
 
     def _generate_examples(self, split: str, asked: Questions):
-        left_out = []
+        left_out, lost = [], 0
         for path, questions in asked.items():
             try:
-                contents = Path(path).read_bytes()
-            except OSError as error:
-                left_out.append(f"{path} ({error.strerror})")
-                continue
-            if not is_picture(contents):
-                left_out.append(f"{path} (no picture that can be decoded)")
+                contents = readable_picture(Path(path))
+            except DataError as error:
+                left_out.append(str(error))
+                lost += len(questions)
                 continue
             yield path, example(Path(path).name, contents, questions)
-        if left_out:
-            some = "; ".join(left_out[:_NAMED]) + ("; ..." if len(left_out) > _NAMED else "")
-            lost = sum(len(asked[told.rpartition(" (")[0]]) for told in left_out)
-            told = (
-                f"{len(left_out)} of {len(asked)} pictures of {split} are left out, with {lost} "
-                f"questions: {some}"
-            )
-            if len(left_out) == len(asked):
-                raise DataError(told)
-            print(f"unroll: {told}", file=sys.stderr)
+        report_left_out(left_out, len(asked), f"pictures of {split}", f"{lost} questions")
 
 
 def _read(folder: Path) -> dict[str, Questions]:

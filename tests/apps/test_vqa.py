@@ -68,6 +68,11 @@ def made(request) -> tuple[keras.Model, dict]:
     return make(**VARIANTS[request.param])
 
 
+def test_weights_decay_on_request():
+    assert make(weight_decay=0.1)[0].optimizer.weight_decay == 0.1
+    assert make()[0].optimizer.weight_decay is None
+
+
 def test_whatever_people_ask_gets_an_answer(made):
     model, assets = made
     results = app.predict(model, assets, [(PHOTO, question) for question in STRANGE])

@@ -384,6 +384,11 @@ class TestPictures:
         found = image.decode(tf.io.encode_png(stripes), 2)
         np.testing.assert_allclose(found, 100, atol=15)
 
+    def test_pixels_are_whole_numbers_as_training_keeps_them(self):
+        noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), "uint8")
+        found = image.decode(tf.io.encode_png(noise), 5)
+        np.testing.assert_array_equal(found, found.numpy().astype("uint8"))
+
     def test_disturbances_stay_in_bounds(self):
         pixels = tf.cast(np.random.default_rng(0).integers(0, 256, (8, 8, 3)), tf.float32)
         moved = image.disturb(pixels, [1, 2], shift=2)
