@@ -11,7 +11,7 @@ from layers.attention import (
     MemoryHops,
     QuestionGuidedAttention,
 )
-from layers.decoding import AttentionDecoder, beam_search, greedy, sample
+from layers.decoding import AttentionDecoder, RecurrentDecoder, beam_search, greedy, sample
 from layers.embedding import CharacterEmbedding, WordDropout, WordHashing
 from layers.recurrent import (
     GRU,
@@ -84,6 +84,7 @@ __all__ = [
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "QuestionGuidedAttention",
+    "RecurrentDecoder",
     "SCRNCell",
     "Segmented",
     "Stack",

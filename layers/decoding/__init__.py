@@ -1,6 +1,7 @@
 """Decoders, and the search for sequences."""
 
 from layers.decoding.attention_decoder import AttentionDecoder
+from layers.decoding.recurrent_decoder import RecurrentDecoder
 from layers.decoding.search import Found, beam_search, greedy, sample
 
-__all__ = ["AttentionDecoder", "Found", "beam_search", "greedy", "sample"]
+__all__ = ["AttentionDecoder", "Found", "RecurrentDecoder", "beam_search", "greedy", "sample"]

@@ -4,16 +4,14 @@ import keras
 from keras import ops
 
 from layers.attention.base import Attention
-from layers.operations import argmax
-from layers.recurrent.base import require_size
-from layers.recurrent.recurrence import scan
+from layers.decoding.recurrent_decoder import RecurrentDecoder, build_once, count_states, plan
 
 ORDERS = ("before", "after")
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class AttentionDecoder(keras.layers.Layer):
-    """Recurrent cells that write a sequence of words while they look at a memory.
+class AttentionDecoder(RecurrentDecoder):
+    """A `RecurrentDecoder` that looks at a memory while it writes.
 
     With E the embedding of words, s_t the states of the cells and a(q) what the attention returns
     for the query q:
@@ -27,25 +25,20 @@ class AttentionDecoder(keras.layers.Layer):
             r_t = a(h_t)
         logits = W_o r_t + b_o, or E^T r_t + b_o where they are tied
 
+    With `gated` a scalar of the state before tells how much the memory counts (Xu et al. 2015,
+    "Show, attend and tell", section 4.2.1): c_t is sigmoid(w h_{t-1} + b) a(h_{t-1}).
+
     The context stands last in what the first cell reads: give a `ContextLSTMCell` the
     `context_size` of the memory (before) or of the attentional vector (after), and it enters
     through weights of its own.
 
     Args:
-        vocabulary_size: V.
-        embedding_size: of E; with attend="before" the size of r too.
-        cells: the recurrent cells, from the bottom up, without dropout of their own.
         attention: a `BahdanauAttention` or `LuongAttention`. With attend="after" it needs an
             attentional vector.
         attend: `"before"` the cells or `"after"`.
-        tied: whether the output uses E (Press and Wolf 2017); r must then have its size.
-        dropout: the share of E y and of r (with "before": of what r is made from) to drop in
-            training.
-        scheduled_sampling: the probability, in training, that a step reads the likeliest word of
-            the step before instead of the given one (Bengio et al. 2015). It is the start value of
-            the variable `sampling_probability`, which a schedule may assign; no gradient flows
-            through the choice.
-        seed: of dropout and sampling.
+        gated: whether the context is scaled; with attend="before".
+        **kwargs: as in `RecurrentDecoder`. With attend="before" r has the size of E, and dropout is
+            on what r is made from; else on r.
 
     Call arguments:
         tokens: `[B, T]`, integers: what each step reads, the start symbol first.
@@ -88,22 +81,10 @@ class AttentionDecoder(keras.layers.Layer):
         cells: list,
         attention: Attention,
         attend: str = "before",
-        tied: bool = False,
-        dropout: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        seed: int | None = None,
+        gated: bool = False,
         **kwargs,
     ):
-        require_size("vocabulary_size", vocabulary_size)
-        require_size("embedding_size", embedding_size)
-        if not cells:
-            raise ValueError("AttentionDecoder needs at least one cell, got none.")
-        for cell in cells:
-            if getattr(cell, "dropout", 0) or getattr(cell, "recurrent_dropout", 0):
-                raise ValueError(
-                    f"the cells of a decoder have no dropout of their own, {cell.name} has: "
-                    "use the decoder's."
-                )
+        super().__init__(vocabulary_size, embedding_size, cells, **kwargs)
         if not isinstance(attention, Attention):
             raise ValueError(f"attention must be an attention layer, got {attention!r}.")
         if attend not in ORDERS:
@@ -114,90 +95,36 @@ class AttentionDecoder(keras.layers.Layer):
             raise ValueError(
                 "attend='after' needs an attentional vector: give the attention units."
             )
-        if attend == "after" and tied and attention.units != embedding_size:
-            raise ValueError(
-                f"tied=True needs an attentional vector of the embedding's size, {embedding_size}, "
-                f"got {attention.units}."
-            )
-        if not 0 <= scheduled_sampling <= 1:
-            raise ValueError(f"scheduled_sampling must lie in [0, 1], got {scheduled_sampling!r}.")
-        super().__init__(**kwargs)
-        self.vocabulary_size = vocabulary_size
-        self.embedding_size = embedding_size
-        self.cells = list(cells)
+        if attend == "after" and gated:
+            raise ValueError("gated=True needs attend='before', which has the state before.")
         self.attention = attention
         self.attend = attend
-        self.tied = tied
-        self.dropout = dropout
-        self.scheduled_sampling = scheduled_sampling
-        self.seed = seed
+        self.gated = gated
         policy = self.dtype_policy
-        self.embedding = keras.layers.Embedding(
-            vocabulary_size, embedding_size, dtype=policy, name="embedding"
-        )
-        self.readout = None
+        self.readout = self.gate = None
         if attend == "before":
             self.readout = keras.layers.Dense(
                 embedding_size, activation="tanh", dtype=policy, name="readout"
             )
-        self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=policy)
-        if scheduled_sampling:
-            self.seed_generator = keras.random.SeedGenerator(seed)
-
-    @property
-    def cell_state_sizes(self) -> list[int]:
-        """The sizes of the cells' states, from the bottom up."""
-        return [
-            size
-            for cell in self.cells
-            for size in (
-                cell.state_size if hasattr(cell.state_size, "__len__") else [cell.state_size]
-            )
-        ]
+        if gated:
+            self.gate = keras.layers.Dense(1, activation="sigmoid", dtype=policy, name="gate")
 
     @property
     def _counts_steps(self) -> bool:
         return getattr(self.attention, "window", None) == "local_m"
 
     def build(self, tokens_shape, memory_shape):
-        self.embedding.build(tokens_shape)
-        top = self.cells[-1]
-        if self.attend == "before":
-            self._build(self.attention, (None, self.cell_state_sizes[-_count(top)]), memory_shape)
         vector = self.attention.vector_size(memory_shape[-1])
-        width = self.embedding_size + vector
-        for cell in self.cells:
-            self._build(cell, (None, width))
-            width = cell.output_size
+        width = self._build_cells(self.embedding_size + vector)
         if self.attend == "before":
+            query = self.cell_state_sizes[-count_states(self.cells[-1])]
+            build_once(self.attention, (None, query), memory_shape)
+            if self.gated:
+                self.gate.build((None, query))
             self.readout.build((None, width + vector + self.embedding_size))
         else:
-            self._build(self.attention, (None, width), memory_shape)
-        size = self.embedding_size if self.attend == "before" else vector
-        self.output_kernel = None
-        if not self.tied:
-            self.output_kernel = self.add_weight(
-                name="output_kernel",
-                shape=(size, self.vocabulary_size),
-                initializer="glorot_uniform",
-            )
-        self.output_bias = self.add_weight(
-            name="output_bias", shape=(self.vocabulary_size,), initializer="zeros"
-        )
-        self.sampling_probability = None
-        if self.scheduled_sampling:
-            self.sampling_probability = self.add_weight(
-                name="sampling_probability",
-                shape=(),
-                initializer=keras.initializers.Constant(self.scheduled_sampling),
-                trainable=False,
-            )
-        self.built = True
-
-    @staticmethod
-    def _build(layer, *shapes):
-        if not layer.built:
-            layer.build(*shapes)
+            build_once(self.attention, (None, width), memory_shape)
+        self._build_words(tokens_shape, self.embedding_size if self.readout else vector)
 
     def first_states(self, memory, initial_state=None) -> list:
         """The states before the first step.
@@ -210,18 +137,9 @@ class AttentionDecoder(keras.layers.Layer):
             A list of `[B, size]`: the cells' states, with attend="after" the attentional vector,
             and with a local-m window the number of steps.
         """
-        sizes = self.cell_state_sizes
-        batch = ops.shape(memory)[0]
-        if initial_state is None:
-            states = [ops.zeros((batch, n), self.compute_dtype) for n in sizes]
-        else:
-            states = [ops.cast(s, self.compute_dtype) for s in initial_state]
-            found = [s.shape[-1] for s in states]
-            if found != sizes:
-                raise ValueError(
-                    f"{self.name} takes initial states of the sizes {sizes}, got {found}. A Dense "
-                    "layer makes an encoder's states fit."
-                )
+        states = super().first_states(ops.shape(memory)[0], initial_state)
+        # Several rows may share one memory.
+        batch = ops.shape(states[0])[0]
         if self.attend == "after":
             states.append(ops.zeros((batch, self.attention.units), self.compute_dtype))
         if self._counts_steps:
@@ -259,36 +177,15 @@ class AttentionDecoder(keras.layers.Layer):
 
     def call(self, tokens, memory, initial_state=None, mask=None, training=False):
         keys = self.attention.prepare(memory)
-        x = self.drop(self.embedding(tokens), training=training)  # [B, T, E]
-        xs = [ops.transpose(x, (1, 0, 2))]
+        memory = ops.cast(memory, self.compute_dtype)
+
+        def advance(x, states, constants):
+            features, states, weights = self._advance(x, states, *constants, mask)
+            return (features, weights), states
+
         states = self.first_states(memory, initial_state)
-        sampled = bool(training and self.scheduled_sampling)
-        if sampled:
-            shape = ops.shape(xs[0])[:2]
-            draws = keras.random.uniform((*shape, 1), seed=self.seed_generator)
-            replaced = draws < ops.cast(self.sampling_probability, draws.dtype)  # [T, B, 1]
-            xs.append(ops.cast(replaced, self.compute_dtype))
-            # The first step has no word before it: it reads the start symbol with any draw.
-            states.append(ops.zeros((ops.shape(memory)[0], 1), self.compute_dtype))
-            states.append(xs[0][0])
-
-        def step(carry, given, constants):
-            x, *carry = (given[0], *carry)
-            if sampled:
-                *carry, any_before, own = carry
-                x = ops.where(given[1] * any_before > 0, own, x)
-            features, new, weights = self._advance(x, carry, *constants, mask)
-            if sampled:
-                likeliest = argmax(self._logits(features))
-                own = ops.stop_gradient(self.embedding(likeliest))
-                new += [ops.ones_like(any_before), own]
-            return tuple(new), (features, weights)
-
-        _, (features, weights) = scan(
-            step, states, xs, (ops.cast(memory, self.compute_dtype), keys), self.weights
-        )
-        features = self.drop(ops.transpose(features, (1, 0, 2)), training=training)
-        return self._logits(features), ops.transpose(weights, (1, 0, 2))
+        features, weights = self._unroll(tokens, states, advance, (memory, keys), training)
+        return self._logits(features), weights
 
     def _advance(self, x, states, memory, keys, mask):
         """From the embedded words `[N, E]` to what the logits are made of."""
@@ -297,13 +194,11 @@ class AttentionDecoder(keras.layers.Layer):
             *states, count = states
         fed = states.pop() if self.attend == "after" else None
         if fed is None:
-            query = states[-_count(self.cells[-1])]
+            query = states[-count_states(self.cells[-1])]
             fed, weights = self._attend(query, memory, keys, mask, count)
-        h, new = ops.concatenate([x, fed], axis=-1), []
-        for cell in self.cells:
-            own, states = states[: _count(cell)], states[_count(cell) :]
-            h, own = cell(h, own)  # [N, U]
-            new += list(own) if isinstance(own, (list, tuple)) else [own]
+            if self.gated:
+                fed = fed * self.gate(query)
+        h, new = self._run_cells(ops.concatenate([x, fed], axis=-1), states)
         if self.attend == "before":
             features = ops.concatenate([h, fed, x], axis=-1)
         else:
@@ -325,12 +220,7 @@ class AttentionDecoder(keras.layers.Layer):
         return ops.reshape(vectors, rows), ops.reshape(weights, (-1, width))
 
     def _logits(self, features):
-        if self.readout is not None:
-            features = self.readout(features)
-        kernel = self.output_kernel
-        kernel = ops.transpose(self.embedding.embeddings) if kernel is None else kernel
-        kernel = ops.cast(kernel, self.compute_dtype)
-        return ops.matmul(features, kernel) + ops.cast(self.output_bias, self.compute_dtype)
+        return super()._logits(features if self.readout is None else self.readout(features))
 
     def compute_mask(self, *arguments, **options):
         return [None, None]
@@ -338,30 +228,12 @@ class AttentionDecoder(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "embedding_size": self.embedding_size,
-            "cells": [_plan(cell) for cell in self.cells],
-            "attention": _plan(self.attention),
+            "attention": plan(self.attention),
             "attend": self.attend,
-            "tied": self.tied,
-            "dropout": self.dropout,
-            "scheduled_sampling": self.scheduled_sampling,
-            "seed": self.seed,
+            "gated": self.gated,
         }
 
     @classmethod
     def from_config(cls, config):
-        deserialize = keras.saving.deserialize_keras_object
-        cells = [deserialize(cell) for cell in config["cells"]]
-        return cls(**{**config, "cells": cells, "attention": deserialize(config["attention"])})
-
-
-def _count(cell) -> int:
-    """How many states a cell has."""
-    return len(cell.state_size) if hasattr(cell.state_size, "__len__") else 1
-
-
-def _plan(layer) -> dict:
-    """How to make a layer like this one, without the shapes that it was built for."""
-    serialized = keras.saving.serialize_keras_object(layer)
-    return {key: x for key, x in serialized.items() if key != "build_config"}
+        attention = keras.saving.deserialize_keras_object(config["attention"])
+        return super().from_config({**config, "attention": attention})

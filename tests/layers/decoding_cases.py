@@ -1,4 +1,4 @@
-"""The rows of the decoder: the logits of teacher forcing."""
+"""The rows of the decoders: the logits of teacher forcing."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from keras import ops
 import layers
 from tests import reference
 from tests.layers import running
-from tests.layers.case import Case, D, U
+from tests.layers.case import SEQUENCES, Case, D, U
 
 # Which of the two an example reads hangs on its first state, so that a batch of any size has words.
 WORDS = np.array([[1, 3, 0], [2, 1, 2]])
@@ -26,6 +26,27 @@ def _logits(layer, inputs, states, mask, training):
 
 
 running.CALLS[layers.AttentionDecoder] = _logits
+
+
+def _logits_after_an_input(layer, inputs, states, mask, training):
+    first, second = (ops.convert_to_tensor(row) for row in WORDS)
+    tokens = ops.where(states[0][:, :1] > 0, second, first)
+    return layer(tokens, initial_state=list(states), first_input=inputs, training=training)
+
+
+running.CALLS[layers.RecurrentDecoder] = _logits_after_an_input
+
+
+def recurrent(**options) -> layers.RecurrentDecoder:
+    policy = {"dtype": options.get("dtype")}
+    return layers.RecurrentDecoder(
+        **{
+            "vocabulary_size": VOCABULARY,
+            "embedding_size": D,
+            "cells": [layers.LSTMCell(U, **policy), layers.GRUCell(UPPER, **policy)],
+            **options,
+        }
+    )
 
 
 def bahdanau(**options) -> layers.AttentionDecoder:
@@ -73,19 +94,18 @@ def luong_case(name: str, **attention) -> Case:
     )
 
 
-OPTIONS = {
+WRITING = {
     "vocabulary_size": 9,
     "embedding_size": 5,
-    "cells": [layers.LSTMCell(3)],
-    "attention": layers.LuongAttention(5),
-    "attend": "after",
+    "cells": [layers.LSTMCell(5)],
     "tied": True,
     "dropout": 0.25,
     "scheduled_sampling": 0.125,
     "seed": 7,
 }
+OPTIONS = {**WRITING, "attention": layers.LuongAttention(5), "attend": "after", "gated": False}
 
-CASES: tuple[Case, ...] = (
+ATTENTION: tuple[Case, ...] = (
     Case(
         name="AttentionDecoder before",
         make=bahdanau,
@@ -95,6 +115,32 @@ CASES: tuple[Case, ...] = (
         states=(U, U, UPPER),
         random={"dropout": 0.5},
     ),
+    Case(
+        name="AttentionDecoder gated",
+        make=partial(bahdanau, gated=True),
+        oracle=partial(reference.bahdanau_decoder, words=words, gated=True),
+        covers=("AttentionDecoder",),
+        options={**OPTIONS, "attention": layers.BahdanauAttention(5), "attend": "before"}
+        | {"gated": True},
+        states=(U, U, UPPER),
+        random={"dropout": 0.5},
+        variant=True,
+    ),
     luong_case("AttentionDecoder after", score="general"),
     luong_case("AttentionDecoder after local", window="local_m", half_width=1),
+)
+CASES = (
+    Case(
+        name="RecurrentDecoder",
+        make=recurrent,
+        oracle=partial(reference.recurrent_decoder, words=words),
+        covers=("RecurrentDecoder",),
+        options=WRITING,
+        inputs=SEQUENCES[:, 0],
+        mask=None,
+        states=(U, U, UPPER),
+        random={"dropout": 0.5},
+        dynamic=1,
+    ),
+    *ATTENTION,
 )

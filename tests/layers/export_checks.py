@@ -29,7 +29,8 @@ def signature(case: Case) -> dict:
 
 def arguments(case: Case, batch: int, time: int) -> dict:
     rng = np.random.default_rng(batch)
-    shape = (batch, time, *case.inputs.shape[2:])
+    sizes = (batch, time)[: case.dynamic]
+    shape = (*sizes, *case.inputs.shape[len(sizes) :])
     if case.differentiable:
         found = {"inputs": rng.normal(size=shape).astype("float32")}
     else:

@@ -27,7 +27,7 @@ def tensors(*given):
 MEMORY, MEMORY_MASK = tensors(SEQUENCES.astype("float32"), MASK)
 
 
-@pytest.mark.parametrize("case", decoding_cases.CASES, ids=str)
+@pytest.mark.parametrize("case", decoding_cases.ATTENTION, ids=str)
 def test_scanning_the_step_gives_the_call(case):
     layer = case.build("float32")
     states = [ops.cast(s, "float32") for s in tensors(*case.initial_state())]
@@ -40,7 +40,7 @@ def test_scanning_the_step_gives_the_call(case):
         assert_near([running.numpy(looks)], [running.numpy(weights[:, t])], 1e-5)
 
 
-@pytest.mark.parametrize("case", decoding_cases.CASES, ids=str)
+@pytest.mark.parametrize("case", decoding_cases.ATTENTION, ids=str)
 def test_several_rows_to_one_memory(case):
     layer, rng = case.build("float32"), np.random.default_rng(1)
     states = layer.first_states(ops.repeat(MEMORY, 3, axis=0))
@@ -51,6 +51,32 @@ def test_several_rows_to_one_memory(case):
     alone = layer.step(tokens, states, repeated[0], mask=repeated[1])
     flat = [[running.numpy(x) for x in keras.tree.flatten(found)] for found in (together, alone)]
     assert_near(flat[0], flat[1], 1e-5)
+
+
+def test_scanning_the_step_of_a_decoder_without_attention():
+    layer = decoding_cases.CASES[0].build("float32")
+    first = MEMORY[:, 0]
+    tokens = ops.convert_to_tensor(np.random.default_rng(1).integers(0, 4, (B, 7)))
+    logits = layer(tokens, first_input=first)
+    states, step = layer.first_states(B, first_input=first), layer.stepper()
+    for t in range(7):
+        one, states, weights = step(tokens[:, t], states)
+        assert weights is None
+        assert_near([running.numpy(one)], [running.numpy(logits[:, t])], 1e-5)
+
+
+def test_several_sentences_to_one_memory():
+    """Three sentences an example with one memory give what they give with three."""
+    layer, rng = decoding_cases.ATTENTION[1].build("float32"), np.random.default_rng(1)
+    tokens = ops.convert_to_tensor(rng.integers(0, 4, (3 * B, 5)))
+    states = [
+        ops.convert_to_tensor(rng.normal(size=(3 * B, size)).astype("float32"))
+        for size in layer.cell_state_sizes
+    ]
+    together = layer(tokens, MEMORY, initial_state=states, mask=MEMORY_MASK)
+    memory, mask = (ops.repeat(x, 3, axis=0) for x in (MEMORY, MEMORY_MASK))
+    alone = layer(tokens, memory, initial_state=states, mask=mask)
+    assert_near(*([running.numpy(x) for x in found] for found in (together, alone)), 1e-5)
 
 
 def test_a_plain_lstm_cell_and_the_context_cell_without_context_are_one():
@@ -216,7 +242,7 @@ def test_greedy_by_hand_and_a_beam_of_one():
 
 @pytest.mark.parametrize("search", [layers.greedy, layers.beam_search])
 def test_a_batch_gives_what_each_gives_alone(search):
-    decoder = decoding_cases.CASES[0].build("float32")
+    decoder = decoding_cases.ATTENTION[0].build("float32")
     options = {"start": START, "end": END, "max_length": 6}
     states = decoder.first_states(MEMORY)
     together = search(decoder.stepper(MEMORY, MEMORY_MASK), states, **options)
@@ -310,7 +336,7 @@ def test_a_seed_fixes_samples_and_a_generator_does_not():
 def test_searches_compile(search, compiler):
     import tensorflow as tf
 
-    decoder = decoding_cases.CASES[1].build("float32")
+    decoder = decoding_cases.ATTENTION[2].build("float32")
     options = {"start": START, "end": END, "max_length": 7, "no_repeat": 2}
     options |= {"seed": 1} if search is layers.sample else {}
 
@@ -337,7 +363,7 @@ def test_searches_compile(search, compiler):
 def test_searches_compile_in_jax(search):
     import jax
 
-    decoder = decoding_cases.CASES[1].build("float32")
+    decoder = decoding_cases.ATTENTION[2].build("float32")
 
     def run(memory, mask):
         states = decoder.first_states(memory)
@@ -449,8 +475,19 @@ REFUSED = [
     (lambda: decoder(attend="after"), ["LuongAttention"]),
     (lambda: decoder(attend="after", attention=layers.LuongAttention()), ["units"]),
     (
-        lambda: decoder(attend="after", attention=layers.LuongAttention(7), tied=True),
+        lambda: decoder(attend="after", attention=layers.LuongAttention(7), tied=True)(
+            np.ones((B, 2), "int32"), MEMORY
+        ),
         ["tied", "3", "7"],
+    ),
+    (
+        lambda: decoder(attend="after", attention=layers.LuongAttention(7), gated=True),
+        ["gated", "before"],
+    ),
+    (lambda: layers.RecurrentDecoder(5, 3, []), ["RecurrentDecoder", "at least one cell"]),
+    (
+        lambda: layers.RecurrentDecoder(5, 3, CELLS, tied=True)(np.ones((B, 2), "int32")),
+        ["tied", "3", "4"],
     ),
     (lambda: decoder(scheduled_sampling=2.0), ["scheduled_sampling", "2.0"]),
     (
