@@ -14,13 +14,16 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pipelines.datasets import librispeech
+from pipelines.datasets import coco_captions, librispeech
 from pipelines.datasets.base import Builder
+from pipelines.datasets.caption_files import CaptionFiles
+from pipelines.datasets.captions import Flickr8k
 from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
 from pipelines.datasets.reviews import Reviews
+from pipelines.datasets.scenes_captions import ScenesCaptions
 from pipelines.datasets.scenes_qa import ScenesDialog, ScenesQa
-from pipelines.datasets.sources import in_manual_folder, require_reachable
+from pipelines.datasets.sources import in_manual_folder, of_tfds, require_reachable
 from pipelines.datasets.speech import SPEAKERS, An4, Fsdd
 from pipelines.datasets.speech_files import SpeechFiles
 from pipelines.datasets.spoken_digits import SpokenDigits
@@ -38,17 +41,21 @@ _ERRORS = (
     tfds.download.DownloadError,
     tfds.download.download_manager.NonMatchingChecksumError,
 )
+# Published datasets that TFDS builds: each tells which of its splits are which, and has a function
+# that makes an example what it is in the other datasets of its kind.
+_OF_TFDS = {module.NAME: module for module in (coco_captions, librispeech)}
 _BUILDERS = {
     "an4": An4,
     "atis": Atis,
     "daquar": Daquar,
     "easy_vqa": EasyVqa,
+    "flickr8k": Flickr8k,
     "flights": Flights,
     "fsdd": functools.partial(Fsdd, config="single"),
     "fsdd_strings": functools.partial(Fsdd, config="strings"),
     "imdb": Imdb,
-    "librispeech": librispeech.builder,
     "reviews": Reviews,
+    "scenes_captions": ScenesCaptions,
     "scenes_dialog": ScenesDialog,
     "scenes_qa": ScenesQa,
     "snips": Snips,
@@ -56,9 +63,11 @@ _BUILDERS = {
     "sst2": Sst2,
     "sst5": Sst5,
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
+    **{name: functools.partial(of_tfds, module.ARCHIVE) for name, module in _OF_TFDS.items()},
 }
 # What reads a folder of a person's own files.
 FOLDERS = {
+    "captioned": CaptionFiles,
     "labelled": TextFiles,
     "spoken": SpeechFiles,
     "tagged": TaggedFiles,
@@ -129,24 +138,24 @@ def load(
 
 def read(prepared: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
     """As `load`, from a builder."""
-    is_librispeech = prepared.name == librispeech.NAME
-    if is_librispeech:
-        split = librispeech.SPLITS.get(split, split)
+    published, decoders = _OF_TFDS.get(prepared.name), None
+    if published:
+        split, decoders = published.SPLITS.get(split, split), published.DECODERS
     try:
-        found = prepared.as_dataset(split=split, shuffle_files=False)
+        found = prepared.as_dataset(split=split, shuffle_files=False, decoders=decoders)
     except ValueError:
         splits = (f"{name} ({s.num_examples})" for name, s in prepared.info.splits.items())
         raise DataError(
             f"{prepared.name} has no split {split!r}; it has {', '.join(splits)}, "
             "and slices such as 'train[:90%]'."
         ) from None
-    return found.map(librispeech.recording, tf.data.AUTOTUNE) if is_librispeech else found
+    return found.map(published.converted, tf.data.AUTOTUNE) if published else found
 
 
 def splits(prepared: tfds.core.DatasetBuilder) -> dict[str, tf.data.Dataset]:
     """All splits of a builder; where it has no `valid`, that is the last tenth of `train`."""
-    if prepared.name == librispeech.NAME:
-        return {name: read(prepared, name) for name in librispeech.SPLITS}
+    if prepared.name in _OF_TFDS:
+        return {name: read(prepared, name) for name in _OF_TFDS[prepared.name].SPLITS}
     names = {name: name for name in prepared.info.splits}
     if "valid" not in names:
         names |= {"train": "train[:90%]", "valid": "train[90%:]"}

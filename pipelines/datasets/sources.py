@@ -89,6 +89,24 @@ def require_reachable(source: Source, manual_dir: str | Path | None, timeout: fl
         raise _cannot_download(source, manual_dir, error) from None
 
 
+def of_tfds(
+    archive: Source, *, manual_dir: str | Path | None = None, data_dir: str | Path | None = None
+) -> tfds.core.DatasetBuilder:
+    """TFDS's own builder of the archive's folder, which downloads where it was not prepared yet.
+
+    Raises:
+        DataError: one line, if it has to be downloaded and cannot be.
+    """
+    made = tfds.builder(archive.folder, data_dir=data_dir, try_gcs=False)
+    if not made.is_prepared():
+        try:
+            require_reachable(archive, manual_dir)
+        except DataError as error:
+            why = str(error).partition(": put")[0]
+            raise DataError(f"{why}: name a folder of its unpacked archives instead.") from None
+    return made
+
+
 def _cannot_download(source: Source, manual_dir: str | Path | None, error: Exception) -> DataError:
     answer = getattr(error, "response", None)
     why = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"

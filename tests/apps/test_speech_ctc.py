@@ -20,7 +20,7 @@ from apps.core.runs import Run
 from apps.speech_ctc import app, litert_example, recordings, scores, serving, streaming
 from layers import NGramLanguageModel
 from pipelines import audio
-from pipelines.datasets import librispeech, spoken_digits
+from pipelines.datasets import sources, spoken_digits
 from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
@@ -361,7 +361,7 @@ def test_librispeech_is_data_of_the_app(monkeypatch):
         rows = {"speech": np.zeros([3, 16_000], "int64"), "speaker_id": np.arange(3)}
         return tf.data.Dataset.from_tensor_slices(rows | {"text": ["ONE", "TWO", "A TEN"]})
 
-    monkeypatch.setattr(librispeech, "require_reachable", lambda *_: None)
+    monkeypatch.setattr(sources, "require_reachable", lambda *_: None)
     with tfds.testing.mock_data(as_dataset_fn=recordings_of):
         data = app.load(config.parse(app, ["--data=librispeech", "--batch-size=3"]))
         inputs, labels = next(iter(data.valid))

@@ -10,10 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import requests
 import tensorflow as tf
 
 from pipelines import datasets
-from pipelines.datasets import imdb, reviews, sources, sst
+from pipelines.datasets import coco_captions, imdb, librispeech, reviews, sources, sst
 from pipelines.datasets.speech import SPEAKERS
 from pipelines.errors import DataError
 
@@ -87,7 +88,21 @@ class TestRegistry:
         without = {f"fsdd_without_{speaker}" for speaker in SPEAKERS}
         speech = {"an4", "fsdd", "fsdd_strings", "librispeech", "spoken_digits"} | without
         pictures = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
-        assert datasets.names() == sorted(reviews | sentences | speech | pictures)
+        captions = {"coco_captions", "flickr8k", "scenes_captions"}
+        assert datasets.names() == sorted(reviews | sentences | speech | pictures | captions)
+
+    @pytest.mark.parametrize("module", [coco_captions, librispeech])
+    def test_what_tfds_cannot_download(self, module, data_dir, monkeypatch):
+        def refuse(*_, **__):
+            raise requests.ConnectionError
+
+        monkeypatch.setattr(sources.requests, "get", refuse)
+        with pytest.raises(DataError) as error:
+            datasets.builder(module.NAME, data_dir=data_dir)
+        assert str(error.value) == (
+            f"{module.ARCHIVE.url} cannot be downloaded (ConnectionError): "
+            "name a folder of its unpacked archives instead."
+        )
 
     def test_an_unknown_name(self, data_dir):
         message = fails("sst3", data_dir=data_dir)
