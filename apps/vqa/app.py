@@ -1,6 +1,5 @@
 """Questions about pictures: attention over the words, then over the image, then an answer."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,10 +10,11 @@ from keras import ops
 from rich.text import Text
 
 import layers
+from apps.core import pictures
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.display import weighted_words
 from apps.core.protocol import Assets, Data, Service, ask
-from apps.vqa import network, pictures, scores, serving
+from apps.vqa import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS, max_over_time
 from pipelines import datasets, text, visual
 
@@ -111,7 +111,7 @@ PUBLISHED = {
     "easy_vqa": {"accuracy": 0.938, "source": "CNN and bag of words, Zhou 2019"},
     "daquar": {"accuracy": 0.194, "source": "Neural-Image-QA, Malinowski et al. 2015"},
 }
-EXAMPLES = pictures.examples()
+EXAMPLES = showing.examples()
 
 
 def load(config: Config, assets: Assets | None = None) -> Data:
@@ -119,7 +119,10 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     builder = datasets.builder(config.data, folder="visual")
     raw = datasets.splits(builder)
     asked = {split: visual.read(rows) for split, rows in raw.items()}
-    arrays, settings = pictures.arrays(config, raw, asked, Path(builder.data_dir))
+    arrays, settings = dict.fromkeys(raw), pictures.NO_PICTURES
+    if config.image != "none":
+        names = {split: [each.image_id for each in rows] for split, rows in asked.items()}
+        arrays, settings = pictures.arrays(config, raw, names, Path(builder.data_dir))
     if assets is None:
         texts = [q for each in asked["train"] for q in each.questions]
         if config.history:
@@ -129,9 +132,9 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             "vocabulary": text.build_vocabulary(words, config.vocabulary, config.min_count),
             "answers": visual.answer_vocabulary(asked["train"], config.answers),
             "openings": visual.openings(asked["train"], scores.OPENINGS),
-            "settings": json.dumps(settings, indent=1).splitlines(),
+            "settings": pictures.as_asset(settings),
         }
-    pictures.report_unknown(asked, assets["answers"])
+    showing.report_unknown(asked, assets["answers"])
     encoder = text.Encoder(assets["vocabulary"])
 
     def batches(split: str):
@@ -155,7 +158,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
 
 def build(config: Config, assets: Assets) -> keras.Model:
     """P pictures and Q questions about each to the logits of the answers, `[P, Q, A]`."""
-    settings = pictures.read_settings(assets)
+    settings = pictures.settings(assets)
     inputs = {"tokens": keras.Input((None, None), dtype="int32", name="tokens")}  # [P, Q, T]
     given = dict(inputs)
     if settings["kind"] == "image":
@@ -265,7 +268,7 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
             command line, paths, each followed by the questions about it. For these a picture of
             the attention is written into the working folder.
     """
-    return pictures.results(ask, serve(model, assets), assets, pictures.pairs(inputs))
+    return showing.results(ask, serve(model, assets), assets, showing.pairs(inputs))
 
 
 def show(result: dict) -> Text:

@@ -1,4 +1,4 @@
-"""Parts of the network: encoders of pictures, texts beside their pictures, loss and metric."""
+"""Parts of the network: an encoder of pictures, texts beside their pictures, loss and metric."""
 
 import keras
 from keras import ops
@@ -39,31 +39,6 @@ def _with_places(x):
     columns = ops.broadcast_to(ops.linspace(-1.0, 1.0, width)[None, :, None], (height, width, 1))
     places = ops.concatenate([columns, rows], axis=-1)[None]  # [1, H, W, 2]
     return ops.concatenate([x, ops.zeros_like(x[..., :2]) + places], axis=-1)
-
-
-def frozen_encoder(name: str, weights: str, size: int) -> keras.Model:
-    """A network of `keras.applications` without its head, from `[B, S, S, 3]` to `[B, H, W, D]`.
-
-    Args:
-        name: such as `ResNet50`.
-        weights: `imagenet`, which is downloaded, or a file of weights.
-        size: S.
-
-    Raises:
-        ValueError: if there is no such network.
-    """
-    make = getattr(keras.applications, name, None)
-    if not callable(make):
-        raise ValueError(f"encoder={name}: neither residual nor a network of keras.applications.")
-    module = next(
-        each
-        for each in vars(keras.applications).values()
-        if hasattr(each, "preprocess_input") and getattr(each, name, None) is make
-    )
-    image = keras.Input((size, size, 3), name="image")
-    network = make(include_top=False, weights=weights, input_shape=(size, size, 3))
-    network.trainable = False
-    return keras.Model(image, network(module.preprocess_input(image)), name="encoder")
 
 
 @keras.saving.register_keras_serializable(package="unroll")

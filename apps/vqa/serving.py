@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from apps.core import pictures
 from apps.core.protocol import Assets, Service, with_inputs
-from apps.vqa import network, pictures
-from pipelines import image, text, visual
+from pipelines import image, text
 
 ANSWERS = 5  # so many are told
 
@@ -22,7 +22,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
     - `ids`: `image` `[B, S, S, 3]`, 0 to 255, (or `regions`), `tokens` `[B, T]` and `rounds`
       `[B, R, T]` to `scores` `[B, A]` of all answers, and the same weights.
     """
-    settings = pictures.read_settings(assets)
+    settings = pictures.settings(assets)
     answerer = model.get_layer("answerer")
     encoder = text.Encoder(assets["vocabulary"])
     answers = tf.constant(assets["answers"])
@@ -32,7 +32,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         see = model.get_layer("encoder")
     elif settings["encoder"]:
         size = settings["image_size"]
-        see = frozen = network.frozen_encoder(
+        see = frozen = pictures.frozen_encoder(
             settings["encoder"], settings["encoder_weights"], size
         )
     takes_files = settings["kind"] == "image" or frozen is not None
@@ -87,7 +87,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
             asked["image_bytes"] = np.array([pictures.read(each) for each in shown], object)
             given["image"] = image.decode_all(tf.constant(asked["image_bytes"]), size).numpy()
         elif sees:
-            asked["regions"] = given["regions"] = _regions(shown, settings)
+            asked["regions"] = given["regions"] = pictures.regions_of(shown, settings)
         if remembers:
             rounds = before[0] if before else [()] * len(questions)
             most = max(1, *map(len, rounds))
@@ -108,13 +108,3 @@ def _ids_of_rounds(history, encoder: text.Encoder):
     """`[B, R]` strings to ids `[B, R, T]`, T being one at least."""
     flat = text.to_dense(encoder(tf.reshape(history, [-1]))["tokens"])
     return tf.reshape(flat, [tf.shape(history)[0], tf.shape(history)[1], tf.shape(flat)[1]])
-
-
-def _regions(shown: tuple, settings: dict) -> np.ndarray:
-    """The regions of pictures named by a path, from the file with which the model was trained."""
-    if all(isinstance(each, bytes) for each in shown):
-        # The app's examples have no names: three regions each, of numbers from 0 to 1.
-        width = settings["shape"][-1]
-        return np.linspace(0, 1, len(shown) * 3 * width, dtype="float32").reshape(-1, 3, width)
-    known = visual.read_regions(settings["regions"])
-    return visual.regions_of(known, [str(each) for each in shown], settings["regions"])

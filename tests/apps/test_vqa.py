@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps.core import cli, export, training
+from apps.core import cli, export, pictures, training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
 from apps.core.protocol import ask
 from apps.core.runs import Run
-from apps.vqa import app, network, pictures, scores
+from apps.vqa import app, network, scores, showing
 from layers.litert_tensorflow import convert
 from pipelines import datasets
 from pipelines.datasets import scenes, scenes_qa
@@ -202,19 +202,19 @@ def test_inputs_of_the_command_line(tmp_path):
     photo = tmp_path / "a photo"
     photo.write_bytes(PHOTO)
     given = [str(photo), "one ?", "two ?", "b.JPG", "three ?"]
-    assert pictures.pairs(given) == [
+    assert showing.pairs(given) == [
         (str(photo), "one ?"),
         (str(photo), "two ?"),
         ("b.JPG", "three ?"),
     ]
-    assert pictures.pairs([(PHOTO, "what ?")]) == [(PHOTO, "what ?")]
+    assert showing.pairs([(PHOTO, "what ?")]) == [(PHOTO, "what ?")]
     for wrong, message in (
         (["what ?", "b.jpg"], r"'what \?': name the picture before"),
         (["b.jpg"], "b.jpg: what is the question"),
         (["b.jpg", "c.jpg", "what ?"], "b.jpg: what is the question"),
     ):
         with pytest.raises(UsageError, match=message):
-            pictures.pairs(wrong)
+            showing.pairs(wrong)
     with pytest.raises(UsageError, match="No such file"):
         pictures.read(str(tmp_path / "none.jpg"))
     (tmp_path / "text.jpg").write_text("no picture")
@@ -355,7 +355,7 @@ def test_a_frozen_network_of_keras_applications(own, tmp_path):
     manifest = json.loads((exported / "manifest.json").read_text())
     assert "image_bytes" in manifest["signatures"]["serving_default"]["inputs"]
     with pytest.raises(ValueError, match="Nothing: neither residual nor"):
-        network.frozen_encoder("Nothing", weights, 32)
+        pictures.frozen_encoder("Nothing", weights, 32)
 
 
 def test_regions_that_were_made_elsewhere(own, tmp_path, capsys):

@@ -1,6 +1,5 @@
-"""Pictures as the verbs take them: stored for training, given by people, drawn with attention."""
+"""Pictures with questions, as people give them; and drawn with what the model looked at."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,59 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from apps.core.errors import UsageError
+from apps.core.pictures import overlay, read
 from apps.core.protocol import Assets
-from apps.vqa import network
-from pipelines import image, visual
 from pipelines.datasets import scenes
 from pipelines.datasets.scenes import Thing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
-
-
-def arrays(config, raw: dict[str, tf.data.Dataset], asked: dict, folder: Path):
-    """The pictures of each split as one array, and what serving must know of them.
-
-    Pixels, and the features of a frozen encoder, are computed once and kept beside the dataset.
-    """
-    size = config.image_size
-    settings = {"image_size": size, "encoder": "", "encoder_weights": "", "regions": ""}
-    if config.image == "none":
-        return dict.fromkeys(raw), {**settings, "kind": "none", "shape": []}
-    if config.regions:
-        known = visual.read_regions(config.regions)
-        found = {
-            split: visual.regions_of(known, [each.image_id for each in rows], config.regions)
-            for split, rows in asked.items()
-        }
-        shape = [None, found["train"].shape[-1]]
-        settings |= {"kind": "regions", "shape": shape, "regions": config.regions}
-        return found, settings
-    if config.encoder == "residual":
-        made, kind, dtype = (lambda files: image.decode_all(files, size)), "image", "uint8"
-        key = visual.fingerprint("pixels", size)
-    else:
-        encoder = network.frozen_encoder(config.encoder, config.encoder_weights, size)
-        own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}
-        settings |= own
-        weights = Path(config.encoder_weights)
-        # Another file of the same name gives other features.
-        stamp = weights.stat().st_mtime_ns if weights.is_file() else 0
-        kind, dtype = "regions", "float16"
-        key = visual.fingerprint("features", size, *own.values(), stamp)
-
-        def made(files):
-            return encoder(image.decode_all(files, size), training=False)
-
-    found = {
-        split: visual.stored(rows, folder / f"{split}-{key}.npy", made, dtype)
-        for split, rows in raw.items()
-    }
-    return found, {**settings, "kind": kind, "shape": list(found["train"].shape[1:])}
-
-
-def read_settings(assets: Assets) -> dict:
-    """What `load` wrote of the pictures: their kind and shape, and what made them."""
-    return json.loads("\n".join(assets["settings"]))
 
 
 def report_unknown(asked: dict, answers: list[str]) -> None:
@@ -94,22 +46,6 @@ def examples() -> list[tuple[bytes, str]]:
         (files[1], "how many circles are there?"),
         (files[1], "Is it there?"),
     ]
-
-
-def read(given: str | bytes) -> bytes:
-    """The bytes of a picture file.
-
-    Raises:
-        UsageError: if it cannot be read, or is no picture.
-    """
-    try:
-        contents = given if isinstance(given, bytes) else Path(given).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{given}: {error.strerror}.") from None
-    if not image.is_picture(contents):
-        name = "The picture" if isinstance(given, bytes) else given
-        raise UsageError(f"{name} cannot be decoded: JPEG, PNG, GIF and BMP can.")
-    return contents
 
 
 def pairs(inputs: list) -> list[tuple[str | bytes, str]]:
@@ -170,7 +106,6 @@ def results(ask, service, assets: Assets, asked: list[tuple[str | bytes, str]]) 
 def draw(contents: bytes, result: dict, path: Path) -> None:
     """The photo, the photo under the attention of each glimpse, and the weights of the words."""
     photo = tf.io.decode_image(contents, channels=3, expand_animations=False).numpy()
-    height, width = photo.shape[:2]
     glimpses = np.array(result["image_attention"])  # [G, H, W]
     words = result.get("question_attention")
     figure = matplotlib.figure.Figure(figsize=(3 * (1 + len(glimpses)), 3.2 + 1.2 * bool(words)))
@@ -178,11 +113,7 @@ def draw(contents: bytes, result: dict, path: Path) -> None:
     upper, lower = rows if words else (rows, None)
     axes = upper.subplots(1, 1 + len(glimpses))
     for axis, weights in zip(axes, [None, *glimpses], strict=True):
-        axis.imshow(photo, extent=(0, width, height, 0))
-        axis.axis("off")
-        if weights is not None:
-            smooth = {"interpolation": "bilinear", "cmap": "inferno", "alpha": 0.6}
-            axis.imshow(weights, extent=(0, width, height, 0), **smooth)
+        overlay(axis, photo, weights)
     axes[0].set_title(f"{result['answers'][0]} ({result['scores'][0]:.0%})")
     if words:
         bars = lower.subplots()

@@ -1,0 +1,133 @@
+"""Pictures of any app: what a model is given of them, and what a person gives of one."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from apps.core.errors import UsageError
+from apps.core.protocol import Assets
+from pipelines import image, visual
+
+# The settings of a model that sees none; those of others have the same names.
+NO_PICTURES = {
+    **{"image_size": 0, "encoder": "", "encoder_weights": "", "regions": ""},
+    **{"kind": "none", "shape": []},
+}
+
+
+def arrays(config, raw: dict[str, tf.data.Dataset], names: dict[str, list[str]], folder: Path):
+    """The pictures of each split as one array, and what serving must know of them.
+
+    Pixels, and the features of a frozen encoder, are computed once and kept beside the dataset.
+
+    Args:
+        config: with `image_size`; `encoder`: `residual`, which the app trains, or a network of
+            `keras.applications`, with `encoder_weights`; `regions`: a file of vectors instead.
+        raw: by split, of `{"image": string}`.
+        names: by split, those of its pictures.
+        folder: of the dataset.
+    """
+    size = config.image_size
+    settings = {**NO_PICTURES, "image_size": size}
+    if config.regions:
+        known = visual.read_regions(config.regions)
+        found = {
+            split: visual.regions_of(known, each, config.regions) for split, each in names.items()
+        }
+        shape = [None, found["train"].shape[-1]]
+        return found, settings | {"kind": "regions", "shape": shape, "regions": config.regions}
+    if config.encoder == "residual":
+        made, kind, dtype = (lambda files: image.decode_all(files, size)), "image", "uint8"
+        key = visual.fingerprint("pixels", size)
+    else:
+        encoder = frozen_encoder(config.encoder, config.encoder_weights, size)
+        own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}
+        settings |= own
+        weights = Path(config.encoder_weights)
+        # Another file of the same name gives other features.
+        stamp = weights.stat().st_mtime_ns if weights.is_file() else 0
+        kind, dtype = "regions", "float16"
+        key = visual.fingerprint("features", size, *own.values(), stamp)
+
+        def made(files):
+            return encoder(image.decode_all(files, size), training=False)
+
+    found = {
+        split: visual.stored(rows, folder / f"{split}-{key}.npy", made, dtype)
+        for split, rows in raw.items()
+    }
+    return found, settings | {"kind": kind, "shape": list(found["train"].shape[1:])}
+
+
+def frozen_encoder(name: str, weights: str, size: int) -> keras.Model:
+    """A network of `keras.applications` without its head, from `[B, S, S, 3]` to `[B, H, W, D]`.
+
+    Args:
+        name: such as `ResNet50`.
+        weights: `imagenet`, which is downloaded, or a file of weights.
+        size: S.
+
+    Raises:
+        ValueError: if there is no such network.
+    """
+    make = getattr(keras.applications, name, None)
+    if not callable(make):
+        raise ValueError(f"encoder={name}: neither residual nor a network of keras.applications.")
+    module = next(
+        each
+        for each in vars(keras.applications).values()
+        if hasattr(each, "preprocess_input") and getattr(each, name, None) is make
+    )
+    given = keras.Input((size, size, 3), name="image")
+    network = make(include_top=False, weights=weights, input_shape=(size, size, 3))
+    network.trainable = False
+    return keras.Model(given, network(module.preprocess_input(given)), name="encoder")
+
+
+def as_asset(settings: dict) -> list[str]:
+    """Settings as an asset; `settings` reads them."""
+    return json.dumps(settings, indent=1).splitlines()
+
+
+def settings(assets: Assets) -> dict:
+    """What `load` wrote of the pictures: their kind and shape, and what made them."""
+    return json.loads("\n".join(assets["settings"]))
+
+
+def read(given: str | bytes) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        UsageError: if it cannot be read, or is no picture.
+    """
+    try:
+        contents = given if isinstance(given, bytes) else Path(given).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{given}: {error.strerror}.") from None
+    if not image.is_picture(contents):
+        name = "The picture" if isinstance(given, bytes) else given
+        raise UsageError(f"{name} cannot be decoded: JPEG, PNG, GIF and BMP can.")
+    return contents
+
+
+def regions_of(shown: tuple, settings: dict) -> np.ndarray:
+    """The regions of pictures named by a path, from the file with which the model was trained."""
+    if all(isinstance(each, bytes) for each in shown):
+        # The app's examples have no names: three regions each, of numbers from 0 to 1.
+        width = settings["shape"][-1]
+        return np.linspace(0, 1, len(shown) * 3 * width, dtype="float32").reshape(-1, 3, width)
+    known = visual.read_regions(settings["regions"])
+    return visual.regions_of(known, [str(each) for each in shown], settings["regions"])
+
+
+def overlay(axis, photo: np.ndarray, weights: np.ndarray | None = None) -> None:
+    """Draws a photo `[H, W, 3]` on Matplotlib's axes, under weights `[h, w]` if there are any."""
+    height, width = photo.shape[:2]
+    axis.imshow(photo, extent=(0, width, height, 0))
+    axis.axis("off")
+    if weights is not None:
+        smooth = {"interpolation": "bilinear", "cmap": "inferno", "alpha": 0.6}
+        axis.imshow(weights, extent=(0, width, height, 0), **smooth)
