@@ -19,6 +19,10 @@ def decode(contents, size: int) -> tf.Tensor:
     """
     pixels = tf.io.decode_image(contents, channels=3, expand_animations=False)
     pixels.set_shape([None, None, 3])
+    return _resized(pixels, size)
+
+
+def _resized(pixels, size: int) -> tf.Tensor:
     # Antialiased: where it is made smaller, nothing is skipped.
     pixels = tf.image.resize(pixels, [size, size], antialias=True)
     return tf.round(tf.clip_by_value(pixels, 0.0, 255.0))
@@ -28,6 +32,30 @@ def decode_all(contents, size: int) -> tf.Tensor:
     """`[B]` picture files to `[B, S, S, 3]`."""
     spec = tf.TensorSpec([size, size, 3], tf.float32)
     return tf.map_fn(lambda each: decode(each, size), contents, fn_output_signature=spec)
+
+
+def decode_clip(contents, size: int, frames: int) -> tf.Tensor:
+    """An animated GIF as pixels.
+
+    Args:
+        contents: a scalar string; another picture file counts as a clip that stands still.
+        size: S.
+        frames: F; so many are taken, at equal distances, the first and the last among them.
+
+    Returns:
+        `[F, S, S, 3]`, as in `decode`.
+    """
+    pixels = tf.io.decode_image(contents, channels=3, expand_animations=True)
+    pixels = tf.reshape(pixels, tf.concat([[-1], tf.shape(pixels)[-3:]], axis=0))
+    last = tf.cast(tf.shape(pixels)[0] - 1, tf.float32)
+    chosen = tf.cast(tf.round(tf.linspace(0.0, last, frames)), tf.int32)
+    return _resized(tf.gather(pixels, chosen), size)
+
+
+def decode_clips(contents, size: int, frames: int) -> tf.Tensor:
+    """`[B]` clips to `[B, F, S, S, 3]`."""
+    spec = tf.TensorSpec([frames, size, size, 3], tf.float32)
+    return tf.map_fn(lambda x: decode_clip(x, size, frames), contents, fn_output_signature=spec)
 
 
 def is_picture(contents: bytes) -> bool:
@@ -61,7 +89,7 @@ def disturb(picture, seed, *, shift: int = 0, light: float = 0.0) -> tf.Tensor:
     """A picture as another camera might have seen it.
 
     Args:
-        picture: `[S, S, 3]`, 0 to 255.
+        picture: `[S, S, 3]`, 0 to 255; or a clip, `[F, S, S, 3]`, all frames of which change alike.
         seed: `[2]`, whole numbers.
         shift: by at most so many pixels it is moved; what comes in is as the edge is.
         light: brightness, contrast and saturation change by at most this share.
@@ -69,15 +97,15 @@ def disturb(picture, seed, *, shift: int = 0, light: float = 0.0) -> tf.Tensor:
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
     if shift:
         places = tf.random.stateless_uniform([2], seeds[0], -shift, shift + 1, tf.int32)
-        for axis in (0, 1):
+        for k, axis in enumerate((-3, -2)):
             size = picture.shape[axis]
-            rows = tf.clip_by_value(tf.range(size) + places[axis], 0, size - 1)
+            rows = tf.clip_by_value(tf.range(size) + places[k], 0, size - 1)
             picture = tf.gather(picture, rows, axis=axis)
     if light:
         brighter, contrast, colour = (
             tf.random.stateless_uniform([], each, 1 - light, 1 + light) for each in seeds[1:]
         )
-        mean = tf.reduce_mean(picture, axis=[0, 1], keepdims=True)
+        mean = tf.reduce_mean(picture, axis=[-3, -2], keepdims=True)
         picture = (picture - mean) * contrast + mean
         grey = tf.reduce_mean(picture, axis=-1, keepdims=True)
         picture = (grey + (picture - grey) * colour) * brighter

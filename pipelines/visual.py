@@ -262,39 +262,80 @@ def question_batches(
     if rounds:
         texts["rounds"] = [each.rounds() for each in asked]
     encoded = {name: _encoded(rows, encoder) for name, rows in texts.items()}
+    most = max(len(each.questions) for each in asked)
+    longest = {
+        name: [most, int(tf.reduce_max(rows.row_lengths(axis=2)))] for name, rows in encoded.items()
+    }
+    return picture_batches(
+        pictures,
+        len(asked),
+        lambda k: ({name: rows[k].to_tensor() for name, rows in encoded.items()}, labels[k]),
+        batch_size,
+        augmentation=augmentation,
+        shuffle=shuffle,
+        longest=(longest, [most, max(len(a) for each in asked for a in each.answers)])
+        if static
+        else None,
+    )
+
+
+def picture_batches(
+    pictures: np.ndarray | None,
+    count: int,
+    said: Callable[[tf.Tensor], tuple],
+    batch_size: int,
+    *,
+    augmentation: Augmentation | None = None,
+    shuffle: int | None = None,
+    longest: tuple | None = None,
+) -> tf.data.Dataset:
+    """Batches of pictures and what is said of them.
+
+    Args:
+        pictures: `[N, S, S, 3]`, or clips `[N, F, S, S, 3]`, uint8; or features, floats; or `None`,
+            and there are none.
+        count: N.
+        said: the number of a picture to `(features, labels)`, tensors or ragged tensors.
+        batch_size: P.
+        augmentation: of pixels, for training. It is drawn anew in each epoch.
+        shuffle: a seed; each epoch has an order of its own. `None` keeps the order.
+        longest: the largest shapes of `said`; then all batches have one shape, and the remainder of
+            the pictures is left out.
+
+    Returns:
+        Batches of `(features, labels)`, padded with zeros, with the pixels as `"image"` or the
+        features as `"regions"` among the features.
+    """
     kind = None if pictures is None else "image" if pictures.dtype == "uint8" else "regions"
     spec = None if pictures is None else (pictures.shape[1:], tf.as_dtype(pictures.dtype))
 
-    def example(k, seed) -> tuple[dict, tf.Tensor]:
-        features = {name: rows[k].to_tensor() for name, rows in encoded.items()}
+    def example(k, seed) -> tuple:
+        features, labels = tf.nest.map_structure(_dense, said(k), expand_composites=False)
         if kind:
             picture = tf.numpy_function(lambda row: pictures[row], [k], spec[1])
             picture = tf.cast(tf.ensure_shape(picture, spec[0]), tf.float32)
             if kind == "image" and augmentation:
                 picture = image.disturb(picture, seed, **vars(augmentation))
-            features[kind] = picture
-        return features, labels[k].to_tensor()
+            features = features | {kind: picture}
+        return features, labels
 
-    numbers = tf.data.Dataset.range(len(asked))
+    numbers = tf.data.Dataset.range(count)
     seeds = tf.data.Dataset.random(shuffle or 0, rerandomize_each_iteration=True).batch(2)
     numbers = tf.data.Dataset.zip(numbers, seeds)
     if shuffle is not None:
-        numbers = numbers.shuffle(len(asked), seed=shuffle, reshuffle_each_iteration=True)
-    shapes = None
-    if static:
-        most = max(len(each.questions) for each in asked)
-        sizes = {
-            name: [most, int(tf.reduce_max(rows.row_lengths(axis=2)))]
-            for name, rows in encoded.items()
-        }
-        if kind:
-            sizes[kind] = spec[0]
-        shapes = (sizes, [most, max(len(a) for each in asked for a in each.answers)])
+        numbers = numbers.shuffle(count, seed=shuffle, reshuffle_each_iteration=True)
+    if longest and kind:
+        features, labels = longest
+        longest = (features | {kind: spec[0]}, labels)
     return (
         numbers.map(example, tf.data.AUTOTUNE)
-        .padded_batch(batch_size, shapes, drop_remainder=static)
+        .padded_batch(batch_size, longest, drop_remainder=longest is not None)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _dense(x):
+    return x.to_tensor() if isinstance(x, tf.RaggedTensor) else x
 
 
 def _encoded(rows: list[list[str]], encoder: text.Encoder) -> tf.RaggedTensor:

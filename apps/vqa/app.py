@@ -94,7 +94,7 @@ class Config(TrainingConfig):
 
 
 _SCENES = Config(
-    epochs=19, patience=19, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=17, patience=17, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,

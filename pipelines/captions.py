@@ -1,0 +1,122 @@
+"""Pictures with captions, as batches: a picture stands once, with all its captions."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import text
+from pipelines.visual import Augmentation, picture_batches
+
+# The first entries of a vocabulary of captions.
+ENTRIES = ("[PAD]", "[UNK]", "[START]", "[END]")
+PADDING, UNKNOWN, START, END = range(4)
+# A word that the vocabulary lacks has a number of its own behind it, so that captions of such words
+# can be compared: one of so many.
+_OTHERS = 2**30
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture's name and its captions, with single spaces between their words."""
+
+    image_id: str
+    captions: list[str]
+
+
+def words(captions) -> tf.RaggedTensor:
+    """The words of captions `[B]`, without marks, as published scores count them.
+
+    >>> words(tf.constant(["A dog 's ball , in mid-air ."])).to_list()
+    [[b'a', b'dog', b"'s", b'ball', b'in', b'mid', b'air']]
+    """
+    tokens = text.tokenize(captions)
+    spoken = tf.strings.regex_full_match(tokens.flat_values, r".*[\p{L}\p{M}\p{N}].*")
+    return tf.ragged.boolean_mask(tokens, tokens.with_values(spoken))
+
+
+def read(dataset: tf.data.Dataset) -> list[Captioned]:
+    """All captions, picture by picture."""
+
+    def joined(example: dict) -> tuple:
+        captions = tf.strings.reduce_join(words(example["captions"]), axis=-1, separator=" ")
+        return example["image_id"], captions
+
+    rows = dataset.map(joined, tf.data.AUTOTUNE).as_numpy_iterator()
+    return [Captioned(name.decode(), [c.decode() for c in found if c]) for name, found in rows]
+
+
+def build_vocabulary(captioned: list[Captioned], min_count: int) -> list[str]:
+    """The words that occur so often, from the most frequent on, after `ENTRIES`."""
+    counts = Counter(w for each in captioned for caption in each.captions for w in caption.split())
+    frequent = [word for word, n in counts.items() if n >= min_count]
+    return [*ENTRIES, *sorted(frequent, key=lambda word: (-counts[word], word))]
+
+
+def ids(captions: list[str], vocabulary: text.Vocabulary) -> tf.RaggedTensor:
+    """Captions as `[B, (T)]`; numbers from the vocabulary's size on are words that it lacks."""
+    found = tf.strings.split(tf.constant(captions, tf.string))
+    known = tf.ragged.map_flat_values(vocabulary.table.lookup, found)
+    own = tf.ragged.map_flat_values(tf.strings.to_hash_bucket_fast, found, _OTHERS)
+    return tf.cast(tf.where(known == UNKNOWN, own + len(vocabulary), known), tf.int32)
+
+
+def caption_batches(
+    captioned: list[Captioned],
+    pictures: np.ndarray,
+    vocabulary: text.Vocabulary,
+    batch_size: int,
+    *,
+    max_length: int = 0,
+    augmentation: Augmentation | None = None,
+    frame_labels: np.ndarray | None = None,
+    shuffle: int | None = None,
+    static: bool = False,
+) -> tf.data.Dataset:
+    """Batches of P pictures with the C captions of each.
+
+    Args:
+        captioned: the captions of N pictures.
+        pictures: `[N, ...]`: pixels, uint8, of pictures or clips; or features, floats.
+        vocabulary: its first entries are `ENTRIES`.
+        batch_size: P.
+        max_length: captions are cut after so many words; 0 for never.
+        augmentation: of pictures, for training. It is drawn anew in each epoch.
+        frame_labels: `[N, F]`, of clips.
+        shuffle: a seed; each epoch has an order of its own. `None` keeps the order.
+        static: whether all batches have one shape, as XLA on a TPU wants; the remainder of the
+            pictures is left out.
+
+    Returns:
+        Batches of `({"image" or "regions": [P, ...], "tokens": [P, C, T]}, labels [P, C, T])`. The
+        tokens of a caption are START and its words, its labels its words and END; there words that
+        the vocabulary lacks have numbers from its size on. With `frame_labels` the labels are
+        `{"captions": [P, C, T], "frames": [P, F]}`.
+    """
+    flat = ids([c for each in captioned for c in each.captions], vocabulary)
+    if max_length:
+        flat = flat[:, :max_length]
+    rows = tf.RaggedTensor.from_row_lengths(flat, [len(each.captions) for each in captioned])
+    frames = None if frame_labels is None else tf.constant(frame_labels)
+
+    def said(k) -> tuple:
+        words = rows[k]
+        start, end = (tf.fill([words.nrows(), 1], mark) for mark in (START, END))
+        labels = tf.concat([words, end], axis=1)
+        known = tf.where(words >= len(vocabulary), UNKNOWN, words)
+        if frames is not None:
+            labels = {"captions": labels, "frames": frames[k]}
+        return {"tokens": tf.concat([start, known], axis=1)}, labels
+
+    most = [max(len(each.captions) for each in captioned), int(max(flat.row_lengths())) + 1]
+    longest = most if frames is None else {"captions": most, "frames": frames.shape[1:]}
+    return picture_batches(
+        pictures,
+        len(captioned),
+        said,
+        batch_size,
+        augmentation=augmentation,
+        shuffle=shuffle,
+        longest=({"tokens": most}, longest) if static else None,
+    )
