@@ -22,6 +22,7 @@ from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
 from pipelines.datasets.reviews import Reviews
 from pipelines.datasets.scenes_captions import ScenesCaptions
+from pipelines.datasets.scenes_clips import ScenesClips
 from pipelines.datasets.scenes_qa import ScenesDialog, ScenesQa
 from pipelines.datasets.sources import in_manual_folder, of_tfds, require_reachable
 from pipelines.datasets.speech import SPEAKERS, An4, Fsdd
@@ -56,6 +57,7 @@ _BUILDERS = {
     "imdb": Imdb,
     "reviews": Reviews,
     "scenes_captions": ScenesCaptions,
+    "scenes_clips": ScenesClips,
     "scenes_dialog": ScenesDialog,
     "scenes_qa": ScenesQa,
     "snips": Snips,

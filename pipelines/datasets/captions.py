@@ -15,6 +15,11 @@ from pipelines.errors import DataError
 class Captions(Builder, skip_registration=True):
     """A picture an example, with all its captions."""
 
+    FEATURES = {
+        "image": tf.string,
+        "image_id": tf.string,
+        "captions": tfds.features.Sequence(tf.string),
+    }
     HOMEPAGE = ""
     CITATION = ""
 
@@ -22,13 +27,7 @@ class Captions(Builder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tf.string,
-                    "image_id": tf.string,
-                    "captions": tfds.features.Sequence(tf.string),
-                }
-            ),
+            features=tfds.features.FeaturesDict(self.FEATURES),
             homepage=self.HOMEPAGE or None,
             citation=self.CITATION or None,
         )

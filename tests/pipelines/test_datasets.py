@@ -88,7 +88,7 @@ class TestRegistry:
         without = {f"fsdd_without_{speaker}" for speaker in SPEAKERS}
         speech = {"an4", "fsdd", "fsdd_strings", "librispeech", "spoken_digits"} | without
         pictures = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
-        captions = {"coco_captions", "flickr8k", "scenes_captions"}
+        captions = {"coco_captions", "flickr8k", "scenes_captions", "scenes_clips"}
         assert datasets.names() == sorted(reviews | sentences | speech | pictures | captions)
 
     @pytest.mark.parametrize("module", [coco_captions, librispeech])
