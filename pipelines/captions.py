@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import text
+from pipelines.errors import DataError
 from pipelines.visual import Augmentation, picture_batches
 
 # The first entries of a vocabulary of captions.
@@ -70,7 +71,7 @@ def caption_batches(
     *,
     max_length: int = 0,
     augmentation: Augmentation | None = None,
-    frame_labels: np.ndarray | None = None,
+    frames: np.ndarray | None = None,
     shuffle: int | None = None,
     static: bool = False,
 ) -> tf.data.Dataset:
@@ -83,7 +84,7 @@ def caption_batches(
         batch_size: P.
         max_length: captions are cut after so many words; 0 for never.
         augmentation: of pictures, for training. It is drawn anew in each epoch.
-        frame_labels: `[N, F]`, of clips.
+        frames: the labels of the frames of clips, `[N, F]`.
         shuffle: a seed; each epoch has an order of its own. `None` keeps the order.
         static: whether all batches have one shape, as XLA on a TPU wants; the remainder of the
             pictures is left out.
@@ -91,14 +92,14 @@ def caption_batches(
     Returns:
         Batches of `({"image" or "regions": [P, ...], "tokens": [P, C, T]}, labels [P, C, T])`. The
         tokens of a caption are START and its words, its labels its words and END; there words that
-        the vocabulary lacks have numbers from its size on. With `frame_labels` the labels are
+        the vocabulary lacks have numbers from its size on. With `frames` the labels are
         `{"captions": [P, C, T], "frames": [P, F]}`.
     """
     flat = ids([c for each in captioned for c in each.captions], vocabulary)
     if max_length:
         flat = flat[:, :max_length]
     rows = tf.RaggedTensor.from_row_lengths(flat, [len(each.captions) for each in captioned])
-    frames = None if frame_labels is None else tf.constant(frame_labels)
+    of_frames = None if frames is None else tf.constant(frames)
 
     def said(k) -> tuple:
         words = rows[k]
@@ -106,7 +107,7 @@ def caption_batches(
         labels = tf.concat([words, end], axis=1)
         known = tf.where(words >= len(vocabulary), UNKNOWN, words)
         if frames is not None:
-            labels = {"captions": labels, "frames": frames[k]}
+            labels = {"captions": labels, "frames": of_frames[k]}
         return {"tokens": tf.concat([start, known], axis=1)}, labels
 
     most = [max(len(each.captions) for each in captioned), int(max(flat.row_lengths())) + 1]
@@ -120,3 +121,26 @@ def caption_batches(
         shuffle=shuffle,
         longest=({"tokens": most}, longest) if static else None,
     )
+
+
+def labels_of_frames(dataset: tf.data.Dataset) -> list[str]:
+    """All labels that frames of clips have, in the order of the alphabet."""
+    rows = dataset.map(lambda example: example["frames"], tf.data.AUTOTUNE).as_numpy_iterator()
+    return sorted({label.decode() for row in rows for label in row})
+
+
+def frame_labels(dataset: tf.data.Dataset, labels: list[str], frames: int) -> np.ndarray:
+    """The labels of the frames that `pipelines.image.decode_clip` takes, `[N, F]`.
+
+    Raises:
+        DataError: if a label is none of those given.
+    """
+    numbers = {label: k for k, label in enumerate(labels)}
+    found = []
+    for row in dataset.map(lambda e: e["frames"], tf.data.AUTOTUNE).as_numpy_iterator():
+        chosen = np.round(np.linspace(0, len(row) - 1, frames)).astype(int)
+        names = [row[k].decode() for k in chosen]
+        if unknown := [name for name in names if name not in numbers]:
+            raise DataError(f"A frame is labelled {unknown[0]!r}; known are {', '.join(labels)}.")
+        found.append([numbers[name] for name in names])
+    return np.array(found, "int32")

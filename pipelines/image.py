@@ -85,7 +85,7 @@ def readable_picture(path: Path) -> bytes:
     return contents
 
 
-def disturb(picture, seed, *, shift: int = 0, light: float = 0.0) -> tf.Tensor:
+def disturb(picture, seed, *, shift: int = 0, light: float = 0.0, flip: bool = False) -> tf.Tensor:
     """A picture as another camera might have seen it.
 
     Args:
@@ -93,8 +93,13 @@ def disturb(picture, seed, *, shift: int = 0, light: float = 0.0) -> tf.Tensor:
         seed: `[2]`, whole numbers.
         shift: by at most so many pixels it is moved; what comes in is as the edge is.
         light: brightness, contrast and saturation change by at most this share.
+        flip: whether left and right change places in one of two cases.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    if flip:
+        coin = tf.random.experimental.stateless_fold_in(seed, 1)
+        turned = tf.random.stateless_uniform([], coin) < 0.5
+        picture = tf.where(turned, tf.reverse(picture, axis=[-2]), picture)
     if shift:
         places = tf.random.stateless_uniform([2], seeds[0], -shift, shift + 1, tf.int32)
         for k, axis in enumerate((-3, -2)):

@@ -217,6 +217,7 @@ class Augmentation:
 
     shift: int = 0
     light: float = 0.0
+    flip: bool = False
 
 
 def question_batches(

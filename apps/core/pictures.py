@@ -18,7 +18,13 @@ NO_PICTURES = {
 }
 
 
-def arrays(config, raw: dict[str, tf.data.Dataset], names: dict[str, list[str]], folder: Path):
+def arrays(
+    config,
+    raw: dict[str, tf.data.Dataset],
+    names: dict[str, list[str]],
+    folder: Path,
+    frames: int = 0,
+):
     """The pictures of each split as one array, and what serving must know of them.
 
     Pixels, and the features of a frozen encoder, are computed once and kept beside the dataset.
@@ -29,6 +35,8 @@ def arrays(config, raw: dict[str, tf.data.Dataset], names: dict[str, list[str]],
         raw: by split, of `{"image": string}`.
         names: by split, those of its pictures.
         folder: of the dataset.
+        frames: so many are taken of a clip, which then is an array of them; 0 where the files are
+            pictures. Of frozen features each frame has their mean.
     """
     size = config.image_size
     settings = {**NO_PICTURES, "image_size": size}
@@ -40,8 +48,8 @@ def arrays(config, raw: dict[str, tf.data.Dataset], names: dict[str, list[str]],
         shape = [None, found["train"].shape[-1]]
         return found, settings | {"kind": "regions", "shape": shape, "regions": config.regions}
     if config.encoder == "residual":
-        made, kind, dtype = (lambda files: image.decode_all(files, size)), "image", "uint8"
-        key = visual.fingerprint("pixels", size)
+        made, kind, dtype = (lambda files: decode(files, size, frames)), "image", "uint8"
+        key = visual.fingerprint("pixels", size, *[frames] * bool(frames))
     else:
         encoder = frozen_encoder(config.encoder, config.encoder_weights, size)
         own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}
@@ -50,16 +58,29 @@ def arrays(config, raw: dict[str, tf.data.Dataset], names: dict[str, list[str]],
         # Another file of the same name gives other features.
         stamp = weights.stat().st_mtime_ns if weights.is_file() else 0
         kind, dtype = "regions", "float16"
-        key = visual.fingerprint("features", size, *own.values(), stamp)
+        key = visual.fingerprint("features", size, *own.values(), stamp, *[frames] * bool(frames))
 
         def made(files):
-            return encoder(image.decode_all(files, size), training=False)
+            return frozen_features(encoder, decode(files, size, frames))
 
     found = {
         split: visual.stored(rows, folder / f"{split}-{key}.npy", made, dtype)
         for split, rows in raw.items()
     }
     return found, settings | {"kind": kind, "shape": list(found["train"].shape[1:])}
+
+
+def decode(files, size: int, frames: int = 0) -> tf.Tensor:
+    """Files `[B]` to pixels `[B, S, S, 3]`, or of clips `[B, F, S, S, 3]`."""
+    return image.decode_clips(files, size, frames) if frames else image.decode_all(files, size)
+
+
+def frozen_features(encoder: keras.Model, pixels) -> tf.Tensor:
+    """A grid of features of pictures, `[B, H, W, D]`; of clips `[B, F, D]`."""
+    if len(pixels.shape) == 4:
+        return encoder(pixels, training=False)
+    flat = encoder(tf.reshape(pixels, [-1, *pixels.shape[2:]]), training=False)
+    return tf.reshape(tf.reduce_mean(flat, axis=[1, 2]), [-1, pixels.shape[1], flat.shape[-1]])
 
 
 def frozen_encoder(name: str, weights: str, size: int) -> keras.Model:

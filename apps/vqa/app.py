@@ -10,7 +10,7 @@ from keras import ops
 from rich.text import Text
 
 import layers
-from apps.core import pictures
+from apps.core import groups, pictures
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.display import weighted_words
 from apps.core.protocol import Assets, Data, Service, ask
@@ -192,7 +192,7 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
     outputs, factors = {}, []
 
     if config.question != "none":
-        tokens = network.Merge()(given["tokens"])
+        tokens = groups.Merge()(given["tokens"])
         mask = ops.not_equal(tokens, text.PADDING)  # [PQ, T]
         states = layers.Stack(
             [getattr(layers, config.cell)(config.units) for _ in range(config.depth)],
@@ -205,16 +205,16 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         else:
             question = max_over_time(states, mask)  # [PQ, U]
         if config.history:
-            rounds = network.Merge()(given["rounds"])
+            rounds = groups.Merge()(given["rounds"])
             there = ops.not_equal(rounds, text.PADDING)
             facts = layers.LSTM(question.shape[-1])(embedding(rounds), mask=there)
-            facts = network.Split()(facts, given["rounds"])  # [P, R, U]
+            facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
             there = ops.any(ops.not_equal(given["rounds"], text.PADDING), axis=-1)
             facts, before = network.RoundsBefore()(facts, there, given["tokens"])
             question, outputs["history_attention"] = layers.MemoryHops(
                 question.shape[-1], config.hops, memory_size=ROUNDS, name="history"
             )(facts, question, mask=before)
-        question = network.Split()(question, given["tokens"])  # [P, Q, U]
+        question = groups.Split()(question, given["tokens"])  # [P, Q, U]
         factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(question)))
 
     if config.image != "none":

@@ -1,4 +1,4 @@
-"""Parts of the network: an encoder of pictures, texts beside their pictures, loss and metric."""
+"""Parts of the network: an encoder of pictures, the rounds of a dialog, loss and metric."""
 
 import keras
 from keras import ops
@@ -39,22 +39,6 @@ def _with_places(x):
     columns = ops.broadcast_to(ops.linspace(-1.0, 1.0, width)[None, :, None], (height, width, 1))
     places = ops.concatenate([columns, rows], axis=-1)[None]  # [1, H, W, 2]
     return ops.concatenate([x, ops.zeros_like(x[..., :2]) + places], axis=-1)
-
-
-@keras.saving.register_keras_serializable(package="unroll")
-class Merge(keras.layers.Layer):
-    """The texts of all pictures in one row: `[P, Q, ...]` to `[P * Q, ...]`."""
-
-    def call(self, x):
-        return ops.reshape(x, (-1, *ops.shape(x)[2:]))
-
-
-@keras.saving.register_keras_serializable(package="unroll")
-class Split(keras.layers.Layer):
-    """What `Merge` merged: `[P * Q, ...]` to `[P, Q, ...]`, as in `like`, `[P, Q, ...]`."""
-
-    def call(self, x, like):
-        return ops.reshape(x, (*ops.shape(like)[:2], *ops.shape(x)[1:]))
 
 
 @keras.saving.register_keras_serializable(package="unroll")

@@ -1,0 +1,173 @@
+"""Parts of the network: encoders of pictures and clips, cells, losses and a metric."""
+
+import keras
+from keras import ops
+
+import layers
+from pipelines.captions import PADDING, UNKNOWN
+
+
+def residual_encoder(size: int, filters: int, stages: int, blocks: int, dropout: float):
+    """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
+
+    The first convolution and each stage but the first halve the sides; each stage has twice the
+    filters of the one before, and so many blocks of two convolutions. The place of each cell of the
+    grid, from -1 to 1, is added to its features.
+    """
+    image = keras.Input((size, size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    x = keras.layers.Activation("relu")(_convolution(x, filters, 2))
+    for stage in range(stages):
+        for block in range(blocks):
+            x = _block(x, filters * 2**stage, 2 if stage and not block else 1)
+    x = keras.layers.SpatialDropout2D(dropout)(x)
+    return keras.Model(image, ops.concatenate([x, _places(x)], axis=-1), name="encoder")
+
+
+def _block(x, width: int, strides: int):
+    y = keras.layers.Activation("relu")(_convolution(x, width, strides))
+    y = _convolution(y, width, 1)
+    if strides > 1 or x.shape[-1] != width:
+        x = _convolution(x, width, strides, kernel=1)
+    return keras.layers.Activation("relu")(x + y)
+
+
+def _convolution(x, width: int, strides: int, kernel: int = 3):
+    x = keras.layers.Conv2D(width, kernel, strides, padding="same", use_bias=False)(x)
+    return keras.layers.BatchNormalization(momentum=0.9)(x)
+
+
+def _places(x):
+    """`[B, H, W, 2]`: how far right and how far down each cell lies."""
+    height, width = x.shape[1:3]
+    across, down = ops.meshgrid(ops.linspace(-1.0, 1.0, width), ops.linspace(-1.0, 1.0, height))
+    return ops.zeros_like(x[..., :2]) + ops.stack([across, down], axis=-1)
+
+
+def viewer(config, settings: dict) -> keras.Model:
+    """What becomes of pictures before there are words.
+
+    Its outputs are the `memory` `[P, S, D]` that a decoder looks at, and which of its rows there
+    are, `mask` `[P, S]`. The memory is the cells of a grid, or regions as they are given; of a clip
+    a vector for each frame, which recurrent layers in both directions make of the features of all
+    frames. Where frames have labels there are their logits too, `frames` `[P, F, K]`.
+    """
+    given = x = keras.Input(settings["shape"], name=settings["kind"])
+    frames = settings["frames"]
+    if settings["kind"] == "image":
+        encoder = residual_encoder(
+            config.image_size, config.filters, config.stages, config.blocks, config.image_dropout
+        )
+        x = keras.layers.TimeDistributed(encoder)(x) if frames else encoder(x)
+    if frames and len(x.shape) > 3:
+        x = keras.layers.Reshape((frames, -1))(x)
+    elif len(x.shape) == 4:
+        x = keras.layers.Reshape((-1, x.shape[-1]))(x)
+    # Where there is no region there are zeros.
+    mask = ops.any(ops.not_equal(x, 0), axis=-1)
+    outputs = {"mask": mask}
+    if frames:
+        recurrent = getattr(layers, config.clip_cell)(config.units, return_sequences=True)
+        x = keras.layers.Dense(config.units, "relu")(x)
+        x = keras.layers.Bidirectional(recurrent, name="over_time")(x, mask=mask)  # [P, F, U]
+    if settings["labels"]:
+        outputs["frames"] = keras.layers.Dense(len(settings["labels"]), name="frame")(x)
+    return keras.Model(given, outputs | {"memory": x}, name="viewer")
+
+
+def cell(name: str, units: int, context_size: int):
+    """A cell by the name of its layer; a `ContextLSTM` takes the context by weights of its own."""
+    make = getattr(layers, f"{name}Cell")
+    return make(units, context_size=context_size) if name == "ContextLSTM" else make(units)
+
+
+def split(states, sizes: list[int]) -> list:
+    """States of all cells side by side, `[N, U]`, as one of each size."""
+    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    return [states[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def mean_of(memory, mask):
+    """The mean of the regions that there are, `[P, D]`."""
+    weights = ops.expand_dims(ops.cast(mask, memory.dtype), -1)
+    return ops.sum(memory * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1)
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class DoublyStochastic(keras.layers.Layer):
+    """Adds to the loss what attention leaves out: Xu et al. 2015, equation 14.
+
+    With weights `a_ti` of word t on region i the loss grows by `strength` times the mean over the
+    captions of the sum over i of `(1 - sum over t of a_ti)^2`, divided by the number of words, as
+    the loss of the words is.
+
+    Call arguments:
+        logits: handed on.
+        weights: `[N, T, S]`.
+        tokens: `[N, T]`; words that are padding do not count.
+    """
+
+    def __init__(self, strength: float, **kwargs):
+        super().__init__(**kwargs)
+        self.strength = strength
+
+    def call(self, logits, weights, tokens):
+        words = ops.cast(ops.not_equal(tokens, PADDING), weights.dtype)  # [N, T]
+        seen = ops.sum(weights * ops.expand_dims(words, -1), axis=1)  # [N, S]
+        there = ops.cast(ops.sum(words, axis=1) > 0, weights.dtype)
+        missed = ops.sum(there * ops.sum(ops.square(1 - seen), axis=-1))
+        self.add_loss(self.strength * missed / ops.maximum(ops.sum(words), 1))
+        return logits
+
+    def get_config(self):
+        return {**super().get_config(), "strength": self.strength}
+
+
+def word_losses(labels, logits, smoothing: float = 0.0):
+    """The cross entropy of each word, and whether it counts: `[P, C, T]` each, not padding.
+
+    Labels from the vocabulary's size on are words that it lacks.
+    """
+    vocabulary_size = logits.shape[-1]
+    labels = ops.cast(labels, "int32")
+    wanted = ops.where(labels >= vocabulary_size, UNKNOWN, labels)
+    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    chosen = ops.expand_dims(wanted, -1)
+    losses = -ops.squeeze(ops.take_along_axis(log_probabilities, chosen, axis=-1), -1)
+    if smoothing:
+        losses = (1 - smoothing) * losses - smoothing * ops.mean(log_probabilities, axis=-1)
+    return losses, ops.cast(ops.not_equal(labels, PADDING), "float32")
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class CaptionLoss(keras.losses.Loss):
+    """The mean cross entropy of the words of all captions; labels `[P, C, T]`."""
+
+    def __init__(self, smoothing: float = 0.0, name="caption_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.smoothing = smoothing
+
+    def call(self, y_true, y_pred):
+        losses, there = word_losses(y_true, y_pred + 0, self.smoothing)
+        return ops.sum(losses * there) / ops.maximum(ops.sum(there), 1)
+
+    def get_config(self):
+        return {**super().get_config(), "smoothing": self.smoothing}
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class WordLoss(keras.metrics.Metric):
+    """The mean cross entropy of the words of a split, without label smoothing."""
+
+    def __init__(self, name="word_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.total = self.add_weight(name="total", initializer="zeros")
+        self.words = self.add_weight(name="words", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        losses, there = word_losses(y_true, y_pred + 0)
+        self.total.assign_add(ops.sum(losses * there))
+        self.words.assign_add(ops.sum(there))
+
+    def result(self):
+        return self.total / ops.maximum(self.words, 1)
