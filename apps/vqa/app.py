@@ -94,13 +94,15 @@ class Config(TrainingConfig):
 
 
 _SCENES = Config(
-    epochs=17, patience=17, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=17, patience=17, schedule="cosine", learning_rate=3e-3, image_dropout=0.1, shift=3,
+    light=0.1,
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
     "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=16, history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", epochs=15, dropout=0.0, shift=0, light=0.0, hidden=True
+        _SCENES, data="easy_vqa", epochs=15, dropout=0.0, image_dropout=0.0, shift=0, light=0.0,
+        hidden=True,
     ),
     "daquar": replace(
         _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
