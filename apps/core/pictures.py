@@ -21,7 +21,7 @@ NO_PICTURES = {
 def arrays(
     config,
     raw: dict[str, tf.data.Dataset],
-    names: dict[str, list[str]],
+    told: dict[str, list],
     folder: Path,
     frames: int = 0,
 ):
@@ -33,7 +33,7 @@ def arrays(
         config: with `image_size`; `encoder`: `residual`, which the app trains, or a network of
             `keras.applications`, with `encoder_weights`; `regions`: a file of vectors instead.
         raw: by split, of `{"image": string}`.
-        names: by split, those of its pictures.
+        told: by split, what is said of each picture, with its name, `image_id`.
         folder: of the dataset.
         frames: so many are taken of a clip, which then is an array of them; 0 where the files are
             pictures. Of frozen features each frame has their mean.
@@ -43,7 +43,8 @@ def arrays(
     if config.regions:
         known = visual.read_regions(config.regions)
         found = {
-            split: visual.regions_of(known, each, config.regions) for split, each in names.items()
+            split: visual.regions_of(known, [each.image_id for each in rows], config.regions)
+            for split, rows in told.items()
         }
         shape = [None, found["train"].shape[-1]]
         return found, settings | {"kind": "regions", "shape": shape, "regions": config.regions}

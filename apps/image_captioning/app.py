@@ -123,10 +123,8 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     builder = datasets.builder(config.data, folder="captioned")
     raw = datasets.splits(builder)
     told = {split: captions.read(rows) for split, rows in raw.items()}
-    names = {split: [each.image_id for each in rows] for split, rows in told.items()}
-    arrays, settings = pictures.arrays(
-        config, raw, names, Path(builder.data_dir), frames=config.frames
-    )
+    folder = Path(builder.data_dir)
+    arrays, settings = pictures.arrays(config, raw, told, folder, frames=config.frames)
     labelled = config.frames and "frames" in raw["train"].element_spec
     if assets is None:
         settings |= {

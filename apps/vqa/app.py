@@ -123,8 +123,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     asked = {split: visual.read(rows) for split, rows in raw.items()}
     arrays, settings = dict.fromkeys(raw), pictures.NO_PICTURES
     if config.image != "none":
-        names = {split: [each.image_id for each in rows] for split, rows in asked.items()}
-        arrays, settings = pictures.arrays(config, raw, names, Path(builder.data_dir))
+        arrays, settings = pictures.arrays(config, raw, asked, Path(builder.data_dir))
     if assets is None:
         texts = [q for each in asked["train"] for q in each.questions]
         if config.history:
@@ -251,9 +250,8 @@ def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent answer to each opening of a question."""
-    found = scores.figures(scores.by_opening(data, split), data.assets)
-    what = "most frequent answer to questions that begin alike"
-    return {"what": what, "accuracy": found["accuracy"]}
+    accuracy = scores.figures(scores.by_opening(data, split), data.assets)["accuracy"]
+    return {"what": "most frequent answer to questions that begin alike", "accuracy": accuracy}
 
 
 def serve(model: keras.Model, assets: Assets) -> Service:
