@@ -87,7 +87,9 @@ def film(
 
 def encode_gif(pictures: list[np.ndarray]) -> bytes:
     """An animated GIF of frames `[H, W, 3]`, uint8."""
-    first, *others = (Image.fromarray(picture) for picture in pictures)
+    # Pillow's own choice of colours takes thirty times as long.
+    method = Image.Quantize.FASTOCTREE
+    first, *others = (Image.fromarray(picture).quantize(256, method) for picture in pictures)
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=_MILLISECONDS, loop=0)
     return file.getvalue()

@@ -82,8 +82,9 @@ def test_every_picture_gets_captions(made):
             assert set(caption.split()) <= set(ENTRIES) - set(captions.ENTRIES)
         if "attention" in result:
             spoken = len(result["captions"][0].split())
-            looks = np.array(result["attention"][0])[:spoken].reshape(spoken, -1)
-            np.testing.assert_allclose(looks.sum(-1), np.ones(spoken), atol=1e-5)
+            looks = np.array(result["attention"][0])
+            sums = looks.reshape(len(looks), -1)[:spoken].sum(-1)
+            np.testing.assert_allclose(sums, np.ones(spoken), atol=1e-5)
         assert app.show(result).plain.startswith(result["captions"][0])
 
 
