@@ -54,6 +54,8 @@ class Config(TrainingConfig):
     gate: bool = True
     # how much it costs if places are looked at too seldom or too often
     coverage: float = 0.0
+    # the size of what places and state are compared in
+    attention_units: int = 64
     # the decoder's recurrent layer, by its name in `layers`
     cell: str = "ContextLSTM"
     # the size of the recurrent state
@@ -105,8 +107,9 @@ PRESETS = {
     "scenes_clips": replace(_SCENES, data="scenes_clips", frames=10, image_size=32, shift=1),
     "flickr8k": replace(
         _SCENES, data="flickr8k", epochs=25, patience=25, batch_size=16, learning_rate=1e-3,
-        min_count=5, image_size=128, filters=32, stages=4, units=256, features=192, dropout=0.5,
-        image_dropout=0.1, shift=12, light=0.2, flip=True, coverage=1.0, weight_decay=1e-2,
+        min_count=5, image_size=96, filters=32, stages=4, units=256, features=192,
+        attention_units=128, dropout=0.5, image_dropout=0.1, shift=12, light=0.2, flip=True,
+        coverage=1.0, weight_decay=1e-2,
     ),
 }  # fmt: skip
 PUBLISHED = {
@@ -181,7 +184,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
             size,
             config.features,
             cells,
-            layers.BahdanauAttention(config.units),
+            layers.BahdanauAttention(config.attention_units),
             gated=config.gate,
             **options,
         )
