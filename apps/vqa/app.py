@@ -99,11 +99,10 @@ _SCENES = Config(
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=16, history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
     "easy_vqa": replace(
         _SCENES, data="easy_vqa", epochs=15, dropout=0.0, image_dropout=0.0, shift=0, light=0.0,
-        units=64,
-        hidden=True,
+        units=64, hidden=True,
     ),
     "daquar": replace(
         _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, units=64,
