@@ -47,9 +47,10 @@ def decode_clip(contents, size: int, frames: int) -> tf.Tensor:
     """
     pixels = tf.io.decode_image(contents, channels=3, expand_animations=True)
     pixels = tf.reshape(pixels, tf.concat([[-1], tf.shape(pixels)[-3:]], axis=0))
+    pixels.set_shape([None, None, None, 3])
     last = tf.cast(tf.shape(pixels)[0] - 1, tf.float32)
     chosen = tf.cast(tf.round(tf.linspace(0.0, last, frames)), tf.int32)
-    return _resized(tf.gather(pixels, chosen), size)
+    return tf.ensure_shape(_resized(tf.gather(pixels, chosen), size), [frames, size, size, 3])
 
 
 def decode_clips(contents, size: int, frames: int) -> tf.Tensor:
