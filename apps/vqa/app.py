@@ -64,7 +64,7 @@ class Config(TrainingConfig):
     # the recurrent layer, by its name in `layers`
     cell: str = "LSTM"
     # the size of the recurrent state, for each direction
-    units: int = 128
+    units: int = 64
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
@@ -94,19 +94,17 @@ class Config(TrainingConfig):
 
 
 _SCENES = Config(
-    epochs=16, patience=16, schedule="cosine", learning_rate=3e-3, image_dropout=0.1, shift=3,
-    light=0.1,
+    epochs=19, patience=19, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=16, history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", epochs=15, dropout=0.0, image_dropout=0.0, shift=0, light=0.0,
-        units=64, hidden=True,
+        _SCENES, data="easy_vqa", epochs=15, dropout=0.0, shift=0, light=0.0, hidden=True
     ),
     "daquar": replace(
-        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, units=64,
-        dropout=0.3, image_dropout=0.5,
+        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
+        image_dropout=0.5,
     ),
 }  # fmt: skip
 PUBLISHED = {

@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from pipelines.datasets import scenes
 from pipelines.datasets.scenes import COLOURS, SHAPES, Thing
@@ -11,21 +10,19 @@ from pipelines.datasets.visual_questions import VisualQuestions
 PICTURES = {"train": 5000, "valid": 400, "test": 1000}
 QUESTIONS = 10  # to a scene
 ROUNDS = 6  # of a dialog
-_KINDS = {"colour": 3, "shape": 3, "existence": 2, "count": 1, "relation": 1, "comparison": 1}
+_KINDS = {"colour": 2, "shape": 2, "existence": 2, "count": 1, "relation": 1, "comparison": 1}
 _MARGIN = 6  # pixels by which a thing must be left of another for it to be said
 
 Question = tuple[str, str]  # and its answer
 
 
 class ScenesQa(VisualQuestions, skip_registration=True):
-    """Ten questions each to 5,000 / 400 / 1,000 drawn scenes of two or three things.
+    """Ten questions each to 5,000 / 400 / 1,000 drawn scenes of two to four things.
 
     On colour, shape, number, relation, existence and comparison. Every scene of the validation and
     of the test split has things whose colour and shape no other split has together, nor asks for.
     Who reads the questions alone is right in about a third; a perfect reader always.
     """
-
-    VERSION = tfds.core.Version("1.1.0")
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split, number) for split, number in PICTURES.items()}
@@ -33,7 +30,7 @@ class ScenesQa(VisualQuestions, skip_registration=True):
     def _generate_examples(self, split: str, number: int):
         for k in range(number):
             rng = np.random.default_rng([k, *map(ord, f"qa {split}")])
-            things = scenes.draw(rng, split, int(rng.integers(2, 4)))
+            things = scenes.draw(rng, split, int(rng.integers(2, 5)))
             yield k, _row(f"{split}_{k}", things, rng, questions(things, rng, split))
 
 
