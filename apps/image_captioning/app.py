@@ -104,7 +104,10 @@ _SCENES = Config(
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
-    "scenes_clips": replace(_SCENES, data="scenes_clips", frames=10, image_size=32, shift=1),
+    "scenes_clips": replace(
+        _SCENES, data="scenes_clips", monitor="val_captions_word_loss", frames=10, image_size=32,
+        shift=1,
+    ),
     "flickr8k": replace(
         _SCENES, data="flickr8k", epochs=25, patience=25, batch_size=16, learning_rate=1e-3,
         min_count=5, image_size=96, filters=32, stages=4, units=256, features=192,

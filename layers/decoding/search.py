@@ -281,7 +281,7 @@ def beam_search(
 
     def take(x, rows):
         """`x [B, n, ...]` at `rows [B, m]` of the second axis."""
-        n = x.shape[1]
+        n = ops.shape(x)[1]
         flat = ops.reshape(x, (-1, *ops.shape(x)[2:]))
         index = rows + n * ops.arange(batch, dtype="int32")[:, None]
         return ops.take(flat, index, axis=0)

@@ -84,8 +84,12 @@ def scan(body, carry, xs, like, reverse):
 
     start = (tf.constant(0), *carry, *(c.start for c in collectors))
     # A batch size that only some of the tensors tell is unknown to the others after one step.
-    known = all(x.shape[1] is not None for x in xs) and all(c.shape[0] is not None for c in carry)
-    carried = [c.shape if known else tf.TensorShape([None, *c.shape[1:]]) for c in carry]
+    batched = [c for c in carry if c.shape.rank]
+    known = all(x.shape[1] is not None for x in xs) and all(c.shape[0] is not None for c in batched)
+    carried = [
+        c.shape if known or not c.shape.rank else tf.TensorShape([None, *c.shape[1:]])
+        for c in carry
+    ]
     invariants = (tf.TensorShape([]), *carried, *(c.invariant for c in collectors))
     _, *end = tf.while_loop(
         lambda i, *_: i < length,

@@ -122,6 +122,25 @@ def test_scheduled_sampling_reads_its_own_words():
     assert abs(mixed - trained).max() > 0.1
 
 
+@NEEDS_TENSORFLOW
+def test_scheduled_sampling_trains_on_batches_of_any_size():
+    import tensorflow as tf
+
+    layer = decoding_cases.bahdanau(scheduled_sampling=0.5, seed=1)
+    layer(np.ones((B, 2), "int32"), MEMORY)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None, D])]
+    )
+    def gradients(tokens, memory):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(layer(tokens, memory, training=True)[0]))
+        return tape.gradient(loss, layer.trainable_weights)
+
+    for found in gradients(tf.ones([B, 4], tf.int32), MEMORY):
+        assert np.abs(running.numpy(tf.convert_to_tensor(found))).max() > 0
+
+
 def toy_step(seed=0, vocabulary=VOCABULARY, scale=2.0):
     """A step whose logits hang on all words so far, and on the example; the state holds both."""
     rng = np.random.default_rng(seed)
