@@ -1,15 +1,33 @@
 """Pictures of any app: what a model is given of them, and what a person gives of one."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from apps.core.config import TrainingConfig
 from apps.core.errors import UsageError
 from apps.core.protocol import Assets
 from pipelines import image, visual
+
+
+@dataclass(frozen=True)
+class PictureConfig(TrainingConfig):
+    """What the `Config` of an app of pictures has."""
+
+    # pictures are made so many pixels wide and high
+    image_size: int = 64
+    # what reads a picture: `residual`, trained from scratch, or a frozen network of
+    # keras.applications, such as ResNet50
+    encoder: str = "residual"
+    # of a frozen encoder: `imagenet`, which is downloaded, or a file
+    encoder_weights: str = "imagenet"
+    # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder
+    regions: str = ""
+
 
 # The settings of a model that sees none; those of others have the same names.
 NO_PICTURES = {
@@ -19,7 +37,7 @@ NO_PICTURES = {
 
 
 def arrays(
-    config,
+    config: PictureConfig,
     raw: dict[str, tf.data.Dataset],
     told: dict[str, list],
     folder: Path,
@@ -30,8 +48,7 @@ def arrays(
     Pixels, and the features of a frozen encoder, are computed once and kept beside the dataset.
 
     Args:
-        config: with `image_size`; `encoder`: `residual`, which the app trains, or a network of
-            `keras.applications`, with `encoder_weights`; `regions`: a file of vectors instead.
+        config: where its encoder is `residual`, the app trains one.
         raw: by split, of `{"image": string}`.
         told: by split, what is said of each picture, with its name, `image_id`.
         folder: of the dataset.

@@ -9,7 +9,7 @@ from rich.text import Text
 
 import layers
 from apps.core import groups, pictures
-from apps.core.config import TrainingConfig, optimizer
+from apps.core.config import optimizer
 from apps.core.protocol import Assets, Data, Service, ask
 from apps.image_captioning import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS
@@ -17,7 +17,7 @@ from pipelines import captions, datasets, text, visual
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(pictures.PictureConfig):
     # a generated or published dataset, or a folder of pictures and captions
     data: str = "scenes_captions"
     # the validation figure that decides
@@ -28,17 +28,8 @@ class Config(TrainingConfig):
     min_count: int = 1
     # the most words of a caption, in training and in what is written
     max_length: int = 30
-    # pictures are made so many pixels wide and high
-    image_size: int = 64
     # of a clip so many frames are taken; 0 where the files are pictures
     frames: int = 0
-    # what reads a picture: `residual`, trained from scratch, or a frozen network of
-    # keras.applications, such as ResNet50
-    encoder: str = "residual"
-    # of a frozen encoder: `imagenet`, which is downloaded, or a file
-    encoder_weights: str = "imagenet"
-    # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder
-    regions: str = ""
     # how many filters the first stage of the residual encoder has; each next one has twice as many
     filters: int = 24
     # how many stages, each of which but the first halves the sides of the picture

@@ -11,7 +11,7 @@ from rich.text import Text
 
 import layers
 from apps.core import groups, pictures
-from apps.core.config import TrainingConfig, optimizer
+from apps.core.config import optimizer
 from apps.core.display import weighted_words
 from apps.core.protocol import Assets, Data, Service, ask
 from apps.vqa import network, scores, serving, showing
@@ -22,7 +22,7 @@ ROUNDS = 20  # of a dialog: the age of those further back is not told
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(pictures.PictureConfig):
     # a generated or published dataset, or a folder of pictures and questions
     data: str = "scenes_qa"
     # pictures a batch, each with all its questions
@@ -33,15 +33,6 @@ class Config(TrainingConfig):
     answers: int = 3000
     # how often a word must occur in the questions to enter the vocabulary
     min_count: int = 1
-    # pictures are made so many pixels wide and high
-    image_size: int = 64
-    # what reads a picture: `residual`, trained from scratch, or a frozen network of
-    # keras.applications, such as ResNet50
-    encoder: str = "residual"
-    # of a frozen encoder: `imagenet`, which is downloaded, or a file
-    encoder_weights: str = "imagenet"
-    # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder
-    regions: str = ""
     # how many filters the first stage of the residual encoder has; each next one has twice as many
     filters: int = 24
     # how many stages, each of which halves the sides of the picture
