@@ -95,8 +95,16 @@ def draw_pairs(rng: np.random.Generator, split: str, count: int) -> tuple:
     return tuple(chosen[i] for i in rng.permutation(count))
 
 
-def render(things: list[Thing], rng: np.random.Generator) -> np.ndarray:
-    """The picture, `[64, 64, 3]`, uint8, with soft edges and some noise."""
+def render(
+    things: list[Thing], rng: np.random.Generator, noise: np.random.Generator | None = None
+) -> np.ndarray:
+    """The picture, `[64, 64, 3]`, uint8, with soft edges and some noise.
+
+    Args:
+        things: from the back to the front.
+        rng: of the ground, of the shades of the colours, and of the noise.
+        noise: of the noise, if it is another.
+    """
     rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
     picture = np.full((SIDE, SIDE, 3), _GROUND + rng.uniform(-15, 15))
     for thing in things:
@@ -104,7 +112,7 @@ def render(things: list[Thing], rng: np.random.Generator) -> np.ndarray:
         cover = np.clip(0.5 - inside, 0, 1)[..., None]
         colour = np.array(COLOURS[thing.colour]) + rng.uniform(-20, 20, 3)
         picture = picture * (1 - cover) + colour * cover
-    picture += rng.normal(scale=4, size=picture.shape)
+    picture += (noise or rng).normal(scale=4, size=picture.shape)
     return np.clip(picture, 0, 255).astype("uint8")
 
 

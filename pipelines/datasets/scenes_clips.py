@@ -80,16 +80,18 @@ def film(
             if start <= frame < start + 3:
                 now[k], label = _moved(now[k], way, 1 / 3), way
         labels.append(label)
-        # The same ground, colours and noise in each.
-        pictures.append(scenes.render(now, np.random.default_rng(seed)))
+        # The same ground and colours in each, and noise of its own: Pillow leaves out a frame that
+        # is like the one before it.
+        pictures.append(scenes.render(now, np.random.default_rng(seed), noise=rng))
     return pictures, labels
 
 
 def encode_gif(pictures: list[np.ndarray]) -> bytes:
     """An animated GIF of frames `[H, W, 3]`, uint8."""
-    # Pillow's own choice of colours takes thirty times as long.
-    method = Image.Quantize.FASTOCTREE
-    first, *others = (Image.fromarray(picture).quantize(256, method) for picture in pictures)
+    # One palette for all: to choose one for each takes several times as long.
+    palette = Image.fromarray(np.concatenate(pictures)).quantize(256)
+    no_dither = {"palette": palette, "dither": Image.Dither.NONE}
+    first, *others = (Image.fromarray(picture).quantize(**no_dither) for picture in pictures)
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=_MILLISECONDS, loop=0)
     return file.getvalue()

@@ -56,7 +56,8 @@ class TestClips:
             moving = [label for label in labels if label != scenes_clips.STILL]
             assert moving == [way for _, way in moves for _ in range(3)]
             for before, after, label in zip(pictures, pictures[1:], labels[1:], strict=False):
-                assert (before == after).all() == (label == scenes_clips.STILL)
+                changed = np.abs(before.astype(int) - after).max() > 50  # more than noise
+                assert changed == (label != scenes_clips.STILL)
             told = scenes_clips.captions(things, moves, rng)
             assert len(set(told)) == 5
 
@@ -67,7 +68,7 @@ class TestClips:
         contents = scenes_clips.encode_gif(pictures)
         found = image.decode_clip(contents, scenes.SIDE, scenes_clips.FRAMES)
         # A GIF has 256 colours.
-        assert np.abs(found - np.array(pictures, "float32")).mean() < 4
+        assert np.abs(found - np.array(pictures, "float32")).mean(axis=(1, 2, 3)).max() < 3
         fewer = image.decode_clip(contents, 32, 3)
         assert fewer.shape == (3, 32, 32, 3)
         np.testing.assert_allclose(
