@@ -62,6 +62,11 @@ class Case:
     def __str__(self):
         return self.name
 
+    def symbolic(self, dtype: str):
+        """The inputs of a functional model: any batch, and any length where there is time."""
+        time = (None,) * min(1, self.dynamic - 1)
+        return keras.Input((*time, *self.inputs.shape[1 + len(time) :]), dtype=dtype)
+
     @property
     def differentiable(self) -> bool:
         return self.inputs.dtype.kind == "f"

@@ -171,7 +171,7 @@ def check_config(case: Case):
 def check_saving(case: Case):
     """A model with the layer comes back from a `.keras` file with the same answers."""
     layer, states = case.build("float32"), case.initial_state()
-    inputs = keras.Input((None, *case.inputs.shape[2:]), dtype=_input_type(case))
+    inputs = case.symbolic(_input_type(case))
     given = [keras.Input((size,)) for size in case.states]
     mask = None if case.mask is None else keras.Input((None,), dtype="bool")
     outputs = running.call(layer, inputs, given, mask)
@@ -201,7 +201,7 @@ def check_shapes(case: Case):
     else:
         declared = _flat_shapes(layer.compute_output_shape(case.inputs.shape))
         assert declared == real
-    inputs = keras.Input((None, *case.inputs.shape[2:]), dtype=_input_type(case))
+    inputs = case.symbolic(_input_type(case))
     symbolic = [tuple(y.shape) for y in running.call(layer, inputs, given)]
     assert len(symbolic) == len(real)
     for a, b in zip(symbolic, real, strict=True):
