@@ -67,7 +67,7 @@ def arrays(
         return found, settings | {"kind": "regions", "shape": shape, "regions": config.regions}
     if config.encoder == "residual":
         made, kind, dtype = (lambda files: decode(files, size, frames)), "image", "uint8"
-        key = visual.fingerprint("pixels", size, *[frames] * bool(frames))
+        key = visual.fingerprint("rounded pixels", size, *[frames] * bool(frames))
     else:
         encoder = frozen_encoder(config.encoder, config.encoder_weights, size)
         own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}

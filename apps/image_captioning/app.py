@@ -14,6 +14,7 @@ from apps.core.protocol import Assets, Data, Service, ask
 from apps.image_captioning import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS
 from pipelines import captions, datasets, text, visual
+from pipelines.datasets import scenes
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ PUBLISHED = {
         "source": "soft attention on a pretrained encoder, Xu et al. 2015",
     },
 }
-EXAMPLES = showing.examples()
+EXAMPLES = scenes.samples()
 
 
 def load(config: Config, assets: Assets | None = None) -> Data:

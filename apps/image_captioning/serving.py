@@ -66,6 +66,10 @@ def service(model: keras.Model, assets: Assets) -> Service:
         names = settings["encoder"], settings["encoder_weights"]
         frozen = pictures.frozen_encoder(*names, size)
 
+    def see(files):
+        shown = pictures.decode(files, size, frames)
+        return pictures.frozen_features(frozen, shown) if frozen else shown
+
     def write(given: dict) -> dict:
         step, states, _ = begin(given[settings["kind"]])
         found = layers.greedy(step, states, **limits)
@@ -78,13 +82,9 @@ def service(model: keras.Model, assets: Assets) -> Service:
         return {"attention": tf.reshape(weights, [*tf.unstack(tf.shape(weights))[:-1], *grid])}
 
     def write_files(given: dict) -> dict:
-        if settings["regions"]:
-            shown = given["regions"]
-        else:
-            shown = pictures.decode(given["image_bytes"], size, frames)
-        if frozen:
-            shown = pictures.frozen_features(frozen, shown)
-        step, states, seen = begin(shown)
+        step, states, seen = begin(
+            given["regions"] if settings["regions"] else see(given["image_bytes"])
+        )
         found = layers.beam_search(
             step,
             states,
@@ -110,12 +110,9 @@ def service(model: keras.Model, assets: Assets) -> Service:
             given = {"regions": pictures.regions_of(tuple(examples), settings)}
             return {"serving_default": given, "ids": given}
         contents = np.array([pictures.read(each) for each in examples], object)
-        shown = pictures.decode(tf.constant(contents), size, frames)
-        if frozen:
-            shown = pictures.frozen_features(frozen, shown)
         return {
             "serving_default": {"image_bytes": contents},
-            "ids": {settings["kind"]: shown.numpy()},
+            "ids": {settings["kind"]: see(tf.constant(contents)).numpy()},
         }
 
     functions = {"serving_default": with_inputs(write_files, files), "ids": with_inputs(write, ids)}

@@ -7,22 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from apps.core.pictures import overlay, read
-from pipelines.datasets import scenes
-from pipelines.datasets.scenes import Thing
 
 _ROW = 6  # pictures side by side
-
-
-def examples() -> list[bytes]:
-    """Some drawn scenes."""
-    rng = np.random.default_rng(0)
-    things = [
-        Thing("red", "circle", "large", 18, 20, 10),
-        Thing("blue", "ring", "small", 46, 44, 6),
-    ]
-    return [
-        tf.io.encode_png(scenes.render(shown, rng)).numpy() for shown in (things, things[:1], [])
-    ]
 
 
 def results(answers: list[dict], inputs: list[str | bytes]) -> list[dict]:

@@ -11,7 +11,6 @@ from apps.core.errors import UsageError
 from apps.core.pictures import overlay, read
 from apps.core.protocol import Assets
 from pipelines.datasets import scenes
-from pipelines.datasets.scenes import Thing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
@@ -34,12 +33,7 @@ def report_unknown(asked: dict, answers: list[str]) -> None:
 
 def examples() -> list[tuple[bytes, str]]:
     """Some drawn scenes with questions."""
-    rng = np.random.default_rng(0)
-    things = [
-        Thing("red", "circle", "large", 18, 20, 10),
-        Thing("blue", "ring", "small", 46, 44, 6),
-    ]
-    files = [tf.io.encode_png(scenes.render(shown, rng)).numpy() for shown in (things, things[:1])]
+    files = scenes.samples()
     return [
         (files[0], "What color is the ring?"),
         (files[0], "is the red circle left of the blue ring ?"),

@@ -33,12 +33,12 @@ class AttentionDecoder(RecurrentDecoder):
     through weights of its own.
 
     Args:
+        vocabulary_size, embedding_size, cells, **kwargs: as in `RecurrentDecoder`. With
+            attend="before" r has the size of E, and dropout is on what r is made from; else on r.
         attention: a `BahdanauAttention` or `LuongAttention`. With attend="after" it needs an
             attentional vector.
         attend: `"before"` the cells or `"after"`.
         gated: whether the context is scaled; with attend="before".
-        **kwargs: as in `RecurrentDecoder`. With attend="before" r has the size of E, and dropout is
-            on what r is made from; else on r.
 
     Call arguments:
         tokens: `[B, T]`, integers: what each step reads, the start symbol first.

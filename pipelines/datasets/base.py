@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -20,30 +21,45 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    FEATURES: ClassVar[dict] = {}  # of an example, by name
+    SUPERVISED_KEYS: ClassVar[tuple[str, str] | None] = None
+    HOMEPAGE = ""
+    CITATION = ""
 
     def __init__(self, *, manual_dir: str | Path | None = None, **kwargs):
         self.manual_dir = manual_dir
         super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict(self._features()),
+            supervised_keys=self.SUPERVISED_KEYS,
+            homepage=self.HOMEPAGE or None,
+            citation=self.CITATION or None,
+        )
+
+    def _features(self) -> dict:
+        return self.FEATURES
 
 
 class TextClassification(Builder, skip_registration=True):
     """Texts with a label each. A subclass names its labels and generates the examples."""
 
     LABELS: tuple[str, ...] = ()
-    HOMEPAGE = ""
-    CITATION = ""
+    SUPERVISED_KEYS = ("text", "label")
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(
-                {"text": tf.string, "label": tfds.features.ClassLabel(names=list(self.LABELS))}
-            ),
-            supervised_keys=("text", "label"),
-            homepage=self.HOMEPAGE or None,
-            citation=self.CITATION or None,
-        )
+    def _features(self) -> dict:
+        return {"text": tf.string, "label": tfds.features.ClassLabel(names=list(self.LABELS))}
+
+
+def stamp(path: Path) -> tuple:
+    """What tells a file from another of its name: size and time of change; nothing if it lacks."""
+    if not path.is_file():
+        return ()
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def report_left_out(reasons: list[str], total: int, what: str, lost: str = "") -> None:

@@ -20,17 +20,6 @@ class Captions(Builder, skip_registration=True):
         "image_id": tf.string,
         "captions": tfds.features.Sequence(tf.string),
     }
-    HOMEPAGE = ""
-    CITATION = ""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(self.FEATURES),
-            homepage=self.HOMEPAGE or None,
-            citation=self.CITATION or None,
-        )
 
     def _generate_examples(self, rows: Iterable[tuple[str, dict]]):
         yield from rows

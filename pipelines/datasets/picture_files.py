@@ -1,13 +1,14 @@
 """Folders of a person's own pictures, each with what is said of it."""
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from pipelines.datasets.base import Builder, report_left_out
+from pipelines.datasets.base import Builder, report_left_out, stamp
 from pipelines.errors import DataError
 from pipelines.image import readable_picture
 
@@ -39,17 +40,16 @@ class PictureFiles(Builder, skip_registration=True):
         digest = hashlib.sha256()
         for split, pictures in told.items():
             for path, said in pictures.items():
-                about = Path(path).stat() if Path(path).is_file() else None
-                stamp = (about.st_size, about.st_mtime_ns) if about else ()
-                digest.update(repr((split, path, said, stamp)).encode())
+                digest.update(repr((split, path, said, stamp(Path(path)))).encode())
         super().__init__(config=_Folder(name=digest.hexdigest()[:16], told=told), **kwargs)
 
+    @abstractmethod
     def _read(self, folder: Path) -> dict[str, Told]:
         """What is said in each split."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _example(self, name: str, contents: bytes, said: list) -> dict:
-        raise NotImplementedError
+        """What the builder generates of a picture."""
 
     def _split_generators(self, dl_manager):
         told = self.builder_config.told

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import tensorflow as tf
 
 SIDE = 64  # pixels
 COLOURS = {
@@ -114,6 +115,16 @@ def render(
         picture = picture * (1 - cover) + colour * cover
     picture += (noise or rng).normal(scale=4, size=picture.shape)
     return np.clip(picture, 0, 255).astype("uint8")
+
+
+def samples() -> list[bytes]:
+    """Three files: a large red circle and a small blue ring, the circle alone, and nothing."""
+    rng = np.random.default_rng(0)
+    circle = Thing("red", "circle", "large", 18, 20, 10)
+    ring = Thing("blue", "ring", "small", 46, 44, 6)
+    return [
+        tf.io.encode_png(render(things, rng)).numpy() for things in ([circle, ring], [circle], [])
+    ]
 
 
 def _distance(thing: Thing, x: np.ndarray, y: np.ndarray) -> np.ndarray:

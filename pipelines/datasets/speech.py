@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,22 +21,7 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 class Speech(Builder, skip_registration=True):
     """Wav files as bytes, their transcripts, and who speaks."""
 
-    HOMEPAGE = ""
-    CITATION = ""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self._described({"audio": tf.string})
-
-    def _described(self, recording: dict) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(
-                {**recording, "transcript": tf.string, "speaker": tf.string}
-            ),
-            homepage=self.HOMEPAGE or None,
-            citation=self.CITATION or None,
-        )
+    FEATURES: ClassVar = {"audio": tf.string, "transcript": tf.string, "speaker": tf.string}
 
 
 _FSDD = Source(
@@ -129,10 +115,11 @@ class An4(Speech, skip_registration=True):
 
     HOMEPAGE = "https://www.speech.cs.cmu.edu/databases/an4/"
     CITATION = "Acero and Stern 1990"
-
-    def _info(self):
-        features = tfds.features.Tensor(shape=(None, 13), dtype=tf.float32)
-        return self._described({"features": features})
+    FEATURES: ClassVar = {
+        "features": tfds.features.Tensor(shape=(None, 13), dtype=tf.float32),
+        "transcript": tf.string,
+        "speaker": tf.string,
+    }
 
     def _split_generators(self, dl_manager):
         path = find(_AN4, dl_manager, self.manual_dir)

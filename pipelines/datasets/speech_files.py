@@ -9,7 +9,7 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from pipelines.audio import encode_wav
-from pipelines.datasets.base import report_left_out
+from pipelines.datasets.base import report_left_out, stamp
 from pipelines.datasets.speech import Speech
 from pipelines.errors import DataError
 
@@ -57,9 +57,7 @@ class SpeechFiles(Speech, skip_registration=True):
         digest = hashlib.sha256()
         for split, rows in recordings.items():
             for row in rows:
-                about = row.path.stat() if row.path.is_file() else None
-                stamp = (about.st_size, about.st_mtime_ns) if about else ()
-                digest.update(repr((split, row, stamp)).encode())
+                digest.update(repr((split, row, stamp(row.path))).encode())
         config = _Folder(name=digest.hexdigest()[:16], recordings=recordings)
         super().__init__(config=config, **kwargs)
 

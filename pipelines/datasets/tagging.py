@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -21,20 +22,11 @@ PARTS = ("seq.in", "seq.out", "label")
 class Tagging(Builder, skip_registration=True):
     """Words, their BIO tags, and an intent, which is empty where a dataset has none."""
 
-    HOMEPAGE = ""
-    CITATION = ""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        strings = tfds.features.Sequence(tf.string)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(
-                {"words": strings, "tags": strings, "intent": tf.string}
-            ),
-            homepage=self.HOMEPAGE or None,
-            citation=self.CITATION or None,
-        )
+    FEATURES: ClassVar = {
+        "words": tfds.features.Sequence(tf.string),
+        "tags": tfds.features.Sequence(tf.string),
+        "intent": tf.string,
+    }
 
 
 class _JointBert(Tagging, skip_registration=True):

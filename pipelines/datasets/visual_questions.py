@@ -4,6 +4,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -19,24 +20,13 @@ Questions = dict[str, list[tuple[str, list[str]]]]
 class VisualQuestions(Builder, skip_registration=True):
     """A picture an example, with all its questions, each with one answer or ten people's."""
 
-    HOMEPAGE = ""
-    CITATION = ""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        question = {"question": tf.string, "answers": tfds.features.Sequence(tf.string)}
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tf.string,
-                    "image_id": tf.string,
-                    "questions": tfds.features.Sequence(question),
-                }
-            ),
-            homepage=self.HOMEPAGE or None,
-            citation=self.CITATION or None,
-        )
+    FEATURES: ClassVar = {
+        "image": tf.string,
+        "image_id": tf.string,
+        "questions": tfds.features.Sequence(
+            {"question": tf.string, "answers": tfds.features.Sequence(tf.string)}
+        ),
+    }
 
     def _generate_examples(self, rows: Iterable[tuple[str, dict]]):
         yield from rows
