@@ -23,6 +23,14 @@ class PictureConfig(TrainingConfig):
     # what reads a picture: `residual`, trained from scratch, or a frozen network of
     # keras.applications, such as ResNet50
     encoder: str = "residual"
+    # how many filters the first stage of the residual encoder has; each next one has twice as many
+    filters: int = 16
+    # how many stages it has, each of which but the first halves the sides of the picture
+    stages: int = 3
+    # how many blocks of two convolutions a stage has
+    blocks: int = 1
+    # the share of features dropped from its grid
+    image_dropout: float = 0.0
     # of a frozen encoder: `imagenet`, which is downloaded, or a file
     encoder_weights: str = "imagenet"
     # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder

@@ -31,12 +31,6 @@ class Config(pictures.PictureConfig):
     max_length: int = 30
     # of a clip so many frames are taken; 0 where the files are pictures
     frames: int = 0
-    # how many filters the first stage of the residual encoder has; each next one has twice as many
-    filters: int = 24
-    # how many stages, each of which but the first halves the sides of the picture
-    stages: int = 3
-    # how many blocks of two convolutions a stage has
-    blocks: int = 1
     # the recurrent layer that goes over the frames of a clip, by its name in `layers`
     clip_cell: str = "LSTM"
     # whether each word looks at places of the picture (Show, Attend and Tell); else the picture is
@@ -58,8 +52,8 @@ class Config(pictures.PictureConfig):
     features: int = 64
     # the share of features dropped, from the words and before the next word is chosen
     dropout: float = 0.2
-    # the share of features dropped from the picture
-    image_dropout: float = 0.0
+    # the share of the words that the decoder reads as unknown in training
+    word_dropout: float = 0.0
     # how much of the probability of the right word goes to all words
     label_smoothing: float = 0.0
     # how often the decoder reads its own word in training instead of the right one
@@ -94,18 +88,19 @@ class Config(pictures.PictureConfig):
 _SCENES = Config(
     epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
+_PHOTOS = replace(
+    _SCENES, epochs=25, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,
+    stages=4, units=256, features=192, attention_units=128, dropout=0.5, image_dropout=0.1,
+    shift=12, light=0.2, flip=True, coverage=1.0, weight_decay=1e-2,
+)  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
     "scenes_clips": replace(
         _SCENES, data="scenes_clips", monitor="val_captions_word_loss", frames=10, image_size=32,
         shift=1,
     ),
-    "flickr8k": replace(
-        _SCENES, data="flickr8k", epochs=25, patience=25, batch_size=16, learning_rate=1e-3,
-        min_count=5, image_size=96, filters=32, stages=4, units=256, features=192,
-        attention_units=128, dropout=0.5, image_dropout=0.1, shift=12, light=0.2, flip=True,
-        coverage=1.0, weight_decay=1e-2,
-    ),
+    "flickr8k": replace(_PHOTOS, data="flickr8k"),
+    "coco_captions": replace(_PHOTOS, data="coco_captions", epochs=10, patience=10, dropout=0.3),
 }  # fmt: skip
 PUBLISHED = {
     "flickr8k": {
@@ -169,6 +164,11 @@ def build(config: Config, assets: Assets) -> keras.Model:
     seen = network.viewer(config, settings)(given)
     memory, mask = seen["memory"], seen["mask"]  # [P, S, D], [P, S]
     mean, words = network.mean_of(memory, mask), groups.Merge()(tokens)
+    if config.word_dropout:
+        spoken = words > captions.START
+        words = layers.WordDropout(config.word_dropout, captions.UNKNOWN, config.seed)(
+            words, mask=spoken
+        )
     options = {"dropout": config.dropout, "scheduled_sampling": config.scheduled_sampling}
     options |= {"seed": config.seed, "name": "decoder"}
     width = memory.shape[-1] if config.attention else 0

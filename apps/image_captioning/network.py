@@ -1,47 +1,11 @@
-"""Parts of the network: encoders of pictures and clips, cells, losses and a metric."""
+"""Parts of the network: what sees pictures and clips, cells, losses and a metric."""
 
 import keras
 from keras import ops
 
 import layers
+from apps.core.residual import residual_encoder
 from pipelines.captions import PADDING, UNKNOWN
-
-
-def residual_encoder(size: int, filters: int, stages: int, blocks: int, dropout: float):
-    """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
-
-    The first convolution and each stage but the first halve the sides; each stage has twice the
-    filters of the one before, and so many blocks of two convolutions. The place of each cell of the
-    grid, from -1 to 1, is added to its features.
-    """
-    image = keras.Input((size, size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    x = keras.layers.Activation("relu")(_convolution(x, filters, 2))
-    for stage in range(stages):
-        for block in range(blocks):
-            x = _block(x, filters * 2**stage, 2 if stage and not block else 1)
-    x = keras.layers.SpatialDropout2D(dropout)(x)
-    return keras.Model(image, ops.concatenate([x, _places(x)], axis=-1), name="encoder")
-
-
-def _block(x, width: int, strides: int):
-    y = keras.layers.Activation("relu")(_convolution(x, width, strides))
-    y = _convolution(y, width, 1)
-    if strides > 1 or x.shape[-1] != width:
-        x = _convolution(x, width, strides, kernel=1)
-    return keras.layers.Activation("relu")(x + y)
-
-
-def _convolution(x, width: int, strides: int, kernel: int = 3):
-    x = keras.layers.Conv2D(width, kernel, strides, padding="same", use_bias=False)(x)
-    return keras.layers.BatchNormalization(momentum=0.9)(x)
-
-
-def _places(x):
-    """`[B, H, W, 2]`: how far right and how far down each cell lies."""
-    height, width = x.shape[1:3]
-    across, down = ops.meshgrid(ops.linspace(-1.0, 1.0, width), ops.linspace(-1.0, 1.0, height))
-    return ops.zeros_like(x[..., :2]) + ops.stack([across, down], axis=-1)
 
 
 def viewer(config, settings: dict) -> keras.Model:
@@ -55,9 +19,7 @@ def viewer(config, settings: dict) -> keras.Model:
     given = x = keras.Input(settings["shape"], name=settings["kind"])
     frames = settings["frames"]
     if settings["kind"] == "image":
-        encoder = residual_encoder(
-            config.image_size, config.filters, config.stages, config.blocks, config.image_dropout
-        )
+        encoder = residual_encoder(config)
         x = keras.layers.TimeDistributed(encoder)(x) if frames else encoder(x)
     if frames and len(x.shape) > 3:
         x = keras.layers.Reshape((frames, -1))(x)

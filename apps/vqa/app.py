@@ -14,6 +14,7 @@ from apps.core import groups, pictures
 from apps.core.config import optimizer
 from apps.core.display import weighted_words
 from apps.core.protocol import Assets, Data, Service, ask
+from apps.core.residual import residual_encoder
 from apps.vqa import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS, max_over_time
 from pipelines import datasets, text, visual
@@ -33,14 +34,12 @@ class Config(pictures.PictureConfig):
     answers: int = 3000
     # how often a word must occur in the questions to enter the vocabulary
     min_count: int = 1
-    # how many filters the first stage of the residual encoder has; each next one has twice as many
-    filters: int = 24
-    # how many stages, each of which halves the sides of the picture
-    stages: int = 3
     # how the regions become one vector: attention by the question, or their mean; or no image
     image: Literal["attention", "mean", "none"] = "attention"
     # how many attentions over the image stand side by side
     glimpses: int = 2
+    # the size of what question and region are compared in
+    attention: int = 64
     # whether the mean of all regions stands beside the glimpses
     whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
@@ -55,7 +54,7 @@ class Config(pictures.PictureConfig):
     # the recurrent layer, by its name in `layers`
     cell: str = "LSTM"
     # the size of the recurrent state, for each direction
-    units: int = 64
+    units: int = 128
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
@@ -64,8 +63,6 @@ class Config(pictures.PictureConfig):
     hidden: bool = False
     # the share of features dropped, from the words and before the answers
     dropout: float = 0.2
-    # the share of features dropped from the regions of the image
-    image_dropout: float = 0.0
     # in training: by at most so many pixels pictures are moved
     shift: int = 0
     # in training: brightness, contrast and saturation change by at most this share
@@ -85,11 +82,11 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=19, patience=19, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=16, patience=16, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=16, history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
     "easy_vqa": replace(
         _SCENES, data="easy_vqa", epochs=15, dropout=0.0, shift=0, light=0.0, hidden=True
     ),
@@ -153,9 +150,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
     given = dict(inputs)
     if settings["kind"] == "image":
         inputs["image"] = keras.Input(settings["shape"], name="image")
-        given["regions"] = network.residual_encoder(
-            config.image_size, config.filters, config.stages, config.image_dropout
-        )(inputs["image"])
+        given["regions"] = residual_encoder(config)(inputs["image"])
     elif settings["kind"] == "regions":
         given["regions"] = inputs["regions"] = keras.Input(settings["shape"], name="regions")
     if config.history:
@@ -177,18 +172,20 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         name: keras.Input(shape, dtype="float32" if name == "regions" else "int32", name=name)
         for name, shape in shapes.items()
     }
-    embedding = keras.layers.Embedding(len(assets["vocabulary"]), config.features)
+    embedding = network.word_embedding(len(assets["vocabulary"]), config.features)
     drop = keras.layers.Dropout(config.dropout)
     outputs, factors = {}, []
 
     if config.question != "none":
         tokens = groups.Merge()(given["tokens"])
         mask = ops.not_equal(tokens, text.PADDING)  # [PQ, T]
+        words = drop(embedding(tokens))
         states = layers.Stack(
             [getattr(layers, config.cell)(config.units) for _ in range(config.depth)],
             bidirectional=True,
             dropout=config.dropout,
-        )(drop(embedding(tokens)), mask=mask)  # [PQ, T, U]
+        )(words, mask=mask)
+        states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
         if config.question == "attention":
             pool = layers.AttentionPool(config.units, name="question_attention")
             question, outputs["question_attention"] = pool(states, mask=mask)
@@ -212,11 +209,16 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         # Where there is no region there are zeros.
         there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
         if config.image == "attention" and config.question != "none":
-            look = layers.QuestionGuidedAttention(config.fusion, glimpses=config.glimpses)
-            seen, outputs["image_attention"] = look(question, regions, mask=there)  # [P, Q, GD]
+            looks = [
+                layers.QuestionGuidedAttention(config.attention)(question, regions, mask=there)
+                for _ in range(config.glimpses)
+            ]
+            seen, weights = (list(each) for each in zip(*looks, strict=True))
+            outputs["image_attention"] = ops.concatenate(weights, axis=2)
             if config.whole:
                 mean = ops.expand_dims(network.mean_over_regions(regions, there), 1)
-                seen = ops.concatenate([seen, mean + 0 * seen[..., :1]], axis=-1)
+                seen.append(mean + 0 * seen[0][..., :1])
+            seen = ops.concatenate(seen, axis=-1)  # [P, Q, D']
         else:
             seen = ops.expand_dims(network.mean_over_regions(regions, there), 1)  # [P, 1, D]
         factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))

@@ -1,4 +1,4 @@
-"""Parts of the network: an encoder of pictures, the rounds of a dialog, loss and metric."""
+"""Parts of the network: word vectors, the rounds of a dialog, loss and metric."""
 
 import keras
 from keras import ops
@@ -6,39 +6,14 @@ from keras import ops
 from pipelines.visual import FIRST_ANSWER, NO_QUESTION
 
 
-def residual_encoder(size: int, filters: int, stages: int, dropout: float) -> keras.Model:
-    """A small residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
+def word_embedding(vocabulary_size: int, size: int) -> keras.layers.Embedding:
+    """Word vectors that begin as far apart as published ones are.
 
-    Each stage halves the sides, and doubles the filters from the second on. The place of each cell
-    of the grid, from -1 to 1, is added to its features.
+    With Keras's small default, attention is learned late, after combinations are by heart.
     """
-    image = keras.Input((size, size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    x = low = _convolution(x, filters, 2)
-    for stage in range(stages - 1):
-        width = filters * 2 ** (stage + 1)
-        y = _convolution(x, width, 2)
-        y = _convolution(y, width, 1, activation=None)
-        shortcut = _convolution(x, width, 2, kernel=1, activation=None)
-        x = keras.layers.Activation("relu")(y + shortcut)
-    shrink = low.shape[1] // x.shape[1]
-    x = ops.concatenate([x, keras.layers.AveragePooling2D(shrink)(low)], axis=-1)
-    x = keras.layers.SpatialDropout2D(dropout)(x)
-    return keras.Model(image, _with_places(x), name="encoder")
-
-
-def _convolution(x, filters: int, strides: int, kernel: int = 3, activation="relu"):
-    x = keras.layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)(x)
-    x = keras.layers.BatchNormalization(momentum=0.9)(x)
-    return keras.layers.Activation(activation)(x) if activation else x
-
-
-def _with_places(x):
-    height, width = x.shape[1:3]
-    rows = ops.broadcast_to(ops.linspace(-1.0, 1.0, height)[:, None, None], (height, width, 1))
-    columns = ops.broadcast_to(ops.linspace(-1.0, 1.0, width)[None, :, None], (height, width, 1))
-    places = ops.concatenate([columns, rows], axis=-1)[None]  # [1, H, W, 2]
-    return ops.concatenate([x, ops.zeros_like(x[..., :2]) + places], axis=-1)
+    return keras.layers.Embedding(
+        vocabulary_size, size, keras.initializers.RandomNormal(stddev=0.3)
+    )
 
 
 @keras.saving.register_keras_serializable(package="unroll")

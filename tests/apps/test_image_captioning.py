@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 import layers
-from apps.core import cli, export, pictures, training
+from apps.core import cli, config, export, pictures, training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
 from apps.core.protocol import ask
@@ -21,7 +22,7 @@ from apps.image_captioning import app, network, scores
 from layers.litert_tensorflow import convert
 from pipelines import captions
 from pipelines.captions import END, PADDING, START, UNKNOWN
-from pipelines.datasets import scenes, scenes_captions, scenes_clips
+from pipelines.datasets import scenes, scenes_captions, scenes_clips, sources
 from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
@@ -359,6 +360,24 @@ def test_regions_that_were_made_elsewhere(own, tmp_path, monkeypatch, capsys):
     assert cli.main(["image_captioning", "predict", str(run), photo, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert np.shape(result["attention"])[-1] == len(regions["test0.png"])
+
+
+def test_coco_is_data_of_the_app(monkeypatch, tmp_path):
+    def photos_of(builder, **_):
+        picture = tf.io.encode_png(np.zeros([8, 8, 3], np.uint8)).numpy()
+        rows = {"image": [picture] * 2, "image/filename": ["7.jpg", "8.jpg"]}
+        told = {"captions": {"text": [["A dog.", "It runs"], ["A dog", "A cat"]]}}
+        return tf.data.Dataset.from_tensor_slices(rows | told)
+
+    monkeypatch.setattr(sources, "require_reachable", lambda *_: None)
+    with tfds.testing.mock_data(as_dataset_fn=photos_of), monkeypatch.context() as patch:
+        patch.setattr(tfds.core.DatasetBuilder, "data_dir", tmp_path)  # of the prepared pixels
+        options = ["--data=coco_captions", "--image-size=16", "--min-count=2"]
+        data = app.load(config.parse(app, options))
+        inputs, labels = next(iter(data.valid))
+    assert data.assets["vocabulary"] == [*captions.ENTRIES, "a", "dog"]
+    assert inputs["image"].shape == [2, 16, 16, 3]
+    assert labels.shape == [2, 2, 3]
 
 
 def test_clips_with_labelled_frames(tmp_path, monkeypatch, capsys):

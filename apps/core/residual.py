@@ -1,0 +1,46 @@
+"""A small residual network that an app trains from scratch to read pictures."""
+
+import keras
+from keras import ops
+
+from apps.core.pictures import PictureConfig
+
+
+def residual_encoder(config: PictureConfig) -> keras.Model:
+    """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
+
+    The first convolution and each stage but the first halve the sides; each stage has blocks of
+    two, and twice the filters of the one before. To the last features of a cell of the grid are
+    added those of the first convolution, in which colours are told apart from shapes, and the place
+    of the cell, from -1 to 1.
+    """
+    image = keras.Input((config.image_size, config.image_size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    x = low = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
+    for stage in range(config.stages):
+        for block in range(config.blocks):
+            x = _block(x, config.filters * 2**stage, 2 if stage and not block else 1)
+    low = keras.layers.AveragePooling2D(2 ** (config.stages - 1), padding="same")(low)
+    x = ops.concatenate([x, low], axis=-1)
+    x = keras.layers.SpatialDropout2D(config.image_dropout)(x)
+    return keras.Model(image, ops.concatenate([x, _places(x)], axis=-1), name="encoder")
+
+
+def _block(x, filters: int, strides: int):
+    y = keras.layers.Activation("relu")(_convolution(x, filters, strides))
+    y = _convolution(y, filters, 1)
+    if strides > 1:
+        x = _convolution(x, filters, strides, kernel=1)
+    return keras.layers.Activation("relu")(x + y)
+
+
+def _convolution(x, filters: int, strides: int, kernel: int = 3):
+    x = keras.layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)(x)
+    return keras.layers.BatchNormalization(momentum=0.9)(x)
+
+
+def _places(x):
+    """`[B, H, W, 2]`: how far right and how far down each cell lies."""
+    height, width = x.shape[1:3]
+    across, down = ops.meshgrid(ops.linspace(-1.0, 1.0, width), ops.linspace(-1.0, 1.0, height))
+    return ops.zeros_like(x[..., :2]) + ops.stack([across, down], axis=-1)
