@@ -24,7 +24,7 @@ class PictureConfig(TrainingConfig):
     # keras.applications, such as ResNet50
     encoder: str = "residual"
     # how many filters the first stage of the residual encoder has; each next one has twice as many
-    filters: int = 16
+    filters: int = 24
     # how many stages it has, each of which but the first halves the sides of the picture
     stages: int = 3
     # how many blocks of two convolutions a stage has

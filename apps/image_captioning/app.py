@@ -86,7 +86,7 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, shift=3, light=0.1
 )  # fmt: skip
 _PHOTOS = replace(
     _SCENES, epochs=25, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,

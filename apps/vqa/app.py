@@ -36,7 +36,7 @@ class Config(pictures.PictureConfig):
     min_count: int = 1
     # how the regions become one vector: attention by the question, or their mean; or no image
     image: Literal["attention", "mean", "none"] = "attention"
-    # how many attentions over the image stand side by side
+    # how many attentions over the image follow each other, each of which knows what the others saw
     glimpses: int = 2
     # the size of what question and region are compared in
     attention: int = 64
@@ -82,13 +82,14 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=16, patience=16, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", units=64, history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", epochs=15, dropout=0.0, shift=0, light=0.0, hidden=True
+        _SCENES, data="easy_vqa", epochs=15, patience=15, dropout=0.0, shift=0, light=0.0,
+        hidden=True,
     ),
     "daquar": replace(
         _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
@@ -209,11 +210,13 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         # Where there is no region there are zeros.
         there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
         if config.image == "attention" and config.question != "none":
-            looks = [
-                layers.QuestionGuidedAttention(config.attention)(question, regions, mask=there)
-                for _ in range(config.glimpses)
-            ]
-            seen, weights = (list(each) for each in zip(*looks, strict=True))
+            seen, weights = [], []
+            for _ in range(config.glimpses):  # each knows what those before it saw
+                look = layers.QuestionGuidedAttention(config.attention)
+                asked = ops.concatenate([question, *seen], axis=-1)
+                attended, where = look(asked, regions, mask=there)
+                seen.append(attended)
+                weights.append(where)
             outputs["image_attention"] = ops.concatenate(weights, axis=2)
             if config.whole:
                 mean = ops.expand_dims(network.mean_over_regions(regions, there), 1)

@@ -2,12 +2,14 @@
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from pipelines.datasets import scenes
 from pipelines.datasets.scenes import COLOURS, SHAPES, Thing
 from pipelines.datasets.visual_questions import VisualQuestions
 
-PICTURES = {"train": 5000, "valid": 400, "test": 1000}
+PICTURES = {"train": 9000, "valid": 400, "test": 1000}
+_VERSION = tfds.core.Version("1.1.0")  # 1.0.0 had 5,000 training pictures
 QUESTIONS = 10  # to a scene
 ROUNDS = 6  # of a dialog
 _KINDS = {"colour": 2, "shape": 2, "existence": 2, "count": 1, "relation": 1, "comparison": 1}
@@ -17,12 +19,14 @@ Question = tuple[str, str]  # and its answer
 
 
 class ScenesQa(VisualQuestions, skip_registration=True):
-    """Ten questions each to 5,000 / 400 / 1,000 drawn scenes of two to four things.
+    """Ten questions each to 9,000 / 400 / 1,000 drawn scenes of two to four things.
 
     On colour, shape, number, relation, existence and comparison. Every scene of the validation and
     of the test split has things whose colour and shape no other split has together, nor asks for.
     Who reads the questions alone is right in about a third; a perfect reader always.
     """
+
+    VERSION = _VERSION
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split, number) for split, number in PICTURES.items()}
@@ -35,11 +39,13 @@ class ScenesQa(VisualQuestions, skip_registration=True):
 
 
 class ScenesDialog(VisualQuestions, skip_registration=True):
-    """Dialogs of six rounds about 5,000 / 400 / 1,000 drawn scenes.
+    """Dialogs of six rounds about 9,000 / 400 / 1,000 drawn scenes.
 
     "it" is the thing that was last spoken of, "the other one" the one of the same shape. Most
     rounds cannot be answered from the picture and their own words.
     """
+
+    VERSION = _VERSION
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split, number) for split, number in PICTURES.items()}

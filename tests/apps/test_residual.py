@@ -1,0 +1,47 @@
+"""The encoder of pictures: sizes of its grid, where its cells lie, what is near them."""
+
+import keras
+import numpy as np
+import pytest
+
+from apps.core.pictures import PictureConfig
+from apps.core.residual import residual_encoder
+
+
+def encoder(**options) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return residual_encoder(PictureConfig(data="", **{"filters": 4, **options}))
+
+
+@pytest.mark.parametrize(
+    ("size", "stages", "side"), [(64, 3, 8), (64, 1, 32), (50, 3, 7), (45, 4, 3)]
+)
+def test_the_grid_of_any_size(size, stages, side):
+    grid = encoder(image_size=size, stages=stages, blocks=2)(np.zeros((2, size, size, 3)))
+    # The last stage, the first convolution, and the place.
+    assert grid.shape == (2, side, side, 4 * 2 ** (stages - 1) + 4 + 2)
+
+
+def test_each_cell_knows_its_place():
+    grid = np.array(encoder(image_size=32, stages=2)(np.zeros((1, 32, 32, 3))))
+    across, down = grid[0, ..., -2], grid[0, ..., -1]
+    steps = np.linspace(-1, 1, 8)
+    np.testing.assert_allclose(across, np.tile(steps, (8, 1)), atol=1e-6)
+    np.testing.assert_allclose(down, across.T, atol=1e-6)
+
+
+def test_the_first_features_of_a_cell_are_of_what_lies_there():
+    model = encoder(image_size=32, stages=2)
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))
+    changed = picture.copy()
+    changed[0, :4, :4] = 0
+    low = np.abs(np.array(model(picture)) - np.array(model(changed)))[0, ..., 8:12].max(-1)
+    assert low[0, 0] > 0
+    assert low[2:].max() == low[:, 2:].max() == 0
+
+
+def test_dropout_leaves_places_alone():
+    model = encoder(image_size=16, stages=2, image_dropout=0.5)
+    grid = np.array(model(np.full((8, 16, 16, 3), 200.0), training=True))
+    assert (grid[..., :-2] == 0).all(axis=(1, 2)).any()
+    np.testing.assert_array_equal(grid[:, 0, 0, -2:], -1)
