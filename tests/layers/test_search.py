@@ -46,6 +46,10 @@ def walk(step, state, words) -> tuple[float, np.ndarray]:
     return total, np.array(looks)
 
 
+# A beam that holds all that can be said in four steps with four words.
+EVERY_PREFIX = {"start": START, "end": END, "max_length": 4, "beam_width": 81}
+
+
 def sequences(length: int, vocabulary: int):
     """All sequences that end within so many steps, and all that do not."""
     words = [w for w in range(vocabulary) if w != END]
@@ -61,16 +65,7 @@ def of(states, row: int):
 @pytest.mark.parametrize("penalty", [0.0, 0.8])
 def test_a_beam_of_all_prefixes_is_exhaustive_search(penalty):
     step, states, vocabulary = toy_step(vocabulary=4), toy_states(), 4
-    found = layers.beam_search(
-        step,
-        states,
-        start=START,
-        end=END,
-        max_length=4,
-        beam_width=81,
-        best=10,
-        length_penalty=penalty,
-    )
+    found = layers.beam_search(step, states, best=10, length_penalty=penalty, **EVERY_PREFIX)
     for row in range(3):
         scored = {}
         for words in sequences(4, vocabulary):
@@ -92,16 +87,7 @@ def test_a_beam_of_all_prefixes_is_exhaustive_search(penalty):
 def test_coverage_is_counted_as_gnmt_does():
     step, states = toy_step(vocabulary=4), toy_states()
     mask = np.array([[1, 1, 1, 0, 0]] * 3, "bool")
-    found = layers.beam_search(
-        step,
-        states,
-        start=START,
-        end=END,
-        max_length=4,
-        beam_width=81,
-        coverage_penalty=0.7,
-        memory_mask=mask,
-    )
+    found = layers.beam_search(step, states, coverage_penalty=0.7, memory_mask=mask, **EVERY_PREFIX)
     for row in range(3):
         best = -np.inf
         for words in sequences(4, 4):
