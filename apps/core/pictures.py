@@ -25,9 +25,9 @@ class PictureConfig(TrainingConfig):
     encoder: str = "residual"
     # how many filters the first stage of the residual encoder has; each next one has twice as many
     filters: int = 24
-    # how many stages it has, each of which but the first halves the sides of the picture
+    # how many stages it has, each of which halves the sides of the picture
     stages: int = 3
-    # how many blocks of two convolutions a stage has
+    # how many blocks of two convolutions a stage has, but for the first
     blocks: int = 1
     # the share of features dropped from its grid
     image_dropout: float = 0.0

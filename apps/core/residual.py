@@ -9,17 +9,16 @@ from apps.core.pictures import PictureConfig
 def residual_encoder(config: PictureConfig) -> keras.Model:
     """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
 
-    The first convolution and each stage but the first halve the sides; each stage has blocks of
-    two, and twice the filters of the one before. To the last features of a cell of the grid are
-    added those of the first convolution, in which colours are told apart from shapes, and the place
-    of the cell, from -1 to 1.
+    Each stage halves the sides. The first is one convolution; the others have blocks of two, and
+    twice the filters of the stage before. To the last features of a cell of the grid are added the
+    first ones, in which colours are told apart from shapes, and its place, from -1 to 1.
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
     x = low = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
-    for stage in range(config.stages):
+    for stage in range(1, config.stages):
         for block in range(config.blocks):
-            x = _block(x, config.filters * 2**stage, 2 if stage and not block else 1)
+            x = _block(x, config.filters * 2**stage, 1 if block else 2)
     low = keras.layers.AveragePooling2D(2 ** (config.stages - 1), padding="same")(low)
     x = ops.concatenate([x, low], axis=-1)
     x = keras.layers.SpatialDropout2D(config.image_dropout)(x)
