@@ -20,6 +20,7 @@ from pipelines.datasets.caption_files import CaptionFiles
 from pipelines.datasets.captions import Flickr8k
 from pipelines.datasets.flights import Flights
 from pipelines.datasets.imdb import ARCHIVE, Imdb
+from pipelines.datasets.reading import Babi
 from pipelines.datasets.reviews import Reviews
 from pipelines.datasets.scenes_captions import ScenesCaptions
 from pipelines.datasets.scenes_clips import ScenesClips
@@ -29,6 +30,8 @@ from pipelines.datasets.speech import SPEAKERS, An4, Fsdd
 from pipelines.datasets.speech_files import SpeechFiles
 from pipelines.datasets.spoken_digits import SpokenDigits
 from pipelines.datasets.sst import Sst2, Sst5
+from pipelines.datasets.stories import Stories
+from pipelines.datasets.story_files import StoryFiles
 from pipelines.datasets.tagged_files import TaggedFiles
 from pipelines.datasets.tagging import Atis, Snips
 from pipelines.datasets.text_files import TextFiles
@@ -48,6 +51,8 @@ _OF_TFDS = {module.NAME: module for module in (coco_captions, librispeech)}
 _BUILDERS = {
     "an4": An4,
     "atis": Atis,
+    "babi": functools.partial(Babi, config="en"),
+    "babi_10k": functools.partial(Babi, config="en-10k"),
     "daquar": Daquar,
     "easy_vqa": EasyVqa,
     "flickr8k": Flickr8k,
@@ -64,6 +69,7 @@ _BUILDERS = {
     "spoken_digits": SpokenDigits,
     "sst2": Sst2,
     "sst5": Sst5,
+    "stories": Stories,
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
     **{name: functools.partial(of_tfds, module.ARCHIVE) for name, module in _OF_TFDS.items()},
 }
@@ -73,6 +79,7 @@ FOLDERS = {
     "labelled": TextFiles,
     "spoken": SpeechFiles,
     "tagged": TaggedFiles,
+    "told": StoryFiles,
     "visual": VisualFiles,
 }
 

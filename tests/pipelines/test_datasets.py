@@ -89,7 +89,8 @@ class TestRegistry:
         speech = {"an4", "fsdd", "fsdd_strings", "librispeech", "spoken_digits"} | without
         pictures = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
         captions = {"coco_captions", "flickr8k", "scenes_captions", "scenes_clips"}
-        assert datasets.names() == sorted(reviews | sentences | speech | pictures | captions)
+        told = {"babi", "babi_10k", "stories"}
+        assert datasets.names() == sorted(reviews | sentences | speech | pictures | captions | told)
 
     @pytest.mark.parametrize("module", [coco_captions, librispeech])
     def test_what_tfds_cannot_download(self, module, data_dir, monkeypatch):
