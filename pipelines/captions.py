@@ -26,22 +26,11 @@ class Captioned:
     captions: list[str]
 
 
-def words(captions) -> tf.RaggedTensor:
-    """The words of captions `[B]`, without marks, as published scores count them.
-
-    >>> words(tf.constant(["A dog 's ball , in mid-air ."])).to_list()
-    [[b'a', b'dog', b"'s", b'ball', b'in', b'mid', b'air']]
-    """
-    tokens = text.tokenize(captions)
-    spoken = tf.strings.regex_full_match(tokens.flat_values, r".*[\p{L}\p{M}\p{N}].*")
-    return tf.ragged.boolean_mask(tokens, tokens.with_values(spoken))
-
-
 def read(dataset: tf.data.Dataset) -> list[Captioned]:
     """All captions, picture by picture."""
 
     def joined(example: dict) -> tuple:
-        captions = tf.strings.reduce_join(words(example["captions"]), axis=-1, separator=" ")
+        captions = tf.strings.reduce_join(text.words(example["captions"]), axis=-1, separator=" ")
         return example["image_id"], captions
 
     rows = dataset.map(joined, tf.data.AUTOTUNE).as_numpy_iterator()

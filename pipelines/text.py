@@ -75,6 +75,17 @@ def tokenize(text) -> tf.RaggedTensor:
     return tf.strings.split(normalize(text))
 
 
+def words(text) -> tf.RaggedTensor:
+    """As `tokenize`, without marks.
+
+    >>> words(tf.constant(["A dog 's ball , in mid-air ."])).to_list()
+    [[b'a', b'dog', b"'s", b'ball', b'in', b'mid', b'air']]
+    """
+    tokens = tokenize(text)
+    spoken = tf.strings.regex_full_match(tokens.flat_values, r".*[\p{L}\p{M}\p{N}].*")
+    return tf.ragged.boolean_mask(tokens, tokens.with_values(spoken))
+
+
 def letter_trigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
     """The letter trigrams of each word: "good" has #go, goo, ood and od#.
 

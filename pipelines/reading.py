@@ -1,0 +1,77 @@
+"""Stories and questions as batches of ids: facts, questions and answers."""
+
+from collections import Counter
+
+import tensorflow as tf
+
+from pipelines import text
+from pipelines.batching import batches
+
+# The numbers of facts at which a new bucket of questions begins.
+BOUNDARIES = (4, 8, 12, 16, 24, 32, 50)
+
+
+def normalize_answer(answer):
+    """Answers of one spelling, each one entry of the vocabulary, be it of several words."""
+    return tf.strings.lower(tf.strings.strip(answer), "utf-8")
+
+
+def build_vocabulary(dataset: tf.data.Dataset) -> list[str]:
+    """The words of facts and questions and the answers, after padding and the unknown."""
+    counts: Counter[bytes] = Counter()
+
+    def all_of(example: dict):
+        told = tf.concat([example["facts"], [example["question"]]], axis=0)
+        return text.words(told).flat_values, normalize_answer(example["answer"])
+
+    for words, answer in dataset.map(all_of, tf.data.AUTOTUNE).as_numpy_iterator():
+        counts.update([*words.tolist(), answer])
+    return ["[PAD]", "[UNK]", *sorted(word.decode() for word in counts)]
+
+
+def to_ids(strings, vocabulary: text.Vocabulary):
+    """Sentences `[N]` to ids `[N, J]`, without marks; one word at least, which may be padding."""
+    return text.to_dense(vocabulary(text.words(strings)))
+
+
+def question_batches(
+    dataset: tf.data.Dataset,
+    vocabulary: text.Vocabulary,
+    tasks: list[str],
+    batch_size: int,
+    memory_size: int,
+    *,
+    shuffle: int | None = None,
+) -> tf.data.Dataset:
+    """Batches of B questions with the S facts before each.
+
+    Args:
+        dataset: of `{"task", "facts", "question", "answer"}`, as the datasets of stories have.
+        vocabulary: made by `build_vocabulary`.
+        tasks: their names.
+        batch_size: B.
+        memory_size: of longer stories the last so many facts are kept.
+        shuffle: as in `pipelines.batching.batches`.
+
+    Returns:
+        Batches of `({"facts": [B, S, J], "question": [B, J']}, [B, 2])`, which are the id of the
+        answer, that of the unknown where the vocabulary lacks it, and the number of the task among
+        the names. There is one fact at least, which may be padding.
+    """
+    names = tf.constant(tasks)
+
+    def encoded(example: dict) -> tuple:
+        facts = to_ids(example["facts"][-memory_size:], vocabulary)
+        facts = text.to_dense(facts, time_axis=0)
+        question = to_ids([example["question"]], vocabulary)[0]
+        answer = vocabulary.table.lookup(normalize_answer(example["answer"]))
+        task = tf.argmax(tf.equal(names, example["task"]))
+        return {"facts": facts, "question": question}, tf.stack([answer, task])
+
+    return batches(
+        dataset.map(encoded, tf.data.AUTOTUNE).cache(),
+        lambda features, _: tf.shape(features["facts"])[0],
+        batch_size,
+        boundaries=(*(b for b in BOUNDARIES if b <= memory_size), memory_size + 1),
+        shuffle=shuffle,
+    )
