@@ -29,6 +29,8 @@ class PictureConfig(TrainingConfig):
     stages: int = 3
     # how many blocks of two convolutions a stage has, but for the first
     blocks: int = 1
+    # how many the first has
+    first_blocks: int = 0
     # the share of features dropped from its grid
     image_dropout: float = 0.0
     # of a frozen encoder: `imagenet`, which is downloaded, or a file

@@ -9,16 +9,17 @@ from apps.core.pictures import PictureConfig
 def residual_encoder(config: PictureConfig) -> keras.Model:
     """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
 
-    Each stage halves the sides. The first is one convolution; the others have blocks of two, and
-    twice the filters of the stage before. To the last features of a cell of the grid are added the
-    first ones, in which colours are told apart from shapes, and its place, from -1 to 1.
+    Each stage halves the sides and has twice the filters of the one before. The first is a single
+    convolution, with blocks of two behind it if `first_blocks` says so; the others are such blocks.
+    To the last features of a cell of the grid are added the first ones, in which colours are told
+    apart from shapes, and its place, from -1 to 1.
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
     x = low = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
-    for stage in range(1, config.stages):
-        for block in range(config.blocks):
-            x = _block(x, config.filters * 2**stage, 1 if block else 2)
+    for stage in range(config.stages):
+        for block in range(config.blocks if stage else config.first_blocks):
+            x = _block(x, config.filters * 2**stage, 2 if stage and not block else 1)
     low = keras.layers.AveragePooling2D(2 ** (config.stages - 1), padding="same")(low)
     x = ops.concatenate([x, low], axis=-1)
     x = keras.layers.SpatialDropout2D(config.image_dropout)(x)

@@ -52,8 +52,6 @@ class Config(pictures.PictureConfig):
     features: int = 64
     # the share of features dropped, from the words and before the next word is chosen
     dropout: float = 0.2
-    # the share of the words that the decoder reads as unknown in training
-    word_dropout: float = 0.0
     # how much of the probability of the right word goes to all words
     label_smoothing: float = 0.0
     # how often the decoder reads its own word in training instead of the right one
@@ -86,7 +84,8 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, shift=3, light=0.1
+    epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
+    shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
     _SCENES, epochs=25, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,
@@ -164,11 +163,6 @@ def build(config: Config, assets: Assets) -> keras.Model:
     seen = network.viewer(config, settings)(given)
     memory, mask = seen["memory"], seen["mask"]  # [P, S, D], [P, S]
     mean, words = network.mean_of(memory, mask), groups.Merge()(tokens)
-    if config.word_dropout:
-        spoken = words > captions.START
-        words = layers.WordDropout(config.word_dropout, captions.UNKNOWN, config.seed)(
-            words, mask=spoken
-        )
     options = {"dropout": config.dropout, "scheduled_sampling": config.scheduled_sampling}
     options |= {"seed": config.seed, "name": "decoder"}
     width = memory.shape[-1] if config.attention else 0

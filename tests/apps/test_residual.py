@@ -22,6 +22,12 @@ def test_the_grid_of_any_size(size, stages, side):
     assert grid.shape == (2, side, side, 4 * 2 ** (stages - 1) + 4 + 2)
 
 
+def test_blocks_of_the_first_stage_add_no_cells():
+    without, with_two = encoder(image_size=32), encoder(image_size=32, first_blocks=2)
+    assert without.output_shape == with_two.output_shape
+    assert with_two.count_params() - without.count_params() == 4 * (4 * 4 * 9 + 4 * 4)
+
+
 def test_each_cell_knows_its_place():
     grid = np.array(encoder(image_size=32, stages=2)(np.zeros((1, 32, 32, 3))))
     across, down = grid[0, ..., -2], grid[0, ..., -1]
