@@ -48,7 +48,7 @@ def question_batches(
     Args:
         dataset: of `{"task", "facts", "question", "answer"}`, as the datasets of stories have.
         vocabulary: made by `build_vocabulary`.
-        tasks: their names.
+        tasks: the names of all of them.
         batch_size: B.
         memory_size: of longer stories the last so many facts are kept.
         shuffle: as in `pipelines.batching.batches`.
@@ -65,7 +65,7 @@ def question_batches(
         facts = text.to_dense(facts, time_axis=0)
         question = to_ids([example["question"]], vocabulary)[0]
         answer = vocabulary.table.lookup(normalize_answer(example["answer"]))
-        task = tf.argmax(tf.equal(names, example["task"]))
+        [task] = tf.unstack(tf.where(names == example["task"])[:, 0], num=1)
         return {"facts": facts, "question": question}, tf.stack([answer, task])
 
     return batches(

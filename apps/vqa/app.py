@@ -39,7 +39,7 @@ class Config(pictures.PictureConfig):
     # how many attentions over the image follow each other, each of which knows what the others saw
     glimpses: int = 2
     # the size of what question and region are compared in
-    attention: int = 64
+    attention_units: int = 64
     # whether the mean of all regions stands beside the glimpses
     whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
@@ -212,7 +212,7 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
             for _ in range(config.glimpses):  # each knows what those before it saw
-                look = layers.QuestionGuidedAttention(config.attention)
+                look = layers.QuestionGuidedAttention(config.attention_units)
                 asked = ops.concatenate([question, *seen], axis=-1)
                 attended, where = look(asked, regions, mask=there)
                 seen.append(attended)

@@ -9,7 +9,7 @@ from pipelines.visual import FIRST_ANSWER, NO_QUESTION
 def word_embedding(vocabulary_size: int, size: int) -> keras.layers.Embedding:
     """Word vectors that begin as far apart as published ones are.
 
-    With Keras's small default, attention is learned late, after combinations are by heart.
+    With Keras's smaller default, attention was learned epochs later on drawn scenes.
     """
     return keras.layers.Embedding(
         vocabulary_size, size, keras.initializers.RandomNormal(stddev=0.3)

@@ -28,7 +28,7 @@ class Stories(Reading, skip_registration=True):
 
     Where is a person (1), where is what was carried (2), where was it before (3), is a person here
     (6), how many things are carried (7), what does one fear by its kind (15), what colour is it by
-    others of its kind (16), does one fit in the other (18). All stories tell things that do not
+    others of its kind (16), does one fit in the other (18). Stories also tell things that do not
     matter. Those of the validation and test split have up to twice as many facts as the longest to
     learn from. The most frequent answer to each kind is right in about a third; a perfect reader
     always.
@@ -84,7 +84,7 @@ def _lives(rng: np.random.Generator, length: int, kind: str) -> Told | None:
 
     for k in range(length):
         person = _pick(persons, rng)
-        draw = rng.random() if kind not in "16" else 1.0
+        draw = 1.0 if kind in ("1", "6") else rng.random()
         place = at[person][0] if person in at else None
         near = [x for x in THINGS if x not in holder and (x not in lies or lies[x][0] == place)]
         if place and near and draw < 0.35:
@@ -107,7 +107,7 @@ def _lives(rng: np.random.Generator, length: int, kind: str) -> Told | None:
             for thing in has(person):
                 note(thing, goal, [holder[thing][1], k])
 
-    if kind in "16":
+    if kind in ("1", "6"):
         person = _pick(sorted(at), rng)
         place, told = at[person]
         if kind == "1":
