@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -33,10 +34,10 @@ class Config(pictures.PictureConfig):
     frames: int = 0
     # the recurrent layer that goes over the frames of a clip, by its name in `layers`
     clip_cell: str = "LSTM"
-    # whether each word looks at places of the picture (Show, Attend and Tell); else the picture is
-    # the first thing that the decoder reads (Show and Tell)
-    attention: bool = True
-    # whether the state tells how much the picture counts for a word
+    # when the decoder looks at places of the picture: before it reads the word before (Show, Attend
+    # and Tell) or after; or never, and the picture is the first thing it reads (Show and Tell)
+    attention: Literal["before", "after", "none"] = "before"
+    # whether the state tells how much the picture counts for a word, with attention=before
     gate: bool = True
     # how much it costs if places are looked at too seldom or too often
     coverage: float = 0.0
@@ -165,16 +166,20 @@ def build(config: Config, assets: Assets) -> keras.Model:
     mean, words = network.mean_of(memory, mask), groups.Merge()(tokens)
     options = {"dropout": config.dropout, "scheduled_sampling": config.scheduled_sampling}
     options |= {"seed": config.seed, "name": "decoder"}
-    width = memory.shape[-1] if config.attention else 0
+    width = {"before": memory.shape[-1], "after": config.units, "none": 0}[config.attention]
     cells = [network.cell(config.cell, config.units, width)]
     cells += [network.cell(config.cell, config.units, 0) for _ in range(config.depth - 1)]
-    if config.attention:
+    if config.attention != "none":
+        before = config.attention == "before"
         decoder = layers.AttentionDecoder(
             size,
             config.features,
             cells,
-            layers.BahdanauAttention(config.attention_units),
-            gated=config.gate,
+            layers.BahdanauAttention(config.attention_units)
+            if before
+            else layers.LuongAttention(config.units),
+            attend=config.attention,
+            gated=before and config.gate,
             **options,
         )
         sizes = decoder.cell_state_sizes

@@ -212,7 +212,10 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
             for _ in range(config.glimpses):  # each knows what those before it saw
-                look = layers.QuestionGuidedAttention(config.attention_units)
+                look = layers.QuestionGuidedAttention(
+                    config.attention_units,
+                    scale_initializer=keras.initializers.RandomNormal(stddev=1.0),
+                )
                 asked = ops.concatenate([question, *seen], axis=-1)
                 attended, where = look(asked, regions, mask=there)
                 seen.append(attended)

@@ -25,7 +25,9 @@ class QuestionGuidedAttention(keras.layers.Layer):
         glimpses: how many attentions there are side by side.
         normalize: whether p has length one.
         activation: of both factors of p.
-        kernel_initializer: of V, W and w.
+        kernel_initializer: of V and W.
+        scale_initializer: of w. A product of length one has small scores, by which all regions
+            look alike at the start; a standard deviation of one sets them apart.
 
     Call arguments:
         question: `[B, Q]`, or N questions about one image, `[B, N, Q]`.
@@ -57,6 +59,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         normalize: bool = True,
         activation="tanh",
         kernel_initializer="glorot_uniform",
+        scale_initializer="glorot_uniform",
         **kwargs,
     ):
         require_size("units", units)
@@ -67,6 +70,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         self.normalize = normalize
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.scale_initializer = keras.initializers.get(scale_initializer)
 
     def build(self, question_shape, regions_shape):
         if len(question_shape) not in (2, 3) or len(regions_shape) not in (3, 4):
@@ -74,14 +78,16 @@ class QuestionGuidedAttention(keras.layers.Layer):
                 f"{self.name} takes a question [B, Q] or [B, N, Q] and regions [B, S, D] or "
                 f"[B, H, W, D], got {tuple(question_shape)} and {tuple(regions_shape)}."
             )
-        initializer = self.kernel_initializer
-        self.region_kernel, self.question_kernel, self.scale = (
-            self.add_weight(name=name, shape=shape, initializer=initializer)
-            for name, shape in (
-                ("region_kernel", (regions_shape[-1], self.units)),
-                ("question_kernel", (question_shape[-1], self.units)),
-                ("scale", (self.units, self.glimpses)),
+        self.region_kernel, self.question_kernel = (
+            self.add_weight(
+                name=f"{name}_kernel",
+                shape=(shape[-1], self.units),
+                initializer=self.kernel_initializer,
             )
+            for name, shape in (("region", regions_shape), ("question", question_shape))
+        )
+        self.scale = self.add_weight(
+            name="scale", shape=(self.units, self.glimpses), initializer=self.scale_initializer
         )
         self.region_bias, self.question_bias = (
             self.add_weight(name=f"{name}_bias", shape=(self.units,), initializer="zeros")
@@ -124,4 +130,5 @@ class QuestionGuidedAttention(keras.layers.Layer):
             "normalize": self.normalize,
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "scale_initializer": keras.initializers.serialize(self.scale_initializer),
         }

@@ -35,7 +35,8 @@ SETTINGS = {
 VARIANTS = {
     "attend": {"coverage": 1.0},
     "ungated GRU": {"gate": False, "cell": "GRU", "depth": 2},
-    "show and tell": {"attention": False, "cell": "PeepholeLSTM"},
+    "look after reading": {"attention": "after", "coverage": 0.5},
+    "show and tell": {"attention": "none", "cell": "PeepholeLSTM"},
     "regions": {"regions": "made elsewhere"},
     "clip": {"frames": 3, "cell": "LSTM", "clip_cell": "GRU"},
 }
@@ -452,4 +453,4 @@ def test_no_photo_is_one_line():
 
 def test_weights_decay_on_request():
     assert make(weight_decay=0.1)[0].optimizer.weight_decay == 0.1
-    assert layers.RecurrentDecoder in [type(each) for each in make(attention=False)[0].layers]
+    assert layers.RecurrentDecoder in [type(each) for each in make(attention="none")[0].layers]
