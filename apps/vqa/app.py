@@ -82,7 +82,7 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=8, patience=8, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
