@@ -195,6 +195,13 @@ def test_questions_about_one_image_are_each_answered_as_alone():
         assert_near([x[:, k] for x in together], alone, running.EXACT)
 
 
+def test_scores_begin_as_far_apart_as_asked():
+    layer = layers.QuestionGuidedAttention(7, scale_initializer="ones")
+    layer.build((None, D), (None, None, D))
+    assert_near([layer.scale], [np.ones((7, 1))], running.EXACT)
+    assert np.std(layer.region_kernel) > 0
+
+
 def test_a_product_of_zero_has_a_finite_gradient():
     layer = layers.QuestionGuidedAttention(7)
     layer.build((None, D), (None, None, D))
