@@ -212,8 +212,8 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
             # It looks for what the words name: with the states in the query too, it learned pairs
-            # of colour and shape instead of each of both, and epochs later.
-            named = question[..., -config.features :]
+            # of colour and shape instead of each of both. In a dialog the memory names it.
+            named = question if config.history else question[..., -config.features :]
             for _ in range(config.glimpses):  # each knows what those before it saw
                 look = layers.QuestionGuidedAttention(
                     config.attention_units,
