@@ -36,7 +36,7 @@ class Config(pictures.PictureConfig):
     min_count: int = 1
     # how the regions become one vector: attention by the question, or their mean; or no image
     image: Literal["attention", "mean", "none"] = "attention"
-    # how many attentions over the image follow each other, each knowing what those before it saw
+    # how many attentions over the image follow each other, each of which knows what the others saw
     glimpses: int = 2
     # the size of what question and region are compared in
     attention_units: int = 64
@@ -82,7 +82,7 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=8, patience=8, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
@@ -211,15 +211,9 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
-            # It looks for what the words name: with the states in the query too, it learned pairs
-            # of colour and shape instead of each of both. In a dialog the memory names it.
-            named = question if config.history else question[..., -config.features :]
             for _ in range(config.glimpses):  # each knows what those before it saw
-                look = layers.QuestionGuidedAttention(
-                    config.attention_units,
-                    scale_initializer=keras.initializers.RandomNormal(stddev=1.0),
-                )
-                asked = ops.concatenate([named, *seen], axis=-1)
+                look = layers.QuestionGuidedAttention(config.attention_units)
+                asked = ops.concatenate([question, *seen], axis=-1)
                 attended, where = look(asked, regions, mask=there)
                 seen.append(attended)
                 weights.append(where)
