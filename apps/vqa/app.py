@@ -40,6 +40,8 @@ class Config(pictures.PictureConfig):
     glimpses: int = 2
     # the size of what question and region are compared in
     attention_units: int = 64
+    # whether each glimpse also tallies the regions it looks at, to count them
+    tally: bool = True
     # whether the mean of all regions stands beside the glimpses
     whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
@@ -49,16 +51,18 @@ class Config(pictures.PictureConfig):
     history: bool = False
     # how many times it does
     hops: int = 2
+    # whether the words' own vectors look at the image, and are fused with it beside the states
+    words: bool = True
     # the size of a word's vector
     features: int = 64
     # the recurrent layer, by its name in `layers`
     cell: str = "LSTM"
     # the size of the recurrent state, for each direction
-    units: int = 128
+    units: int = 64
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
-    fusion: int = 128
+    fusion: int = 256
     # whether a dense layer stands between what is fused and the answers
     hidden: bool = False
     # the share of features dropped, from the words and before the answers
@@ -81,14 +85,12 @@ class Config(pictures.PictureConfig):
             raise ValueError("history needs a question.")
 
 
-_SCENES = Config(
-    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
-)  # fmt: skip
+_SCENES = Config(epochs=8, patience=8, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1)
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", units=64, history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", epochs=15, patience=15, dropout=0.0, shift=0, light=0.0,
+        _SCENES, data="easy_vqa", dropout=0.0, shift=0, light=0.0,
         hidden=True,
     ),
     "daquar": replace(
@@ -175,7 +177,7 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
     }
     embedding = network.word_embedding(len(assets["vocabulary"]), config.features)
     drop = keras.layers.Dropout(config.dropout)
-    outputs, factors = {}, []
+    outputs, asked, seen = {}, [None], None
 
     if config.question != "none":
         tokens = groups.Merge()(given["tokens"])
@@ -186,24 +188,23 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             bidirectional=True,
             dropout=config.dropout,
         )(words, mask=mask)
-        states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
+        if config.words:
+            states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
         if config.question == "attention":
             pool = layers.AttentionPool(config.units, name="question_attention")
             question, outputs["question_attention"] = pool(states, mask=mask)
         else:
             question = max_over_time(states, mask)  # [PQ, U]
         if config.history:
-            rounds = groups.Merge()(given["rounds"])
-            there = ops.not_equal(rounds, text.PADDING)
-            facts = layers.LSTM(question.shape[-1])(embedding(rounds), mask=there)
-            facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
-            there = ops.any(ops.not_equal(given["rounds"], text.PADDING), axis=-1)
-            facts, before = network.RoundsBefore()(facts, there, given["tokens"])
+            facts, before = network.facts_before(given, embedding, question.shape[-1])
             question, outputs["history_attention"] = layers.MemoryHops(
                 question.shape[-1], config.hops, memory_size=ROUNDS, name="history"
             )(facts, question, mask=before)
         question = groups.Split()(question, given["tokens"])  # [P, Q, U]
-        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(question)))
+        asked = [question]
+        if config.words:
+            states, words = question[..., : -config.features], question[..., -config.features :]
+            asked = [states, keras.layers.Rescaling(1 / network.SPREAD)(words)]
 
     if config.image != "none":
         regions = given["regions"]
@@ -211,10 +212,15 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
+            query = question if config.history else asked[-1]
             for _ in range(config.glimpses):  # each knows what those before it saw
-                look = layers.QuestionGuidedAttention(config.attention_units)
-                asked = ops.concatenate([question, *seen], axis=-1)
-                attended, where = look(asked, regions, mask=there)
+                look = layers.QuestionGuidedAttention(
+                    config.attention_units,
+                    scale_initializer=keras.initializers.RandomNormal(stddev=1.0),
+                    tally=config.tally,
+                )
+                known = ops.concatenate([query, *seen], axis=-1)
+                attended, where = look(known, regions, mask=there)
                 seen.append(attended)
                 weights.append(where)
             outputs["image_attention"] = ops.concatenate(weights, axis=2)
@@ -224,10 +230,10 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             seen = ops.concatenate(seen, axis=-1)  # [P, Q, D']
         else:
             seen = ops.expand_dims(network.mean_over_regions(regions, there), 1)  # [P, 1, D]
-        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))
 
-    fused = ops.multiply(*factors) if factors[1:] else factors[0]
-    fused = keras.layers.UnitNormalization()(fused)
+    fused = ops.concatenate(
+        [network.fuse(part, seen, config.fusion, config.dropout) for part in asked], axis=-1
+    )
     if config.hidden:
         fused = keras.layers.Dense(config.fusion, "relu")(fused)
     name_answer = keras.layers.Dense(len(assets["answers"]), dtype="float32", name="answer")

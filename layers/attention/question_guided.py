@@ -28,6 +28,11 @@ class QuestionGuidedAttention(keras.layers.Layer):
         kernel_initializer: of V and W.
         scale_initializer: of w. A product of length one has small scores, by which all regions
             look alike at the start; a standard deviation of one sets them apart.
+        tally: whether t_g stands behind each attended_g. Weights that add up to one tell what a
+            region is like, and not how many there are (Zhang et al. 2018, "Learning to count
+            objects in natural images for visual question answering", section 3); gates do:
+
+                t_g = sum over i of sigmoid(e_gi + b_g) v_i / sqrt(S)
 
     Call arguments:
         question: `[B, Q]`, or N questions about one image, `[B, N, Q]`.
@@ -35,9 +40,9 @@ class QuestionGuidedAttention(keras.layers.Layer):
         mask: `[B, S]` or `[B, H, W]`, boolean. A region where it is False has the weight zero.
 
     Returns:
-        A tuple of the attended vectors of all glimpses side by side, `[B, glimpses * D]`, and the
-        weights a, `[B, glimpses, S]` or `[B, glimpses, H, W]`. With N questions both have N as
-        their second axis.
+        A tuple of the attended vectors of all glimpses side by side, `[B, glimpses * D]` (with
+        tallies `[B, glimpses * 2 * D]`), and the weights a, `[B, glimpses, S]` or
+        `[B, glimpses, H, W]`. With N questions both have N as their second axis.
 
     Raises:
         ValueError: if a size is below one, or question or regions have another rank.
@@ -60,6 +65,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         activation="tanh",
         kernel_initializer="glorot_uniform",
         scale_initializer="glorot_uniform",
+        tally: bool = False,
         **kwargs,
     ):
         require_size("units", units)
@@ -71,6 +77,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.scale_initializer = keras.initializers.get(scale_initializer)
+        self.tally = tally
 
     def build(self, question_shape, regions_shape):
         if len(question_shape) not in (2, 3) or len(regions_shape) not in (3, 4):
@@ -93,6 +100,13 @@ class QuestionGuidedAttention(keras.layers.Layer):
             self.add_weight(name=f"{name}_bias", shape=(self.units,), initializer="zeros")
             for name in ("region", "question")
         )
+        if self.tally:
+            # Gates begin nearly shut: the tally is then about as large as what is attended to.
+            self.gate_bias = self.add_weight(
+                name="gate_bias",
+                shape=(self.glimpses, 1),
+                initializer=keras.initializers.Constant(-2.0),
+            )
 
     def call(self, question, regions, mask=None):
         if len(question.shape) == 2:
@@ -116,8 +130,22 @@ class QuestionGuidedAttention(keras.layers.Layer):
         weights = masked_softmax(scores, mask)  # [B, N, glimpses, S]
         flat = ops.reshape(weights, (batch, -1, ops.shape(v)[-1]))
         attended = ops.matmul(flat, regions)  # [B, N * glimpses, D]
-        attended = ops.reshape(attended, (batch, count, self.glimpses * regions.shape[-1]))
+        if self.tally:
+            attended = ops.concatenate([attended, self._tally(scores, regions, mask)], axis=-1)
+        attended = ops.reshape(attended, (batch, count, self.glimpses * attended.shape[-1]))
         return attended, ops.reshape(weights, (batch, count, self.glimpses, *grid))
+
+    def _tally(self, scores, regions, mask):
+        """Scores `[B, N, glimpses, S]` of regions `[B, S, D]` to t, `[B, N * glimpses, D]`."""
+        gates = ops.sigmoid(scores + self.gate_bias)
+        there = ops.ones_like(scores[:, :1, :1])
+        if mask is not None:
+            there = ops.cast(mask, scores.dtype)  # [B, 1, 1, S]
+        number = ops.maximum(ops.sum(there, axis=-1, keepdims=True), 1)
+        gates = ops.reshape(
+            gates * there * ops.rsqrt(number), (ops.shape(regions)[0], -1, ops.shape(regions)[1])
+        )
+        return ops.matmul(gates, regions)
 
     def compute_mask(self, *arguments, **options):
         return [None, None]
@@ -131,4 +159,5 @@ class QuestionGuidedAttention(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "scale_initializer": keras.initializers.serialize(self.scale_initializer),
+            "tally": self.tally,
         }

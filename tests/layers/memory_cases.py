@@ -58,14 +58,11 @@ def hops(name: str, linear=False, random=None, **settings) -> Case:
     )
 
 
-CASES: tuple[Case, ...] = (
-    hops("MemoryHops", memory_size=9, random={"noise": 0.5}),
-    hops("MemoryHops layer-wise", hops=2, tying="layer_wise", memory_size=9),
-    hops("MemoryHops without order", hops=1),
-    Case(
-        name="QuestionGuidedAttention",
+def guided(name: str, **settings) -> Case:
+    return Case(
+        name=name,
         make=lambda **options: layers.QuestionGuidedAttention(
-            **{"units": U, "glimpses": 2, **options}
+            **{"units": U, "glimpses": 2, **settings, **options}
         ),
         oracle=first(reference.question_guided),
         covers=("QuestionGuidedAttention",),
@@ -75,7 +72,18 @@ CASES: tuple[Case, ...] = (
             "normalize": False,
             "activation": "softsign",
             "kernel_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
+            "scale_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=6),
+            "tally": True,
         },
         states=(QUERY,),
-    ),
+        variant=bool(settings),
+    )
+
+
+CASES: tuple[Case, ...] = (
+    hops("MemoryHops", memory_size=9, random={"noise": 0.5}),
+    hops("MemoryHops layer-wise", hops=2, tying="layer_wise", memory_size=9),
+    hops("MemoryHops without order", hops=1),
+    guided("QuestionGuidedAttention"),
+    guided("QuestionGuidedAttention with tallies", tally=True),
 )

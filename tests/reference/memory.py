@@ -63,8 +63,8 @@ def memory_hops(
 
 
 def question_guided(weights, regions, states=(), mask=None, normalize=True) -> list:
-    """Kim et al. 2017, equations 8 and 9, with the question as the one state."""
-    region_kernel, question_kernel, scale, region_bias, question_bias = weights
+    """Kim et al. 2017, equations 8 and 9, with the question as the one state, or with tallies."""
+    region_kernel, question_kernel, scale, region_bias, question_bias, *gate_bias = weights
     if mask is None:
         mask = np.ones(regions.shape[:2], "bool")
     outputs, shares = [], []
@@ -73,9 +73,15 @@ def question_guided(weights, regions, states=(), mask=None, normalize=True) -> l
         products = [np.tanh(v @ region_kernel + region_bias) * factor for v in vs]
         if normalize:
             products = [p / np.sqrt(p @ p + 1e-6) for p in products]
-        rows = [softmax(np.array([p @ w for p in products]), allowed) for w in scale.T]
+        scores = [np.array([p @ w for p in products]) for w in scale.T]
+        rows = [softmax(e, allowed) for e in scores]
         shares.append(rows)
-        outputs.append(
-            np.concatenate([sum(a * v for a, v in zip(row, vs, strict=True)) for row in rows])
-        )
+        found = []
+        for g, row in enumerate(rows):
+            found.append(sum(a * v for a, v in zip(row, vs, strict=True)))
+            for [bias] in [b[g] for b in gate_bias]:
+                gates = allowed / (1 + np.exp(-scores[g] - bias))
+                of_each = [a * v for a, v in zip(gates, vs, strict=True)]
+                found.append(sum(of_each) / np.sqrt(max(1, allowed.sum())))
+        outputs.append(np.concatenate(found))
     return [np.array(outputs), np.array(shares)]
