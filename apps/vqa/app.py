@@ -90,8 +90,7 @@ PRESETS = {
     "scenes_qa": _SCENES,
     "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", dropout=0.0, shift=0, light=0.0,
-        hidden=True,
+        _SCENES, data="easy_vqa", dropout=0.0, shift=0, light=0.0, hidden=True
     ),
     "daquar": replace(
         _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
