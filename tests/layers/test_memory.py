@@ -195,6 +195,14 @@ def test_questions_about_one_image_are_each_answered_as_alone():
         assert_near([x[:, k] for x in together], alone, running.EXACT)
 
 
+def test_a_tally_counts_regions():
+    layer = layers.QuestionGuidedAttention(7, tally=True, dtype=running.PRECISE)
+    once = numbers(layer(*tensors(VECTOR, SEQUENCES)))[0]
+    twice = numbers(layer(*tensors(VECTOR, np.tile(SEQUENCES, (1, 2, 1)))))[0]
+    assert_near([twice[:, :D]], [once[:, :D]], 10 * running.EXACT)
+    assert_near([twice[:, D:] * np.sqrt(2)], [once[:, D:] * 2], 10 * running.EXACT)
+
+
 def test_scores_begin_as_far_apart_as_asked():
     layer = layers.QuestionGuidedAttention(7, scale_initializer="ones")
     layer.build((None, D), (None, None, D))
