@@ -62,7 +62,7 @@ class Config(pictures.PictureConfig):
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
-    fusion: int = 256
+    fusion: int = 1024
     # whether a dense layer stands between what is fused and the answers
     hidden: bool = False
     # the share of features dropped, from the words and before the answers
@@ -93,8 +93,8 @@ PRESETS = {
         _SCENES, data="easy_vqa", dropout=0.0, shift=0, light=0.0, hidden=True
     ),
     "daquar": replace(
-        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
-        image_dropout=0.5,
+        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, fusion=256,
+        dropout=0.3, image_dropout=0.5,
     ),
 }  # fmt: skip
 PUBLISHED = {
