@@ -39,7 +39,7 @@ class Config(pictures.PictureConfig):
     # how many attentions over the image follow each other, each of which knows what the others saw
     glimpses: int = 2
     # the size of what question and region are compared in
-    attention_units: int = 64
+    attention_units: int = 256
     # whether each glimpse also tallies the regions it looks at, to count them
     tally: bool = True
     # whether the mean of all regions stands beside the glimpses
