@@ -29,6 +29,18 @@ def build_vocabulary(dataset: tf.data.Dataset) -> list[str]:
     return ["[PAD]", "[UNK]", *sorted(word.decode() for word in counts)]
 
 
+def split_facts(stories) -> tf.RaggedTensor:
+    """Stories `[B]` to their facts `[B, (S)]`: lines, and sentences within a line.
+
+    >>> split_facts(tf.constant(["Bob left. Ann is here.\\nShe sat down"])).to_list()
+    [[b'Bob left.', b'Ann is here.', b'She sat down']]
+    """
+    lines = tf.strings.regex_replace(stories, r"([.!?])\s+", "\\1\n")
+    facts = tf.strings.split(lines, "\n")
+    facts = facts.with_values(tf.strings.strip(facts.flat_values))
+    return tf.ragged.boolean_mask(facts, facts.with_values(facts.flat_values != ""))
+
+
 def to_ids(strings, vocabulary: text.Vocabulary):
     """Sentences `[N]` to ids `[N, J]`, without marks; one word at least, which may be padding."""
     return text.to_dense(vocabulary(text.words(strings)))

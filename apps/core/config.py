@@ -30,8 +30,8 @@ class TrainingConfig:
     batch_size: int = 32
     # of Adam, at the start
     learning_rate: float = 1e-3
-    # how the learning rate changes from epoch to epoch
-    schedule: Literal["constant", "cosine"] = "constant"
+    # how the learning rate changes from epoch to epoch; "halving" is after each quarter of them
+    schedule: Literal["constant", "cosine", "halving"] = "constant"
     # the largest global norm of a gradient; 0 for any
     clip_norm: float = 1.0
     # epochs without a better validation figure before training stops

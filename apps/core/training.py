@@ -84,6 +84,8 @@ def train(
             callbacks = [progress]
             if progress.writes:
                 callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
+            if hasattr(app, "callbacks"):
+                callbacks += app.callbacks(config)
             model.fit(
                 # One iterator for all epochs: Keras would open some that it does not read, whose
                 # seeds would be missed by what resumes.
@@ -149,6 +151,8 @@ class Progress(keras.callbacks.Callback):
         self.rate = self.config.learning_rate
         if self.config.schedule == "cosine":
             self.rate *= 0.5 * (1 + math.cos(math.pi * epoch / self.config.epochs))
+        elif self.config.schedule == "halving":
+            self.rate *= 0.5 ** (4 * epoch // self.config.epochs)
         self.model.optimizer.learning_rate = self.rate
 
     def on_train_batch_end(self, batch, logs=None):

@@ -1,0 +1,234 @@
+"""Reading comprehension: a question attends to the facts of a story, hop by hop."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import keras
+import tensorflow as tf
+from keras import ops
+from rich.text import Text
+
+import layers
+from apps.core import groups
+from apps.core.config import TrainingConfig, optimizer
+from apps.core.errors import UsageError
+from apps.core.protocol import Assets, Data, Service, ask
+from apps.reading_comprehension import network, scores, serving, showing
+from layers.recurrent import RECURRENT_LAYERS
+from pipelines import datasets, reading
+from pipelines.text import PADDING, Vocabulary
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    # a generated or published dataset, or a folder of stories in bAbI's layout
+    data: str = "stories"
+    # the one task to learn, by its number; by default all of them together
+    task: str = ""
+    # a memory network, or a recurrent layer over story and question
+    model: Literal["memory", "recurrent"] = "memory"
+    # how a fact becomes a vector: a bag of its words, or the last state of a recurrent layer
+    facts: Literal["bag", "recurrent"] = "bag"
+    # the recurrent layer, by its name in `layers`
+    cell: str = "LSTM"
+    # the size of all vectors
+    units: int = 50
+    # how many times the question attends to the facts
+    hops: int = 3
+    # which weights the hops share
+    tying: Literal["adjacent", "layer_wise"] = "adjacent"
+    # whether the order of the words in a fact counts
+    position_encoding: bool = True
+    # how many facts are kept of a story, the last ones, and how old a fact can be
+    memory_size: int = 50
+    # in training: the probability of an empty fact behind a fact
+    noise: float = 0.1
+    # epochs in which the hops have no softmax and the learning rate is halved
+    linear_start: int = 0
+    # models that train side by side, each from a start of its own; the one with the least training
+    # loss is kept
+    restarts: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.cell not in RECURRENT_LAYERS:
+            known = ", ".join(RECURRENT_LAYERS)
+            raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
+        for name in ("units", "hops", "memory_size", "restarts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise must lie in [0, 1), got {self.noise}.")
+        if self.linear_start < 0:
+            raise ValueError(f"linear_start must be 0 or more epochs, got {self.linear_start}.")
+        if self.restarts > 1 and "recurrent" in (self.model, self.facts):
+            raise ValueError("restarts are for model=memory with facts=bag.")
+
+
+_PUBLISHED_TRAINING = Config(
+    epochs=60, patience=60, learning_rate=0.01, schedule="halving", clip_norm=40.0, linear_start=10
+)
+PRESETS = {
+    "stories": replace(_PUBLISHED_TRAINING, restarts=3),
+    "babi": replace(_PUBLISHED_TRAINING, data="babi", restarts=3),
+    "babi_10k": replace(_PUBLISHED_TRAINING, data="babi_10k", epochs=20, linear_start=3),
+}
+PUBLISHED = {
+    "babi": {
+        "error": 0.124,
+        "tasks_above_5": 10,
+        "source": "memory network, three hops, all tasks jointly, Sukhbaatar et al. 2015",
+    },
+    "babi_10k": {
+        "error": 0.075,
+        "tasks_above_5": 6,
+        "source": "memory network, all tasks jointly, Sukhbaatar et al. 2015; with task 3",
+    },
+}
+EXAMPLES = [
+    (
+        "Brian is a frog. Lily is gray. Brian is yellow. Julius is green. Greg is a frog.",
+        "What color is Greg?",
+    ),
+    ("Mary went to the kitchen. John moved to the garden.", "Where is Mary?"),
+    (
+        "Mary went to the kitchen.\nMary took the milk there.\nMary moved to the office",
+        "Where is the milk?",
+    ),
+    ("", "Is John in the kitchen?"),
+]
+
+
+def load(config: Config, assets: Assets | None = None) -> Data:
+    """The dataset's stories as ids of words, and the answers."""
+    builder = datasets.builder(config.data, folder="told")
+    raw = datasets.splits(builder)
+    if config.task:
+        raw = {split: scores.of_task(rows, config.task) for split, rows in raw.items()}
+    if assets is None:
+        assets = {
+            "vocabulary": reading.build_vocabulary(raw["train"]),
+            "tasks": scores.tasks(raw["train"]),
+            "memory_size": [str(config.memory_size)],
+        }
+    if not assets["tasks"]:
+        known = ", ".join(scores.tasks(datasets.splits(builder)["train"]))
+        raise UsageError(f"--task={config.task}: {config.data} has {known}.")
+    vocabulary = Vocabulary(assets["vocabulary"])
+
+    def batches(split: str):
+        if split not in raw:
+            return None
+        return reading.question_batches(
+            raw[split],
+            vocabulary,
+            assets["tasks"],
+            config.batch_size,
+            config.memory_size,
+            shuffle=config.seed if split == "train" else None,
+        )
+
+    return Data(batches("train"), batches("valid"), batches("test"), assets)
+
+
+def build(config: Config, assets: Assets) -> keras.Model:
+    """Facts `[B, S, J]` and a question `[B, J']` to the logits of all words, `[B, R, V]`."""
+    inputs = {
+        "facts": keras.Input((None, None), dtype="int32", name="facts"),
+        "question": keras.Input((None,), dtype="int32", name="question"),
+    }
+    make = build_recurrent if config.model == "recurrent" else build_memory
+    copies = [make(config, len(assets["vocabulary"])) for _ in range(config.restarts)]
+    restarts = network.Restarts(copies, name="restarts")
+    logits, _ = restarts(inputs["facts"], inputs["question"])
+    model = network.Reader(inputs, logits)
+    rule = optimizer(config)
+    if config.model == "memory":
+        rule = network.SideBySideSGD(
+            config.learning_rate, copies=config.restarts, global_clipnorm=config.clip_norm or None
+        )
+    model.compile(rule, metrics=[network.BestAccuracy(restarts)], jit_compile=config.jit)
+    return model
+
+
+def build_memory(config: Config, size: int) -> keras.Model:
+    """Facts and question to the logits `[B, V]` of all words and the weights `[B, K, S]`."""
+    facts = keras.Input((None, None), dtype="int32", name="facts")
+    question = keras.Input((None,), dtype="int32", name="question")
+    there = ops.any(ops.not_equal(facts, PADDING), axis=-1)  # [B, S]
+    as_words = config.facts == "bag"
+    hops = layers.MemoryHops(
+        config.units,
+        config.hops,
+        vocabulary_size=size if as_words else None,
+        tying=config.tying,
+        position_encoding=config.position_encoding,
+        memory_size=config.memory_size,
+        noise=config.noise,
+        linear_start=config.linear_start > 0,
+        answers=as_words,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.1),
+        name="hops",
+    )
+    if as_words:
+        logits, attention = hops(facts, question, mask=there)
+    else:
+        read = getattr(layers, config.cell)(config.units)
+        embedding = keras.layers.Embedding(size, config.units)
+        each = groups.Merge()(facts)  # [BS, J]
+        each = read(embedding(each), mask=ops.not_equal(each, PADDING))
+        asked = read(embedding(question), mask=ops.not_equal(question, PADDING))
+        found, attention = hops(groups.Split()(each, facts), asked, mask=there)
+        logits = keras.layers.Dense(size)(found)
+    return keras.Model([facts, question], [logits, attention])
+
+
+def build_recurrent(config: Config, size: int) -> keras.Model:
+    """As `build_memory`: one recurrent layer over all words, and weights for no fact."""
+    facts = keras.Input((None, None), dtype="int32", name="facts")
+    question = keras.Input((None,), dtype="int32", name="question")
+    words = network.AllWords()(facts, question)  # [B, S * J + J']
+    x = keras.layers.Embedding(size, config.units)(words)
+    state = getattr(layers, config.cell)(config.units)(x, mask=ops.not_equal(words, PADDING))
+    nothing = ops.cast(ops.zeros_like(ops.expand_dims(facts[:, :, 0], 1)), state.dtype)
+    return keras.Model([facts, question], [keras.layers.Dense(size)(state), nothing])
+
+
+def callbacks(config: Config) -> list[keras.callbacks.Callback]:
+    """What training does beside the usual."""
+    return [network.LinearStart(config.linear_start)] if config.linear_start else []
+
+
+def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
+    """The mean of the tasks' errors, how many are above 5 %, and the error of each task."""
+    return scores.figures(scores.answers(model, dataset), assets["tasks"])
+
+
+def baseline(config: Config, data: Data, split: str) -> dict:
+    """The most frequent answer to the questions of each task."""
+    found = scores.figures(scores.most_frequent(data, split), data.assets["tasks"])
+    names = ("error", "tasks_above_5")
+    return {"what": "most frequent answer of each task"} | {name: found[name] for name in names}
+
+
+def serve(model: keras.Model, assets: Assets) -> Service:
+    """`serving_default`: stories and questions to answers; `ids`: for LiteRT."""
+    return serving.service(model, assets)
+
+
+def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
+    """The answer to each question, and the weight of each fact, hop by hop.
+
+    Args:
+        model, assets: of a run.
+        inputs: pairs of a story and a question; or, as on the command line, stories (or files of
+            them), each followed by the questions about it, which end with a question mark. For
+            these a picture of the hops is written into the working folder.
+    """
+    draws = any(isinstance(given, str) for given in inputs)
+    return showing.results(ask, serve(model, assets), showing.pairs(inputs), draws)
+
+
+def show(result: dict) -> Text:
+    """The answer, and the facts with their weight in each hop."""
+    return showing.text(result)

@@ -1,0 +1,25 @@
+"""Asks an exported SavedModel, with TensorFlow and TensorFlow Text and nothing else.
+
+python serving_example.py FOLDER "Ann left. Bob is here." "Where is Bob?"
+"""
+
+import sys
+
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  (the ops that split a sentence into words)
+
+
+def main(folder: str, story: str, *questions: str) -> None:
+    """Prints the answer to each question, and its probability."""
+    ask = tf.saved_model.load(folder).signatures["serving_default"]
+    stories = [story] * len(questions)
+    answers = ask(story=tf.constant(stories), question=tf.constant(questions))
+    for k, question in enumerate(questions):
+        answer = answers["answer"][k].numpy().decode()
+        print(question, answer, f"{answers['scores'][k].numpy().max():.1%}", sep="\t")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit("usage: python serving_example.py FOLDER STORY QUESTION...")
+    main(*sys.argv[1:])
