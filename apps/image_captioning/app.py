@@ -41,7 +41,7 @@ class Config(pictures.PictureConfig):
     gate: bool = True
     # how much it costs if places are looked at too seldom or too often
     coverage: float = 0.0
-    # the size of what places and state are compared in
+    # the size of what places and state are compared in, with attention=before
     attention_units: int = 64
     # the decoder's recurrent layer, by its name in `layers`
     cell: str = "ContextLSTM"

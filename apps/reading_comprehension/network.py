@@ -55,6 +55,15 @@ class Restarts(keras.layers.Layer):
         return ops.argmin(self.losses_of_copies)
 
 
+@keras.saving.register_keras_serializable(package="unroll")
+class AllWords(keras.layers.Layer):
+    """The words of facts `[B, S, J]` and behind them those of a question `[B, J']`."""
+
+    def call(self, facts, question):
+        told = ops.reshape(facts, (ops.shape(facts)[0], -1))
+        return ops.concatenate([told, question], axis=1)
+
+
 class Reader(keras.Model):
     """A functional model with a layer "restarts", whose loss is the sum over the copies'.
 

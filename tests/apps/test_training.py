@@ -107,6 +107,26 @@ def test_the_learning_rate_follows_half_a_cosine(unbroken):
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
+def test_the_learning_rate_is_halved_after_each_quarter(tmp_path):
+    config = dataclasses.replace(CONFIG, schedule="halving", epochs=6, patience=6)
+    train(made(tmp_path / "run"), config)
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    rates = [epoch["learning_rate"] for epoch in history]
+    np.testing.assert_allclose(rates, 0.01 / np.array([1, 1, 2, 4, 4, 8]), rtol=1e-6)
+
+
+def test_an_app_adds_callbacks_behind_the_usual_ones(tmp_path, monkeypatch):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append((epoch, float(self.model.optimizer.learning_rate)))
+
+    monkeypatch.setattr(toy, "callbacks", lambda config: [Watch()], raising=False)
+    train(made(tmp_path / "run"), dataclasses.replace(CONFIG, epochs=2))
+    assert seen == [(0, pytest.approx(0.01)), (1, pytest.approx(0.005))]
+
+
 def test_the_best_weights_give_the_best_figure(unbroken):
     path, result = unbroken
     model, config, assets = load_model(toy, Run(path))
