@@ -39,7 +39,7 @@ class Config(pictures.PictureConfig):
     # how many attentions over the image follow each other, each of which knows what the others saw
     glimpses: int = 2
     # the size of what question and region are compared in
-    attention_units: int = 256
+    attention_units: int = 64
     # whether each glimpse also tallies the regions it looks at, to count them
     tally: bool = True
     # whether the mean of all regions stands beside the glimpses
@@ -62,7 +62,7 @@ class Config(pictures.PictureConfig):
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
-    fusion: int = 1024
+    fusion: int = 512
     # whether a dense layer stands between what is fused and the answers
     hidden: bool = False
     # the share of features dropped, from the words and before the answers
@@ -85,12 +85,12 @@ class Config(pictures.PictureConfig):
             raise ValueError("history needs a question.")
 
 
-_SCENES = Config(epochs=8, patience=8, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1)
+_SCENES = Config(epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1)
 PRESETS = {
     "scenes_qa": _SCENES,
     "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", dropout=0.0, shift=0, light=0.0, hidden=True
+        _SCENES, data="easy_vqa", epochs=8, dropout=0.0, shift=0, light=0.0, hidden=True
     ),
     "daquar": replace(
         _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, fusion=256,
