@@ -40,8 +40,6 @@ class Config(pictures.PictureConfig):
     glimpses: int = 2
     # the size of what question and region are compared in
     attention_units: int = 64
-    # whether each glimpse also tallies the regions it looks at, to count them
-    tally: bool = True
     # whether the mean of all regions stands beside the glimpses
     whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
@@ -51,18 +49,16 @@ class Config(pictures.PictureConfig):
     history: bool = False
     # how many times it does
     hops: int = 2
-    # whether the words' own vectors look at the image, and are fused with it beside the states
-    words: bool = True
     # the size of a word's vector
     features: int = 64
     # the recurrent layer, by its name in `layers`
     cell: str = "LSTM"
     # the size of the recurrent state, for each direction
-    units: int = 64
+    units: int = 128
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
-    fusion: int = 512
+    fusion: int = 128
     # whether a dense layer stands between what is fused and the answers
     hidden: bool = False
     # the share of features dropped, from the words and before the answers
@@ -85,16 +81,19 @@ class Config(pictures.PictureConfig):
             raise ValueError("history needs a question.")
 
 
-_SCENES = Config(epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1)
+_SCENES = Config(
+    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+)  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", units=64, history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", epochs=8, dropout=0.0, shift=0, light=0.0, hidden=True
+        _SCENES, data="easy_vqa", epochs=15, patience=15, dropout=0.0, shift=0, light=0.0,
+        hidden=True,
     ),
     "daquar": replace(
-        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, fusion=256,
-        dropout=0.3, image_dropout=0.5,
+        _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
+        image_dropout=0.5,
     ),
 }  # fmt: skip
 PUBLISHED = {
@@ -176,7 +175,7 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
     }
     embedding = network.word_embedding(len(assets["vocabulary"]), config.features)
     drop = keras.layers.Dropout(config.dropout)
-    outputs, asked, seen = {}, [None], None
+    outputs, factors = {}, []
 
     if config.question != "none":
         tokens = groups.Merge()(given["tokens"])
@@ -187,23 +186,24 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             bidirectional=True,
             dropout=config.dropout,
         )(words, mask=mask)
-        if config.words:
-            states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
+        states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
         if config.question == "attention":
             pool = layers.AttentionPool(config.units, name="question_attention")
             question, outputs["question_attention"] = pool(states, mask=mask)
         else:
             question = max_over_time(states, mask)  # [PQ, U]
         if config.history:
-            facts, before = network.facts_before(given, embedding, question.shape[-1])
+            rounds = groups.Merge()(given["rounds"])
+            there = ops.not_equal(rounds, text.PADDING)
+            facts = layers.LSTM(question.shape[-1])(embedding(rounds), mask=there)
+            facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
+            there = ops.any(ops.not_equal(given["rounds"], text.PADDING), axis=-1)
+            facts, before = network.RoundsBefore()(facts, there, given["tokens"])
             question, outputs["history_attention"] = layers.MemoryHops(
                 question.shape[-1], config.hops, memory_size=ROUNDS, name="history"
             )(facts, question, mask=before)
         question = groups.Split()(question, given["tokens"])  # [P, Q, U]
-        asked = [question]
-        if config.words:
-            states, words = question[..., : -config.features], question[..., -config.features :]
-            asked = [states, keras.layers.Rescaling(1 / network.SPREAD)(words)]
+        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(question)))
 
     if config.image != "none":
         regions = given["regions"]
@@ -211,15 +211,10 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         there = None if len(regions.shape) == 4 else ops.any(ops.not_equal(regions, 0), axis=-1)
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
-            query = question if config.history else asked[-1]
             for _ in range(config.glimpses):  # each knows what those before it saw
-                look = layers.QuestionGuidedAttention(
-                    config.attention_units,
-                    scale_initializer=keras.initializers.RandomNormal(stddev=1.0),
-                    tally=config.tally,
-                )
-                known = ops.concatenate([query, *seen], axis=-1)
-                attended, where = look(known, regions, mask=there)
+                look = layers.QuestionGuidedAttention(config.attention_units)
+                asked = ops.concatenate([question, *seen], axis=-1)
+                attended, where = look(asked, regions, mask=there)
                 seen.append(attended)
                 weights.append(where)
             outputs["image_attention"] = ops.concatenate(weights, axis=2)
@@ -229,10 +224,10 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             seen = ops.concatenate(seen, axis=-1)  # [P, Q, D']
         else:
             seen = ops.expand_dims(network.mean_over_regions(regions, there), 1)  # [P, 1, D]
+        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))
 
-    fused = ops.concatenate(
-        [network.fuse(part, seen, config.fusion, config.dropout) for part in asked], axis=-1
-    )
+    fused = ops.multiply(*factors) if factors[1:] else factors[0]
+    fused = keras.layers.UnitNormalization()(fused)
     if config.hidden:
         fused = keras.layers.Dense(config.fusion, "relu")(fused)
     name_answer = keras.layers.Dense(len(assets["answers"]), dtype="float32", name="answer")

@@ -1,22 +1,18 @@
-"""Parts of the network: word vectors, the rounds of a dialog, fusion, loss and metric."""
+"""Parts of the network: word vectors, the rounds of a dialog, loss and metric."""
 
 import keras
 from keras import ops
 
-import layers
-from apps.core import groups
-from pipelines.text import PADDING
 from pipelines.visual import FIRST_ANSWER, NO_QUESTION
-
-# The standard deviation of word vectors at the start, about that of published ones. With Keras's
-# smaller default, attention was learned epochs later on drawn scenes.
-SPREAD = 0.3
 
 
 def word_embedding(vocabulary_size: int, size: int) -> keras.layers.Embedding:
-    """Word vectors that begin as far apart as published ones are."""
+    """Word vectors that begin as far apart as published ones are.
+
+    With Keras's smaller default, attention was learned epochs later on drawn scenes.
+    """
     return keras.layers.Embedding(
-        vocabulary_size, size, keras.initializers.RandomNormal(stddev=SPREAD)
+        vocabulary_size, size, keras.initializers.RandomNormal(stddev=0.3)
     )
 
 
@@ -39,28 +35,6 @@ class RoundsBefore(keras.layers.Layer):
             ops.reshape(facts, (-1, rounds, facts.shape[-1])),
             ops.reshape(there, (-1, rounds)),
         )
-
-
-def facts_before(given: dict, embedding: keras.layers.Embedding, units: int) -> tuple:
-    """`RoundsBefore` of the rounds `[P, R, T]` of a dialog, read by an LSTM, with U `units`."""
-    rounds = groups.Merge()(given["rounds"])
-    facts = layers.LSTM(units)(embedding(rounds), mask=ops.not_equal(rounds, PADDING))
-    facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
-    there = ops.any(ops.not_equal(given["rounds"], PADDING), axis=-1)
-    return RoundsBefore()(facts, there, given["tokens"])
-
-
-def fuse(question, seen, units: int, dropout: float):
-    """The product, of length one, of a dense layer of each: `[P, Q, ...]` to `[P, Q, units]`.
-
-    One of the two may be None.
-    """
-    factors = []
-    for x in (question, seen):
-        if x is not None:
-            factors.append(keras.layers.Dense(units, "tanh")(keras.layers.Dropout(dropout)(x)))
-    product = ops.multiply(*factors) if len(factors) > 1 else factors[0]
-    return keras.layers.UnitNormalization()(product)
 
 
 @keras.saving.register_keras_serializable(package="unroll")

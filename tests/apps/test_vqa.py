@@ -29,7 +29,6 @@ ENTRIES = ["[PAD]", "[UNK]", "what", "is", "it", "red", "?", "yes", "no"]
 VARIANTS = {
     "image": {},
     "one glimpse": {"glimpses": 1, "cell": "GRU", "depth": 2, "whole": False},
-    "states alone": {"words": False, "tally": False},
     "mean": {"image": "mean", "question": "max", "hidden": True},
     "no image": {"image": "none"},
     "no question": {"question": "none"},
