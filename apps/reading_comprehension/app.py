@@ -9,7 +9,7 @@ from keras import ops
 from rich.text import Text
 
 import layers
-from apps.core import groups
+from apps.core import asking, groups
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.errors import UsageError
 from apps.core.protocol import Assets, Data, Service, ask
@@ -226,7 +226,9 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
             these a picture of the hops is written into the working folder.
     """
     draws = any(isinstance(given, str) for given in inputs)
-    return showing.results(ask, serve(model, assets), showing.pairs(inputs), draws)
+    pairs = asking.pairs(inputs, showing.is_story, "story")
+    asked = [(showing.read(story), question) for story, question in pairs]
+    return showing.results(ask, serve(model, assets), asked, draws)
 
 
 def show(result: dict) -> Text:

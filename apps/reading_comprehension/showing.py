@@ -9,32 +9,17 @@ from rich.text import Text
 from apps.core.errors import UsageError
 
 
-def pairs(inputs: list) -> list[tuple[str, str]]:
-    """Stories with their questions: pairs as they are; strings, each with the questions behind it.
+def is_story(given: str) -> bool:
+    """Whether an input on the command line is a story, or its file: it ends in no question mark."""
+    return not given.rstrip().endswith("?")
+
+
+def read(given: str) -> str:
+    """A story, or what stands in the `.txt` file of that name.
 
     Raises:
-        UsageError: if there is a question before any story, or a story without a question.
+        UsageError: if the file cannot be read.
     """
-    found, story, asked = [], None, True
-    for given in inputs:
-        if not isinstance(given, str):
-            found.append(tuple(given))
-        elif not given.rstrip().endswith("?"):
-            if not asked:
-                raise UsageError(f"{story!r}: what is the question about it?")
-            story, asked = _story(given), False
-        elif story is None:
-            raise UsageError(f"{given!r}: tell the story before the questions about it.")
-        else:
-            found.append((story, given))
-            asked = True
-    if not asked:
-        raise UsageError(f"{story!r}: what is the question about it?")
-    return found
-
-
-def _story(given: str) -> str:
-    """A story, or the contents of the file of that name."""
     if not given.lower().endswith(".txt"):
         return given
     try:

@@ -10,7 +10,7 @@ from keras import ops
 from rich.text import Text
 
 import layers
-from apps.core import groups, pictures
+from apps.core import asking, groups, pictures
 from apps.core.config import optimizer
 from apps.core.display import weighted_words
 from apps.core.protocol import Assets, Data, Service, ask
@@ -262,7 +262,8 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
             command line, paths, each followed by the questions about it. For these a picture of
             the attention is written into the working folder.
     """
-    return showing.results(ask, serve(model, assets), assets, showing.pairs(inputs))
+    asked = asking.pairs(inputs, showing.is_picture, "picture")
+    return showing.results(ask, serve(model, assets), assets, asked)
 
 
 def show(result: dict) -> Text:

@@ -7,7 +7,6 @@ import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
-from apps.core.errors import UsageError
 from apps.core.pictures import overlay, read
 from apps.core.protocol import Assets
 from pipelines.datasets import scenes
@@ -42,28 +41,9 @@ def examples() -> list[tuple[bytes, str]]:
     ]
 
 
-def pairs(inputs: list) -> list[tuple[str | bytes, str]]:
-    """Pictures with their questions: pairs as they are; paths, each with the questions behind it.
-
-    Raises:
-        UsageError: if there is a question before any picture, or a picture without a question.
-    """
-    found, path, asked = [], None, True
-    for given in inputs:
-        if not isinstance(given, str):
-            found.append(tuple(given))
-        elif given.lower().endswith(SUFFIXES) or Path(given).is_file():
-            if not asked:
-                raise UsageError(f"{path}: what is the question about it?")
-            path, asked = given, False
-        elif path is None:
-            raise UsageError(f"{given!r}: name the picture before the questions about it.")
-        else:
-            found.append((path, given))
-            asked = True
-    if not asked:
-        raise UsageError(f"{path}: what is the question about it?")
-    return found
+def is_picture(given: str) -> bool:
+    """Whether an input on the command line is a picture's path."""
+    return given.lower().endswith(SUFFIXES) or Path(given).is_file()
 
 
 def results(ask, service, assets: Assets, asked: list[tuple[str | bytes, str]]) -> list[dict]:

@@ -281,7 +281,7 @@ def test_predict_shows_the_hops(trained, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["Where is Bob?"], "tell the story before the questions about it"),
+        (["Where is Bob?"], "name the story before the questions about it"),
         (["Bob is here.", "Mary is there."], "what is the question about it?"),
         (["Bob is here."], "what is the question about it?"),
         (["none.txt", "Where is Bob?"], "none.txt: No such file"),

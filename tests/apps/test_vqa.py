@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps.core import cli, export, pictures, training
+from apps.core import asking, cli, export, pictures, training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
 from apps.core.protocol import ask
@@ -202,19 +202,19 @@ def test_inputs_of_the_command_line(tmp_path):
     photo = tmp_path / "a photo"
     photo.write_bytes(PHOTO)
     given = [str(photo), "one ?", "two ?", "b.JPG", "three ?"]
-    assert showing.pairs(given) == [
+    assert asking.pairs(given, showing.is_picture, "picture") == [
         (str(photo), "one ?"),
         (str(photo), "two ?"),
         ("b.JPG", "three ?"),
     ]
-    assert showing.pairs([(PHOTO, "what ?")]) == [(PHOTO, "what ?")]
+    assert asking.pairs([(PHOTO, "what ?")], showing.is_picture, "picture") == [(PHOTO, "what ?")]
     for wrong, message in (
         (["what ?", "b.jpg"], r"'what \?': name the picture before"),
         (["b.jpg"], "b.jpg: what is the question"),
         (["b.jpg", "c.jpg", "what ?"], "b.jpg: what is the question"),
     ):
         with pytest.raises(UsageError, match=message):
-            showing.pairs(wrong)
+            asking.pairs(wrong, showing.is_picture, "picture")
     with pytest.raises(UsageError, match="No such file"):
         pictures.read(str(tmp_path / "none.jpg"))
     (tmp_path / "text.jpg").write_text("no picture")
