@@ -11,8 +11,8 @@ class Restarts(keras.layers.Layer):
     """Copies of one model, each from a start of its own, as one vectorised program.
 
     `copies` are models of `(facts, question)` that return `(logits, attention)`. The outputs have
-    the copies as their second axis. `losses` `[R]` is the mean of the latest training losses of
-    each: the copy with the least is the one to keep.
+    the copies as their second axis. `losses_of_copies` `[R]` is the mean of the latest training
+    losses of each: the copy with the least is the one to keep.
     """
 
     def __init__(self, copies: list[keras.Model], **kwargs):
