@@ -16,6 +16,20 @@ def normalize_answer(answer):
     return tf.strings.lower(tf.strings.strip(answer), "utf-8")
 
 
+def tasks(dataset: tf.data.Dataset) -> list[str]:
+    """The names of the tasks of a split: numbers in their order, then the others."""
+    named = dataset.map(lambda row: row["task"], tf.data.AUTOTUNE)
+    found = {name.decode() for name in named.as_numpy_iterator()}
+    return sorted(
+        found, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+    )
+
+
+def of_task(dataset: tf.data.Dataset, task: str) -> tf.data.Dataset:
+    """The questions of one task."""
+    return dataset.filter(lambda row: row["task"] == task)
+
+
 def build_vocabulary(dataset: tf.data.Dataset) -> list[str]:
     """The words of facts and questions and the answers, after padding and the unknown."""
     counts: Counter[bytes] = Counter()

@@ -28,7 +28,7 @@ class TrainingConfig:
     epochs: int = 10
     # examples a batch
     batch_size: int = 32
-    # of Adam, at the start
+    # at the start
     learning_rate: float = 1e-3
     # how the learning rate changes from epoch to epoch; "halving" is after each quarter of them
     schedule: Literal["constant", "cosine", "halving"] = "constant"

@@ -104,15 +104,15 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     builder = datasets.builder(config.data, folder="told")
     raw = datasets.splits(builder)
     if config.task:
-        raw = {split: scores.of_task(rows, config.task) for split, rows in raw.items()}
+        raw = {split: reading.of_task(rows, config.task) for split, rows in raw.items()}
     if assets is None:
         assets = {
             "vocabulary": reading.build_vocabulary(raw["train"]),
-            "tasks": scores.tasks(raw["train"]),
+            "tasks": reading.tasks(raw["train"]),
             "memory_size": [str(config.memory_size)],
         }
     if not assets["tasks"]:
-        known = ", ".join(scores.tasks(datasets.splits(builder)["train"]))
+        known = ", ".join(reading.tasks(datasets.splits(builder)["train"]))
         raise UsageError(f"--task={config.task}: {config.data} has {known}.")
     vocabulary = Vocabulary(assets["vocabulary"])
 
@@ -142,11 +142,12 @@ def build(config: Config, assets: Assets) -> keras.Model:
     restarts = network.Restarts(copies, name="restarts")
     logits, _ = restarts(inputs["facts"], inputs["question"])
     model = network.Reader(inputs, logits)
-    rule = optimizer(config)
     if config.model == "memory":
         rule = network.SideBySideSGD(
             config.learning_rate, copies=config.restarts, global_clipnorm=config.clip_norm or None
         )
+    else:
+        rule = optimizer(config)
     model.compile(rule, metrics=[network.BestAccuracy(restarts)], jit_compile=config.jit)
     return model
 
@@ -196,7 +197,8 @@ def build_recurrent(config: Config, size: int) -> keras.Model:
 
 def callbacks(config: Config) -> list[keras.callbacks.Callback]:
     """What training does beside the usual."""
-    return [network.LinearStart(config.linear_start)] if config.linear_start else []
+    starts = config.model == "memory" and config.linear_start > 0
+    return [network.LinearStart(config.linear_start)] if starts else []
 
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:

@@ -6,7 +6,6 @@ from keras import ops
 from pipelines.text import UNKNOWN
 
 
-@keras.saving.register_keras_serializable(package="unroll")
 class Restarts(keras.layers.Layer):
     """Copies of one model, each from a start of its own, as one vectorised program.
 
@@ -86,7 +85,6 @@ class Reader(keras.Model):
         return ops.sum(of_copies)
 
 
-@keras.saving.register_keras_serializable(package="unroll")
 class BestAccuracy(keras.metrics.Metric):
     """The share of questions that the copy with the least training loss answers."""
 

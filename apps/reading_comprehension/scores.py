@@ -9,19 +9,6 @@ from pipelines.text import UNKNOWN
 PASSED = 0.05  # the error up to which a task counts as learned (Weston et al. 2016)
 
 
-def tasks(dataset: tf.data.Dataset) -> list[str]:
-    """The names of the tasks of a split: numbers in their order, then the others."""
-    found = {row["task"].decode() for row in dataset.as_numpy_iterator()}
-    return sorted(
-        found, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
-    )
-
-
-def of_task(dataset: tf.data.Dataset, task: str) -> tf.data.Dataset:
-    """The questions of one task."""
-    return dataset.filter(lambda row: row["task"] == task)
-
-
 def answers(model: keras.Model, dataset: tf.data.Dataset) -> np.ndarray:
     """What the best copy answers to each question, the right answer, and the task: `[N, 3]`."""
     best = int(model.get_layer("restarts").best())

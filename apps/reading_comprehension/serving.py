@@ -7,6 +7,8 @@ import tensorflow as tf
 from apps.core.protocol import Assets, Service, with_inputs
 from pipelines import reading, text
 
+FIRST_WORD = text.UNKNOWN + 1  # padding and the unknown are no answers
+
 
 def service(model: keras.Model, assets: Assets) -> Service:
     """The app's functions, of the copy with the least training loss.
@@ -36,8 +38,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
     def serving_default(story, question):
         facts = reading.split_facts(story)[:, -kept:]
         found = answer(_ids(facts, question, vocabulary))
-        # Padding and the unknown are no answers.
-        best = tf.argmax(found["scores"][:, text.UNKNOWN + 1 :], axis=-1) + text.UNKNOWN + 1
+        best = tf.argmax(found["scores"][:, FIRST_WORD:], axis=-1) + FIRST_WORD
         return {"answer": tf.gather(entries, best), "facts": text.to_dense(facts)} | found
 
     ids = {

@@ -16,7 +16,7 @@ def main(folder: str, story: str, *questions: str) -> None:
     answers = ask(story=tf.constant(stories), question=tf.constant(questions))
     for k, question in enumerate(questions):
         answer = answers["answer"][k].numpy().decode()
-        print(question, answer, f"{answers['scores'][k].numpy().max():.1%}", sep="\t")
+        print(question, answer, f"{answers['scores'][k].numpy()[2:].max():.1%}", sep="\t")
 
 
 if __name__ == "__main__":

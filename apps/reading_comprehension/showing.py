@@ -7,6 +7,7 @@ import numpy as np
 from rich.text import Text
 
 from apps.core.errors import UsageError
+from apps.reading_comprehension.serving import FIRST_WORD
 
 
 def is_story(given: str) -> bool:
@@ -41,7 +42,7 @@ def results(ask, service, asked: list[tuple[str, str]], draws: bool) -> list[dic
         result = {
             "question": question,
             "answer": answer["answer"],
-            "score": max(answer["scores"]),
+            "score": max(answer["scores"][FIRST_WORD:]),
             "facts": facts,
             "attention": [weights[: len(facts)] for weights in answer["attention"]],
         }

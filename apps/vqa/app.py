@@ -36,7 +36,7 @@ class Config(pictures.PictureConfig):
     min_count: int = 1
     # how the regions become one vector: attention by the question, or their mean; or no image
     image: Literal["attention", "mean", "none"] = "attention"
-    # how many attentions over the image follow each other, each of which knows what the others saw
+    # how many attentions over the image follow each other, each knowing what those before it saw
     glimpses: int = 2
     # the size of what question and region are compared in
     attention_units: int = 64

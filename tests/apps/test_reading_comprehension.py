@@ -182,6 +182,7 @@ def test_the_linear_start_ends():
         seen.append((rate, [float(c.get_layer("hops").linear) for c in copies(model)]))
     assert seen == [(0.25, [1, 1]), (0.25, [1, 1]), (0.5, [0, 0])]
     assert app.callbacks(app.Config()) == []
+    assert app.callbacks(app.Config(linear_start=2, model="recurrent")) == []
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ def said(ids) -> list[str]:
     return [" ".join(ENTRIES[k] for k in row if k) for row in ids]
 
 
+def test_the_tasks_and_the_questions_of_one():
+    assert reading.tasks(dataset()) == ["1", "2"]
+    found = reading.of_task(dataset(), "2")
+    assert [row["answer"] for row in found.as_numpy_iterator()] == [b"New York"]
+
+
 def test_words_and_answers_are_one_vocabulary():
     assert reading.build_vocabulary(dataset()) == ENTRIES
 

@@ -79,8 +79,8 @@ def question_guided(weights, regions, states=(), mask=None, normalize=True) -> l
         found = []
         for g, row in enumerate(rows):
             found.append(sum(a * v for a, v in zip(row, vs, strict=True)))
-            for [bias] in [b[g] for b in gate_bias]:
-                gates = allowed / (1 + np.exp(-scores[g] - bias))
+            if gate_bias:
+                gates = allowed / (1 + np.exp(-scores[g] - gate_bias[0][g]))
                 of_each = [a * v for a, v in zip(gates, vs, strict=True)]
                 found.append(sum(of_each) / np.sqrt(max(1, allowed.sum())))
         outputs.append(np.concatenate(found))
