@@ -2,7 +2,9 @@
 
 import multiprocessing
 import resource
+import statistics
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +35,18 @@ def in_a_fresh_process(function: Callable, *arguments):
     """What a function of a module returns in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+def seconds_of(functions: dict, rounds: int = 5) -> dict[str, float]:
+    """The median time of each function, taken in turns after a first call of each."""
+    taken = {name: [] for name in functions}
+    for k in range(rounds + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if k:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def table(header: list[str], rows: list[list]) -> list[str]:

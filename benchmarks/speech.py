@@ -11,30 +11,16 @@ share of the time that the speech lasts. The prefix beam search is timed beside 
 
 import dataclasses
 import json
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from measuring import table
+from measuring import seconds_of, table
 
 from apps.core.quiet import import_tensorflow
 
-ROUNDS, BATCHES, WIDTH = 5, 12, 16
-
-
-def seconds_of(functions: dict, rounds: int = ROUNDS) -> dict[str, float]:
-    """The median time of each function, taken in turns after a first call of each."""
-    taken = {name: [] for name in functions}
-    for k in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if k:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+BATCHES, WIDTH = 12, 16
 
 
 def training(app, config, assets) -> list[list[str]]:

@@ -59,6 +59,7 @@ def caption_batches(
     batch_size: int,
     *,
     max_length: int = 0,
+    drawn: int = 0,
     augmentation: Augmentation | None = None,
     frames: np.ndarray | None = None,
     shuffle: int | None = None,
@@ -72,6 +73,7 @@ def caption_batches(
         vocabulary: its first entries are `ENTRIES`.
         batch_size: P.
         max_length: captions are cut after so many words; 0 for never.
+        drawn: so many captions of a picture are taken, drawn anew in each epoch; 0 for all.
         augmentation: of pictures, for training. It is drawn anew in each epoch.
         frames: the labels of the frames of clips, `[N, F]`.
         shuffle: a seed; each epoch has an order of its own. `None` keeps the order.
@@ -90,8 +92,12 @@ def caption_batches(
     rows = tf.RaggedTensor.from_row_lengths(flat, [len(each.captions) for each in captioned])
     of_frames = None if frames is None else tf.constant(frames)
 
-    def said(k) -> tuple:
+    def said(k, seed) -> tuple:
         words = rows[k]
+        if drawn:
+            seed = tf.random.experimental.stateless_fold_in(seed, 1)  # another than that of pixels
+            order = tf.argsort(tf.random.stateless_uniform([words.nrows()], seed))
+            words = tf.gather(words, order[:drawn])
         start, end = (tf.fill([words.nrows(), 1], mark) for mark in (START, END))
         labels = tf.concat([words, end], axis=1)
         known = tf.where(words >= len(vocabulary), UNKNOWN, words)
@@ -99,7 +105,8 @@ def caption_batches(
             labels = {"captions": labels, "frames": of_frames[k]}
         return {"tokens": tf.concat([start, known], axis=1)}, labels
 
-    most = [max(len(each.captions) for each in captioned), int(max(flat.row_lengths())) + 1]
+    most = max(len(each.captions) for each in captioned)
+    most = [min(most, drawn or most), int(max(flat.row_lengths())) + 1]
     longest = most if frames is None else {"captions": most, "frames": frames.shape[1:]}
     return picture_batches(
         pictures,

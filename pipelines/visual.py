@@ -270,7 +270,7 @@ def question_batches(
     return picture_batches(
         pictures,
         len(asked),
-        lambda k: ({name: rows[k].to_tensor() for name, rows in encoded.items()}, labels[k]),
+        lambda k, _: ({name: rows[k].to_tensor() for name, rows in encoded.items()}, labels[k]),
         batch_size,
         augmentation=augmentation,
         shuffle=shuffle,
@@ -283,7 +283,7 @@ def question_batches(
 def picture_batches(
     pictures: np.ndarray | None,
     count: int,
-    said: Callable[[tf.Tensor], tuple],
+    said: Callable[[tf.Tensor, tf.Tensor], tuple],
     batch_size: int,
     *,
     augmentation: Augmentation | None = None,
@@ -296,7 +296,8 @@ def picture_batches(
         pictures: `[N, S, S, 3]`, or clips `[N, F, S, S, 3]`, uint8; or features, floats; or `None`,
             and there are none.
         count: N.
-        said: the number of a picture to `(features, labels)`, tensors or ragged tensors.
+        said: the number of a picture, and a seed `[2]` that is another in each epoch, to
+            `(features, labels)`, tensors or ragged tensors.
         batch_size: P.
         augmentation: of pixels, for training. It is drawn anew in each epoch.
         shuffle: a seed; each epoch has an order of its own. `None` keeps the order.
@@ -311,7 +312,7 @@ def picture_batches(
     spec = None if pictures is None else (pictures.shape[1:], tf.as_dtype(pictures.dtype))
 
     def example(k, seed) -> tuple:
-        features, labels = tf.nest.map_structure(_dense, said(k), expand_composites=False)
+        features, labels = tf.nest.map_structure(_dense, said(k, seed), expand_composites=False)
         if kind:
             picture = tf.numpy_function(lambda row: pictures[row], [k], spec[1])
             picture = tf.cast(tf.ensure_shape(picture, spec[0]), tf.float32)

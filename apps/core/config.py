@@ -61,6 +61,19 @@ class TrainingConfig:
             if "dropout" in field.name and not 0 <= value < 1:
                 raise ValueError(f"{field.name} must lie in [0, 1), got {value}.")
 
+    @property
+    def preparing_epochs(self) -> int:
+        """How many epochs come before those of which the best one is kept."""
+        return 0
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        if self.schedule == "halving":
+            return self.learning_rate * 0.5 ** (4 * epoch // self.epochs)
+        return self.learning_rate
+
 
 def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
     """Adam, or AdamW where weights decay, with the global norm of the gradient clipped."""

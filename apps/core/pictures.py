@@ -31,6 +31,8 @@ class PictureConfig(TrainingConfig):
     blocks: int = 1
     # how many the first has
     first_blocks: int = 0
+    # whether its shapes are learned from pictures in other colours, drawn anew in each step
+    random_colours: bool = False
     # the share of features dropped from its grid
     image_dropout: float = 0.0
     # of a frozen encoder: `imagenet`, which is downloaded, or a file

@@ -11,12 +11,17 @@ def residual_encoder(config: PictureConfig) -> keras.Model:
 
     Each stage halves the sides and has twice the filters of the one before. The first is a single
     convolution, with blocks of two behind it if `first_blocks` says so; the others are such blocks.
-    To the last features of a cell of the grid are added the first ones, in which colours are told
-    apart from shapes, and its place, from -1 to 1.
+    To the last features of a cell of the grid are added the means of the first ones, in which
+    colours are told apart from shapes, and its place, from -1 to 1. With `random_colours` these are
+    of a convolution of their own, which alone sees the colours as they are.
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    x = low = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
+    low = first = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
+    if config.random_colours:
+        x = RandomColours(name="random_colours")(x)
+        first = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
+    x = first
     for stage in range(config.stages):
         for block in range(config.blocks if stage else config.first_blocks):
             x = _block(x, config.filters * 2**stage, 2 if stage and not block else 1)
@@ -24,6 +29,29 @@ def residual_encoder(config: PictureConfig) -> keras.Model:
     x = ops.concatenate([x, low], axis=-1)
     x = keras.layers.SpatialDropout2D(config.image_dropout)(x)
     return keras.Model(image, ops.concatenate([x, _places(x)], axis=-1), name="encoder")
+
+
+@keras.saving.register_keras_serializable(package="unroll")
+class RandomColours(keras.layers.Layer):
+    """In training, turns the colours of each picture about the middle grey, at random.
+
+    Pictures are `[B, H, W, 3]`, -1 to 1. Reds, greens and blues are mirrored twice, each
+    time in a plane drawn at random (Householder reflections): what differs in a picture differs as
+    much as before, in other colours.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, picture, training=False):
+        if not training:
+            return picture
+        for _ in range(2):
+            across = keras.random.normal((ops.shape(picture)[0], 3), seed=self.seed_generator)
+            across = ops.reshape(ops.normalize(across), (-1, 1, 1, 3))
+            picture -= 2 * ops.sum(picture * across, axis=-1, keepdims=True) * across
+        return picture
 
 
 def _block(x, filters: int, strides: int):

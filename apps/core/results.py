@@ -19,6 +19,9 @@ MARKS = ("<!-- results -->", "<!-- /results -->")
 def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default") -> dict:
     """Evaluates runs that differ in their seed alone, and writes their row.
 
+    Where the app has an option `PART`, that may differ too: the runs of each seed are then parts of
+    a whole, whose figures and baseline the app's `combine` makes of theirs.
+
     The row takes the place of the one of the same data, split and variant in `results.json`, and
     the table in the app's README is written anew. Its standard deviation is that of a sample
     (divided by runs - 1); one run has none.
@@ -27,24 +30,43 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
         The row.
 
     Raises:
-        UsageError: if the runs differ in more than the seed, or share one, if their data are none
-            of the app's presets, or if the README has no place for the table.
+        UsageError: if the runs differ in more than the seed, or share one, if the seeds have not
+            the same parts, if their data are none of the app's presets, or if the README has no
+            place for the table.
     """
-    made = [run.config(app) for run in runs]
-    first = made[0]
-    for run, config in zip(runs, made, strict=True):
-        if dataclasses.replace(config, seed=first.seed) != first:
+    first = runs[0].config(app)
+    part = getattr(app, "PART", None)
+    wholes: dict[int, dict] = {}  # by seed, the runs by their part
+    for run in runs:
+        config = run.config(app)
+        free = {"seed": first.seed} | ({part: getattr(first, part)} if part else {})
+        if dataclasses.replace(config, **free) != first:
             raise UsageError(f"{run.path} differs from {runs[0].path} in more than the seed.")
-    seeds = [config.seed for config in made]
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"The runs of a row need different seeds, got {seeds}.")
+        of_seed = wholes.setdefault(config.seed, {})
+        of_part = getattr(config, part) if part else None
+        if of_part in of_seed:
+            seeds = [run.config(app).seed for run in runs]
+            raise UsageError(f"The runs of a row need different seeds, got {seeds}.")
+        of_seed[of_part] = run
+    parts = list(wholes[first.seed])
+    for seed, of_seed in wholes.items():
+        if set(of_seed) != set(parts):
+            raise UsageError(f"The runs of the seeds {first.seed} and {seed} differ in --{part}.")
     if first.data not in app.PRESETS:
         known = ", ".join(app.PRESETS)
         raise UsageError(f"--record is for the app's own data ({known}), not for {first.data}.")
     folder = Path(app.__file__).parent
     _split_readme(folder / "README.md")  # before the work, not after it
 
-    figures = [evaluate(app, run, split) for run in runs]
+    def whole(figures: list[dict]) -> dict:
+        return app.combine(figures) if len(parts) > 1 else figures[0]
+
+    figures = [
+        whole([evaluate(app, run, split) for run in of_seed.values()])
+        for of_seed in wholes.values()
+    ]
+    baseline = whole([_baseline(app, run, split) for run in wholes[first.seed].values()])
+    told = ("seed", "data", *([part] if len(parts) > 1 else []))
     environments = [run.environment() for run in runs]
     row = {
         "data": first.data,
@@ -58,13 +80,13 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
         },
         "baseline": {
             name: round(value, 4) if isinstance(value, float) else value
-            for name, value in app.baseline(first, app.load(first, runs[0].assets()), split).items()
+            for name, value in baseline.items()
         },
-        "published": app.PUBLISHED.get(first.data) if split == "test" else None,
-        "config": {k: v for k, v in configs.to_json(first).items() if k not in ("seed", "data")},
-        "minutes": round(statistics.mean(e["seconds"] for e in environments) / 60, 1),
+        "published": _published(app, first.data, variant) if split == "test" else None,
+        "config": {k: v for k, v in configs.to_json(first).items() if k not in told},
+        "minutes": round(sum(e["seconds"] for e in environments) / len(wholes) / 60, 1),
         "hardware": environments[0]["hardware"],
-        "command": _command(app, first, sorted(seeds)),
+        "command": _command(app, first, sorted(wholes), {part: parts} if len(parts) > 1 else {}),
         "commit": environments[0]["commit"],
     }
     key = ("data", "variant", "split")
@@ -125,15 +147,27 @@ def _spread(values: list[float]) -> dict:
     }
 
 
-def _command(app: ModuleType, config: TrainingConfig, seeds: list[int]) -> str:
+def _baseline(app: ModuleType, run: Run, split: str) -> dict:
+    config = run.config(app)
+    return app.baseline(config, app.load(config, run.assets()), split)
+
+
+def _published(app: ModuleType, data: str, variant: str) -> dict | None:
+    """The figures of a variant's own name, or else those of the data."""
+    return app.PUBLISHED.get(f"{data}, {variant}", app.PUBLISHED.get(data))
+
+
+def _command(app: ModuleType, config: TrainingConfig, seeds: list[int], parts: dict) -> str:
     """What trains these runs: the preset, and what was put over it."""
     preset = app.PRESETS[config.data]
     words = [f"--data={config.data}"]
+    several = parts | {"seed": seeds}
     for name, value in configs.to_json(config).items():
-        if name != "seed" and value != getattr(preset, name):
+        if name not in several and value != getattr(preset, name):
             words.append(shlex.quote(f"--{name.replace('_', '-')}={value}"))
-    seed = ",".join(map(str, seeds))
-    words.append(f"--seed={seed}" if len(seeds) == 1 else f"--seed={{{seed}}}")
+    for name, values in several.items():
+        listed = ",".join(map(str, values))
+        words.append(f"--{name}={listed}" if len(values) == 1 else f"--{name}={{{listed}}}")
     return " ".join(["python -m apps", app_name(app), "train", *words])
 
 

@@ -1,7 +1,6 @@
 """Training: one `fit`, and one callback that can stop, keep the best and be taken up again."""
 
 import json
-import math
 import os
 import sys
 import time
@@ -116,7 +115,7 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         run: where to write.
-        config: `monitor`, `patience`, `schedule`, `learning_rate` and `epochs` are read.
+        config: what it says of epochs, learning rate and choice is read.
         writes: whether this process is the one that writes.
 
     Raises:
@@ -144,15 +143,11 @@ class Progress(keras.callbacks.Callback):
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        waited = self.epochs - self.best_epoch
+        waited = self.epochs - max(self.best_epoch, self.config.preparing_epochs)
         return self.epochs >= self.config.epochs or waited >= self.config.patience
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.rate = self.config.learning_rate
-        if self.config.schedule == "cosine":
-            self.rate *= 0.5 * (1 + math.cos(math.pi * epoch / self.config.epochs))
-        elif self.config.schedule == "halving":
-            self.rate *= 0.5 ** (4 * epoch // self.config.epochs)
+        self.rate = self.config.learning_rate_at(epoch)
         self.model.optimizer.learning_rate = self.rate
 
     def on_train_batch_end(self, batch, logs=None):
@@ -178,7 +173,8 @@ class Progress(keras.callbacks.Callback):
         figures["learning_rate"] = self.rate
         self.history.append(figures)
         value = figures[self.config.monitor]
-        if self.best is None or self.sign * value > self.sign * self.best:
+        first = self.best is None or epoch == self.config.preparing_epochs
+        if first or self.sign * value > self.sign * self.best:
             self.best, self.best_epoch = value, epoch + 1
             if self.writes:
                 with atomic(self.run.best) as temporary:

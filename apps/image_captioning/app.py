@@ -13,7 +13,7 @@ from apps.core import groups, pictures
 from apps.core.config import optimizer
 from apps.core.protocol import Assets, Data, Service, ask
 from apps.image_captioning import network, scores, serving, showing
-from layers.recurrent import RECURRENT_LAYERS
+from layers.recurrent import RECURRENT_LAYERS, mean_over_time
 from pipelines import captions, datasets, text, visual
 from pipelines.datasets import scenes
 
@@ -26,6 +26,8 @@ class Config(pictures.PictureConfig):
     monitor: str = "val_word_loss"
     # pictures a batch, each with all its captions
     batch_size: int = 16
+    # of a picture's captions so many are learned at a time, drawn anew in each epoch; 0 for all
+    drawn_captions: int = 0
     # how often a word must occur in the captions to enter the vocabulary
     min_count: int = 1
     # the most words of a caption, in training and in what is written
@@ -80,18 +82,20 @@ class Config(pictures.PictureConfig):
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
         if not 1 <= self.best <= self.beam:
             raise ValueError(f"best must lie in [1, beam], got {self.best} of {self.beam}.")
+        if self.drawn_captions < 0:
+            raise ValueError(f"drawn_captions must be 0 or more, got {self.drawn_captions}.")
         if self.frames < 0 or self.frames == 1:
             raise ValueError(f"frames must be 0 or at least 2, got {self.frames}.")
 
 
 _SCENES = Config(
     epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
-    shift=3, light=0.1,
+    random_colours=True, shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
     _SCENES, epochs=25, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,
-    stages=4, units=256, features=192, attention_units=128, dropout=0.5, image_dropout=0.1,
-    shift=12, light=0.2, flip=True, coverage=1.0, weight_decay=1e-2,
+    stages=4, random_colours=False, units=256, features=192, attention_units=128, dropout=0.5,
+    image_dropout=0.1, shift=12, light=0.2, flip=True, coverage=1.0, weight_decay=1e-2,
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
@@ -145,6 +149,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             config.batch_size,
             # Others are compared whole with what is written.
             max_length=config.max_length if training else 0,
+            drawn=config.drawn_captions if training else 0,
             frames=captions.frame_labels(raw[split], labels, config.frames) if labels else None,
             augmentation=visual.Augmentation(config.shift, config.light, config.flip)
             if training
@@ -163,7 +168,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
     tokens = keras.Input((None, None), dtype="int32", name="tokens")  # [P, C, T]
     seen = network.viewer(config, settings)(given)
     memory, mask = seen["memory"], seen["mask"]  # [P, S, D], [P, S]
-    mean, words = network.mean_of(memory, mask), groups.Merge()(tokens)
+    mean, words = mean_over_time(memory, mask), groups.Merge()(tokens)
     options = {"dropout": config.dropout, "scheduled_sampling": config.scheduled_sampling}
     options |= {"seed": config.seed, "name": "decoder"}
     width = {"before": memory.shape[-1], "after": config.units, "none": 0}[config.attention]

@@ -49,12 +49,6 @@ def split(states, sizes: list[int]) -> list:
     return [states[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def mean_of(memory, mask):
-    """The mean of the regions that there are, `[P, D]`."""
-    weights = ops.expand_dims(ops.cast(mask, memory.dtype), -1)
-    return ops.sum(memory * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1)
-
-
 @keras.saving.register_keras_serializable(package="unroll")
 class DoublyStochastic(keras.layers.Layer):
     """Adds to the loss what attention leaves out: Xu et al. 2015, equation 14.

@@ -10,6 +10,7 @@ import layers
 from apps.core import pictures
 from apps.core.protocol import Assets, Service, with_inputs
 from apps.image_captioning import network
+from layers.recurrent import mean_over_time
 from pipelines.captions import END, PADDING, START, UNKNOWN
 
 # A number that leaves a logit no chance, and is still a float16.
@@ -29,7 +30,7 @@ def writer(model: keras.Model, assets: Assets) -> Callable:
     def begin(given) -> tuple:
         seen = view(given, training=False)
         memory, mask = seen["memory"], seen["mask"]
-        first = start(network.mean_of(memory, mask))
+        first = start(mean_over_time(memory, mask))
         if isinstance(decoder, layers.AttentionDecoder):
             own = network.split(first, decoder.cell_state_sizes)
             states, step = decoder.first_states(memory, own), decoder.stepper(memory, mask)

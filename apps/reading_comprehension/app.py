@@ -13,7 +13,7 @@ from apps.core import asking, groups
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.errors import UsageError
 from apps.core.protocol import Assets, Data, Service, ask
-from apps.reading_comprehension import network, scores, serving, showing
+from apps.reading_comprehension import network, published, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS
 from pipelines import datasets, reading
 from pipelines.text import PADDING, Vocabulary
@@ -43,8 +43,9 @@ class Config(TrainingConfig):
     memory_size: int = 50
     # in training: the probability of an empty fact behind a fact
     noise: float = 0.1
-    # epochs in which the hops have no softmax and the learning rate is halved
-    linear_start: int = 0
+    # the share of the epochs, the first ones, in which the hops have no softmax; the learning rate
+    # is half of it there, and its schedule begins behind them
+    linear_start: float = 0.0
     # models that train side by side, each from a start of its own; the one with the least training
     # loss is kept
     restarts: int = 1
@@ -59,32 +60,40 @@ class Config(TrainingConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise must lie in [0, 1), got {self.noise}.")
-        if self.linear_start < 0:
-            raise ValueError(f"linear_start must be 0 or more epochs, got {self.linear_start}.")
+        if not 0 <= self.linear_start < 1:
+            raise ValueError(f"linear_start must lie in [0, 1), got {self.linear_start}.")
         if self.restarts > 1 and "recurrent" in (self.model, self.facts):
             raise ValueError("restarts are for model=memory with facts=bag.")
 
+    @property
+    def preparing_epochs(self) -> int:
+        """How many epochs the linear start takes, in which the hops are others."""
+        return round(self.linear_start * self.epochs) if self.model == "memory" else 0
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        if epoch < self.preparing_epochs:
+            return self.learning_rate / 2
+        behind = replace(self, epochs=self.epochs - self.preparing_epochs, linear_start=0.0)
+        return super(Config, behind).learning_rate_at(epoch - self.preparing_epochs)
+
 
 _PUBLISHED_TRAINING = Config(
-    epochs=60, patience=60, learning_rate=0.01, schedule="halving", clip_norm=40.0, linear_start=10
+    epochs=90,
+    patience=90,
+    learning_rate=0.01,
+    schedule="halving",
+    clip_norm=40.0,
+    linear_start=0.333,
 )
 PRESETS = {
     "stories": replace(_PUBLISHED_TRAINING, restarts=3),
     "babi": replace(_PUBLISHED_TRAINING, data="babi", restarts=3),
-    "babi_10k": replace(_PUBLISHED_TRAINING, data="babi_10k", epochs=20, linear_start=3),
+    "babi_10k": replace(_PUBLISHED_TRAINING, data="babi_10k", epochs=20),
 }
-PUBLISHED = {
-    "babi": {
-        "error": 0.124,
-        "tasks_above_5": 10,
-        "source": "memory network, three hops, all tasks jointly, Sukhbaatar et al. 2015",
-    },
-    "babi_10k": {
-        "error": 0.075,
-        "tasks_above_5": 6,
-        "source": "memory network, all tasks jointly, Sukhbaatar et al. 2015; with task 3",
-    },
-}
+PUBLISHED = published.ROWS
+PART = "task"  # one model a task: their figures make one row
+combine = scores.combine
 EXAMPLES = [
     (
         "Brian is a frog. Lily is gray. Brian is yellow. Julius is green. Greg is a frog.",
@@ -114,6 +123,9 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     if not assets["tasks"]:
         known = ", ".join(reading.tasks(datasets.splits(builder)["train"]))
         raise UsageError(f"--task={config.task}: {config.data} has {known}.")
+    for split in sorted(raw.keys() - {"train"}):
+        if new := [task for task in reading.tasks(raw[split]) if task not in assets["tasks"]]:
+            raise UsageError(f"{config.data}: the {split} split has task {new[0]}, train has not.")
     vocabulary = Vocabulary(assets["vocabulary"])
 
     def batches(split: str):
@@ -197,8 +209,7 @@ def build_recurrent(config: Config, size: int) -> keras.Model:
 
 def callbacks(config: Config) -> list[keras.callbacks.Callback]:
     """What training does beside the usual."""
-    starts = config.model == "memory" and config.linear_start > 0
-    return [network.LinearStart(config.linear_start)] if starts else []
+    return [network.LinearStart(config.preparing_epochs)] if config.preparing_epochs else []
 
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:

@@ -109,7 +109,8 @@ class BestAccuracy(keras.metrics.Metric):
 class SideBySideSGD(keras.optimizers.SGD):
     """Stochastic gradient descent that clips the gradient of each of several copies by itself.
 
-    The variables stand copy by copy, as many of each.
+    The variables stand copy by copy, as many of each. A gradient of single rows is made whole
+    first: its norm would be that of rows which are not added up yet.
     """
 
     def __init__(self, learning_rate=0.01, copies: int = 1, **kwargs):
@@ -117,6 +118,7 @@ class SideBySideSGD(keras.optimizers.SGD):
         self.copies = copies
 
     def _clip_gradients(self, grads):
+        grads = [ops.convert_to_tensor(grad) for grad in grads]
         size = len(grads) // self.copies
         clipped = []
         for k in range(0, len(grads), size):
@@ -128,18 +130,12 @@ class SideBySideSGD(keras.optimizers.SGD):
 
 
 class LinearStart(keras.callbacks.Callback):
-    """Takes the softmax out of the hops for some epochs, in which the learning rate is halved.
-
-    Sukhbaatar et al. 2015, section 4.2.
-    """
+    """Takes the softmax out of the hops for some epochs (Sukhbaatar et al. 2015, section 4.2)."""
 
     def __init__(self, epochs: int):
         super().__init__()
         self.epochs = epochs
 
     def on_epoch_begin(self, epoch, logs=None):
-        linear = epoch < self.epochs
         for copy in self.model.get_layer("restarts").copies:
-            copy.get_layer("hops").linear.assign(float(linear))
-        if linear:
-            self.model.optimizer.learning_rate = self.model.optimizer.learning_rate / 2
+            copy.get_layer("hops").linear.assign(float(epoch < self.epochs))

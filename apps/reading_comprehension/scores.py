@@ -44,4 +44,20 @@ def figures(found: np.ndarray, names: list[str]) -> dict:
         "examples": len(found),
         "error": float(np.mean([*errors.values()])),
         "tasks_above_5": sum(error > PASSED for error in errors.values()),
-    } | ({f"error_{name}": error for name, error in errors.items()} if len(errors) > 1 else {})
+    } | {f"error_{name}": error for name, error in errors.items()}
+
+
+def combine(figures: list[dict]) -> dict:
+    """The figures of one model a task, from those of each.
+
+    >>> parts = [{"error": 0.1, "error_1": 0.1}, {"error": 0.3, "error_2": 0.3}]
+    >>> combine([{"examples": 9, "tasks_above_5": 1, **part} for part in parts])["error"]
+    0.2
+    """
+    whole = {name: value for part in figures for name, value in part.items()}
+    if "examples" in whole:
+        whole["examples"] = sum(part["examples"] for part in figures)
+    return whole | {
+        "error": float(np.mean([part["error"] for part in figures])),
+        "tasks_above_5": sum(part["tasks_above_5"] for part in figures),
+    }

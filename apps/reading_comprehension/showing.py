@@ -24,7 +24,7 @@ def read(given: str) -> str:
     if not given.lower().endswith(".txt"):
         return given
     try:
-        return Path(given).read_text(encoding="utf-8")
+        return Path(given).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{given}: {getattr(error, 'strerror', 'it is not UTF-8')}.") from None
 

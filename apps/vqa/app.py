@@ -19,8 +19,6 @@ from apps.vqa import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS, max_over_time
 from pipelines import datasets, text, visual
 
-ROUNDS = 20  # of a dialog: the age of those further back is not told
-
 
 @dataclass(frozen=True)
 class Config(pictures.PictureConfig):
@@ -40,6 +38,8 @@ class Config(pictures.PictureConfig):
     glimpses: int = 2
     # the size of what question and region are compared in
     attention_units: int = 64
+    # whether each glimpse also tallies the regions it looks at, to count them
+    tally: bool = True
     # whether the mean of all regions stands beside the glimpses
     whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
@@ -49,16 +49,18 @@ class Config(pictures.PictureConfig):
     history: bool = False
     # how many times it does
     hops: int = 2
+    # whether the words' own vectors look at the image, and are fused with it beside the states
+    words: bool = True
     # the size of a word's vector
     features: int = 64
     # the recurrent layer, by its name in `layers`
     cell: str = "LSTM"
     # the size of the recurrent state, for each direction
-    units: int = 128
+    units: int = 64
     # how many recurrent layers
     depth: int = 1
     # the size of what question and image are fused to
-    fusion: int = 128
+    fusion: int = 256
     # whether a dense layer stands between what is fused and the answers
     hidden: bool = False
     # the share of features dropped, from the words and before the answers
@@ -82,18 +84,19 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1
+    epochs=7, patience=9, schedule="cosine", learning_rate=3e-3, shift=3, light=0.1,
+    random_colours=True,
 )  # fmt: skip
 PRESETS = {
     "scenes_qa": _SCENES,
-    "scenes_dialog": replace(_SCENES, data="scenes_dialog", units=64, history=True),
+    "scenes_dialog": replace(_SCENES, data="scenes_dialog", epochs=12, patience=12, history=True),
     "easy_vqa": replace(
-        _SCENES, data="easy_vqa", epochs=15, patience=15, dropout=0.0, shift=0, light=0.0,
+        _SCENES, data="easy_vqa", epochs=8, dropout=0.0, shift=0, light=0.0, random_colours=False,
         hidden=True,
     ),
     "daquar": replace(
         _SCENES, data="daquar", epochs=25, patience=25, batch_size=8, filters=8, dropout=0.3,
-        image_dropout=0.5,
+        image_dropout=0.5, random_colours=False,
     ),
 }  # fmt: skip
 PUBLISHED = {
@@ -175,7 +178,7 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
     }
     embedding = network.word_embedding(len(assets["vocabulary"]), config.features)
     drop = keras.layers.Dropout(config.dropout)
-    outputs, factors = {}, []
+    outputs, asked, seen = {}, [None], None
 
     if config.question != "none":
         tokens = groups.Merge()(given["tokens"])
@@ -186,24 +189,21 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             bidirectional=True,
             dropout=config.dropout,
         )(words, mask=mask)
-        states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
+        if config.words:
+            states = ops.concatenate([states, words], axis=-1)  # [PQ, T, U]
         if config.question == "attention":
             pool = layers.AttentionPool(config.units, name="question_attention")
             question, outputs["question_attention"] = pool(states, mask=mask)
         else:
             question = max_over_time(states, mask)  # [PQ, U]
         if config.history:
-            rounds = groups.Merge()(given["rounds"])
-            there = ops.not_equal(rounds, text.PADDING)
-            facts = layers.LSTM(question.shape[-1])(embedding(rounds), mask=there)
-            facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
-            there = ops.any(ops.not_equal(given["rounds"], text.PADDING), axis=-1)
-            facts, before = network.RoundsBefore()(facts, there, given["tokens"])
-            question, outputs["history_attention"] = layers.MemoryHops(
-                question.shape[-1], config.hops, memory_size=ROUNDS, name="history"
-            )(facts, question, mask=before)
+            recalled = network.recall(question, given, embedding, config.hops)
+            question, outputs["history_attention"] = recalled
         question = groups.Split()(question, given["tokens"])  # [P, Q, U]
-        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(question)))
+        asked = [question]
+        if config.words:
+            states, words = question[..., : -config.features], question[..., -config.features :]
+            asked = [states, keras.layers.Rescaling(1 / network.SPREAD)(words)]
 
     if config.image != "none":
         regions = given["regions"]
@@ -212,9 +212,9 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
         if config.image == "attention" and config.question != "none":
             seen, weights = [], []
             for _ in range(config.glimpses):  # each knows what those before it saw
-                look = layers.QuestionGuidedAttention(config.attention_units)
-                asked = ops.concatenate([question, *seen], axis=-1)
-                attended, where = look(asked, regions, mask=there)
+                known = ops.concatenate([asked[-1], *seen], axis=-1)
+                look = network.glimpse(config.attention_units, config.tally)
+                attended, where = look(known, regions, mask=there)
                 seen.append(attended)
                 weights.append(where)
             outputs["image_attention"] = ops.concatenate(weights, axis=2)
@@ -224,16 +224,16 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             seen = ops.concatenate(seen, axis=-1)  # [P, Q, D']
         else:
             seen = ops.expand_dims(network.mean_over_regions(regions, there), 1)  # [P, 1, D]
-        factors.append(keras.layers.Dense(config.fusion, "tanh")(drop(seen)))
 
-    fused = ops.multiply(*factors) if factors[1:] else factors[0]
-    fused = keras.layers.UnitNormalization()(fused)
+    fused = ops.concatenate(
+        [network.fuse(part, seen, config.fusion, config.dropout) for part in asked], axis=-1
+    )
     if config.hidden:
         fused = keras.layers.Dense(config.fusion, "relu")(fused)
     name_answer = keras.layers.Dense(len(assets["answers"]), dtype="float32", name="answer")
     # Without a question all have the same answer.
-    each = ops.zeros_like(ops.cast(given["tokens"][:, :, :1], "float32"))
-    outputs["logits"] = name_answer(drop(fused)) + each
+    fused = fused + ops.zeros_like(ops.cast(given["tokens"][:, :, :1], fused.dtype))
+    outputs["logits"] = name_answer(drop(fused))
     return keras.Model(given, outputs, name="answerer")
 
 

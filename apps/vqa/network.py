@@ -1,18 +1,24 @@
-"""Parts of the network: word vectors, the rounds of a dialog, loss and metric."""
+"""Parts of the network: word vectors, the rounds of a dialog, fusion, loss and metric."""
 
 import keras
 from keras import ops
 
+import layers
+from apps.core import groups
+from layers.recurrent import mean_over_time
+from pipelines.text import PADDING
 from pipelines.visual import FIRST_ANSWER, NO_QUESTION
+
+# The standard deviation of word vectors at the start, about that of published ones. With Keras's
+# smaller default, attention was learned epochs later on drawn scenes.
+SPREAD = 0.3
+ROUNDS = 20  # of a dialog: the age of those further back is not told
 
 
 def word_embedding(vocabulary_size: int, size: int) -> keras.layers.Embedding:
-    """Word vectors that begin as far apart as published ones are.
-
-    With Keras's smaller default, attention was learned epochs later on drawn scenes.
-    """
+    """Word vectors that begin as far apart as published ones are."""
     return keras.layers.Embedding(
-        vocabulary_size, size, keras.initializers.RandomNormal(stddev=0.3)
+        vocabulary_size, size, keras.initializers.RandomNormal(stddev=SPREAD)
     )
 
 
@@ -35,6 +41,49 @@ class RoundsBefore(keras.layers.Layer):
             ops.reshape(facts, (-1, rounds, facts.shape[-1])),
             ops.reshape(there, (-1, rounds)),
         )
+
+
+def recall(question, given: dict, embedding: keras.layers.Embedding, hops: int) -> tuple:
+    """Adds to questions `[P * Q, U]` what they find in the rounds `[P, R, T]` of their dialog.
+
+    A round becomes, as a question does, a recurrent state with the mean of its words beside it.
+
+    Returns:
+        The questions, and the weight of each round in each hop, `[P * Q, hops, R]`.
+    """
+    units = question.shape[-1]
+    rounds = groups.Merge()(given["rounds"])
+    words, mask = embedding(rounds), ops.not_equal(rounds, PADDING)
+    states = layers.LSTM(units - words.shape[-1], name="facts")(words, mask=mask)
+    facts = ops.concatenate([states, mean_over_time(words, mask)], axis=-1)
+    facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
+    there = ops.any(ops.not_equal(given["rounds"], PADDING), axis=-1)
+    facts, before = RoundsBefore()(facts, there, given["tokens"])
+    memory = layers.MemoryHops(units, hops, memory_size=ROUNDS, name="history")
+    found, weights = memory(facts, question, mask=before)
+    # Nothing at first: a model learns to see, or brings that from another run, before it listens.
+    told = keras.layers.Dense(units, kernel_initializer="zeros", name="told")
+    return question + told(found), weights
+
+
+def glimpse(units: int, tally: bool) -> layers.QuestionGuidedAttention:
+    """An attention over regions whose weights differ from the start."""
+    return layers.QuestionGuidedAttention(
+        units, scale_initializer=keras.initializers.RandomNormal(stddev=1.0), tally=tally
+    )
+
+
+def fuse(question, seen, units: int, dropout: float):
+    """The product, of length one, of a dense layer of each: `[P, Q, ...]` to `[P, Q, units]`.
+
+    One of the two may be None.
+    """
+    factors = []
+    for x in (question, seen):
+        if x is not None:
+            factors.append(keras.layers.Dense(units, "tanh")(keras.layers.Dropout(dropout)(x)))
+    product = ops.multiply(*factors) if len(factors) > 1 else factors[0]
+    return keras.layers.UnitNormalization()(product)
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -75,8 +124,7 @@ class AnswerAccuracy(keras.metrics.Metric):
 
 
 def mean_over_regions(regions, mask=None):
-    """`[B, S, D]` or `[B, H, W, D]` to `[B, D]`, without those where the mask `[B, S]` is False."""
-    if mask is None:
-        return ops.mean(regions, axis=list(range(1, len(regions.shape) - 1)))
-    weights = ops.expand_dims(ops.cast(mask, regions.dtype), -1)
-    return ops.sum(regions * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1)
+    """The mean of `[B, S, D]` or `[B, H, W, D]`, `[B, D]`; without those that a mask leaves out."""
+    if len(regions.shape) == 4:
+        regions = keras.layers.Reshape((-1, regions.shape[-1]))(regions)
+    return mean_over_time(regions, mask)

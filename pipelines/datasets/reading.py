@@ -106,7 +106,7 @@ def read_stories(contents: bytes, name: str, task: str = "") -> Iterator[dict]:
     (['Mary is here.', 'Bob left.'], 'Where is Mary?', 'here', [0])
     """
     try:
-        lines = contents.decode().splitlines()
+        lines = contents.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{name} is not UTF-8.") from None
     places: dict[int, int] = {}  # of the facts of the story, by the numbers of their lines

@@ -164,6 +164,7 @@ def test_regions_behind_the_last_do_not_count():
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"clip_cell": "Foo"}, "clip_cell must be one of .*GRU"),
         ({"best": 4}, r"best must lie in \[1, beam\], got 4 of 3"),
+        ({"drawn_captions": -1}, "drawn_captions must be 0 or more, got -1"),
         ({"frames": 1}, "frames must be 0 or at least 2, got 1"),
     ],
 )
@@ -384,8 +385,9 @@ def test_coco_is_data_of_the_app(monkeypatch, tmp_path):
 def test_clips_with_labelled_frames(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes_clips, "CLIPS", {"train": 16, "valid": 8, "test": 8})
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    monkeypatch.setattr(scores, "BEAMS", (1,))  # each width is a graph of its own to build
     run = tmp_path / "run"
-    options = ["--data=scenes_clips", "--epochs=1", *SMALL, f"--run={run}"]
+    options = ["--data=scenes_clips", "--epochs=1", "--beam=1", "--best=1", *SMALL, f"--run={run}"]
     assert cli.main(["image_captioning", "train", *options]) == 0
     figures = evaluate(app, Run(run))
     assert figures["examples"] == 8

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ ASSETS = {
 }
 VARIANTS = {
     "memory": {},
-    "restarts": {"restarts": 3, "noise": 0.3, "linear_start": 2},
+    "restarts": {"restarts": 3, "noise": 0.3, "linear_start": 0.5},
     "layer-wise": {"tying": "layer_wise", "position_encoding": False, "hops": 1},
     "recurrent facts": {"facts": "recurrent", "cell": "GRU"},
     "recurrent": {"model": "recurrent"},
@@ -112,7 +113,7 @@ def test_litert_gives_the_model_s_answers(model):
 
 
 def test_models_side_by_side_are_those_one_by_one():
-    model = make(restarts=3, noise=0.0, linear_start=0, clip_norm=0.5)
+    model = make(restarts=3, noise=0.0, linear_start=0.0, clip_norm=0.5)
     features, labels = batch(np.random.default_rng(0))
     logits = model(features)
     alone = [copy([features["facts"], features["question"]])[0] for copy in copies(model)]
@@ -170,19 +171,23 @@ def test_an_answer_that_the_vocabulary_lacks_is_not_learned_and_is_wrong():
 
 
 def test_the_linear_start_ends():
-    model = make(linear_start=2, restarts=2)
-    model.optimizer.learning_rate = 0.5
-    [start] = app.callbacks(app.Config(linear_start=2))
+    config = app.Config(epochs=12, linear_start=0.3, learning_rate=0.1, schedule="halving")
+    model = make(linear_start=0.3, restarts=2)
+    [start] = app.callbacks(config)
     start.set_model(model)
     seen = []
-    for epoch in range(3):
-        model.optimizer.learning_rate = 0.5
+    for epoch in range(config.epochs):
         start.on_epoch_begin(epoch)
-        rate = float(model.optimizer.learning_rate)
-        seen.append((rate, [float(c.get_layer("hops").linear) for c in copies(model)]))
-    assert seen == [(0.25, [1, 1]), (0.25, [1, 1]), (0.5, [0, 0])]
-    assert app.callbacks(app.Config()) == []
-    assert app.callbacks(app.Config(linear_start=2, model="recurrent")) == []
+        seen.append([float(copy.get_layer("hops").linear) for copy in copies(model)])
+    assert seen == 4 * [[1, 1]] + 8 * [[0, 0]]
+    rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
+    halved = [rate for rate in (0.1, 0.05, 0.025, 0.0125) for _ in range(2)]
+    assert rates == pytest.approx([0.05] * 4 + halved)
+    without = dataclasses.replace(config, linear_start=0.0)
+    assert without.learning_rate_at(2) == 0.1
+    assert without.learning_rate_at(3) == 0.05
+    assert app.callbacks(without) == []
+    assert app.callbacks(dataclasses.replace(config, model="recurrent")) == []
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,7 @@ def test_the_linear_start_ends():
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"hops": 0}, "hops must be at least 1, got 0"),
         ({"noise": 1.0}, r"noise must lie in \[0, 1\)"),
-        ({"linear_start": -1}, "linear_start must be 0 or more"),
+        ({"linear_start": 1.0}, "linear_start must lie in"),
         ({"restarts": 2, "facts": "recurrent"}, "restarts are for model=memory"),
     ],
 )
@@ -228,7 +233,7 @@ def own(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(own, tmp_path_factory) -> Run:
     run = tmp_path_factory.mktemp("runs") / "own"
-    options = ["--epochs=40", "--patience=40", "--units=8", "--restarts=2", "--linear-start=4"]
+    options = ["--epochs=40", "--patience=40", "--units=8", "--restarts=2", "--linear-start=0.1"]
     command = ["reading_comprehension", "train", f"--data={own}", f"--run={run}", *options]
     assert cli.main(command) == 0
     return Run(run)
@@ -248,6 +253,14 @@ def test_one_task_alone(own, tmp_path, capsys):
     assert cli.main([*command, "--task=3"]) == 2
     assert re.search(r"--task=3: .* has 1, 2\.", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_that_training_lacks_is_named(own, tmp_path, capsys):
+    folder = tmp_path / "lacking"
+    shutil.copytree(own, folder)
+    (folder / "qa2_who-is-where_train.txt").unlink()
+    assert cli.main(["reading_comprehension", "train", f"--data={folder}"]) == 2
+    assert re.search(r"the test split has task 2, train has not", capsys.readouterr().err)
 
 
 def test_the_exported_model_answers_by_the_documented_examples(trained, tmp_path):
@@ -295,7 +308,7 @@ def test_what_is_no_story_with_questions(trained, asked, message, capsys):
 
 def test_a_run_that_goes_on_draws_the_same_noise(own, tmp_path, monkeypatch):
     config = dataclasses.replace(
-        app.Config(), data=str(own), units=6, epochs=3, restarts=2, noise=0.3, linear_start=2
+        app.Config(), data=str(own), units=6, epochs=3, restarts=2, noise=0.3, linear_start=0.5
     )
     whole, resumed = resuming.histories(app, config, tmp_path, monkeypatch)
     assert whole == resumed
@@ -304,7 +317,7 @@ def test_a_run_that_goes_on_draws_the_same_noise(own, tmp_path, monkeypatch):
 
 def test_where_a_person_is_is_learned(tmp_path):
     run = Run(tmp_path / "run")
-    options = ["--task=1", "--epochs=30", "--linear-start=0"]
+    options = ["--task=1", "--epochs=12", "--linear-start=0", "--restarts=1"]
     assert cli.main(["reading_comprehension", "train", f"--run={run.path}", *options]) == 0
     assert evaluate(app, run, "valid")["error"] < 0.2
 

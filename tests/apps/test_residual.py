@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from apps.core.pictures import PictureConfig
-from apps.core.residual import residual_encoder
+from apps.core.residual import RandomColours, residual_encoder
 
 
 def encoder(**options) -> keras.Model:
@@ -18,7 +18,7 @@ def encoder(**options) -> keras.Model:
 )
 def test_the_grid_of_any_size(size, stages, side):
     grid = encoder(image_size=size, stages=stages, blocks=2)(np.zeros((2, size, size, 3)))
-    # The last stage, the first convolution, and the place.
+    # The last stage, the colours, and the place.
     assert grid.shape == (2, side, side, 4 * 2 ** (stages - 1) + 4 + 2)
 
 
@@ -44,6 +44,36 @@ def test_the_first_features_of_a_cell_are_of_what_lies_there():
     low = np.abs(np.array(model(picture)) - np.array(model(changed)))[0, ..., 8:12].max(-1)
     assert low[0, 0] > 0
     assert low[2:].max() == low[:, 2:].max() == 0
+
+
+def test_random_colours_keep_what_differs_and_how_much():
+    rng = np.random.default_rng(0)
+    pictures = rng.uniform(-1, 1, (2, 4, 5, 3)).astype("float32")
+    pictures[1] = pictures[0]
+    keras.utils.set_random_seed(0)
+    layer = RandomColours()
+    np.testing.assert_array_equal(layer(pictures), pictures)
+    turned = np.array(layer(pictures, training=True))
+    assert np.abs(turned - pictures).max() > 0.1
+    assert np.abs(turned[0] - turned[1]).max() > 0.1
+    for picture, other in zip(pictures.reshape(2, 20, 3), turned.reshape(2, 20, 3), strict=True):
+        apart = np.linalg.norm(picture[:, None] - picture, axis=-1)
+        np.testing.assert_allclose(
+            np.linalg.norm(other[:, None] - other, axis=-1), apart, atol=1e-5
+        )
+
+
+def test_random_colours_reach_the_shapes_alone():
+    model = encoder(image_size=16, stages=2, random_colours=True)
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 16, 16, 3))
+    normalize = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    for layer in normalize:
+        layer.trainable = False  # it is then as it is when asked
+    as_asked, in_training = (np.array(model(picture, training=t)) for t in (False, True))
+    assert np.abs(as_asked - in_training)[..., :8].max() > 0
+    np.testing.assert_allclose(as_asked[..., 8:], in_training[..., 8:], atol=1e-6)
+    without = encoder(image_size=16, stages=2)
+    assert not any(isinstance(layer, RandomColours) for layer in without.layers)
 
 
 def test_dropout_leaves_places_alone():

@@ -91,6 +91,34 @@ def test_a_row_of_three_seeds(app, make):
     assert row["baseline"] == {"what": "most frequent label", "accuracy": 0.5123}
 
 
+def test_parts_of_a_whole_are_one_row(app, make, monkeypatch):
+    def combine(figures):
+        assert [f.get("examples", 103) for f in figures] == [103, 103]
+        return figures[0] | {"accuracy": sum(f["accuracy"] for f in figures)}
+
+    monkeypatch.setattr(app, "PART", "units", raising=False)
+    monkeypatch.setattr(app, "combine", combine, raising=False)
+    published = {"accuracy": 0.9, "source": "by parts"}
+    monkeypatch.setattr(app, "PUBLISHED", {**app.PUBLISHED, "digits, parts": published})
+    runs = [make(seed, units=units) for seed in (1, 0) for units in (7, 5)]
+    row = results.record(app, runs, "test", "parts")
+    assert row["metrics"]["accuracy"]["mean"] == pytest.approx(1.1)
+    assert row["metrics"]["accuracy"]["runs"] == 2
+    assert row["baseline"]["accuracy"] == pytest.approx(1.0247)
+    assert row["published"] == published
+    assert row["minutes"] == 3.0  # two of one minute, two of two: in all six for two seeds
+    assert row["command"] == "python -m apps toy train --data=digits --units={7,5} --seed={0,1}"
+    assert "units" not in row["config"]
+
+    with pytest.raises(UsageError, match="seeds 1 and 0 differ in --units"):
+        results.record(app, runs[:3], "test")
+    with pytest.raises(UsageError, match="need different seeds"):
+        results.record(app, [*runs, make(1, units=5)], "test")
+    with pytest.raises(UsageError, match="in more than the seed"):
+        results.record(app, [*runs, make(2, units=5, normalize=False)], "test")
+    assert rows_of(app) == [row]
+
+
 def test_one_run_has_no_spread_and_the_command_has_what_was_overridden(app, make):
     row = results.record(app, [make(3, units=5, normalize=False)], "valid", "small")
     assert row["metrics"]["accuracy"] == {"mean": pytest.approx(0.8), "std": None, "runs": 1}

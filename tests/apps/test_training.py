@@ -224,6 +224,15 @@ def test_patience(tmp_path, monkeypatch):
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
+def test_epochs_that_prepare_are_not_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(CONFIG), "preparing_epochs", 2)
+    # The rate goes down so fast that nothing gets better after the first epoch.
+    monkeypatch.setattr(type(CONFIG), "learning_rate_at", lambda _, epoch: 1e-2 * 1e-9**epoch)
+    config = dataclasses.replace(CONFIG, epochs=20, patience=1)
+    result = train(tmp_path, config)
+    assert (result["best_epoch"], result["epochs"]) == (3, 4)
+
+
 def test_a_loss_is_better_when_it_is_less(tmp_path):
     result = train(tmp_path, dataclasses.replace(CONFIG, monitor="val_loss"))
     losses = [epoch["val_loss"] for epoch in json.loads((tmp_path / "history.json").read_text())]

@@ -46,8 +46,25 @@ def test_weights_go_over_by_word_and_by_shape(source):
     assert copied == len(model.weights) - 2
 
 
-def test_other_layers_are_refused(source):
-    run, _ = source
+def test_a_layer_that_the_run_did_not_have_keeps_its_own(source):
+    run, given = source
     model = app.build(app.Config(units=4, features=3, depth=2), TARGET)
-    with pytest.raises(UsageError, match="weights, this one"):
+    deeper = [weight.numpy() for weight in model.weights if "layer_1" in weight.path]
+    copied = transfer.copy(app, model, TARGET, str(run.path))
+    assert copied == len(given.weights) - 2
+    first = [weight for weight in given.weights if "layer_0" in weight.path]
+    for after, whole in zip(
+        [weight for weight in model.weights if "layer_0" in weight.path], first, strict=True
+    ):
+        np.testing.assert_array_equal(after.numpy(), whole.numpy())
+    for after, own in zip(
+        [weight for weight in model.weights if "layer_1" in weight.path], deeper, strict=True
+    ):
+        np.testing.assert_array_equal(after.numpy(), own)
+
+
+def test_a_run_with_more_layers_is_refused(source):
+    run, _ = source
+    model = app.build(app.Config(units=4, features=3, pool="last"), TARGET)
+    with pytest.raises(UsageError, match=r"lacks .* of the run's .* weights, such as"):
         transfer.copy(app, model, TARGET, str(run.path))

@@ -244,6 +244,22 @@ class TestBatches:
         np.testing.assert_array_equal(labels, [[[6, 4, END], [5, END, 0]]])
         np.testing.assert_array_equal(features["tokens"][0, 0], [START, 6, 4])
 
+    def test_captions_are_drawn_anew_in_each_epoch(self):
+        made = batches(size=1, shuffle=1, drawn=1)
+        seen = {}
+        for _ in range(8):
+            for features, labels in made:
+                assert labels.shape[1] == 1
+                words = tuple(k for k in labels[0, 0].numpy().tolist() if k < len(ENTRIES))
+                seen.setdefault(int(features["image"][0, 0, 0, 0]), set()).add(words)
+        numbers = PIXELS[:, 0, 0, 0].tolist()
+        assert [len(seen[number]) for number in numbers] == [2, 1, 2]
+        one, other = (batches(size=1, shuffle=1, drawn=1) for _ in range(2))
+        for (_, labels), (_, again) in zip(one, other, strict=True):
+            np.testing.assert_array_equal(labels, again)
+        static = batches(static=True, drawn=1).element_spec[1]
+        assert static.shape[1] == 1
+
     def test_static_shapes(self):
         clips = np.zeros((3, 2, 4, 4, 3), "uint8")
         frames = np.array([[0, 1], [1, 1], [2, 0]], "int32")

@@ -68,6 +68,8 @@ class TestLayout:
             list(read_stories(text.encode(), "x.txt"))
 
     def test_other_encodings(self):
+        [row] = read_stories("1 Zoë.\n2 Q?\ta\n".encode("utf-8-sig"), "x.txt")
+        assert row["facts"] == ["Zoë."]
         with pytest.raises(DataError, match=r"x\.txt is not UTF-8"):
             list(read_stories("1 Zoë.\n".encode("latin-1"), "x.txt"))
 

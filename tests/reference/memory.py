@@ -13,8 +13,8 @@ def bag(words, kernel, position_encoding=True) -> np.ndarray:
     for j, word in enumerate(words, start=1):
         share = j / len(words)
         for d in range(units):
-            factor = (1 - share) - (d + 1) / units * (1 - 2 * share) if position_encoding else 1
-            total[d] += factor * kernel[word, d]
+            factor = (1 - share) - (d + 1) / units * (1 - 2 * share)
+            total[d] += (2 * factor if position_encoding else 1) * kernel[word, d]
     return total
 
 
