@@ -1,6 +1,7 @@
 """Parts of the app: models that train side by side, their loss, metric and optimizer."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from pipelines.text import UNKNOWN
@@ -118,7 +119,7 @@ class SideBySideSGD(keras.optimizers.SGD):
         self.copies = copies
 
     def _clip_gradients(self, grads):
-        grads = [ops.convert_to_tensor(grad) for grad in grads]
+        grads = [tf.convert_to_tensor(grad) for grad in grads]
         size = len(grads) // self.copies
         clipped = []
         for k in range(0, len(grads), size):

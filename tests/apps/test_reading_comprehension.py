@@ -128,7 +128,7 @@ def test_models_side_by_side_are_those_one_by_one():
     model.train_on_batch(features, labels)
     for copy, expected in zip(copies(model), steps, strict=True):
         for found, wanted in zip(copy.trainable_weights, expected, strict=True):
-            np.testing.assert_allclose(found, wanted, atol=1e-5)
+            np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
 def test_the_copy_with_the_least_training_loss_answers():
