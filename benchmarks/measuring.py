@@ -37,14 +37,14 @@ def in_a_fresh_process(function: Callable, *arguments):
         return pool.apply(function, arguments)
 
 
-def seconds_of(functions: dict, rounds: int = 5) -> dict[str, float]:
-    """The median time of each function, taken in turns after a first call of each."""
+def seconds_of(functions: dict, rounds: int = 5, first: int = 1) -> dict[str, float]:
+    """The median time of each function, taken in turns after so many first calls of each."""
     taken = {name: [] for name in functions}
-    for k in range(rounds + 1):
+    for k in range(-first, rounds):
         for name, function in functions.items():
             start = time.perf_counter()
             function()
-            if k:
+            if k >= 0:
                 taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 

@@ -10,26 +10,13 @@ import importlib
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from measuring import table
+from measuring import seconds_of, table
 
 from apps.core.quiet import import_tensorflow
-
-
-def milliseconds(functions: dict, rounds: int = 30) -> dict[str, float]:
-    """The median of each function, taken in turns."""
-    taken = {name: [] for name in functions}
-    for k in range(rounds + 3):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if k >= 3:  # the first calls trace and allocate
-                taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def main(name: str, folder: str) -> None:
@@ -63,7 +50,7 @@ def main(name: str, folder: str) -> None:
                 ask = interpreter.get_signature_runner()
                 given = requests[service.litert]
                 functions[name, k] = lambda ask=ask, given=given: ask(**given)
-        taken = milliseconds(functions)
+        taken = seconds_of(functions, rounds=30, first=3)
         size = {"LiteRT": path.stat().st_size}
         variables = exported.glob("variables/*")
         size["SavedModel"] = sum(file.stat().st_size for file in variables)
@@ -71,7 +58,7 @@ def main(name: str, folder: str) -> None:
     for what in ("SavedModel", *runners):
         times = [value for (name, _), value in taken.items() if name == what]
         megabytes = size[what.partition(",")[0]] / 1e6
-        rows.append([what, f"{statistics.median(times):.2f}", f"{megabytes:.2f}"])
+        rows.append([what, f"{1e3 * statistics.median(times):.2f}", f"{megabytes:.2f}"])
     print("\n".join(table(["what", "ms an input", "MB"], rows)))
 
 

@@ -47,11 +47,13 @@ class RandomColours(keras.layers.Layer):
     def call(self, picture, training=False):
         if not training:
             return picture
+        turn = ops.eye(3)
         for _ in range(2):
             across = keras.random.normal((ops.shape(picture)[0], 3), seed=self.seed_generator)
-            across = ops.reshape(ops.normalize(across), (-1, 1, 1, 3))
-            picture -= 2 * ops.sum(picture * across, axis=-1, keepdims=True) * across
-        return picture
+            across = ops.expand_dims(ops.normalize(across), -1)  # [B, 3, 1]
+            turn = turn - 2 * ops.matmul(turn, across) * ops.transpose(across, (0, 2, 1))
+        pixels = ops.reshape(picture, (-1, picture.shape[1] * picture.shape[2], 3))
+        return ops.reshape(ops.matmul(pixels, turn), ops.shape(picture))
 
 
 def _block(x, filters: int, strides: int):

@@ -67,7 +67,9 @@ def train(
         with used.scope():
             model = app.build(config, data.assets)
             if config.start and not resume:
-                transfer.copy(app, model, data.assets, config.start)
+                copied = transfer.copy(app, model, data.assets, config.start)
+                if progress.writes:
+                    print(f"{copied} of {len(model.weights)} weights are those of {config.start}.")
             model.optimizer.build(model.trainable_variables)
         train_set, valid_set = distribution.prepare(model, used, data.train, data.valid)
         progress.set_model(model)
