@@ -81,8 +81,7 @@ def caption_batches(
             pictures is left out.
 
     Returns:
-        Batches of `({"image" or "regions": [P, ...], "tokens": [P, C, T]}, labels [P, C, T])`, in
-        training of pictures whose longest captions have about the same length. The
+        Batches of `({"image" or "regions": [P, ...], "tokens": [P, C, T]}, labels [P, C, T])`. The
         tokens of a caption are START and its words, its labels its words and END; there words that
         the vocabulary lacks have numbers from its size on. With `frames` the labels are
         `{"captions": [P, C, T], "frames": [P, F]}`.
@@ -106,9 +105,8 @@ def caption_batches(
             labels = {"captions": labels, "frames": of_frames[k]}
         return {"tokens": tf.concat([start, known], axis=1)}, labels
 
-    lengths = flat.row_lengths()
     most = max(len(each.captions) for each in captioned)
-    most = [min(most, drawn or most), int(max(lengths)) + 1]
+    most = [min(most, drawn or most), int(max(flat.row_lengths())) + 1]
     longest = most if frames is None else {"captions": most, "frames": frames.shape[1:]}
     return picture_batches(
         pictures,
@@ -118,7 +116,6 @@ def caption_batches(
         augmentation=augmentation,
         shuffle=shuffle,
         longest=({"tokens": most}, longest) if static else None,
-        lengths=None if shuffle is None else tf.reduce_max(rows.with_values(lengths), 1).numpy(),
     )
 
 

@@ -289,7 +289,6 @@ def picture_batches(
     augmentation: Augmentation | None = None,
     shuffle: int | None = None,
     longest: tuple | None = None,
-    lengths: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches of pictures and what is said of them.
 
@@ -304,8 +303,6 @@ def picture_batches(
         shuffle: a seed; each epoch has an order of its own. `None` keeps the order.
         longest: the largest shapes of `said`; then all batches have one shape, and the remainder of
             the pictures is left out.
-        lengths: of what is said of each picture, `[N]`: those of like length then stand together,
-            so that little is padded. With `longest` all is padded.
 
     Returns:
         Batches of `(features, labels)`, padded with zeros, with the pixels as `"image"` or the
@@ -332,25 +329,11 @@ def picture_batches(
     if longest and kind:
         features, labels = longest
         longest = (features | {kind: spec[0]}, labels)
-    examples = numbers.map(lambda k, seed: (k, example(k, seed)), tf.data.AUTOTUNE)
-    if lengths is None or longest:
-        batches = examples.map(lambda _, each: each).padded_batch(
-            batch_size, longest, drop_remainder=longest is not None
-        )
-    else:
-        boundaries = np.unique(np.quantile(lengths, (0.2, 0.4, 0.6, 0.8), method="higher"))
-        of_each, in_each = (
-            tf.constant(lengths, tf.int32),
-            np.bincount(np.digitize(lengths, boundaries)),
-        )
-        batches = examples.bucket_by_sequence_length(
-            lambda k, _: of_each[k],
-            boundaries.tolist(),
-            [batch_size] * (len(boundaries) + 1),
-        ).map(lambda _, each: each)
-        count = int(np.sum(-(-in_each // batch_size)))
-        batches = batches.apply(tf.data.experimental.assert_cardinality(count))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return (
+        numbers.map(example, tf.data.AUTOTUNE)
+        .padded_batch(batch_size, longest, drop_remainder=longest is not None)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def _dense(x):

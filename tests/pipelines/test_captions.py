@@ -280,17 +280,6 @@ class TestBatches:
         assert len({tuple(order) for order in orders}) > 1
         assert [[int(x["image"][0, 0, 0, 0]) for x, _ in batches(shuffle=1, size=1)]] == orders[:1]
 
-    def test_in_training_captions_of_like_length_stand_together(self):
-        told = [Captioned(str(k), ["a " * (1 + k % 7), "dog"]) for k in range(70)]
-        pixels = np.arange(70, dtype="uint8")[:, None, None, None] * np.ones((4, 4, 3), "uint8")
-        made = captions.caption_batches(told, pixels, text.Vocabulary(ENTRIES), 5, shuffle=1)
-        for _ in range(2):
-            rows = [(x["image"][:, 0, 0, 0].numpy().astype(int), y.shape[2]) for x, y in made]
-            assert sorted(np.concatenate([numbers for numbers, _ in rows])) == [*range(70)]
-            assert len(rows) == len(made) <= 70 // 5 + 5
-            assert all(np.ptp(numbers % 7) <= 1 for numbers, _ in rows)
-            assert all(longest == max(numbers % 7) + 2 for numbers, longest in rows)
-
 
 class TestFrames:
     ROWS = tf.data.Dataset.from_tensors({"frames": ["still", "left", "left", "up", "still"]})
