@@ -89,13 +89,13 @@ class Config(pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=12, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
-    random_colours=True, shift=3, light=0.1,
+    epochs=11, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
+    random_colours=True, units=96, attention_units=32, shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
-    _SCENES, epochs=25, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,
+    _SCENES, epochs=14, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,
     stages=4, random_colours=False, units=256, features=192, attention_units=128, dropout=0.5,
-    image_dropout=0.1, shift=12, light=0.2, flip=True, coverage=1.0, weight_decay=1e-2,
+    image_dropout=0.1, shift=12, light=0.2, flip=True, weight_decay=1e-2,
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
