@@ -6,20 +6,21 @@ from keras import ops
 from apps.core.pictures import PictureConfig
 
 
-def residual_encoder(config: PictureConfig) -> keras.Model:
+def residual_encoder(config: PictureConfig, frames: int = 1) -> keras.Model:
     """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
 
     Each stage halves the sides and has twice the filters of the one before. The first is a single
     convolution, with blocks of two behind it if `first_blocks` says so; the others are such blocks.
     To the last features of a cell of the grid are added the means of the first ones, in which
     colours are told apart from shapes, and its place, from -1 to 1. With `random_colours` these are
-    of a convolution of their own, which alone sees the colours as they are.
+    of a convolution of their own, which alone sees the colours as they are. Of clips it takes the
+    frames one behind another.
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
     low = first = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
     if config.random_colours:
-        x = RandomColours(name="random_colours")(x)
+        x = RandomColours(frames, name="random_colours")(x)
         first = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
     x = first
     for stage in range(config.stages):
@@ -35,13 +36,15 @@ def residual_encoder(config: PictureConfig) -> keras.Model:
 class RandomColours(keras.layers.Layer):
     """In training, turns the colours of each picture about the middle grey, at random.
 
-    Pictures are `[B, H, W, 3]`, -1 to 1. Reds, greens and blues are mirrored twice, each
+    Pictures are `[B, H, W, 3]`, -1 to 1; so many frames of a clip stand one behind another, and are
+    turned alike. Reds, greens and blues are mirrored twice, each
     time in a plane drawn at random (Householder reflections): what differs in a picture differs as
     much as before, in other colours.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, frames: int = 1, **kwargs):
         super().__init__(**kwargs)
+        self.frames = frames
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, picture, training=False):
@@ -49,11 +52,16 @@ class RandomColours(keras.layers.Layer):
             return picture
         turn = ops.eye(3)
         for _ in range(2):
-            across = keras.random.normal((ops.shape(picture)[0], 3), seed=self.seed_generator)
+            clips = ops.shape(picture)[0] // self.frames
+            across = keras.random.normal((clips, 3), seed=self.seed_generator)
             across = ops.expand_dims(ops.normalize(across), -1)  # [B, 3, 1]
             turn = turn - 2 * ops.matmul(turn, across) * ops.transpose(across, (0, 2, 1))
+        turn = ops.repeat(turn, self.frames, axis=0)
         pixels = ops.reshape(picture, (-1, picture.shape[1] * picture.shape[2], 3))
         return ops.reshape(ops.matmul(pixels, turn), ops.shape(picture))
+
+    def get_config(self):
+        return {**super().get_config(), "frames": self.frames}
 
 
 def _block(x, filters: int, strides: int):

@@ -93,15 +93,14 @@ _SCENES = Config(
     random_colours=True, units=96, attention_units=32, shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
-    _SCENES, epochs=14, patience=25, learning_rate=1e-3, min_count=5, image_size=96, filters=32,
+    _SCENES, epochs=10, min_count=5, image_size=96, filters=32,
     stages=4, random_colours=False, units=256, features=192, attention_units=128, dropout=0.5,
     image_dropout=0.1, shift=12, light=0.2, flip=True, weight_decay=1e-2,
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
     "scenes_clips": replace(
-        _SCENES, data="scenes_clips", monitor="val_captions_word_loss", frames=10, image_size=32,
-        shift=1,
+        _SCENES, data="scenes_clips", monitor="val_captions_word_loss", frames=10,
     ),
     "flickr8k": replace(_PHOTOS, data="flickr8k"),
     "coco_captions": replace(_PHOTOS, data="coco_captions", epochs=10, patience=10, dropout=0.3),

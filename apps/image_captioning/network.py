@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 import layers
+from apps.core import groups
 from apps.core.residual import residual_encoder
 from pipelines.captions import PADDING, UNKNOWN
 
@@ -13,17 +14,18 @@ def viewer(config, settings: dict) -> keras.Model:
 
     Its outputs are the `memory` `[P, S, D]` that a decoder looks at, and which of its rows there
     are, `mask` `[P, S]`. The memory is the cells of a grid, or regions as they are given; of a clip
-    a vector for each frame, which recurrent layers in both directions make of the features of all
-    frames. Where frames have labels there are their logits too, `frames` `[P, F, K]`.
+    a vector for each frame, which recurrent layers in both directions make of what a model saw in
+    all frames. Where frames have labels there are their logits too, `frames` `[P, F, K]`.
     """
     given = x = keras.Input(settings["shape"], name=settings["kind"])
     frames = settings["frames"]
     if settings["kind"] == "image":
-        encoder = residual_encoder(config)
-        x = keras.layers.TimeDistributed(encoder)(x) if frames else encoder(x)
-    if frames and len(x.shape) > 3:
-        x = keras.layers.Reshape((frames, -1))(x)
-    elif len(x.shape) == 4:
+        if frames:
+            grids = residual_encoder(config, frames)(groups.Merge()(given))
+            x = look_at_motion(groups.Split()(grids, given), config.attention_units)
+        else:
+            x = residual_encoder(config)(given)
+    if len(x.shape) == 4:
         x = keras.layers.Reshape((-1, x.shape[-1]))(x)
     # Where there is no region there are zeros.
     mask = ops.any(ops.not_equal(x, 0), axis=-1)
@@ -31,10 +33,24 @@ def viewer(config, settings: dict) -> keras.Model:
     if frames:
         recurrent = getattr(layers, config.clip_cell)(config.units, return_sequences=True)
         x = keras.layers.Dense(config.units, "relu")(x)
-        x = keras.layers.Bidirectional(recurrent, name="over_time")(x, mask=mask)  # [P, F, U]
+        states = keras.layers.Bidirectional(recurrent, name="over_time")(x, mask=mask)
+        x = ops.concatenate([x, states], axis=-1)
     if settings["labels"]:
         outputs["frames"] = keras.layers.Dense(len(settings["labels"]), name="frame")(x)
     return keras.Model(given, outputs | {"memory": x}, name="viewer")
+
+
+def look_at_motion(grids, units: int):
+    """What is seen of each frame, `[P, F, H, W, D]` to `[P, F, 2 D]`, by attention over its cells.
+
+    Beside the features of a cell stands how they differ from those of the frame before: where that
+    is much, something moves.
+    """
+    before = ops.concatenate([grids[:, :1], grids[:, :-1]], axis=1)
+    cells = ops.concatenate([grids, grids - before], axis=-1)
+    pool = layers.AttentionPool(units, name="motion")
+    seen, _ = pool(ops.reshape(cells, (-1, grids.shape[2] * grids.shape[3], cells.shape[-1])))
+    return groups.Split()(seen, grids)
 
 
 def cell(name: str, units: int, context_size: int):

@@ -384,7 +384,8 @@ def test_coco_is_data_of_the_app(monkeypatch, tmp_path):
 
 def test_clips_with_labelled_frames(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes_clips, "CLIPS", {"train": 16, "valid": 8, "test": 8})
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    # Its variable in the environment was read when it was imported.
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
     monkeypatch.setattr(scores, "BEAMS", (1,))  # each width is a graph of its own to build
     run = tmp_path / "run"
     options = ["--data=scenes_clips", "--epochs=1", "--beam=1", "--best=1", *SMALL, f"--run={run}"]

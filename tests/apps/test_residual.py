@@ -46,6 +46,16 @@ def test_the_first_features_of_a_cell_are_of_what_lies_there():
     assert low[2:].max() == low[:, 2:].max() == 0
 
 
+def test_frames_of_a_clip_are_turned_alike():
+    pictures = np.random.default_rng(0).uniform(-1, 1, (6, 4, 5, 3)).astype("float32")
+    pictures[1:] = pictures[0]
+    keras.utils.set_random_seed(0)
+    turned = np.array(RandomColours(frames=3)(pictures, training=True))
+    np.testing.assert_array_equal(turned[:3], turned[[0, 0, 0]])
+    np.testing.assert_array_equal(turned[3:], turned[[3, 3, 3]])
+    assert np.abs(turned[0] - turned[3]).max() > 0.1
+
+
 def test_random_colours_keep_what_differs_and_how_much():
     rng = np.random.default_rng(0)
     pictures = rng.uniform(-1, 1, (2, 4, 5, 3)).astype("float32")
