@@ -37,9 +37,9 @@ class RandomColours(keras.layers.Layer):
     """In training, turns the colours of each picture about the middle grey, at random.
 
     Pictures are `[B, H, W, 3]`, -1 to 1; so many frames of a clip stand one behind another, and are
-    turned alike. Reds, greens and blues are mirrored twice, each
-    time in a plane drawn at random (Householder reflections): what differs in a picture differs as
-    much as before, in other colours.
+    turned alike. Reds, greens and blues are mirrored twice, each time in a plane drawn at random
+    (Householder reflections): what differs in a picture differs as much as before, in other
+    colours.
     """
 
     def __init__(self, frames: int = 1, **kwargs):
@@ -50,9 +50,8 @@ class RandomColours(keras.layers.Layer):
     def call(self, picture, training=False):
         if not training:
             return picture
-        turn = ops.eye(3)
+        clips, turn = ops.shape(picture)[0] // self.frames, ops.eye(3)
         for _ in range(2):
-            clips = ops.shape(picture)[0] // self.frames
             across = keras.random.normal((clips, 3), seed=self.seed_generator)
             across = ops.expand_dims(ops.normalize(across), -1)  # [B, 3, 1]
             turn = turn - 2 * ops.matmul(turn, across) * ops.transpose(across, (0, 2, 1))
