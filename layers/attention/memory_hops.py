@@ -70,7 +70,7 @@ class MemoryHops(keras.layers.Layer):
 
     Differs from the paper: an empty fact makes others older, and has no weight of its own; l is
     twice as large, as in the authors' program, so that with and without it words count alike on
-    average, beside the ages of the facts. With the paper's l task 16 of bAbI is not learned.
+    average, beside the ages of the facts.
     """
 
     def __init__(
