@@ -11,7 +11,14 @@ from layers.attention import (
     MemoryHops,
     QuestionGuidedAttention,
 )
-from layers.decoding import AttentionDecoder, RecurrentDecoder, beam_search, greedy, sample
+from layers.decoding import (
+    AttentionDecoder,
+    RecurrentDecoder,
+    beam_search,
+    greedy,
+    minimum_bayes_risk,
+    sample,
+)
 from layers.embedding import CharacterEmbedding, WordDropout, WordHashing
 from layers.recurrent import (
     GRU,
@@ -98,6 +105,7 @@ __all__ = [
     "ctc_infeasible",
     "ctc_loss",
     "greedy",
+    "minimum_bayes_risk",
     "pad_with_blanks",
     "sample",
 ]

@@ -86,13 +86,22 @@ def readable_picture(path: Path) -> bytes:
     return contents
 
 
-def disturb(picture, seed, *, shift: int = 0, light: float = 0.0, flip: bool = False) -> tf.Tensor:
+def disturb(
+    picture,
+    seed,
+    *,
+    shift: int = 0,
+    zoom: float = 0.0,
+    light: float = 0.0,
+    flip: bool = False,
+) -> tf.Tensor:
     """A picture as another camera might have seen it.
 
     Args:
         picture: `[S, S, 3]`, 0 to 255; or a clip, `[F, S, S, 3]`, all frames of which change alike.
         seed: `[2]`, whole numbers.
         shift: by at most so many pixels it is moved; what comes in is as the edge is.
+        zoom: of its sides at most this share is cut off, anywhere, and what stays is enlarged.
         light: brightness, contrast and saturation change by at most this share.
         flip: whether left and right change places in one of two cases.
     """
@@ -107,6 +116,14 @@ def disturb(picture, seed, *, shift: int = 0, light: float = 0.0, flip: bool = F
             size = picture.shape[axis]
             rows = tf.clip_by_value(tf.range(size) + places[k], 0, size - 1)
             picture = tf.gather(picture, rows, axis=axis)
+    if zoom:
+        coins = tf.random.stateless_uniform([3], tf.random.experimental.stateless_fold_in(seed, 2))
+        side = 1 - zoom * coins[0]
+        corner = (1 - side) * coins[1:]
+        frames = tf.reshape(picture, [-1, *picture.shape[-3:]])
+        boxes = tf.repeat(tf.concat([corner, corner + side], 0)[None], len(frames), axis=0)
+        cut = tf.image.crop_and_resize(frames, boxes, tf.range(len(frames)), picture.shape[-3:-1])
+        picture = tf.reshape(cut, picture.shape)
     if light:
         brighter, contrast, colour = (
             tf.random.stateless_uniform([], each, 1 - light, 1 + light) for each in seeds[1:]

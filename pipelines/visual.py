@@ -216,6 +216,7 @@ class Augmentation:
     """What disturbs pictures in training: see `pipelines.image.disturb`."""
 
     shift: int = 0
+    zoom: float = 0.0
     light: float = 0.0
     flip: bool = False
 

@@ -67,6 +67,8 @@ class Config(pictures.PictureConfig):
     length_penalty: float = 0.0
     # in training: by at most so many pixels pictures are moved
     shift: int = 0
+    # in training: of the sides of pictures at most this share is cut off, the rest enlarged
+    zoom: float = 0.0
     # in training: brightness, contrast and saturation change by at most this share
     light: float = 0.0
     # in training: whether left and right change places in one of two cases
@@ -137,6 +139,8 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     labels = pictures.settings(assets)["labels"]
     vocabulary = text.Vocabulary(assets["vocabulary"])
 
+    disturbances = visual.Augmentation(config.shift, config.zoom, config.light, config.flip)
+
     def batches(split: str):
         if split not in raw:
             return None
@@ -150,9 +154,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             max_length=config.max_length if training else 0,
             drawn=config.drawn_captions if training else 0,
             frames=captions.frame_labels(raw[split], labels, config.frames) if labels else None,
-            augmentation=visual.Augmentation(config.shift, config.light, config.flip)
-            if training
-            else None,
+            augmentation=disturbances if training else None,
             shuffle=config.seed if training else None,
             static=config.jit and training,
         )

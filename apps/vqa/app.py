@@ -139,7 +139,9 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             assets["answers"],
             config.batch_size,
             rounds=config.history,
-            augmentation=visual.Augmentation(config.shift, config.light) if training else None,
+            augmentation=visual.Augmentation(config.shift, light=config.light)
+            if training
+            else None,
             shuffle=config.seed if training else None,
             static=config.jit and training,
         )

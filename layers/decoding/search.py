@@ -30,14 +30,14 @@ NEVER = -1e9
 
 
 class Found(NamedTuple):
-    """Sequences, one per example, or with a beam the best n of each: then n is the second axis.
+    """Sequences, one per example; of a beam, or of several draws, n of each, the second axis.
 
     Attributes:
         tokens: `[B, L]` or `[B, n, L]`.
         lengths: words before the end, `[B]` or `[B, n]`.
         log_probabilities: of the words and the end, `[B]` or `[B, n]`. Where a beam holds less than
             n sequences those that do not exist have -1e9 or less.
-        scores: what a beam ranks by, `[B, n]`; else the log probabilities.
+        scores: what a beam or the least risk ranks by, `[B, n]`; else the log probabilities.
         alignments: the weights at each step, `[B, L, S]` or `[B, n, L, S]`, the end's included;
             None where the step gives none.
     """
@@ -120,6 +120,7 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     seed=None,
+    draws: int | None = None,
 ) -> Found:
     """A word at random at each step, with the probability that the step gives it.
 
@@ -129,6 +130,10 @@ def sample(
         top_p: draws from the fewest words that together have this probability (Holtzman et al.
             2020, "The curious case of neural text degeneration").
         seed: an integer gives the same words in each call; a `keras.random.SeedGenerator` others.
+        draws: n, how many sequences of each example; the results then have them as their second
+            axis. All examples are drawn with the same random numbers, so that what one gets does
+            not hang on the others. `step` is called with N equal to B times n, the rows of one
+            example together.
 
     The other arguments are those of the module. The log probabilities are those of the step, before
     temperature and choice.
@@ -140,8 +145,16 @@ def sample(
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p!r}.")
     rules = _rules(end, max_length, min_length, prefix, no_repeat)
+    batch = ops.shape(states[0])[0]
     # Drawn before the loop, in which an integer seed would draw the same number at each step.
-    draws = random.uniform((max_length, ops.shape(states[0])[0]), seed=seed)  # [L, B]
+    numbers = random.uniform((max_length, batch if draws is None else draws), seed=seed)  # [L, N]
+    if draws is not None:
+        require_size("draws", draws)
+        numbers = ops.tile(numbers, (1, batch))
+        start = ops.repeat(_first_tokens(start, states), draws, axis=0)
+        states = [ops.repeat(s, draws, axis=0) for s in states]
+        if prefix is not None:
+            rules = rules._replace(prefix=ops.repeat(rules.prefix, draws, axis=0))
 
     def choose(log_probs, t):
         probs = ops.softmax(log_probs / temperature, axis=-1)  # [B, V]
@@ -156,7 +169,7 @@ def sample(
             least = ops.min(ops.where(before < top_p, ordered, 1.0), axis=-1, keepdims=True)
             probs = ops.where(probs >= least, probs, 0.0)
         places = ops.arange(max_length)[:, None]
-        draw = ops.sum(ops.where(places == t, draws, 0.0), axis=0)[:, None]  # [B, 1]
+        draw = ops.sum(ops.where(places == t, numbers, 0.0), axis=0)[:, None]  # [N, 1]
         below = ops.cumsum(probs, axis=-1)
         passed = below <= draw * below[:, -1:]
         # A draw of nearly one may pass the last word that can be drawn.
@@ -164,7 +177,11 @@ def sample(
         last = ops.max(ops.where(probs > 0, words, 0), axis=-1)
         return ops.minimum(ops.sum(ops.cast(passed, "int32"), axis=-1), last)
 
-    return _one_by_one(step, states, start, rules, max_length, pad, choose)
+    found = _one_by_one(step, states, start, rules, max_length, pad, choose)
+    if draws is None:
+        return found
+    shaped = [x if x is None else ops.reshape(x, (batch, draws, *ops.shape(x)[1:])) for x in found]
+    return Found(*shaped)
 
 
 def _one_by_one(step, states, start, rules: _Rules, max_length: int, pad: int, choose) -> Found:
@@ -279,13 +296,6 @@ def beam_search(
     def by_example(x):
         return ops.reshape(x, (batch, -1, *ops.shape(x)[1:]))
 
-    def take(x, rows):
-        """`x [B, n, ...]` at `rows [B, m]` of the second axis."""
-        n = ops.shape(x)[1]
-        flat = ops.reshape(x, (-1, *ops.shape(x)[2:]))
-        index = rows + n * ops.arange(batch, dtype="int32")[:, None]
-        return ops.take(flat, index, axis=0)
-
     def score(log_probs, length, alignments):
         """Of sequences `[B, n]` with so many words, the end among them."""
         scores = log_probs / ((5 + ops.cast(length, "float32")) / 6) ** length_penalty
@@ -342,15 +352,15 @@ def beam_search(
         totals, chosen = ops.top_k(totals, min(2 * w, w * k))  # [B, 2W]
         chosen = ops.cast(chosen, "int32")
         parents = chosen // k
-        words = take(ops.reshape(ops.cast(words, "int32"), (batch, w * k)), chosen)
+        words = take_each(ops.reshape(ops.cast(words, "int32"), (batch, w * k)), chosen)
         ends = words == rules.end
 
         done = is_done(c)[:, None]
         kept = c["finished"]
         ended = {
             "log_probs": totals[:, :w],
-            "tokens": take(c["tokens"], parents[:, :w]),
-            "alignments": take(alignments, parents[:, :w]),
+            "tokens": take_each(c["tokens"], parents[:, :w]),
+            "alignments": take_each(alignments, parents[:, :w]),
         }
         ended["lengths"] = ops.broadcast_to(t, ops.shape(ended["log_probs"]))
         valid = ops.logical_and(ends[:, :w], totals[:, :w] > NEVER / 2)
@@ -359,11 +369,11 @@ def beam_search(
         ended["scores"] = ops.where(valid, scores, 2 * NEVER)
         both = {key: ops.concatenate([kept[key], ended[key]], axis=1) for key in kept}
         rows = ops.cast(ops.top_k(both["scores"], w)[1], "int32")
-        kept = {key: take(x, rows) for key, x in both.items()}
+        kept = {key: take_each(x, rows) for key, x in both.items()}
 
         alive, rows = ops.top_k(ops.where(ends, 2 * NEVER, totals), w)  # [B, W]
         rows = ops.cast(rows, "int32")
-        parents, words = take(parents, rows), take(words, rows)
+        parents, words = take_each(parents, rows), take_each(words, rows)
         flat = parents + w * ops.arange(batch, dtype="int32")[:, None]
         flat = ops.reshape(flat, (-1,))  # [N]
         return {
@@ -371,8 +381,8 @@ def beam_search(
             "last": ops.reshape(words, (-1,)),
             "states": [ops.take(s, flat, axis=0) for s in new_states],
             "log_probs": alive,
-            "tokens": ops.where(places == t, words[..., None], take(c["tokens"], parents)),
-            "alignments": take(alignments, parents),
+            "tokens": ops.where(places == t, words[..., None], take_each(c["tokens"], parents)),
+            "alignments": take_each(alignments, parents),
             "finished": kept,
         }
 
@@ -390,7 +400,7 @@ def beam_search(
     both = {key: ops.concatenate([kept[key], open_ones[key]], axis=1) for key in kept}
     order = ops.concatenate([kept["scores"], open_ones["scores"] + NEVER / 10], axis=1)
     rows = ops.cast(ops.top_k(order, best)[1], "int32")
-    chosen = {key: take(x, rows) for key, x in both.items()}
+    chosen = {key: take_each(x, rows) for key, x in both.items()}
     return Found(
         chosen["tokens"],
         chosen["lengths"],
@@ -398,6 +408,14 @@ def beam_search(
         chosen["scores"],
         chosen["alignments"] if has_weights else None,
     )
+
+
+def take_each(x, rows):
+    """`x [B, n, ...]` at `rows [B, m]` of the second axis."""
+    batch, n = ops.shape(x)[:2]
+    flat = ops.reshape(x, (-1, *ops.shape(x)[2:]))
+    index = rows + n * ops.arange(batch, dtype="int32")[:, None]
+    return ops.take(flat, index, axis=0)
 
 
 def _rules(end, max_length, min_length, prefix, no_repeat) -> _Rules:

@@ -1,5 +1,6 @@
 """Greedy, sampled and beam search, against exhaustive search and one another."""
 
+import collections
 import itertools
 
 import keras
@@ -211,8 +212,99 @@ def test_a_seed_fixes_samples_and_a_generator_does_not():
     assert (tokens(generator) != tokens(generator)).any()
 
 
+def test_several_draws_are_those_of_each_example_alone():
+    step, states = toy_step(5), toy_states(3)
+    options = {"start": np.array([3, 4, 5]), "end": END, "max_length": 6, "seed": 7}
+    found = layers.sample(step, states, draws=40, **options)
+    assert found.tokens.shape == (3, 40, 6)
+    assert found.lengths.shape == found.log_probabilities.shape == (3, 40)
+    assert len(np.unique(running.numpy(found.tokens)[0], axis=0)) > 10
+    options |= {"start": 4}
+    alone = layers.sample(step, [states[0][1:2]], draws=40, **options)
+    for whole, one in zip(found, alone, strict=True):
+        assert_near([running.numpy(one)[0]], [running.numpy(whole)[1]], 1e-5, "alone")
+    prefix = np.array([[3], [-1], [5]])
+    found = layers.sample(step, states, draws=9, prefix=prefix, min_length=1, **options)
+    firsts = running.numpy(found.tokens)[:, :, 0]
+    assert (firsts[[0, 2]] == [[3], [5]]).all()
+    assert len(set(firsts[1])) > 1
+
+
+def _in_common(own: list, other: list, order: int) -> float:
+    """What two sequences share, as the words of `minimum_bayes_risk` say it."""
+    grams = [
+        collections.Counter(
+            tuple(words[k : k + n]) for n in range(1, order + 1) for k in range(len(words) - n + 1)
+        )
+        for words in (own, other)
+    ]
+    total = sum(each.total() for each in grams)
+    return 2 * (grams[0] & grams[1]).total() / total if total else 1.0
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_least_risk_is_that_of_the_definition(order):
+    step, states = toy_step(5, scale=1.0), toy_states(4)
+    options = {"start": START, "end": END, "max_length": 7}
+    candidates = layers.beam_search(step, states, beam_width=6, best=6, **options)
+    evidence = layers.sample(step, states, draws=12, seed=3, **options)
+    found = layers.minimum_bayes_risk(candidates, evidence, order=order, best=4)
+    said = [
+        [[row[:n].tolist() for row, n in zip(*each, strict=True)] for each in zip(*of, strict=True)]
+        for of in (
+            (running.numpy(each.tokens), running.numpy(each.lengths))
+            for each in (candidates, evidence, found)
+        )
+    ]
+    differs = 0
+    for row, (own, others, best) in enumerate(zip(*said, strict=True)):
+        means = [np.mean([_in_common(c, e, order) for e in others]) for c in own]
+        places = np.argsort(-np.array(means), kind="stable")[:4]
+        differs += places[0] != 0
+        assert best == [own[k] for k in places]
+        assert_near([running.numpy(found.scores)[row]], [np.array(means)[places]], 1e-5, "scores")
+        for name in ("log_probabilities", "alignments"):
+            whole = running.numpy(getattr(candidates, name))[row][places]
+            assert_near([running.numpy(getattr(found, name))[row]], [whole], 1e-6, name)
+    assert differs
+
+
+def test_the_least_risk_by_hand():
+    """A repeated word matches as often as it stands in both; no sequence is all there is to say."""
+
+    def found(*rows, log_probs=0.0):
+        tokens = np.zeros((1, len(rows), 3), "int32")
+        for k, words in enumerate(rows):
+            tokens[0, k, : len(words)] = words
+        lengths, log_probs = [list(map(len, rows))], np.zeros((1, len(rows))) + log_probs
+        tensors = (ops.convert_to_tensor(x) for x in (tokens, lengths, log_probs.astype("float32")))
+        return layers.decoding.Found(*tensors, None, None)
+
+    evidence = found([4, 5, 4], [])
+    best = layers.minimum_bayes_risk(
+        found([4, 4], [], [4, 5], log_probs=[[-3, -2, -1]]), evidence, best=3
+    )
+    # Of [4, 4] two words match [4, 5, 4] and no pair; of [4, 5] two words and the pair.
+    assert_near([running.numpy(best.scores)], [[[0.5, 6 / 16, 4 / 16]]], 1e-6, "scores")
+    assert running.numpy(best.tokens)[0].tolist() == [[0, 0, 0], [4, 5, 0], [4, 4, 0]]
+    assert running.numpy(best.log_probabilities).tolist() == [[-2, -1, -3]]
+    none = found([4], [4, 5, 4], log_probs=[[0, -2e9]])
+    assert running.numpy(layers.minimum_bayes_risk(none, evidence).lengths).tolist() == [[1]]
+
+
+def least_risk(step, states, *, start, end, max_length=5, order=2, best=1, **options):
+    """Beam search and samples, and the best of the ones by the others."""
+    limits = {"start": start, "end": end, "max_length": max_length, **options}
+    return layers.minimum_bayes_risk(
+        layers.beam_search(step, states, beam_width=4, best=4, **limits),
+        layers.sample(step, states, draws=6, seed=1, **limits),
+        order=order,
+        best=best,
+    )
+
+
 @NEEDS_TENSORFLOW
-@pytest.mark.parametrize("search", [layers.greedy, layers.sample, layers.beam_search])
+@pytest.mark.parametrize("search", [layers.greedy, layers.sample, layers.beam_search, least_risk])
 @pytest.mark.parametrize("compiler", [False, True])
 def test_searches_compile(search, compiler):
     import tensorflow as tf
@@ -227,7 +319,7 @@ def test_searches_compile(search, compiler):
 
     compiled = tf.function(run, jit_compile=compiler)
     # XLA has random numbers of its own.
-    own = compiler and search is layers.sample
+    own = compiler and search in (layers.sample, least_risk)
     eager = (compiled if own else run)(MEMORY, MEMORY_MASK)
     if not compiler:  # for any batch and length
         specs = [tf.TensorSpec([None, None, D]), tf.TensorSpec([None, None], tf.bool)]
@@ -283,6 +375,14 @@ REFUSED = [
     (lambda: search(layers.sample, temperature=0.0), ["temperature", "0.0"]),
     (lambda: search(layers.sample, top_k=-1), ["top_k", "-1"]),
     (lambda: search(layers.sample, top_p=0.0), ["top_p", "0.0"]),
+    (lambda: search(layers.sample, draws=0), ["draws", "0"]),
+    (lambda: search(least_risk, order=0), ["order", "0"]),
+    (lambda: search(least_risk, best=0), ["best", "0"]),
+    (lambda: search(least_risk, best=5), ["best", "5 of 4"]),
+    (
+        lambda: layers.minimum_bayes_risk(search(best=2), search(layers.sample)),
+        ["evidence", "(3, 5)"],
+    ),
 ]
 
 

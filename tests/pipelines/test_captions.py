@@ -82,10 +82,25 @@ class TestClips:
 
     def test_all_frames_are_disturbed_alike(self):
         frame = tf.random.stateless_uniform([8, 8, 3], [1, 2], maxval=200)
-        options = {"shift": 2, "light": 0.2, "flip": True}
+        options = {"shift": 2, "zoom": 0.5, "light": 0.2, "flip": True}
         found = image.disturb(tf.stack([frame, frame]), [3, 4], **options)
         np.testing.assert_allclose(found[0], found[1])
         np.testing.assert_allclose(found[0], image.disturb(frame, [3, 4], **options), atol=1e-4)
+
+    def test_zoom_enlarges_a_part_of_at_least_the_size_that_is_allowed(self):
+        rows = tf.broadcast_to(tf.range(32.0)[:, None, None], [32, 32, 3])
+        sides = []
+        for seed in range(50):
+            found = image.disturb(rows, [seed, 0], zoom=0.5)
+            np.testing.assert_allclose(
+                found, tf.broadcast_to(found[:, :1, :1], rows.shape), atol=1e-3
+            )
+            steps = np.diff(found[:, 0, 0])
+            np.testing.assert_allclose(steps, steps[0], atol=1e-3)
+            sides.append(steps[0])
+        assert min(sides) >= 0.5 - 1e-3
+        assert max(sides) <= 1
+        assert max(sides) - min(sides) > 0.4
 
 
 def flickr(folder, tokens="a.jpg#0\tA dog .\na.jpg#1\tIt runs .\nb.jpg#0\tTwo\nc.jpg.1#0\tX\n"):
@@ -263,7 +278,9 @@ class TestBatches:
     def test_static_shapes(self):
         clips = np.zeros((3, 2, 4, 4, 3), "uint8")
         frames = np.array([[0, 1], [1, 1], [2, 0]], "int32")
-        made = batches(clips, static=True, frames=frames, augmentation=Augmentation(1, 0.1, True))
+        made = batches(
+            clips, static=True, frames=frames, augmentation=Augmentation(1, 0.5, 0.1, True)
+        )
         [(features, labels)] = made
         assert features["tokens"].shape == (2, 2, 6)
         assert features["image"].shape == (2, 2, 4, 4, 3)

@@ -348,7 +348,9 @@ class TestBatches:
 
     def test_each_epoch_has_an_order_and_disturbances_of_its_own(self):
         def epochs(seed):
-            made = batches(shuffle=seed, batch_size=3, augmentation=visual.Augmentation(1, 0.3))
+            made = batches(
+                shuffle=seed, batch_size=3, augmentation=visual.Augmentation(1, 0.2, 0.3)
+            )
             return [next(iter(made))[0]["image"].numpy() for _ in range(3)]
 
         one, same, other = epochs(1), epochs(1), epochs(2)
