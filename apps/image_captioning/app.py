@@ -65,6 +65,9 @@ class Config(pictures.PictureConfig):
     best: int = 3
     # the power of the length by which log probabilities are divided
     length_penalty: float = 0.0
+    # so many captions are drawn at random, and of the beam's those that agree most with them come
+    # first; with 0 the likeliest do
+    agreement: int = 0
     # in training: by at most so many pixels pictures are moved
     shift: int = 0
     # in training: of the sides of pictures at most this share is cut off, the rest enlarged
@@ -84,8 +87,9 @@ class Config(pictures.PictureConfig):
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
         if not 1 <= self.best <= self.beam:
             raise ValueError(f"best must lie in [1, beam], got {self.best} of {self.beam}.")
-        if self.drawn_captions < 0:
-            raise ValueError(f"drawn_captions must be 0 or more, got {self.drawn_captions}.")
+        for name in ("drawn_captions", "agreement"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if self.frames < 0 or self.frames == 1:
             raise ValueError(f"frames must be 0 or at least 2, got {self.frames}.")
 
@@ -129,10 +133,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             "frames": config.frames,
             "labels": captions.labels_of_frames(raw["train"]) if labelled else [],
             "told": scores.TOLD.get(config.data, ""),
-            "max_length": config.max_length,
-            "beam": config.beam,
-            "best": config.best,
-            "length_penalty": config.length_penalty,
+            **{name: getattr(config, name) for name in serving.SEARCH},
         }
         vocabulary = captions.build_vocabulary(told["train"], config.min_count)
         assets = {"vocabulary": vocabulary, "settings": pictures.as_asset(settings)}

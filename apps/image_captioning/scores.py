@@ -9,11 +9,10 @@ import numpy as np
 import tensorflow as tf
 from sacrebleu.metrics import BLEU
 
-import layers
 from apps.core import pictures
 from apps.core.protocol import Assets, Data
 from apps.image_captioning import serving
-from pipelines.captions import END, PADDING, START
+from pipelines.captions import END, PADDING
 from pipelines.datasets import scenes
 
 BEAMS = (1, 3, 5)
@@ -26,25 +25,23 @@ Caption = tuple[str, ...]
 
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
-    """All figures of a split. The main ones are of the beam that the settings name."""
+    """All figures of a split. The main ones are of the search that the settings name."""
     settings, begin = pictures.settings(assets), serving.writer(model, assets)
-    widths = sorted({settings["beam"], *BEAMS})
-    limits = {"start": START, "end": END, "max_length": settings["max_length"]}
-    limits["length_penalty"] = settings["length_penalty"]
+    beams = (0, *BEAMS)  # 0: as the settings say
 
     @tf.function(reduce_retracing=True)
     def write(given) -> tuple:
         step, states, seen = begin(given)
-        found = [layers.beam_search(step, states, beam_width=w, **limits) for w in widths]
+        found = [serving.search(step, states, settings, beam) for beam in beams]
         frames = tf.argmax(seen["frames"], axis=-1) if "frames" in seen else ()
         return [(each.tokens[:, 0], each.lengths[:, 0]) for each in found], frames
 
-    written = {width: [] for width in widths}
+    written = {beam: [] for beam in beams}
     references, right_frames = [], []
     for features, labels in dataset:
         found, frames = write(features[settings["kind"]])
-        for width, (tokens, lengths) in zip(widths, found, strict=True):
-            written[width] += [
+        for beam, (tokens, lengths) in zip(beams, found, strict=True):
+            written[beam] += [
                 tuple(row[:n].tolist())
                 for row, n in zip(tokens.numpy(), lengths.numpy(), strict=True)
             ]
@@ -54,14 +51,14 @@ def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
         references += references_of(labels.numpy())
     names = dict(enumerate(assets["vocabulary"]))
     references = [[_words(each, names) for each in of] for of in references]
-    written = {w: [_words(each, names) for each in rows] for w, rows in written.items()}
-    result = {"examples": len(references), **figures(written[settings["beam"]], references)}
-    for width in BEAMS:
-        result[f"bleu_4_beam_{width}"] = bleu(written[width], references)[3]
+    written = {beam: [_words(each, names) for each in rows] for beam, rows in written.items()}
+    result = {"examples": len(references), **figures(written[0], references)}
+    for beam in BEAMS:
+        result[f"bleu_4_beam_{beam}"] = bleu(written[beam], references)[3]
     if settings["told"]:
         right = [
             said(caption, settings["told"]) in [said(each, settings["told"]) for each in of]
-            for caption, of in zip(written[settings["beam"]], references, strict=True)
+            for caption, of in zip(written[0], references, strict=True)
         ]
         result[f"{settings['told']}_right"] = float(np.mean(right))
     if right_frames:

@@ -10,11 +10,17 @@ import layers
 from apps.core import pictures
 from apps.core.protocol import Assets, Service, with_inputs
 from apps.image_captioning import network
+from layers.decoding import Found
 from layers.recurrent import mean_over_time
 from pipelines.captions import END, PADDING, START, UNKNOWN
 
 # A number that leaves a logit no chance, and is still a float16.
 _NEVER = -6e4
+# How far captions that are drawn at random keep to the likely words; chosen on Flickr8k's
+# validation split, as that pairs of words count.
+_TEMPERATURE = 0.8
+# The settings that `search` reads.
+SEARCH = ("max_length", "beam", "best", "length_penalty", "agreement")
 
 
 def writer(model: keras.Model, assets: Assets) -> Callable:
@@ -47,11 +53,30 @@ def writer(model: keras.Model, assets: Assets) -> Callable:
     return begin
 
 
+def search(step: Callable, states: list, settings: dict, beam: int = 0) -> Found:
+    """The captions that the settings ask for; or the likeliest one of a beam of another width."""
+    limits = {"start": START, "end": END, "max_length": settings["max_length"]}
+    drawn = 0 if beam else settings["agreement"]
+    found = layers.beam_search(
+        step,
+        states,
+        beam_width=beam or settings["beam"],
+        best=settings["beam"] if drawn else 1 if beam else settings["best"],
+        length_penalty=settings["length_penalty"],
+        **limits,
+    )
+    if not drawn:
+        return found
+    others = layers.sample(step, states, draws=drawn, temperature=_TEMPERATURE, seed=0, **limits)
+    return layers.minimum_bayes_risk(found, others, best=settings["best"])
+
+
 def service(model: keras.Model, assets: Assets) -> Service:
     """The app's functions.
 
     - `serving_default`, `image_bytes` `[B]` (or `regions` `[B, S, D]`, made elsewhere): `captions`
-      `[B, n]` from the best down, their `scores` (log probabilities, over a power of the length),
+      `[B, n]` from the best down, their `scores` (log probabilities, over a power of the length; or
+      with `agreement` how much they share with the captions drawn, 0 to 1),
       `words` `[B, n, L]`, and `attention`, where each word looked: `[B, n, L, H, W]` of a grid,
       `[B, n, L, S]` of regions or of the frames of a clip. Of clips whose frames have labels also
       `frames` `[B, F]`.
@@ -61,7 +86,6 @@ def service(model: keras.Model, assets: Assets) -> Service:
     settings = pictures.settings(assets)
     begin, entries = writer(model, assets), tf.constant(assets["vocabulary"])
     grid = _grid(model, settings)
-    limits = {"start": START, "end": END, "max_length": settings["max_length"]}
     size, frames, frozen = settings["image_size"], settings["frames"], None
     if settings["encoder"]:
         names = settings["encoder"], settings["encoder_weights"]
@@ -73,7 +97,8 @@ def service(model: keras.Model, assets: Assets) -> Service:
 
     def write(given: dict) -> dict:
         step, states, _ = begin(given[settings["kind"]])
-        found = layers.greedy(step, states, **limits)
+        limit = settings["max_length"]
+        found = layers.greedy(step, states, start=START, end=END, max_length=limit)
         return {"ids": found.tokens, "lengths": found.lengths} | looks(found)
 
     def looks(found) -> dict:
@@ -86,14 +111,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         step, states, seen = begin(
             given["regions"] if settings["regions"] else see(given["image_bytes"])
         )
-        found = layers.beam_search(
-            step,
-            states,
-            beam_width=settings["beam"],
-            best=settings["best"],
-            length_penalty=settings["length_penalty"],
-            **limits,
-        )
+        found = search(step, states, settings)
         known = tf.gather(entries, found.tokens)
         words = tf.where(found.tokens == PADDING, "", known)  # [B, n, L]
         captions = tf.strings.strip(tf.strings.reduce_join(words, axis=-1, separator=" "))

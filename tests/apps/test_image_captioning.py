@@ -30,7 +30,7 @@ ENTRIES = [*captions.ENTRIES, "a", "red", "ring", "blue", "above"]
 SETTINGS = {
     **pictures.NO_PICTURES,
     **{"image_size": 16, "frames": 0, "labels": [], "told": ""},
-    **{"max_length": 6, "beam": 3, "best": 2, "length_penalty": 0.6},
+    **{"max_length": 6, "beam": 3, "best": 2, "length_penalty": 0.6, "agreement": 0},
 }
 VARIANTS = {
     "attend": {"coverage": 1.0},
@@ -38,14 +38,19 @@ VARIANTS = {
     "look after reading": {"attention": "after", "coverage": 0.5},
     "show and tell": {"attention": "none", "cell": "PeepholeLSTM"},
     "regions": {"regions": "made elsewhere"},
+    "agree": {"agreement": 9},
     "clip": {"frames": 3, "cell": "LSTM", "clip_cell": "GRU"},
 }
 
 
-def assets_of(regions="", frames=0, **_) -> dict:
+def assets_of(regions="", frames=0, agreement=0, **_) -> dict:
     shape = [None, 6] if regions else [*[frames] * bool(frames), 16, 16, 3]
     settings = {"kind": "regions" if regions else "image", "shape": shape, "regions": regions}
-    settings |= {"frames": frames, "labels": ["left", "still"] if frames else []}
+    settings |= {
+        "frames": frames,
+        "agreement": agreement,
+        "labels": ["left", "still"] if frames else [],
+    }
     return {"vocabulary": ENTRIES, "settings": pictures.as_asset(SETTINGS | settings)}
 
 
@@ -99,6 +104,24 @@ def test_a_batch_gives_what_each_picture_gives_alone(made):
         alone = service.functions["ids"](**{name: x[k : k + 1] for name, x in given.items()})
         for name, value in together.items():
             np.testing.assert_allclose(value[k], alone[name][0], atol=1e-5)
+
+
+def test_the_captions_that_agree_most_come_first():
+    """What a beam finds, in another order, and the same for a picture alone."""
+    model, assets = make(agreement=9)
+    likely = assets | {
+        "settings": pictures.as_asset(SETTINGS | pictures.settings(assets) | {"agreement": 0})
+    }
+    ask_for = [ask(app.serve(model, each), app.EXAMPLES) for each in (assets, likely)]
+    differ = 0
+    for example, by_agreement, by_likelihood in zip(app.EXAMPLES, *ask_for, strict=True):
+        assert 1 >= by_agreement["scores"][0] >= by_agreement["scores"][1] >= 0
+        assert by_likelihood["scores"][0] < 0
+        differ += by_agreement["captions"] != by_likelihood["captions"]
+        [alone] = ask(app.serve(model, assets), [example])
+        assert list(alone["captions"]) == list(by_agreement["captions"])
+        np.testing.assert_allclose(alone["scores"], by_agreement["scores"], atol=1e-5)
+    assert differ
 
 
 def test_writing_follows_the_model_in_training(made):
@@ -164,6 +187,7 @@ def test_regions_behind_the_last_do_not_count():
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"clip_cell": "Foo"}, "clip_cell must be one of .*GRU"),
         ({"best": 4}, r"best must lie in \[1, beam\], got 4 of 3"),
+        ({"agreement": -1}, "agreement must be 0 or more, got -1"),
         ({"drawn_captions": -1}, "drawn_captions must be 0 or more, got -1"),
         ({"frames": 1}, "frames must be 0 or at least 2, got 1"),
     ],
