@@ -25,14 +25,14 @@ def main(folder: str) -> None:
     import tensorflow as tf
 
     import layers
-    from apps.core import pictures
     from apps.core.evaluation import load_model
+    from apps.core.protocol import settings_of
     from apps.core.runs import Run
     from apps.image_captioning import app, serving
     from pipelines.captions import END, START
 
     model, config, assets = load_model(app, Run(Path(folder)))
-    settings, begin = pictures.settings(assets), serving.writer(model, assets)
+    settings, begin = settings_of(assets), serving.writer(model, assets)
     limits = {"start": START, "end": END, "max_length": settings["max_length"]}
     test = app.load(config, assets).test
     given = tf.concat([features[settings["kind"]] for features, _ in test.take(4)], axis=0)

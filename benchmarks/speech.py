@@ -49,7 +49,8 @@ def recognition(app, model, config, assets) -> list[list[str]]:
     """Real-time factors of the served functions, and of a stream, one recording at a time."""
     import tensorflow as tf
 
-    from apps.speech_ctc import recordings, scores, serving, streaming
+    from apps.core.protocol import settings_of
+    from apps.speech_ctc import scores, serving, streaming
     from pipelines import audio
 
     examples = app.EXAMPLES
@@ -67,7 +68,7 @@ def recognition(app, model, config, assets) -> list[list[str]]:
     work["beam search with the language model, on the host"] = lambda: scores.with_language_model(
         logits, assets
     )
-    settings = recordings.read_settings(assets) | {"normalization": "running"}
+    settings = settings_of(assets) | {"normalization": "running"}
     own = assets | {"settings": [json.dumps(settings)]}
     one_way = dataclasses.replace(config, bidirectional=False, normalization="running")
     streamer = app.build(one_way, own)

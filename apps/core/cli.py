@@ -23,6 +23,7 @@ python -m apps APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--str
 python -m apps APP evaluate RUN... [--split=test] [--record] [--variant=default]
 python -m apps APP predict  RUN INPUT... [--json] [--stream]    an INPUT of - reads lines
 python -m apps APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
+What an app's search reads, such as --beam, the last three take too, for a run that is trained.
 Add --help to a verb for its options."""
 
 
@@ -119,9 +120,9 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     from apps.core import evaluation, results
     from apps.core.runs import Run
 
-    chosen = _parse(options.EvaluateOptions, arguments, app, "evaluate")
+    chosen, search = _parse(options.EvaluateOptions, arguments, app, "evaluate")
     _set_manual_dir(chosen.manual_dir)
-    runs = [Run.open(app, path) for path in chosen.runs]
+    runs = [Run.open(app, path, search=search) for path in chosen.runs]
     if not runs:
         raise UsageError("evaluate needs the folder of a run.")
     if chosen.record:
@@ -141,8 +142,8 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     from apps.core.runs import Run
 
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    chosen = _parse(options.PredictOptions, arguments[:end], app, "predict")
-    run = Run.open(app, chosen.run)
+    chosen, search = _parse(options.PredictOptions, arguments[:end], app, "predict")
+    run = Run.open(app, chosen.run, search=search)
     inputs = []
     for given in chosen.inputs:
         inputs += _lines() if given == "-" else [_argument(given)]
@@ -176,8 +177,9 @@ def _export(app: ModuleType, arguments: list[str]) -> int:
     from apps.core.export import export
     from apps.core.runs import Run
 
-    chosen = _parse(options.ExportOptions, arguments, app, "export")
-    print(export(app, Run.open(app, chosen.run), chosen.to, tuple(chosen.formats.split(","))))
+    chosen, search = _parse(options.ExportOptions, arguments, app, "export")
+    run = Run.open(app, chosen.run, search=search)
+    print(export(app, run, chosen.to, tuple(chosen.formats.split(","))))
     return 0
 
 
@@ -204,10 +206,8 @@ def _argument(given: str) -> str:
     return given.encode("utf-8", "surrogateescape").decode("utf-8", errors="replace")
 
 
-def _parse(cls: type, arguments: list[str], app: ModuleType, verb: str):
-    from apps.core.config import parse_options
-
-    return parse_options(cls, arguments, prog=_prog(app, verb))
+def _parse(cls: type, arguments: list[str], app: ModuleType, verb: str) -> tuple:
+    return options.parse_for_run(cls, app, arguments, _prog(app, verb))
 
 
 def _prog(app: ModuleType, verb: str) -> str:

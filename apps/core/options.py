@@ -60,6 +60,26 @@ class ExportOptions:
     formats: str = "saved_model,litert"
 
 
+def parse_for_run(cls: type, app: ModuleType, arguments: list[str], prog: str) -> tuple:
+    """The options of a verb, and by name those of the app's `Search` that stand among them.
+
+    Raises:
+        UsageError: one line that names the option and what is allowed.
+    """
+    search = getattr(app, "Search", None)
+    if search is None:
+        return configs.parse_options(cls, arguments, prog=prog), {}
+
+    @dataclass(frozen=True)
+    class Both(search, cls):
+        pass
+
+    parsed = configs.parse_options(Both, arguments, prog=prog)
+    named = {a.partition("=")[0].removeprefix("--").replace("-", "_") for a in arguments}
+    given = {f.name: getattr(parsed, f.name) for f in fields(search) if f.name in named}
+    return cls(**{f.name: getattr(parsed, f.name) for f in fields(cls)}), given
+
+
 def parse_train(app: ModuleType, arguments: list[str], prog: str) -> TrainingConfig:
     """The configuration of a run; options of `TrainOptions` may stand among its own.
 

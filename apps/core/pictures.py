@@ -1,6 +1,5 @@
 """Pictures of any app: what a model is given of them, and what a person gives of one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import tensorflow as tf
 
 from apps.core.config import TrainingConfig
 from apps.core.errors import UsageError
-from apps.core.protocol import Assets
 from pipelines import image, visual
 
 
@@ -136,16 +134,6 @@ def frozen_encoder(name: str, weights: str, size: int) -> keras.Model:
     network = make(include_top=False, weights=weights, input_shape=(size, size, 3))
     network.trainable = False
     return keras.Model(given, network(module.preprocess_input(given)), name="encoder")
-
-
-def as_asset(settings: dict) -> list[str]:
-    """Settings as an asset; `settings` reads them."""
-    return json.dumps(settings, indent=1).splitlines()
-
-
-def settings(assets: Assets) -> dict:
-    """What `load` wrote of the pictures: their kind and shape, and what made them."""
-    return json.loads("\n".join(assets["settings"]))
 
 
 def read(given: str | bytes) -> bytes:

@@ -2,11 +2,12 @@
 
 An app is a module, and the functions of `apps.core` take it as an argument. It defines `Config`,
 `PRESETS`, `load`, `build`, `score`, `baseline`, `predict`, `show`, `serve`, `EXAMPLES` and
-`PUBLISHED`; CONTRIBUTING.md tells what each of them is, and `tests/apps/test_contract.py` holds
-every app to it.
+`PUBLISHED`, and some that are optional; CONTRIBUTING.md tells what each of them is, and
+`tests/apps/test_contract.py` holds every app to it.
 """
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,16 @@ import tensorflow as tf
 
 # Vocabularies and label names: lines of text by name.
 Assets = dict[str, list[str]]
+
+
+def settings_asset(settings: dict) -> list[str]:
+    """What an app's functions must know of a configuration, as the asset `settings`."""
+    return json.dumps(settings, indent=1).splitlines()
+
+
+def settings_of(assets: Assets) -> dict:
+    """What stands in the asset `settings`."""
+    return json.loads("\n".join(assets["settings"]))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A run's folder: everything that evaluating, predicting, exporting and resuming need."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import itertools
@@ -14,7 +15,7 @@ from types import ModuleType
 
 from apps.core import config as configs
 from apps.core.errors import UsageError
-from apps.core.protocol import Assets
+from apps.core.protocol import Assets, settings_asset, settings_of
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-datasets", "ai-edge-litert")
 
@@ -92,6 +93,7 @@ class Run:
         self.history = self.path / "history.json"
         self.metrics = self.path / "metrics.json"
         self.logs = self.path / "logs"
+        self._search = {}
 
     @classmethod
     def create(cls, app: ModuleType, data: str, path: str | Path | None = None) -> "Run":
@@ -118,11 +120,18 @@ class Run:
             raise UsageError(f"{path or parent} cannot be made: {error.strerror}.") from None
 
     @classmethod
-    def open(cls, app: ModuleType, path: str | Path, *, trained: bool = True) -> "Run":
+    def open(
+        cls, app: ModuleType, path: str | Path, *, trained: bool = True, search: dict | None = None
+    ) -> "Run":
         """An existing run of an app.
 
+        Args:
+            app, path: which.
+            trained: whether it must have weights.
+            search: fields of the app's `Search`, which stand here in the place of the run's own.
+
         Raises:
-            UsageError: if it is none, or, with `trained`, has no weights.
+            UsageError: if it is none, has no weights, or a field is out of its range.
         """
         run = cls(path)
         if not (run.path / "config.json").is_file():
@@ -132,16 +141,24 @@ class Run:
             raise UsageError(f"{path} is a run of {owner}, not of {app_name(app)}.")
         if trained and not run.best.is_file():
             raise UsageError(f"{path} has no weights (best.weights.h5): it was not trained.")
+        if search:
+            own = run.config(app)
+            run._search = search
+            try:
+                dataclasses.replace(own, **search)
+            except ValueError as error:
+                raise UsageError(str(error)) from None
         return run
 
     def write_config(self, app: ModuleType, config: configs.TrainingConfig) -> None:
         write_json(self.path / "config.json", {"app": app_name(app), **configs.to_json(config)})
 
     def config(self, app: ModuleType) -> configs.TrainingConfig:
-        """The configuration that the run was trained with."""
+        """The configuration that the run was trained with, and opened."""
         fields = self._read("config.json")
         fields.pop("app")
-        return configs.from_json(app.Config, fields, str(self.path / "config.json"))
+        config = configs.from_json(app.Config, fields, str(self.path / "config.json"))
+        return dataclasses.replace(config, **self._search)
 
     def write_assets(self, assets: Assets) -> None:
         (self.path / "assets").mkdir(exist_ok=True)
@@ -153,15 +170,18 @@ class Run:
                 temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
     def assets(self) -> Assets:
-        """The vocabularies and labels that the run was trained with."""
+        """The vocabularies and labels that the run was trained with, the settings as opened."""
         files = sorted((self.path / "assets").glob("[!.]*.txt"))
         if not files:
             raise UsageError(f"{self.path} has no assets: it was not trained.")
-        return {
+        assets = {
             # Bytes, for a text file would take a carriage return for the end of a line.
             file.stem: file.read_bytes().decode().split("\n")[:-1]
             for file in files
         }
+        if self._search:
+            assets["settings"] = settings_asset(settings_of(assets) | self._search)
+        return assets
 
     def remove_half_written(self) -> None:
         """Removes what a killed process was about to write."""

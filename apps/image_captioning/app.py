@@ -11,7 +11,7 @@ from rich.text import Text
 import layers
 from apps.core import groups, pictures
 from apps.core.config import optimizer
-from apps.core.protocol import Assets, Data, Service, ask
+from apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
 from apps.image_captioning import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS, mean_over_time
 from pipelines import captions, datasets, text, visual
@@ -19,7 +19,20 @@ from pipelines.datasets import scenes
 
 
 @dataclass(frozen=True)
-class Config(pictures.PictureConfig):
+class Search:
+    # how many captions the search keeps
+    beam: int = 3
+    # how many captions a picture gets
+    best: int = 3
+    # the power of the length by which log probabilities are divided
+    length_penalty: float = 0.0
+    # so many captions are drawn at random, and of the beam's those that agree most with them come
+    # first; with 0 the likeliest do
+    agreement: int = 0
+
+
+@dataclass(frozen=True)
+class Config(Search, pictures.PictureConfig):
     # a generated or published dataset, or a folder of pictures and captions
     data: str = "scenes_captions"
     # the validation figure that decides
@@ -59,15 +72,6 @@ class Config(pictures.PictureConfig):
     label_smoothing: float = 0.0
     # how often the decoder reads its own word in training instead of the right one
     scheduled_sampling: float = 0.0
-    # how many captions the search keeps
-    beam: int = 3
-    # how many captions a picture gets
-    best: int = 3
-    # the power of the length by which log probabilities are divided
-    length_penalty: float = 0.0
-    # so many captions are drawn at random, and of the beam's those that agree most with them come
-    # first; with 0 the likeliest do
-    agreement: int = 0
     # in training: by at most so many pixels pictures are moved
     shift: int = 0
     # in training: of the sides of pictures at most this share is cut off, the rest enlarged
@@ -136,8 +140,8 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             **{name: getattr(config, name) for name in serving.SEARCH},
         }
         vocabulary = captions.build_vocabulary(told["train"], config.min_count)
-        assets = {"vocabulary": vocabulary, "settings": pictures.as_asset(settings)}
-    labels = pictures.settings(assets)["labels"]
+        assets = {"vocabulary": vocabulary, "settings": settings_asset(settings)}
+    labels = settings_of(assets)["labels"]
     vocabulary = text.Vocabulary(assets["vocabulary"])
 
     disturbances = visual.Augmentation(config.shift, config.zoom, config.light, config.flip)
@@ -165,7 +169,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
 
 def build(config: Config, assets: Assets) -> keras.Model:
     """P pictures and C captions of each, `[P, C, T]`, to the logits of the words behind them."""
-    settings, size = pictures.settings(assets), len(assets["vocabulary"])
+    settings, size = settings_of(assets), len(assets["vocabulary"])
     given = keras.Input(settings["shape"], name=settings["kind"])
     tokens = keras.Input((None, None), dtype="int32", name="tokens")  # [P, C, T]
     seen = network.viewer(config, settings)(given)

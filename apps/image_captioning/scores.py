@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 from sacrebleu.metrics import BLEU
 
-from apps.core import pictures
-from apps.core.protocol import Assets, Data
+from apps.core.protocol import Assets, Data, settings_of
 from apps.image_captioning import serving
 from pipelines.captions import END, PADDING
 from pipelines.datasets import scenes
@@ -26,7 +25,7 @@ Caption = tuple[str, ...]
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
     """All figures of a split. The main ones are of the search that the settings name."""
-    settings, begin = pictures.settings(assets), serving.writer(model, assets)
+    settings, begin = settings_of(assets), serving.writer(model, assets)
     beams = (0, *BEAMS)  # 0: as the settings say
 
     @tf.function(reduce_retracing=True)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import layers
 from apps.core import pictures
-from apps.core.protocol import Assets, Service, with_inputs
+from apps.core.protocol import Assets, Service, settings_of, with_inputs
 from apps.image_captioning import network
 from layers.decoding import Found
 from layers.recurrent import mean_over_time
@@ -83,7 +83,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
     - `ids`: `image` `[B, S, S, 3]`, 0 to 255, of clips `[B, F, S, S, 3]` (or `regions`), to the
       greedy search's `ids` `[B, L]`, `lengths` `[B]` and `attention`.
     """
-    settings = pictures.settings(assets)
+    settings = settings_of(assets)
     begin, entries = writer(model, assets), tf.constant(assets["vocabulary"])
     grid = _grid(model, settings)
     size, frames, frozen = settings["image_size"], settings["frames"], None

@@ -1,7 +1,7 @@
 """Speech to text with CTC: what was said, when nobody says where each letter begins."""
 
+import functools
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +14,7 @@ from rich.text import Text
 
 import layers
 from apps.core.config import TrainingConfig, optimizer
-from apps.core.protocol import Assets, Data, Service, ask
+from apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
 from apps.speech_ctc import recordings, scores, serving
 from apps.speech_ctc.streaming import letters_as_they_come
 from layers.recurrent import RECURRENT_LAYERS
@@ -26,7 +26,19 @@ KERNEL, STRIDE = 5, 2  # of the convolutions that subsample
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Search:
+    # how many prefixes a beam search keeps
+    beam_width: int = 16
+    # how much the language model counts
+    lm_weight: float = 0.5
+    # what each word earns beside it
+    word_bonus: float = 1.0
+    # words that are likelier here than elsewhere, "word=2.0,other=1.5": they earn that
+    hot_words: str = ""
+
+
+@dataclass(frozen=True)
+class Config(Search, TrainingConfig):
     # a generated or published dataset, or a folder of recordings and their transcripts
     data: str = "spoken_digits"
     # what the model writes
@@ -70,18 +82,10 @@ class Config(TrainingConfig):
     time_mask: int = 0
     # and the most features
     frequency_mask: int = 0
-    # how many prefixes a beam search keeps
-    beam_width: int = 16
     # an ARPA file; without, the language model is made of the training transcripts
     language_model: str = ""
     # the most words that the language model made here looks at together
     order: int = 3
-    # how much the language model counts
-    lm_weight: float = 0.5
-    # what each word earns beside it
-    word_bonus: float = 1.0
-    # words that are likelier here than elsewhere, "word=2.0,other=1.5": they earn that
-    hot_words: str = ""
     # the validation figure that decides
     monitor: str = "val_label_error_rate"
 
@@ -141,19 +145,16 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             config.rate, **samples, mels=config.mels, cepstra=config.cepstra, deltas=config.deltas
         )
     lexicon = speech.read_lexicon(config.lexicon) if config.lexicon else {}
+    units = functools.partial(speech.split_units, unit=config.unit, lexicon=lexicon)
     if assets is None:
         texts = {name: recordings.transcripts(split) for name, split in raw.items()}
-        found = {
-            label
-            for text in itertools.chain(*texts.values())
-            for label in speech.split_units(text, config.unit, lexicon)
-        }
+        found = {label for text in itertools.chain(*texts.values()) for label in units(text)}
         settings = {name: getattr(config, name) for name in recordings.SETTINGS}
         settings["front_end"] = asdict(front_end) if front_end else None
         settings["features"] = front_end.size if front_end else 13
         assets = {
             "labels": [speech.BLANK, *sorted(found)],
-            "settings": json.dumps(settings, indent=1).splitlines(),
+            "settings": settings_asset(settings),
             "language_model": scores.language_model_lines(config, texts["train"], lexicon),
         }
 
@@ -168,7 +169,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             raw[split],
             front_end,
             assets["labels"],
-            lambda text: speech.split_units(text, config.unit, lexicon),
+            units,
             normalization=config.normalization,
             subsampling=STRIDE**config.convolutions,
             batch_size=config.batch_size,
@@ -184,7 +185,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
 
 def build(config: Config, assets: Assets) -> keras.Model:
     """Convolutions that subsample, recurrent layers, and the logits of labels and blank."""
-    settings = recordings.read_settings(assets)
+    settings = settings_of(assets)
     features = keras.Input((None, settings["features"]), name="features")  # [B, T, F]
     lengths = keras.Input((), dtype="int32", name="lengths")
     x = features
@@ -232,12 +233,11 @@ def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """What the most frequent transcript of the training data is worth, said of everything."""
-    unit = recordings.read_settings(data.assets)["unit"]
+    unit = settings_of(data.assets)["unit"]
     said = Counter(tuple(row) for row in scores.references(data.train, data.assets))
     always = speech.join_units(said.most_common(1)[0][0], unit)
-    right = [
-        speech.join_units(r, unit) for r in scores.references(getattr(data, split), data.assets)
-    ]
+    told = scores.references(getattr(data, split), data.assets)
+    right = [speech.join_units(row, unit) for row in told]
     found = scores.error_rates(right, [always] * len(right), unit)
     return {"what": "always the most frequent transcript"} | found
 

@@ -1,7 +1,6 @@
 """Recordings as the verbs take them: their bytes, their transcripts, what is known of them."""
 
 import io
-import json
 import struct
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import soundfile
 import tensorflow as tf
 
 from apps.core.errors import UsageError
-from apps.core.protocol import Assets
 from pipelines import audio
 from pipelines.datasets import spoken_digits
 
@@ -25,11 +23,6 @@ SETTINGS = (
     "word_bonus",
     "hot_words",
 )
-
-
-def read_settings(assets: Assets) -> dict:
-    """What `load` wrote of the configuration and of the front end."""
-    return json.loads("\n".join(assets["settings"]))
 
 
 def front_end_of(settings: dict) -> audio.FrontEnd | None:

@@ -18,8 +18,7 @@ import tensorflow as tf
 from keras import ops
 
 import layers
-from apps.core.protocol import Assets
-from apps.speech_ctc.recordings import read_settings
+from apps.core.protocol import Assets, settings_of
 from pipelines import speech
 from pipelines.errors import DataError
 
@@ -92,7 +91,7 @@ def references(dataset: tf.data.Dataset, assets: Assets) -> Iterator[list[str]]:
 
 def answers(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> Answers:
     """What was said in a split, and what the model hears."""
-    shrinks = 2 ** read_settings(assets)["convolutions"]
+    shrinks = 2 ** settings_of(assets)["convolutions"]
     logits = []
     for features, _ in dataset:
         found = model.predict_on_batch(features)
@@ -103,7 +102,7 @@ def answers(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> Ans
 
 def figures(found: Answers, assets: Assets) -> dict:
     """The error rates of a split: greedy, and with the prefix `beam_` and `language_model_`."""
-    settings = read_settings(assets)
+    settings = settings_of(assets)
     unit = settings["unit"]
     right = [speech.join_units(labels, unit) for labels in found.references]
     results = {"examples": len(right)}
@@ -136,7 +135,7 @@ def error_rates(right: list[str], heard: list[str], unit: str) -> dict[str, floa
 
 def by_beam(logits: list[np.ndarray], assets: Assets, width: int) -> list[str]:
     """The best transcripts that a beam of this width finds; of one, the greedy ones."""
-    names, unit = np.array(assets["labels"]), read_settings(assets)["unit"]
+    names, unit = np.array(assets["labels"]), settings_of(assets)["unit"]
     search = tf.function(
         lambda logits, frames: layers.ctc_beam_search(logits, frames, beam_width=width).labels,
         input_signature=[
@@ -161,7 +160,7 @@ def by_beam(logits: list[np.ndarray], assets: Assets, width: int) -> list[str]:
 
 def with_language_model(logits: list[np.ndarray], assets: Assets) -> list[str]:
     """The best transcripts by a beam search with the language model and the hot words."""
-    settings = read_settings(assets)
+    settings = settings_of(assets)
     unit = settings["unit"]
     lines = assets["language_model"]
     model = layers.NGramLanguageModel.from_lines(lines) if lines else None
@@ -267,7 +266,7 @@ def main(folder: str, split: str = "--split=test") -> None:
     text = alignments(right, by_beam(found.logits, assets, width=1))
     (run.path / "alignments.txt").write_text(text + "\n")
     longest = max(range(len(right)), key=lambda k: (len(found.references[k]) < 12, len(right[k])))
-    seconds = serving.seconds_a_frame(read_settings(assets))
+    seconds = serving.seconds_a_frame(settings_of(assets))
     said = found.references[longest]
     picture(found.logits[longest], said, assets, seconds, run.path / "spikes.png")
     print(text)

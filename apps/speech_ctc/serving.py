@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import layers
-from apps.core.protocol import Assets, Service, with_inputs
+from apps.core.protocol import Assets, Service, settings_of, with_inputs
 from apps.speech_ctc import recordings
 from apps.speech_ctc.streaming import first_states, piece_of, step_function
 from pipelines import audio, speech
@@ -36,7 +36,7 @@ def features_of(contents, settings: dict) -> tf.Tensor:
 
 def logits_of(model: keras.Model, assets: Assets, contents: bytes) -> np.ndarray:
     """What the model hears in one recording, `[T, K]`."""
-    settings = recordings.read_settings(assets)
+    settings = settings_of(assets)
     features, lengths = _batch(tf.constant([contents]), settings)
     logits = model({"features": features, "lengths": lengths}, training=False)
     return logits[0, : int(lengths[0]) // 2 ** settings["convolutions"]].numpy()
@@ -67,7 +67,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
       and `score` `[B]`.
     - `step`, of a model that hears in one direction: see `streaming`.
     """
-    settings = recordings.read_settings(assets)
+    settings = settings_of(assets)
     names, separator = (
         tf.constant(assets["labels"]),
         "" if settings["unit"] == "characters" else " ",

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from apps.core.errors import UsageError
-from apps.core.protocol import Assets, with_inputs
+from apps.core.protocol import Assets, settings_of, with_inputs
 from apps.speech_ctc import recordings
 from pipelines import audio, speech
 
@@ -29,7 +29,7 @@ def piece_of(settings: dict) -> int:
 
 def first_states(model: keras.Model, assets: Assets, batch: int) -> dict[str, tf.Tensor]:
     """The state before anything was heard: zeros."""
-    specs = _state_specs(model, recordings.read_settings(assets))
+    specs = _state_specs(model, settings_of(assets))
     return {name: tf.zeros([batch, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}
 
 
@@ -60,7 +60,7 @@ def step_function(model: keras.Model, assets: Assets):
     the states by their names, zeros at first. It returns `letters`, `[B]`, what is new in the
     transcripts, and the states for the next piece under the same names.
     """
-    settings = recordings.read_settings(assets)
+    settings = settings_of(assets)
     if not can_stream(model, settings):
         return None
     front_end = recordings.front_end_of(settings)
@@ -109,7 +109,7 @@ def letters_as_they_come(
     Raises:
         UsageError: if the model hears both directions, or the whole before it begins.
     """
-    settings = recordings.read_settings(assets)
+    settings = settings_of(assets)
     step = step_function(model, assets)
     if step is None:
         raise UsageError(

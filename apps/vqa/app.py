@@ -13,7 +13,7 @@ import layers
 from apps.core import asking, groups, pictures
 from apps.core.config import optimizer
 from apps.core.display import weighted_words
-from apps.core.protocol import Assets, Data, Service, ask
+from apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
 from apps.core.residual import residual_encoder
 from apps.vqa import network, scores, serving, showing
 from layers.recurrent import RECURRENT_LAYERS, max_over_time
@@ -123,7 +123,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             "vocabulary": text.build_vocabulary(words, config.vocabulary, config.min_count),
             "answers": visual.answer_vocabulary(asked["train"], config.answers),
             "openings": visual.openings(asked["train"], scores.OPENINGS),
-            "settings": pictures.as_asset(settings),
+            "settings": settings_asset(settings),
         }
     showing.report_unknown(asked, assets["answers"])
     encoder = text.Encoder(assets["vocabulary"])
@@ -151,7 +151,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
 
 def build(config: Config, assets: Assets) -> keras.Model:
     """P pictures and Q questions about each to the logits of the answers, `[P, Q, A]`."""
-    settings = pictures.settings(assets)
+    settings = settings_of(assets)
     inputs = {"tokens": keras.Input((None, None), dtype="int32", name="tokens")}  # [P, Q, T]
     given = dict(inputs)
     if settings["kind"] == "image":

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from apps.core import pictures
-from apps.core.protocol import Assets, Service, with_inputs
+from apps.core.protocol import Assets, Service, settings_of, with_inputs
 from pipelines import image, text
 
 ANSWERS = 5  # so many are told
@@ -22,7 +22,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
     - `ids`: `image` `[B, S, S, 3]`, 0 to 255, (or `regions`), `tokens` `[B, T]` and `rounds`
       `[B, R, T]` to `scores` `[B, A]` of all answers, and the same weights.
     """
-    settings = pictures.settings(assets)
+    settings = settings_of(assets)
     answerer = model.get_layer("answerer")
     encoder = text.Encoder(assets["vocabulary"])
     answers = tf.constant(assets["answers"])

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from apps import __main__
 from apps.core import cli, quiet, results, training
 from apps.core.errors import UsageError
-from apps.core.protocol import Data
+from apps.core.protocol import Data, settings_of
 from apps.core.runs import Run
 from pipelines.errors import DataError
 from tests.apps import toy
@@ -222,6 +223,8 @@ def test_a_defect_is_a_traceback(monkeypatch):
         ("toy predict RUN", ["needs an input"]),
         ("toy predict none x", ["none is no run folder"]),
         ("toy predict RUN 1 --jsn", ["--jsn", "--json"]),
+        ("toy predict RUN 1 --least=2", ["least", "[0, 1]", "2.0"]),
+        ("toy predict RUN 1 --units=2", ["--units=2", "--least"]),
         ("toy export none", ["none is no run folder"]),
         ("toy export RUN --formats=onnx", ["--formats=onnx", "saved_model, litert"]),
         ("toy export RUN --to=file", ["file"]),
@@ -279,6 +282,25 @@ def test_predict_for_people_and_for_programs(call, run):
     answers = [json.loads(line) for line in again]
     assert [answer["text"] for answer in answers] == ["1 5 9", "8 2"]
     assert out == [toy.show(answer) for answer in answers]
+
+
+def test_what_only_the_search_reads_can_be_set_for_a_trained_run(call, run, monkeypatch):
+    _, own, _ = call("toy", "predict", run, "1 5 9", "--json")
+    _, strict, _ = call("toy", "predict", run, "1 5 9", "--json", "--least=1.0")
+    assert json.loads(own[0])["label"] in ("rising", "falling")
+    assert json.loads(strict[0])["label"] == ""
+    assert json.loads(own[0])["probabilities"] == json.loads(strict[0])["probabilities"]
+    seen = []
+    monkeypatch.setattr(toy, "load", lambda config, assets: seen.append((config, assets)))
+    with pytest.raises(AttributeError):  # of the data that are none
+        call("toy", "evaluate", run, "--least", "0.5")
+    [(config, assets)] = seen
+    assert config.least == settings_of(assets)["least"] == 0.5
+    assert call("toy", "export", run, "--formats=saved_model", "--least=1")[0] == 0
+    [folder] = Path().glob("saved_models/**/saved_model.pb")
+    served = tf.saved_model.load(folder.parent).signatures["serving_default"]
+    assert served(text=tf.constant(["1 5 9"]))["label"].numpy().tolist() == [b""]
+    assert Run.open(toy, run).config(toy).least == 0
 
 
 @pytest.fixture

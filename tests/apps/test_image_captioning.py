@@ -16,7 +16,7 @@ import layers
 from apps.core import cli, config, export, pictures, training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
-from apps.core.protocol import ask
+from apps.core.protocol import ask, settings_asset, settings_of
 from apps.core.runs import Run
 from apps.image_captioning import app, network, scores
 from layers.litert_tensorflow import convert
@@ -51,7 +51,7 @@ def assets_of(regions="", frames=0, agreement=0, **_) -> dict:
         "agreement": agreement,
         "labels": ["left", "still"] if frames else [],
     }
-    return {"vocabulary": ENTRIES, "settings": pictures.as_asset(SETTINGS | settings)}
+    return {"vocabulary": ENTRIES, "settings": settings_asset(SETTINGS | settings)}
 
 
 def make(**options) -> tuple[keras.Model, dict]:
@@ -110,7 +110,7 @@ def test_the_captions_that_agree_most_come_first():
     """What a beam finds, in another order, and the same for a picture alone."""
     model, assets = make(agreement=9)
     likely = assets | {
-        "settings": pictures.as_asset(SETTINGS | pictures.settings(assets) | {"agreement": 0})
+        "settings": settings_asset(SETTINGS | settings_of(assets) | {"agreement": 0})
     }
     ask_for = [ask(app.serve(model, each), app.EXAMPLES) for each in (assets, likely)]
     differ = 0

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from apps.core import cli, config, export, training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model
+from apps.core.protocol import settings_of
 from apps.core.runs import Run
 from apps.speech_ctc import app, litert_example, recordings, scores, serving, streaming
 from layers import NGramLanguageModel
@@ -111,10 +112,10 @@ def test_an_answer_does_not_depend_on_its_batch(made):
 
 def test_the_labels_with_their_times_are_the_transcript(made):
     model, assets = made
-    separator = " " if recordings.read_settings(assets)["unit"] == "words" else ""
+    separator = " " if settings_of(assets)["unit"] == "words" else ""
     (result,) = app.predict(model, assets, [STRANGE[7]])
     assert separator.join(each["label"] for each in result["labels"]) == result["transcript"]
-    if recordings.read_settings(assets)["front_end"]:  # else the bytes are taken for MFCCs
+    if settings_of(assets)["front_end"]:  # else the bytes are taken for MFCCs
         assert result["labels"]
         assert all(0 <= each["seconds"] < 1.2 for each in result["labels"])
 
@@ -235,7 +236,7 @@ def test_hot_words_are_heard():
     logits = np.full((3, 4), -9.0, "float32")
     logits[0, 2], logits[1, 3], logits[2, 0] = 9, 0.4, 9  # "a", then "b" or nothing
     logits[1, 0] = 0.6
-    settings = recordings.read_settings(assets)
+    settings = settings_of(assets)
 
     def heard(words):
         given = assets | {

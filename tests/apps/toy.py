@@ -14,12 +14,18 @@ from keras import ops
 import layers
 from apps.core.config import TrainingConfig, optimizer
 from apps.core.errors import UsageError
-from apps.core.protocol import Assets, Data, Service
+from apps.core.protocol import Assets, Data, Service, settings_asset, settings_of
 from pipelines.batching import batches
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Search:
+    # a label less probable than this is not given
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Config(Search, TrainingConfig):
     # a generated dataset
     data: str = "digits"
     # the size of the recurrent state
@@ -30,6 +36,11 @@ class Config(TrainingConfig):
     normalize: bool = True
     # the decay of the weights in AdamW
     weight_decay: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.least <= 1:
+            raise ValueError(f"least must lie in [0, 1], got {self.least}.")
 
 
 PRESETS = {
@@ -63,6 +74,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         raise UsageError(f"data={config.data}: it must be one of {', '.join(PRESETS)}.")
     if assets is None:
         assets = {"digits": ["<pad>", *"123456789"], "labels": ["falling", "rising"]}
+        assets["settings"] = settings_asset({"least": config.least})
 
     def prepare(split: str) -> tf.data.Dataset:
         digits, labels = generate(config.data, split)
@@ -122,12 +134,13 @@ def to_ids(texts: tf.Tensor) -> tf.Tensor:
 
 def serve(model: keras.Model, assets: Assets) -> Service:
     """`serving_default`: texts to labels; `ids`: the model alone, for LiteRT."""
-    labels = tf.constant(assets["labels"])
+    labels, least = tf.constant(assets["labels"]), settings_of(assets)["least"]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
         probabilities = model({"digits": to_ids(text)}, training=False)
         label = tf.gather(labels, tf.argmax(probabilities, axis=-1))
+        label = tf.where(tf.reduce_max(probabilities, axis=-1) < least, "", label)
         return {"probabilities": probabilities, "label": label}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="digits")])
@@ -161,4 +174,4 @@ def predict(model: keras.Model, assets: Assets, inputs: list[str]) -> list[dict]
 
 def show(result: dict) -> str:
     """The label and its probability."""
-    return f"{result['label']} {result['probabilities'][result['label']]:.1%}"
+    return f"{result['label']} {max(result['probabilities'].values()):.1%}"
