@@ -103,9 +103,10 @@ _SCENES = Config(
     random_colours=True, units=96, attention_units=32, shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
-    _SCENES, epochs=10, min_count=5, image_size=96, filters=32,
+    _SCENES, epochs=24, patience=24, drawn_captions=2, min_count=5, image_size=96, filters=32,
     stages=4, random_colours=False, units=256, features=192, attention_units=128, dropout=0.5,
-    image_dropout=0.1, shift=12, light=0.2, flip=True, weight_decay=1e-2,
+    image_dropout=0.1, shift=0, zoom=0.4, light=0.2, flip=True, weight_decay=1e-2, beam=20,
+    agreement=30,
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
