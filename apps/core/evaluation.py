@@ -43,7 +43,8 @@ def load_model(app: ModuleType, run: Run) -> tuple[keras.Model, TrainingConfig, 
 def evaluate(app: ModuleType, run: Run, split: str = "test") -> dict:
     """The task's figures on a whole split, each example once, sums divided once.
 
-    They are also written to the run's `metrics.json`, under the split's name.
+    They are also written to the run's `metrics.json`, under the split's name, and with them what
+    was set anew for the search.
 
     Returns:
         `data`, `split`, `examples` and the app's metrics.
@@ -58,7 +59,8 @@ def evaluate(app: ModuleType, run: Run, split: str = "test") -> dict:
         "split": split,
         **app.score(model, assets, split_of(data, split, config.data)),
     }
-    write_json(run.metrics, {**run.read_metrics(), split: figures})
+    kept = figures | ({"search": run.search} if run.search else {})
+    write_json(run.metrics, {**run.read_metrics(), split: kept})
     return figures
 
 

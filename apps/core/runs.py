@@ -93,7 +93,7 @@ class Run:
         self.history = self.path / "history.json"
         self.metrics = self.path / "metrics.json"
         self.logs = self.path / "logs"
-        self._search = {}
+        self.search = {}  # what was set anew when it was opened
 
     @classmethod
     def create(cls, app: ModuleType, data: str, path: str | Path | None = None) -> "Run":
@@ -142,10 +142,9 @@ class Run:
         if trained and not run.best.is_file():
             raise UsageError(f"{path} has no weights (best.weights.h5): it was not trained.")
         if search:
-            own = run.config(app)
-            run._search = search
+            run.search = search
             try:
-                dataclasses.replace(own, **search)
+                run.config(app)
             except ValueError as error:
                 raise UsageError(str(error)) from None
         return run
@@ -158,7 +157,7 @@ class Run:
         fields = self._read("config.json")
         fields.pop("app")
         config = configs.from_json(app.Config, fields, str(self.path / "config.json"))
-        return dataclasses.replace(config, **self._search)
+        return dataclasses.replace(config, **self.search)
 
     def write_assets(self, assets: Assets) -> None:
         (self.path / "assets").mkdir(exist_ok=True)
@@ -179,8 +178,8 @@ class Run:
             file.stem: file.read_bytes().decode().split("\n")[:-1]
             for file in files
         }
-        if self._search:
-            assets["settings"] = settings_asset(settings_of(assets) | self._search)
+        if self.search:
+            assets["settings"] = settings_asset(settings_of(assets) | self.search)
         return assets
 
     def remove_half_written(self) -> None:

@@ -284,18 +284,16 @@ def test_predict_for_people_and_for_programs(call, run):
     assert out == [toy.show(answer) for answer in answers]
 
 
-def test_what_only_the_search_reads_can_be_set_for_a_trained_run(call, run, monkeypatch):
+def test_what_only_the_search_reads_can_be_set_for_a_trained_run(call, run):
     _, own, _ = call("toy", "predict", run, "1 5 9", "--json")
     _, strict, _ = call("toy", "predict", run, "1 5 9", "--json", "--least=1.0")
     assert json.loads(own[0])["label"] in ("rising", "falling")
     assert json.loads(strict[0])["label"] == ""
     assert json.loads(own[0])["probabilities"] == json.loads(strict[0])["probabilities"]
-    seen = []
-    monkeypatch.setattr(toy, "load", lambda config, assets: seen.append((config, assets)))
-    with pytest.raises(AttributeError):  # of the data that are none
-        call("toy", "evaluate", run, "--least", "0.5")
-    [(config, assets)] = seen
-    assert config.least == settings_of(assets)["least"] == 0.5
+    assert call("toy", "evaluate", run, "--split=valid", "--least", "0.5")[0] == 0
+    assert json.loads(Path(run, "metrics.json").read_text())["valid"]["search"] == {"least": 0.5}
+    opened = Run.open(toy, run, search={"least": 0.5})
+    assert opened.config(toy).least == settings_of(opened.assets())["least"] == 0.5
     assert call("toy", "export", run, "--formats=saved_model", "--least=1")[0] == 0
     [folder] = Path().glob("saved_models/**/saved_model.pb")
     served = tf.saved_model.load(folder.parent).signatures["serving_default"]
