@@ -105,8 +105,8 @@ _SCENES = Config(
 _PHOTOS = replace(
     _SCENES, epochs=24, patience=24, drawn_captions=2, min_count=5, image_size=96, filters=32,
     stages=4, random_colours=False, units=256, features=192, attention_units=128, dropout=0.5,
-    image_dropout=0.1, shift=0, zoom=0.4, light=0.2, flip=True, weight_decay=1e-2, beam=20,
-    agreement=30,
+    image_dropout=0.1, shift=0, zoom=0.4, light=0.2, flip=True, weight_decay=1e-2, beam=30,
+    agreement=60,
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
