@@ -284,7 +284,7 @@ class TestScores:
         train = tf.data.Dataset.from_tensors(({"image": pixels}, labels))
         near = tf.data.Dataset.from_tensors(({"image": pixels[1:] - 9}, labels[1:, :1]))
         data = app.Data(train, near, None, assets_of())
-        found = app.baseline(app.Config(), data, "valid")
+        found = scores.baseline(data, "valid")
         assert found["bleu_1"] == pytest.approx(100)  # "a red" stands twice
         assert found["nearest_bleu_1"] == pytest.approx(100)
 
@@ -306,6 +306,15 @@ def own(tmp_path_factory) -> Path:
             lines += [f"{name}{k}.png\t{caption}\n" for caption in told]
         (folder / f"{name}.tsv").write_text("".join(lines))
     return folder
+
+
+def test_baselines_know_all_captions_and_pictures_as_they_are(own):
+    plain = app.Config(data=str(own), image_size=16)
+    options = {"drawn_captions": 1, "shift": 4, "zoom": 0.5, "light": 0.5, "flip": True}
+    disturbed = dataclasses.replace(plain, **options)
+    found = [app.baseline(c, app.load(c), "valid") for c in (plain, disturbed)]
+    assert found[0] == found[1]
+    assert found[0]["nearest_bleu_1"] > 0
 
 
 SMALL = ["--units=8", "--features=8", "--filters=4", "--image-size=32", "--batch-size=8"]
