@@ -11,7 +11,7 @@ import pytest
 from apps.core import training
 from apps.core.errors import UsageError
 from apps.core.evaluation import evaluate, load_model, split_of, weights_of
-from apps.core.protocol import Data
+from apps.core.protocol import Data, settings_of
 from apps.core.runs import Run
 from tests.apps import toy
 
@@ -63,7 +63,9 @@ def test_it_scores_the_weights_of_the_file(run, label):
 def test_a_model_comes_back_as_it_was_configured(run):
     model, config, assets = load_model(toy, run)
     assert config == CONFIG
-    assert assets == {"digits": ["<pad>", *"123456789"], "labels": ["falling", "rising"]}
+    assert assets["digits"] == ["<pad>", *"123456789"]
+    assert assets["labels"] == ["falling", "rising"]
+    assert settings_of(assets) == {"least": 0.0}
     assert model.get_layer(index=-1).units == 2
 
 

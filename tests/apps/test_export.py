@@ -16,10 +16,14 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from apps.core import export, parity
 from apps.core.errors import UsageError
-from apps.core.protocol import Service
+from apps.core.protocol import Service, settings_asset
 from tests.apps import toy
 
-ASSETS = {"digits": ["<pad>", *"123456789"], "labels": ["falling", "r\u00e9sumé\r"]}
+ASSETS = {
+    "digits": ["<pad>", *"123456789"],
+    "labels": ["falling", "r\u00e9sumé\r"],
+    "settings": settings_asset({"least": 0.0}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +126,7 @@ def test_litert_alone_and_versions_count_on(service, tmp_path):
     folder = export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("litert",))
     assert folder == tmp_path / "toy" / "8"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.tflite", "digits.txt", "labels.txt", "manifest.json"}
+    assert names == {"model.tflite", "digits.txt", "labels.txt", "settings.txt", "manifest.json"}
 
 
 def test_litert_shapes_go_beyond_the_examples(service, exported, monkeypatch):
