@@ -110,6 +110,10 @@ class AttentionDecoder(RecurrentDecoder):
             self.gate = keras.layers.Dense(1, activation="sigmoid", dtype=policy, name="gate")
 
     @property
+    def _step_layers(self) -> list:
+        return [*self.cells, self.attention, *([self.gate] if self.gated else [])]
+
+    @property
     def _counts_steps(self) -> bool:
         return getattr(self.attention, "window", None) == "local_m"
 

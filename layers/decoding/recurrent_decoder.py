@@ -110,6 +110,11 @@ class RecurrentDecoder(keras.layers.Layer):
             )
         ]
 
+    @property
+    def _step_layers(self) -> list:
+        """The layers that a step in training runs through."""
+        return self.cells
+
     def build(self, tokens_shape):
         self._build_words(tokens_shape, self._build_cells(self.embedding_size))
 
@@ -226,7 +231,9 @@ class RecurrentDecoder(keras.layers.Layer):
                 new += [ops.ones_like(any_before), own]
             return tuple(new), outputs
 
-        _, outputs = scan(step, states, xs, constants, self.weights)
+        # Of what a step does not read the loop would add up gradients of zero.
+        read = self.weights if sampled else [w for x in self._step_layers for w in x.weights]
+        _, outputs = scan(step, states, xs, constants, read)
         features, *others = (ops.transpose(output, (1, 0, 2)) for output in outputs)
         return (self.drop(features, training=training), *others)
 

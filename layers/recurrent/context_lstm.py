@@ -59,8 +59,9 @@ class ContextLSTMCell(LSTMCell):
     def project(self, inputs):
         if self.context_kernel is None:
             return super().project(inputs)
-        kernel = ops.concatenate([self.kernel, self.context_kernel], axis=0)
-        z = ops.matmul(inputs, kernel)  # [..., 4 U]
+        # Two products, for in a decoder's loop one kernel would be put together at each step.
+        x, context = ops.split(inputs, [self.kernel.shape[0]], axis=-1)
+        z = ops.matmul(x, self.kernel) + ops.matmul(context, self.context_kernel)  # [..., 4 U]
         return z if self.bias is None else z + self.bias
 
     def get_config(self):

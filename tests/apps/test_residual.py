@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from apps.core.pictures import PictureConfig
-from apps.core.residual import RandomColours, residual_encoder
+from apps.core.residual import FusedBatchNormalization, RandomColours, residual_encoder
 
 
 def encoder(**options) -> keras.Model:
@@ -91,3 +92,39 @@ def test_dropout_leaves_places_alone():
     grid = np.array(model(np.full((8, 16, 16, 3), 200.0), training=True))
     assert (grid[..., :-2] == 0).all(axis=(1, 2)).any()
     np.testing.assert_array_equal(grid[:, 0, 0, -2:], -1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_fused_batch_normalization_is_that_of_keras(dtype):
+    rng = np.random.default_rng(0)
+    picture = (3 + 2 * rng.normal(size=(4, 5, 6, 3))).astype("float32")
+    slopes = rng.normal(size=picture.shape).astype("float32")
+    layers = FusedBatchNormalization, keras.layers.BatchNormalization
+    ours, keras_own = (layer(momentum=0.7, dtype=dtype) for layer in layers)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 2e-2, "atol": 2e-2}
+    results = []
+    for layer in (ours, keras_own):
+        layer.build(picture.shape)
+        layer.set_weights(np.array([[1, 2, 3], [0, 1, -1], [0, 0, 0], [1, 1, 1]], "float32"))
+        given = tf.constant(picture)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            outputs = layer(given, training=True)
+            loss = tf.reduce_sum(tf.cast(outputs, "float32") * slopes)
+        gradients = tape.gradient(loss, [given, *layer.trainable_variables])
+        later = layer(given)
+        results.append([outputs, later, *gradients, *layer.get_weights()])
+        assert outputs.dtype == later.dtype == layer.compute_dtype
+    for one, other in zip(*results, strict=True):
+        one, other = (np.array(x, "float32") for x in (one, other))
+        np.testing.assert_allclose(one, other, **tolerance)
+    assert np.abs(np.array(results[0][-2]) - 3 * 0.3).max() < 0.3  # a step of .3 to a mean of 3
+
+
+def test_a_frozen_fused_batch_normalization_stays_as_it_is():
+    layer = FusedBatchNormalization()
+    layer.build((None, 4, 4, 2))
+    layer.trainable = False
+    picture = np.full((1, 4, 4, 2), 5.0, "float32")
+    np.testing.assert_allclose(layer(picture, training=True), layer(picture), atol=1e-6)
+    np.testing.assert_array_equal(layer.moving_mean, [0, 0])
