@@ -99,8 +99,8 @@ class Config(Search, pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=11, patience=12, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
-    random_colours=True, units=96, attention_units=32, shift=3, light=0.1,
+    epochs=10, patience=10, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
+    random_colours=True, units=64, attention_units=32, shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
     _SCENES, epochs=24, patience=24, drawn_captions=2, min_count=5, image_size=96, filters=32,
