@@ -92,18 +92,19 @@ def caption_batches(
     rows = tf.RaggedTensor.from_row_lengths(flat, [len(each.captions) for each in captioned])
     of_frames = None if frames is None else tf.constant(frames)
 
-    def said(k, seed) -> tuple:
-        words = rows[k]
+    def said(which, seed) -> tuple:
+        words = tf.gather(rows, which)  # [P, (C), (T)]
         if drawn:
-            seed = tf.random.experimental.stateless_fold_in(seed, 1)  # another than that of pixels
-            order = tf.argsort(tf.random.stateless_uniform([words.nrows()], seed))
-            words = tf.gather(words, order[:drawn])
-        start, end = (tf.fill([words.nrows(), 1], mark) for mark in (START, END))
-        labels = tf.concat([words, end], axis=1)
-        known = tf.where(words >= len(vocabulary), UNKNOWN, words)
+            # Another seed than that of pixels.
+            seed = tf.random.experimental.stateless_fold_in(seed, 1)
+            words = _draw(words, drawn, seed)
+        of_all = words.values
+        start, end = (tf.fill([of_all.nrows(), 1], mark) for mark in (START, END))
+        known = tf.where(of_all >= len(vocabulary), UNKNOWN, of_all)
+        labels = words.with_values(tf.concat([of_all, end], axis=1))
         if frames is not None:
-            labels = {"captions": labels, "frames": of_frames[k]}
-        return {"tokens": tf.concat([start, known], axis=1)}, labels
+            labels = {"captions": labels, "frames": tf.gather(of_frames, which)}
+        return {"tokens": words.with_values(tf.concat([start, known], axis=1))}, labels
 
     most = max(len(each.captions) for each in captioned)
     most = [min(most, drawn or most), int(max(flat.row_lengths())) + 1]
@@ -117,6 +118,16 @@ def caption_batches(
         shuffle=shuffle,
         longest=({"tokens": most}, longest) if static else None,
     )
+
+
+def _draw(words: tf.RaggedTensor, most: int, seed) -> tf.RaggedTensor:
+    """Of each picture's captions, `[P, (C), (T)]`, so many at random, or all if it has fewer."""
+    counts = words.row_lengths()
+    there = tf.sequence_mask(counts)  # [P, C]
+    coins = tf.random.stateless_uniform(tf.shape(there), seed)
+    order = tf.argsort(tf.where(there, coins, 2.0))[:, :most]
+    order = tf.RaggedTensor.from_tensor(order, tf.minimum(counts, most))
+    return tf.gather(words, order, batch_dims=1)
 
 
 def labels_of_frames(dataset: tf.data.Dataset) -> list[str]:

@@ -87,7 +87,7 @@ def readable_picture(path: Path) -> bytes:
 
 
 def disturb(
-    picture,
+    pictures,
     seed,
     *,
     shift: int = 0,
@@ -95,41 +95,47 @@ def disturb(
     light: float = 0.0,
     flip: bool = False,
 ) -> tf.Tensor:
-    """A picture as another camera might have seen it.
+    """Pictures as other cameras might have seen them, each as another.
 
     Args:
-        picture: `[S, S, 3]`, 0 to 255; or a clip, `[F, S, S, 3]`, all frames of which change alike.
+        pictures: `[B, S, S, 3]`, 0 to 255; or clips, `[B, F, S, S, 3]`, of each of which all frames
+            change alike.
         seed: `[2]`, whole numbers.
-        shift: by at most so many pixels it is moved; what comes in is as the edge is.
-        zoom: of its sides at most this share is cut off, anywhere, and what stays is enlarged.
+        shift: by at most so many pixels they are moved; what comes in is as the edge is.
+        zoom: of their sides at most this share is cut off, anywhere, and what stays is enlarged.
         light: brightness, contrast and saturation change by at most this share.
         flip: whether left and right change places in one of two cases.
     """
+    count, (height, width) = tf.shape(pictures)[0], pictures.shape[-3:-1]
+    frames = pictures.shape[1] if len(pictures.shape) == 5 else 1
+    x = tf.reshape(pictures, [-1, height, width, 3])  # [B F, S, S, 3]
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+
+    def draw(*size, seed, **bounds):
+        """Numbers of each picture, `[B F, ...]`."""
+        drawn = tf.random.stateless_uniform([count, *size], seed, **bounds)
+        return tf.repeat(drawn, frames, axis=0)
+
     if flip:
-        coin = tf.random.experimental.stateless_fold_in(seed, 1)
-        turned = tf.random.stateless_uniform([], coin) < 0.5
-        picture = tf.where(turned, tf.reverse(picture, axis=[-2]), picture)
+        coins = draw(1, 1, 1, seed=tf.random.experimental.stateless_fold_in(seed, 1))
+        x = tf.where(coins < 0.5, tf.reverse(x, axis=[-2]), x)
     if shift:
-        places = tf.random.stateless_uniform([2], seeds[0], -shift, shift + 1, tf.int32)
-        for k, axis in enumerate((-3, -2)):
-            size = picture.shape[axis]
-            rows = tf.clip_by_value(tf.range(size) + places[k], 0, size - 1)
-            picture = tf.gather(picture, rows, axis=axis)
+        places = draw(2, 1, seed=seeds[0], minval=-shift, maxval=shift + 1, dtype=tf.int32)
+        for axis, size in ((1, height), (2, width)):
+            rows = tf.clip_by_value(tf.range(size) + places[:, axis - 1], 0, size - 1)
+            x = tf.gather(x, rows, axis=axis, batch_dims=1)
     if zoom:
-        coins = tf.random.stateless_uniform([3], tf.random.experimental.stateless_fold_in(seed, 2))
-        side = 1 - zoom * coins[0]
-        corner = (1 - side) * coins[1:]
-        frames = tf.reshape(picture, [-1, *picture.shape[-3:]])
-        boxes = tf.repeat(tf.concat([corner, corner + side], 0)[None], len(frames), axis=0)
-        cut = tf.image.crop_and_resize(frames, boxes, tf.range(len(frames)), picture.shape[-3:-1])
-        picture = tf.reshape(cut, picture.shape)
+        coins = draw(3, seed=tf.random.experimental.stateless_fold_in(seed, 2))
+        side = 1 - zoom * coins[:, :1]
+        corner = (1 - side) * coins[:, 1:]
+        boxes = tf.concat([corner, corner + side], axis=1)
+        x = tf.image.crop_and_resize(x, boxes, tf.range(len(boxes)), [height, width])
     if light:
         brighter, contrast, colour = (
-            tf.random.stateless_uniform([], each, 1 - light, 1 + light) for each in seeds[1:]
+            draw(1, 1, 1, seed=each, minval=1 - light, maxval=1 + light) for each in seeds[1:]
         )
-        mean = tf.reduce_mean(picture, axis=[-3, -2], keepdims=True)
-        picture = (picture - mean) * contrast + mean
-        grey = tf.reduce_mean(picture, axis=-1, keepdims=True)
-        picture = (grey + (picture - grey) * colour) * brighter
-    return tf.clip_by_value(picture, 0.0, 255.0)
+        mean = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        x = (x - mean) * contrast + mean
+        grey = tf.reduce_mean(x, axis=-1, keepdims=True)
+        x = (grey + (x - grey) * colour) * brighter
+    return tf.reshape(tf.clip_by_value(x, 0.0, 255.0), tf.shape(pictures))

@@ -271,7 +271,10 @@ def question_batches(
     return picture_batches(
         pictures,
         len(asked),
-        lambda k, _: ({name: rows[k].to_tensor() for name, rows in encoded.items()}, labels[k]),
+        lambda which, _: (
+            {name: tf.gather(rows, which) for name, rows in encoded.items()},
+            tf.gather(labels, which),
+        ),
         batch_size,
         augmentation=augmentation,
         shuffle=shuffle,
@@ -297,7 +300,7 @@ def picture_batches(
         pictures: `[N, S, S, 3]`, or clips `[N, F, S, S, 3]`, uint8; or features, floats; or `None`,
             and there are none.
         count: N.
-        said: the number of a picture, and a seed `[2]` that is another in each epoch, to
+        said: the numbers of pictures, `[P]`, and a seed `[2]` that is another in each epoch, to
             `(features, labels)`, tensors or ragged tensors.
         batch_size: P.
         augmentation: of pixels, for training. It is drawn anew in each epoch.
@@ -310,35 +313,36 @@ def picture_batches(
         features as `"regions"` among the features.
     """
     kind = None if pictures is None else "image" if pictures.dtype == "uint8" else "regions"
-    spec = None if pictures is None else (pictures.shape[1:], tf.as_dtype(pictures.dtype))
 
-    def example(k, seed) -> tuple:
-        features, labels = tf.nest.map_structure(_dense, said(k, seed), expand_composites=False)
+    def batch(which, seed) -> tuple:
+        found = said(which, seed)
+        count = which.shape[0]
+        features, labels = (_padded(x, longest and longest[k], count) for k, x in enumerate(found))
         if kind:
-            picture = tf.numpy_function(lambda row: pictures[row], [k], spec[1])
-            picture = tf.cast(tf.ensure_shape(picture, spec[0]), tf.float32)
+            x = tf.numpy_function(lambda rows: pictures[rows], [which], pictures.dtype)
+            x = tf.ensure_shape(x, [which.shape[0], *pictures.shape[1:]])
+            x = tf.cast(x, tf.float32)
             if kind == "image" and augmentation:
-                picture = image.disturb(picture, seed, **vars(augmentation))
-            features = features | {kind: picture}
+                x = image.disturb(x, seed, **vars(augmentation))
+            features = features | {kind: x}
         return features, labels
 
     numbers = tf.data.Dataset.range(count)
-    seeds = tf.data.Dataset.random(shuffle or 0, rerandomize_each_iteration=True).batch(2)
-    numbers = tf.data.Dataset.zip(numbers, seeds)
     if shuffle is not None:
         numbers = numbers.shuffle(count, seed=shuffle, reshuffle_each_iteration=True)
-    if longest and kind:
-        features, labels = longest
-        longest = (features | {kind: spec[0]}, labels)
-    return (
-        numbers.map(example, tf.data.AUTOTUNE)
-        .padded_batch(batch_size, longest, drop_remainder=longest is not None)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    numbers = numbers.batch(batch_size, drop_remainder=longest is not None)
+    seeds = tf.data.Dataset.random(shuffle or 0, rerandomize_each_iteration=True).batch(2)
+    numbers = tf.data.Dataset.zip(numbers, seeds)
+    return numbers.map(batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _dense(x):
-    return x.to_tensor() if isinstance(x, tf.RaggedTensor) else x
+def _padded(found, longest, count: int | None):
+    """Ragged tensors made dense: to these largest shapes and so many rows, or to their own."""
+    if isinstance(found, dict):
+        return {name: _padded(x, longest and longest[name], count) for name, x in found.items()}
+    if not isinstance(found, tf.RaggedTensor):
+        return found
+    return found.to_tensor(shape=longest and [count, *longest])
 
 
 def _encoded(rows: list[list[str]], encoder: text.Encoder) -> tf.RaggedTensor:

@@ -111,7 +111,8 @@ _PHOTOS = replace(
 PRESETS = {
     "scenes_captions": _SCENES,
     "scenes_clips": replace(
-        _SCENES, data="scenes_clips", monitor="val_captions_word_loss", frames=10,
+        _SCENES, data="scenes_clips", monitor="val_captions_word_loss", frames=10, epochs=11,
+        patience=12, units=96,
     ),
     "flickr8k": replace(_PHOTOS, data="flickr8k"),
     "coco_captions": replace(_PHOTOS, data="coco_captions", epochs=10, patience=10, dropout=0.3),

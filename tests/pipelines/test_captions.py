@@ -81,17 +81,20 @@ class TestClips:
         np.testing.assert_allclose(found, 120, atol=3)
 
     def test_all_frames_are_disturbed_alike(self):
-        frame = tf.random.stateless_uniform([8, 8, 3], [1, 2], maxval=200)
+        frame = tf.random.stateless_uniform([1, 1, 8, 8, 3], [1, 2], maxval=200)
         options = {"shift": 2, "zoom": 0.5, "light": 0.2, "flip": True}
-        found = image.disturb(tf.stack([frame, frame]), [3, 4], **options)
-        np.testing.assert_allclose(found[0], found[1])
-        np.testing.assert_allclose(found[0], image.disturb(frame, [3, 4], **options), atol=1e-4)
+        clips = tf.tile(frame, [2, 3, 1, 1, 1])
+        found = image.disturb(clips, [3, 4], **options)
+        np.testing.assert_allclose(found, tf.repeat(found[:, :1], 3, axis=1))
+        assert np.abs(found[0] - found[1]).mean() > 1  # each clip in another way
+        np.testing.assert_allclose(
+            found[:, 0], image.disturb(clips[:, 0], [3, 4], **options), atol=1e-4
+        )
 
     def test_zoom_enlarges_a_part_of_at_least_the_size_that_is_allowed(self):
         rows = tf.broadcast_to(tf.range(32.0)[:, None, None], [32, 32, 3])
         sides = []
-        for seed in range(50):
-            found = image.disturb(rows, [seed, 0], zoom=0.5)
+        for found in image.disturb(tf.repeat(rows[None], 50, axis=0), [1, 0], zoom=0.5):
             np.testing.assert_allclose(
                 found, tf.broadcast_to(found[:, :1, :1], rows.shape), atol=1e-3
             )

@@ -392,7 +392,7 @@ class TestPictures:
         np.testing.assert_array_equal(found, found.numpy().astype("uint8"))
 
     def test_disturbances_stay_in_bounds(self):
-        pixels = tf.cast(np.random.default_rng(0).integers(0, 256, (8, 8, 3)), tf.float32)
+        pixels = tf.cast(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)), tf.float32)
         moved = image.disturb(pixels, [1, 2], shift=2)
         assert set(moved.numpy().ravel()) <= set(pixels.numpy().ravel())
         lit = image.disturb(pixels, [1, 2], light=0.5).numpy()
