@@ -316,11 +316,11 @@ def picture_batches(
 
     def batch(which, seed) -> tuple:
         found = said(which, seed)
-        count = which.shape[0]
-        features, labels = (_padded(x, longest and longest[k], count) for k, x in enumerate(found))
+        rows = which.shape[0]
+        features, labels = (_padded(x, longest and longest[k], rows) for k, x in enumerate(found))
         if kind:
-            x = tf.numpy_function(lambda rows: pictures[rows], [which], pictures.dtype)
-            x = tf.ensure_shape(x, [which.shape[0], *pictures.shape[1:]])
+            x = tf.numpy_function(pictures.__getitem__, [which], pictures.dtype)
+            x = tf.ensure_shape(x, [rows, *pictures.shape[1:]])
             x = tf.cast(x, tf.float32)
             if kind == "image" and augmentation:
                 x = image.disturb(x, seed, **vars(augmentation))
@@ -336,13 +336,13 @@ def picture_batches(
     return numbers.map(batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _padded(found, longest, count: int | None):
+def _padded(found, longest, rows: int | None):
     """Ragged tensors made dense: to these largest shapes and so many rows, or to their own."""
     if isinstance(found, dict):
-        return {name: _padded(x, longest and longest[name], count) for name, x in found.items()}
+        return {name: _padded(x, longest and longest[name], rows) for name, x in found.items()}
     if not isinstance(found, tf.RaggedTensor):
         return found
-    return found.to_tensor(shape=longest and [count, *longest])
+    return found.to_tensor(shape=longest and [rows, *longest])
 
 
 def _encoded(rows: list[list[str]], encoder: text.Encoder) -> tf.RaggedTensor:

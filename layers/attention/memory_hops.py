@@ -23,6 +23,9 @@ class MemoryHops(keras.layers.Layer):
         u_{k+1} = u_k + o, for k = 1, ..., K
         the scores of the answers are W u_{K+1}
 
+    The memory has `memory_size` places; in those that no fact takes, m and c are zero, and they
+    count in the softmax, so that a hop may find nothing.
+
     Tied "adjacent": A_{k+1} = C_k, B = A_1 and W^T = C_K. "layer_wise": all A_k are one and all C_k
     are one, and u_{k+1} = H u_k + o. T, the temporal encoding, is tied as A and C are; i counts
     back from the last fact.
@@ -37,8 +40,8 @@ class MemoryHops(keras.layers.Layer):
             default they are vectors.
         tying: `"adjacent"` or `"layer_wise"`.
         position_encoding: whether the order of the words in a fact counts.
-        memory_size: the most facts, where their order counts (temporal encoding); by default it
-            does not.
+        memory_size: the places of the memory, the most facts, whose order counts (temporal
+            encoding); by default there are as many as facts, and their order does not count.
         noise: the probability, in training, that a fact is followed by an empty one (the paper's
             random noise), which makes all before it older.
         linear_start: whether the hops begin without their softmax. `linear.assign(0.0)` puts it
@@ -50,12 +53,13 @@ class MemoryHops(keras.layers.Layer):
     Call arguments:
         facts: `[B, S, J]`, integers, or `[B, S, D]`.
         question: `[B, J']`, integers, or `[B, D]`.
-        mask: `[B, S]`, boolean. A fact where it is False has the weight zero and takes no place in
-            the order; without any fact o is zero.
+        mask: `[B, S]`, boolean. A fact where it is False has the weight zero and takes no place;
+            without any fact o is zero.
         training: whether there is noise.
 
     Returns:
-        A tuple of u_{K+1}, `[B, U]` (or the scores, `[B, V]`), and the weights p, `[B, K, S]`.
+        A tuple of u_{K+1}, `[B, U]` (or the scores, `[B, V]`), and the weights p, `[B, K, S]`,
+        which with a `memory_size` may add up to less than 1: the rest is that of empty places.
 
     Raises:
         ValueError: if an argument is none of the above, or the facts are more than `memory_size`.
@@ -68,9 +72,8 @@ class MemoryHops(keras.layers.Layer):
     >>> answers.shape, weights.shape
     (TensorShape([1, 50]), TensorShape([1, 3, 2]))
 
-    Differs from the paper: an empty fact makes others older, and has no weight of its own; l is
-    twice as large, as in the authors' program, so that with and without it words count alike on
-    average, beside the ages of the facts.
+    Differs from the paper: l is twice as large, so that with and without it words count alike on
+    average, beside the ages of the facts. This and the empty places are as in the authors' program.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class MemoryHops(keras.layers.Layer):
     def call(self, facts, question, mask=None, training=False):
         mask = None if mask is None else ops.cast(mask, "bool")
         ages = self._ages(facts, mask, training) if self.memory_size else None
+        empty = self._empty_places(facts, mask) if self.memory_size else None
         layer_wise = self.tying == "layer_wise"
         u = self._encode(question, self.question_kernel if layer_wise else self.kernels[0])
         read, collected = {}, []
@@ -173,7 +177,7 @@ class MemoryHops(keras.layers.Layer):
         for hop in range(self.hops):
             m, c = memory(0 if layer_wise else hop), memory(1 if layer_wise else hop + 1)
             scores = ops.squeeze(ops.matmul(m, ops.expand_dims(u, -1)), -1)  # [B, S]
-            weights = masked_softmax(scores, mask)
+            weights = self._normalized(scores, mask, empty)
             if self.linear is not None:
                 raw = scores if mask is None else ops.where(mask, scores, 0.0)
                 weights = ops.where(self.linear > 0.5, raw, weights)
@@ -211,6 +215,25 @@ class MemoryHops(keras.layers.Layer):
             present = present * (1 + ops.cast(draws < self.noise, "int32"))
         after = ops.sum(present, axis=1, keepdims=True) - ops.cumsum(present, axis=1)
         return ops.minimum(after, self.memory_size - 1)
+
+    def _empty_places(self, facts, mask):
+        """How many places no fact takes, `[B, 1]`."""
+        present = ops.ones(ops.shape(facts)[:2], "bool") if mask is None else mask
+        taken = ops.sum(ops.cast(present, "int32"), axis=1, keepdims=True)
+        return self.memory_size - taken
+
+    def _normalized(self, scores, mask, empty):
+        """The softmax of the scores `[B, S]` and, for each empty place, of 0."""
+        if empty is None:
+            return masked_softmax(scores, mask)
+        # As one place with the logarithm of their number.
+        together = ops.log(ops.cast(ops.maximum(empty, 1), scores.dtype))
+        present = ops.ones_like(scores, "bool") if mask is None else mask
+        weights = masked_softmax(
+            ops.concatenate([scores, together], axis=1),
+            ops.concatenate([present, empty > 0], axis=1),
+        )
+        return weights[:, :-1]
 
     def compute_mask(self, *arguments, **options):
         return [None, None]

@@ -75,6 +75,22 @@ def test_more_padding_changes_nothing():
     assert not found[1][..., T:].any()
 
 
+def test_what_no_fact_has_is_the_weight_of_empty_places():
+    layer = with_weights(
+        layers.MemoryHops(7, memory_size=T + 3, dtype=running.PRECISE), SEQUENCES, VECTOR
+    )
+    layer.set_weights([np.zeros(w.shape) for w in layer.weights])  # all scores are 0
+    _, weights = layer(*tensors(SEQUENCES, VECTOR))
+    assert_near(numbers([weights]), [np.full(weights.shape, 1 / (T + 3))], running.EXACT)
+    _, weights = layer(*tensors(SEQUENCES, VECTOR), mask=ops.convert_to_tensor(MASK))
+    assert_near(numbers([weights[:, 0]]), [MASK / (T + 3)], running.EXACT)
+    full = with_weights(
+        layers.MemoryHops(7, memory_size=T, dtype=running.PRECISE), SEQUENCES, VECTOR
+    )
+    _, weights = full(*tensors(SEQUENCES, VECTOR))
+    assert_near(numbers([ops.sum(weights, -1)]), [np.ones(weights.shape[:2])], running.EXACT)
+
+
 def test_one_hop_is_attention_and_a_linear_map():
     layer = with_weights(
         layers.MemoryHops(7, hops=1, tying="layer_wise", dtype=running.PRECISE), SEQUENCES, VECTOR

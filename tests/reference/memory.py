@@ -53,7 +53,10 @@ def memory_hops(
                     age = allowed[s + 1 :].sum()
                     m[s], c[s] = m[s] + ages[own[0]][age], c[s] + ages[own[1]][age]
             scores = np.array([u @ x for x in m])
-            p = scores * allowed if linear else softmax(scores, allowed)
+            empty = max(memory_size - allowed.sum(), 0) if memory_size else 0
+            places = np.append(allowed, np.ones(empty, "bool"))
+            p = softmax(np.append(scores, np.zeros(empty)), places)[: len(xs)]
+            p = scores * allowed if linear else p
             shares[-1].append(p)
             u = u @ state_kernel + sum(a * x for a, x in zip(p, c, strict=True))
         if answers:
