@@ -39,7 +39,7 @@ class Config(TrainingConfig):
     tying: Literal["adjacent", "layer_wise"] = "adjacent"
     # whether the order of the words in a fact counts
     position_encoding: bool = True
-    # how many facts are kept of a story, the last ones, and how old a fact can be
+    # the places of the memory: so many facts are kept of a story, the last ones
     memory_size: int = 50
     # in training: the probability of an empty fact behind a fact
     noise: float = 0.1

@@ -54,11 +54,17 @@ def results(ask, service, asked: list[tuple[str, str]], draws: bool) -> list[dic
     return found
 
 
+def _rows(result: dict) -> list[tuple[str, np.ndarray]]:
+    """Each fact with its weight in each hop, and behind them what was attended to no fact."""
+    weights = np.array(result["attention"])  # [K, S]
+    nothing = np.maximum(1 - weights.sum(axis=1), 0)
+    return [*zip(result["facts"], weights.T, strict=True), ("(no fact)", nothing)]
+
+
 def text(result: dict) -> Text:
     """The answer, and each fact behind its weights, from the first hop on."""
     line = Text(f"{result['answer']} {result['score']:.1%}", style="bold")
-    for k, fact in enumerate(result["facts"]):
-        weights = [hop[k] for hop in result["attention"]]
+    for fact, weights in _rows(result):
         shares = "  ".join(f"{weight:4.0%}" for weight in weights)
         line += Text(f"\n       {shares}  {fact}", style="" if max(weights) >= 0.1 else "dim")
     return line + Text(f"\n       {result['picture']}" if "picture" in result else "", style="dim")
@@ -66,11 +72,12 @@ def text(result: dict) -> Text:
 
 def draw(result: dict, path: Path) -> None:
     """The weight of each fact, a row, in each hop, a column."""
-    weights = np.array(result["attention"]).T  # [S, K]
+    names, weights = zip(*_rows(result), strict=True)
+    weights = np.array(weights)  # [S + 1, K]
     figure = matplotlib.figure.Figure(figsize=(7, 1.2 + 0.3 * len(weights)), layout="constrained")
     axis = figure.subplots()
     axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.set_yticks(range(len(weights)), result["facts"], fontsize=8)
+    axis.set_yticks(range(len(weights)), names, fontsize=8)
     axis.set_xticks(range(weights.shape[1]), [f"hop {k + 1}" for k in range(weights.shape[1])])
     for (row, column), weight in np.ndenumerate(weights):
         colour = "white" if weight > 0.5 else "black"
