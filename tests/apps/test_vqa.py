@@ -366,12 +366,12 @@ def test_a_frozen_network_of_keras_applications(own, tmp_path):
     """With weights of a file, whose features are made once and kept."""
     weights = str(tmp_path / "mobile.weights.h5")
     keras.utils.set_random_seed(0)
-    network_of_keras = keras.applications.MobileNetV2(
+    network_of_keras = keras.applications.MobileNet(
         include_top=False, weights=None, input_shape=(64, 64, 3)
     )
     network_of_keras.save_weights(weights)
     run = tmp_path / "run"
-    options = [*SMALL, "--image-size=64", "--encoder=MobileNetV2", "--epochs=1"]
+    options = [*SMALL, "--image-size=64", "--encoder=MobileNet", "--epochs=1"]
     options += [f"--encoder-weights={weights}"]
     assert cli.main(["vqa", "train", f"--data={own}", f"--run={run}", *options]) == 0
     folder = Path(datasets.builder(str(own), folder="visual").data_dir)
