@@ -25,6 +25,12 @@ def tasks(dataset: tf.data.Dataset) -> list[str]:
     )
 
 
+def longest(dataset: tf.data.Dataset) -> int:
+    """The number of facts of the longest story, 1 at least."""
+    sizes = dataset.map(lambda row: tf.shape(row["facts"])[0], tf.data.AUTOTUNE)
+    return max(1, *sizes.as_numpy_iterator())
+
+
 def of_task(dataset: tf.data.Dataset, task: str) -> tf.data.Dataset:
     """The questions of one task."""
     return dataset.filter(lambda row: row["task"] == task)

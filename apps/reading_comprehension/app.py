@@ -39,7 +39,8 @@ class Config(TrainingConfig):
     tying: Literal["adjacent", "layer_wise"] = "adjacent"
     # whether the order of the words in a fact counts
     position_encoding: bool = True
-    # the places of the memory: so many facts are kept of a story, the last ones
+    # the places of the memory: so many facts are kept of a story, the last ones; 0 for as many as
+    # the longest story in training has, 50 at most
     memory_size: int = 50
     # in training: the probability of an empty fact behind a fact
     noise: float = 0.1
@@ -55,9 +56,11 @@ class Config(TrainingConfig):
         if self.cell not in RECURRENT_LAYERS:
             known = ", ".join(RECURRENT_LAYERS)
             raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
-        for name in ("units", "hops", "memory_size", "restarts"):
+        for name in ("units", "hops", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.memory_size < 0:
+            raise ValueError(f"memory_size must be 0 or more, got {self.memory_size}.")
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise must lie in [0, 1), got {self.noise}.")
         if not 0 <= self.linear_start < 1:
@@ -118,7 +121,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         assets = {
             "vocabulary": reading.build_vocabulary(raw["train"]),
             "tasks": reading.tasks(raw["train"]),
-            "memory_size": [str(config.memory_size)],
+            "memory_size": [str(config.memory_size or min(reading.longest(raw["train"]), 50))],
         }
     if not assets["tasks"]:
         known = ", ".join(reading.tasks(datasets.splits(builder)["train"]))
@@ -126,7 +129,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     for split in sorted(raw.keys() - {"train"}):
         if new := [task for task in reading.tasks(raw[split]) if task not in assets["tasks"]]:
             raise UsageError(f"{config.data}: the {split} split has task {new[0]}, train has not.")
-    vocabulary = Vocabulary(assets["vocabulary"])
+    vocabulary, places = Vocabulary(assets["vocabulary"]), int(assets["memory_size"][0])
 
     def batches(split: str):
         if split not in raw:
@@ -136,7 +139,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             vocabulary,
             assets["tasks"],
             config.batch_size,
-            config.memory_size,
+            places,
             shuffle=config.seed if split == "train" else None,
         )
 
@@ -150,6 +153,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
         "question": keras.Input((None,), dtype="int32", name="question"),
     }
     make = build_recurrent if config.model == "recurrent" else build_memory
+    config = replace(config, memory_size=int(assets["memory_size"][0]))
     copies = [make(config, len(assets["vocabulary"])) for _ in range(config.restarts)]
     restarts = network.Restarts(copies, name="restarts")
     logits, _ = restarts(inputs["facts"], inputs["question"])

@@ -196,6 +196,7 @@ def test_the_linear_start_ends():
     [
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"hops": 0}, "hops must be at least 1, got 0"),
+        ({"memory_size": -1}, "memory_size must be 0 or more, got -1"),
         ({"noise": 1.0}, r"noise must lie in \[0, 1\)"),
         ({"linear_start": 1.0}, "linear_start must lie in"),
         ({"restarts": 2, "facts": "recurrent"}, "restarts are for model=memory"),
@@ -254,6 +255,15 @@ def test_one_task_alone(own, tmp_path, capsys):
     assert cli.main([*command, "--task=3"]) == 2
     assert re.search(r"--task=3: .* has 1, 2\.", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_memory_as_large_as_the_longest_story(own):
+    config = app.Config(data=str(own), units=6, memory_size=0)
+    data = app.load(config)
+    assert data.assets["memory_size"] == ["2"]
+    hops = copies(app.build(config, data.assets))[0].get_layer("hops")
+    assert {tuple(ages.shape) for ages in hops.ages} == {(2, 6)}
+    assert app.load(app.Config(data=str(own))).assets["memory_size"] == ["50"]
 
 
 def test_a_task_that_training_lacks_is_named(own, tmp_path, capsys):
