@@ -99,7 +99,7 @@ class Config(Search, pictures.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=10, patience=10, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
+    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
     random_colours=True, units=64, attention_units=32, shift=3, light=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
