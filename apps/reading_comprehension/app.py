@@ -121,7 +121,9 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         assets = {
             "vocabulary": reading.build_vocabulary(raw["train"]),
             "tasks": reading.tasks(raw["train"]),
-            "memory_size": [str(config.memory_size or min(reading.longest(raw["train"]), 50))],
+            "memory_size": [
+                str(config.memory_size or min(reading.longest(raw["train"]), Config.memory_size))
+            ],
         }
     if not assets["tasks"]:
         known = ", ".join(reading.tasks(datasets.splits(builder)["train"]))

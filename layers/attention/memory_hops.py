@@ -161,8 +161,13 @@ class MemoryHops(keras.layers.Layer):
 
     def call(self, facts, question, mask=None, training=False):
         mask = None if mask is None else ops.cast(mask, "bool")
-        ages = self._ages(facts, mask, training) if self.memory_size else None
-        empty = self._empty_places(facts, mask) if self.memory_size else None
+        ages = empty = None
+        if self.memory_size:
+            if mask is None:
+                mask = ops.ones(ops.shape(facts)[:2], "bool")
+            ages = self._ages(mask, training)
+            taken = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
+            empty = self.memory_size - taken  # [B, 1]
         layer_wise = self.tying == "layer_wise"
         u = self._encode(question, self.question_kernel if layer_wise else self.kernels[0])
         read, collected = {}, []
@@ -205,22 +210,14 @@ class MemoryHops(keras.layers.Layer):
         factors = 2 * ((1 - place) - unit * (1 - 2 * place))
         return ops.sum(words * factors * counts, axis=-2)
 
-    def _ages(self, facts, mask, training):
+    def _ages(self, mask, training):
         """How many facts stand after each, `[B, S]`."""
-        present = (
-            ops.ones(ops.shape(facts)[:2], "int32") if mask is None else ops.cast(mask, "int32")
-        )
+        present = ops.cast(mask, "int32")
         if training and self.noise:
-            draws = keras.random.uniform(ops.shape(facts)[:2], seed=self.seed_generator)
+            draws = keras.random.uniform(ops.shape(mask), seed=self.seed_generator)
             present = present * (1 + ops.cast(draws < self.noise, "int32"))
         after = ops.sum(present, axis=1, keepdims=True) - ops.cumsum(present, axis=1)
         return ops.minimum(after, self.memory_size - 1)
-
-    def _empty_places(self, facts, mask):
-        """How many places no fact takes, `[B, 1]`."""
-        present = ops.ones(ops.shape(facts)[:2], "bool") if mask is None else mask
-        taken = ops.sum(ops.cast(present, "int32"), axis=1, keepdims=True)
-        return self.memory_size - taken
 
     def _normalized(self, scores, mask, empty):
         """The softmax of the scores `[B, S]` and, for each empty place, of 0."""
@@ -228,10 +225,9 @@ class MemoryHops(keras.layers.Layer):
             return masked_softmax(scores, mask)
         # As one place with the logarithm of their number.
         together = ops.log(ops.cast(ops.maximum(empty, 1), scores.dtype))
-        present = ops.ones_like(scores, "bool") if mask is None else mask
         weights = masked_softmax(
             ops.concatenate([scores, together], axis=1),
-            ops.concatenate([present, empty > 0], axis=1),
+            ops.concatenate([mask, empty > 0], axis=1),
         )
         return weights[:, :-1]
 
