@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from layers.initializers import drawn_anew
+
 
 class Attention(keras.layers.Layer):
     """Abstract: a query, or a sequence of queries, attends to a memory.
@@ -65,7 +67,9 @@ class Attention(keras.layers.Layer):
             )
 
     def add_kernel(self, name: str, shape: tuple):
-        return self.add_weight(name=name, shape=shape, initializer=self.kernel_initializer)
+        return self.add_weight(
+            name=name, shape=shape, initializer=drawn_anew(self.kernel_initializer)
+        )
 
     def get_config(self):
         initializer = keras.initializers.serialize(self.kernel_initializer)

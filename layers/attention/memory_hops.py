@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from layers.attention.scores import masked_softmax
+from layers.initializers import drawn_anew
 from layers.recurrent.base import require_size
 
 TYINGS = ("adjacent", "layer_wise")
@@ -138,7 +139,9 @@ class MemoryHops(keras.layers.Layer):
         rows = self.vocabulary_size or facts_shape[-1]
 
         def add(name, *shape):
-            return self.add_weight(name=name, shape=shape, initializer=self.kernel_initializer)
+            return self.add_weight(
+                name=name, shape=shape, initializer=drawn_anew(self.kernel_initializer)
+            )
 
         def add_all(name, *shape):
             """The K + 1 weights A_1, C_1, C_2, ... of adjacent tying, or A and C."""

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from layers.attention.scores import masked_softmax
+from layers.initializers import drawn_anew
 from layers.recurrent.base import require_size
 
 
@@ -89,7 +90,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
             self.add_weight(
                 name=f"{name}_kernel",
                 shape=(shape[-1], self.units),
-                initializer=self.kernel_initializer,
+                initializer=drawn_anew(self.kernel_initializer),
             )
             for name, shape in (("region", regions_shape), ("question", question_shape))
         )

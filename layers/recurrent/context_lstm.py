@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from layers.initializers import drawn_anew
 from layers.recurrent.base import RecurrentLayer
 from layers.recurrent.lstm import LSTMCell
 
@@ -53,7 +54,7 @@ class ContextLSTMCell(LSTMCell):
             self.context_kernel = self.add_weight(
                 shape=(self.context_size, 4 * self.units),
                 name="context_kernel",
-                initializer=self.kernel_initializer,
+                initializer=drawn_anew(self.kernel_initializer),
             )
 
     def project(self, inputs):

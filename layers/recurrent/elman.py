@@ -3,6 +3,7 @@
 import keras
 from keras import activations, ops
 
+from layers.initializers import drawn_anew
 from layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
 
 
@@ -52,7 +53,7 @@ class ElmanRNNCell(RecurrentCell):
         self.output_kernel = self.add_weight(
             shape=(self.units, self.output_units),
             name="output_kernel",
-            initializer=self.kernel_initializer,
+            initializer=drawn_anew(self.kernel_initializer),
         )
         if self.use_bias:
             self.output_bias = self.add_weight(

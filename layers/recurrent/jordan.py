@@ -3,6 +3,7 @@
 import keras
 from keras import activations, ops
 
+from layers.initializers import drawn_anew
 from layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
 
 
@@ -53,7 +54,7 @@ class JordanRNNCell(RecurrentCell):
         self.output_kernel = self.add_weight(
             shape=(self.units, self.output_size),
             name="output_kernel",
-            initializer=self.kernel_initializer,
+            initializer=drawn_anew(self.kernel_initializer),
         )
         self.output_bias = None
         if self.use_bias:

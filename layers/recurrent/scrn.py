@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from layers.initializers import drawn_anew
 from layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
 
 
@@ -65,7 +66,7 @@ class SCRNCell(RecurrentCell):
         self.context_kernel = self.add_weight(
             shape=(self.output_size - self.units, self.units),
             name="context_kernel",
-            initializer=self.kernel_initializer,
+            initializer=drawn_anew(self.kernel_initializer),
         )
 
     @property

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from layers.initializers import drawn_anew
 from layers.operations import argmax
 from layers.recurrent.base import require_size
 from layers.recurrent.recurrence import backend
@@ -92,15 +93,20 @@ class CRF(keras.layers.Layer):
             raise ValueError(
                 f"{self.name} takes potentials [B, T, {self.tags}], got {tuple(potentials_shape)}."
             )
-        options = {"initializer": self.transition_initializer}
         self.transitions = self.add_weight(
             name="transitions",
             shape=(self.tags, self.tags),
+            initializer=self.transition_initializer,
             regularizer=self.transition_regularizer,
-            **options,
         )
-        self.start = self.add_weight(name="start", shape=(self.tags,), **options)
-        self.end = self.add_weight(name="end", shape=(self.tags,), **options)
+        self.start, self.end = (
+            self.add_weight(
+                name=name,
+                shape=(self.tags,),
+                initializer=drawn_anew(self.transition_initializer),
+            )
+            for name in ("start", "end")
+        )
         self.built = True
 
     def call(self, potentials, mask=None):

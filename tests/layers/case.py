@@ -73,13 +73,18 @@ class Case:
 
     def build(self, dtype=running.PRECISE, scale=0.6, **options) -> keras.layers.Layer:
         """A layer with random weights, the same in each call."""
-        layer = self.make(dtype=dtype, **options)
+        layer = self.untrained(dtype=dtype, **options)
+        rng = np.random.default_rng(2)
+        layer.set_weights([rng.normal(size=w.shape, scale=scale) for w in layer.weights])
+        return layer
+
+    def untrained(self, **options) -> keras.layers.Layer:
+        """A layer with the weights that it starts from."""
+        layer = self.make(**options)
         if type(layer) in running.CALLS:
             running.outputs(layer, self.inputs, self.initial_state())
         else:
             layer.build(self.inputs.shape)
-        rng = np.random.default_rng(2)
-        layer.set_weights([rng.normal(size=w.shape, scale=scale) for w in layer.weights])
         return layer
 
     @property

@@ -1,6 +1,7 @@
 """What every layer must pass. Each check takes a case and raises AssertionError."""
 
 import inspect
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -79,6 +80,16 @@ def slopes(loss, arguments, k: int, gradient) -> tuple[list, list]:
         by_gradient.append((gradient * direction).sum())
         by_differences.append((ends[0] - ends[1]) / (2 * step))
     return by_gradient, by_differences
+
+
+def check_weights_start_apart(case: Case):
+    """No two weights are drawn alike, be one larger or differently scaled."""
+    starts = [w.ravel() for w in case.untrained().get_weights()]
+    drawn = [x for x in starts if len(np.unique(x)) > 3]  # no zeros, ones, identities
+    for one, other in itertools.combinations(drawn, 2):
+        size = min(len(one), len(other))
+        alike = np.corrcoef(one[:size], other[:size])[0, 1]
+        assert abs(alike) < 0.9999, "two weights start alike"
 
 
 def check_every_weight_has_a_gradient(case: Case):

@@ -29,6 +29,7 @@ def is_first(case: Case) -> bool:
 CHECKS = {
     checks.check_reference_values: always,
     checks.check_gradients: lambda case: bool(case.differentiable or case.idle),
+    checks.check_weights_start_apart: is_first,
     checks.check_every_weight_has_a_gradient: lambda case: bool(case.differentiable or case.idle),
     checks.check_padding_changes_nothing: lambda case: case.mask is not None,
     checks.check_masked_steps_are_as_good_as_removed: lambda case: (

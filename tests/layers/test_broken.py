@@ -54,6 +54,13 @@ class SpareWeight:
         self.spare = self.add_weight(shape=(self.units,), name="spare")
 
 
+class OneDrawForTwo:
+    def build(self, input_shape):
+        super().build(input_shape)
+        shape = (2 * self.units, self.units)
+        self.spare = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="spare")
+
+
 class IgnoredMask:
     def inner_loop(self, sequences, initial_state, mask, training=False):
         return super().inner_loop(sequences, initial_state, None, training)
@@ -186,6 +193,7 @@ TWINS = [
         reference.peephole_lstm,
         layers.PeepholeLSTM,
     ),
+    twin(checks.check_weights_start_apart, "start alike", cell=OneDrawForTwo),
     twin(
         checks.check_every_weight_has_a_gradient,
         "spare: an entry without",
