@@ -91,7 +91,7 @@ _PUBLISHED_TRAINING = Config(
 )
 PRESETS = {
     "stories": replace(_PUBLISHED_TRAINING, restarts=3),
-    "babi": replace(_PUBLISHED_TRAINING, data="babi", restarts=3),
+    "babi": replace(_PUBLISHED_TRAINING, data="babi", restarts=10),
     "babi_10k": replace(_PUBLISHED_TRAINING, data="babi_10k", epochs=40),
 }
 PUBLISHED = published.ROWS
