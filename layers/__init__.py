@@ -4,6 +4,10 @@ Shape letters: B batch, T time, S memory length, D features, U units, K classes,
 C context features, L letter trigrams of a word, G columns of all gates.
 """
 
+import os
+
+import keras
+
 from layers.attention import (
     AttentionPool,
     BahdanauAttention,
@@ -109,3 +113,9 @@ __all__ = [
     "pad_with_blanks",
     "sample",
 ]
+
+if keras.backend.backend() == "tensorflow":
+    # On a CPU, batched products that run at once and share a primitive of oneDNN's cache write into
+    # freed memory (TensorFlow 2.21, oneDNN 3.7). TensorFlow has a cache of its own, a thread each.
+    # oneDNN reads this with the first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
