@@ -61,13 +61,16 @@ class TrainingConfig:
             if "dropout" in field.name and not 0 <= value < 1:
                 raise ValueError(f"{field.name} must lie in [0, 1), got {value}.")
 
-    @property
-    def preparing_epochs(self) -> int:
-        """How many epochs come before those of which the best one is kept."""
+    def preparing_epochs(self, history: list[dict]) -> int:
+        """How many epochs come before those of which the best one is kept.
+
+        Args:
+            history: the figures of each epoch that is done, which may decide it.
+        """
         return 0
 
-    def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
+    def learning_rate_at(self, epoch: int, history: list[dict]) -> float:
+        """The learning rate of an epoch, counted from 0, that follows those of the history."""
         if self.schedule == "cosine":
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
         if self.schedule == "halving":

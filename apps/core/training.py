@@ -86,7 +86,7 @@ def train(
             if progress.writes:
                 callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
             if hasattr(app, "callbacks"):
-                callbacks += app.callbacks(config)
+                callbacks += app.callbacks(config, progress.history)
             model.fit(
                 # One iterator for all epochs: Keras would open some that it does not read, whose
                 # seeds would be missed by what resumes.
@@ -145,11 +145,11 @@ class Progress(keras.callbacks.Callback):
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        waited = self.epochs - max(self.best_epoch, self.config.preparing_epochs)
+        waited = self.epochs - max(self.best_epoch, self.config.preparing_epochs(self.history))
         return self.epochs >= self.config.epochs or waited >= self.config.patience
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.rate = self.config.learning_rate_at(epoch)
+        self.rate = self.config.learning_rate_at(epoch, self.history)
         self.model.optimizer.learning_rate = self.rate
 
     def on_train_batch_end(self, batch, logs=None):
@@ -175,7 +175,7 @@ class Progress(keras.callbacks.Callback):
         figures["learning_rate"] = self.rate
         self.history.append(figures)
         value = figures[self.config.monitor]
-        first = self.best is None or epoch == self.config.preparing_epochs
+        first = self.best is None or epoch == self.config.preparing_epochs(self.history)
         if first or self.sign * value > self.sign * self.best:
             self.best, self.best_epoch = value, epoch + 1
             if self.writes:

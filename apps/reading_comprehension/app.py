@@ -47,6 +47,9 @@ class Config(TrainingConfig):
     # the share of the epochs, the first ones, in which the hops have no softmax; the learning rate
     # is half of it there, and its schedule begins behind them
     linear_start: float = 0.0
+    # epochs without a lower validation loss that end the linear start before its share does; 0 for
+    # any number
+    linear_patience: int = 0
     # models that train side by side, each from a start of its own; the one with the least training
     # loss is kept
     restarts: int = 1
@@ -59,8 +62,9 @@ class Config(TrainingConfig):
         for name in ("units", "hops", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.memory_size < 0:
-            raise ValueError(f"memory_size must be 0 or more, got {self.memory_size}.")
+        for name in ("memory_size", "linear_patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise must lie in [0, 1), got {self.noise}.")
         if not 0 <= self.linear_start < 1:
@@ -68,17 +72,24 @@ class Config(TrainingConfig):
         if self.restarts > 1 and "recurrent" in (self.model, self.facts):
             raise ValueError("restarts are for model=memory with facts=bag.")
 
-    @property
-    def preparing_epochs(self) -> int:
+    def preparing_epochs(self, history: list[dict]) -> int:
         """How many epochs the linear start takes, in which the hops are others."""
-        return round(self.linear_start * self.epochs) if self.model == "memory" else 0
+        if self.model != "memory":
+            return 0
+        most = round(self.linear_start * self.epochs)
+        losses = [figures.get("val_loss", figures["loss"]) for figures in history[:most]]
+        for done in range(1, len(losses) + 1):
+            if 0 < self.linear_patience < done - losses.index(min(losses[:done])):
+                return done
+        return most
 
-    def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        if epoch < self.preparing_epochs:
+    def learning_rate_at(self, epoch: int, history: list[dict]) -> float:
+        """The learning rate of an epoch, counted from 0, that follows those of the history."""
+        preparing = self.preparing_epochs(history)
+        if epoch < preparing:
             return self.learning_rate / 2
-        behind = replace(self, epochs=self.epochs - self.preparing_epochs, linear_start=0.0)
-        return super(Config, behind).learning_rate_at(epoch - self.preparing_epochs)
+        behind = replace(self, epochs=self.epochs - preparing, linear_start=0.0)
+        return super(Config, behind).learning_rate_at(epoch - preparing, history)
 
 
 _PUBLISHED_TRAINING = Config(
@@ -213,9 +224,10 @@ def build_recurrent(config: Config, size: int) -> keras.Model:
     return keras.Model([facts, question], [keras.layers.Dense(size)(state), nothing])
 
 
-def callbacks(config: Config) -> list[keras.callbacks.Callback]:
+def callbacks(config: Config, history: list[dict]) -> list[keras.callbacks.Callback]:
     """What training does beside the usual."""
-    return [network.LinearStart(config.preparing_epochs)] if config.preparing_epochs else []
+    start = network.LinearStart(lambda: config.preparing_epochs(history))
+    return [start] if config.preparing_epochs([]) else []
 
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:

@@ -1,5 +1,7 @@
 """Parts of the app: models that train side by side, their loss, metric and optimizer."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -131,12 +133,15 @@ class SideBySideSGD(keras.optimizers.SGD):
 
 
 class LinearStart(keras.callbacks.Callback):
-    """Takes the softmax out of the hops for some epochs (Sukhbaatar et al. 2015, section 4.2)."""
+    """Takes the softmax out of the hops for some epochs (Sukhbaatar et al. 2015, section 4.2).
 
-    def __init__(self, epochs: int):
+    `epochs` tells how many, as far as is known by then.
+    """
+
+    def __init__(self, epochs: Callable[[], int]):
         super().__init__()
         self.epochs = epochs
 
     def on_epoch_begin(self, epoch, logs=None):
         for copy in self.model.get_layer("restarts").copies:
-            copy.get_layer("hops").linear.assign(float(epoch < self.epochs))
+            copy.get_layer("hops").linear.assign(float(epoch < self.epochs()))

@@ -174,21 +174,49 @@ def test_an_answer_that_the_vocabulary_lacks_is_not_learned_and_is_wrong():
 def test_the_linear_start_ends():
     config = app.Config(epochs=12, linear_start=0.3, learning_rate=0.1, schedule="halving")
     model = make(linear_start=0.3, restarts=2)
-    [start] = app.callbacks(config)
+    [start] = app.callbacks(config, [])
     start.set_model(model)
     seen = []
     for epoch in range(config.epochs):
         start.on_epoch_begin(epoch)
         seen.append([float(copy.get_layer("hops").linear) for copy in copies(model)])
     assert seen == 4 * [[1, 1]] + 8 * [[0, 0]]
-    rates = [config.learning_rate_at(epoch) for epoch in range(config.epochs)]
+    rates = [config.learning_rate_at(epoch, []) for epoch in range(config.epochs)]
     halved = [rate for rate in (0.1, 0.05, 0.025, 0.0125) for _ in range(2)]
     assert rates == pytest.approx([0.05] * 4 + halved)
     without = dataclasses.replace(config, linear_start=0.0)
-    assert without.learning_rate_at(2) == 0.1
-    assert without.learning_rate_at(3) == 0.05
-    assert app.callbacks(without) == []
-    assert app.callbacks(dataclasses.replace(config, model="recurrent")) == []
+    assert without.learning_rate_at(2, []) == 0.1
+    assert without.learning_rate_at(3, []) == 0.05
+    assert app.callbacks(without, []) == []
+    assert app.callbacks(dataclasses.replace(config, model="recurrent"), []) == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "linear"),
+    [
+        ([9, 8, 7, 6, 5, 4, 3, 2], 6),  # as long as its share
+        ([9, 8, 8, 7, 7, 7, 3, 2], 6),
+        ([9, 8, 8, 8.5, 3, 2, 1, 0], 4),
+        ([9, 9, 9, 3, 2, 1, 0, 0], 3),
+    ],
+)
+@pytest.mark.parametrize("name", ["val_loss", "loss"])
+def test_the_linear_start_ends_with_the_loss_that_falls_no_more(losses, linear, name):
+    config = app.Config(
+        epochs=8, linear_start=0.75, linear_patience=2, learning_rate=0.1, schedule="halving"
+    )
+    model, history, seen, rates = make(linear_start=0.75), [], [], []
+    [start] = app.callbacks(config, history)
+    start.set_model(model)
+    for epoch, loss in enumerate(losses):
+        start.on_epoch_begin(epoch)
+        seen.append(float(copies(model)[0].get_layer("hops").linear))
+        rates.append(config.learning_rate_at(epoch, history))
+        history.append({"loss": float(epoch), name: loss})
+    assert seen == [1] * linear + [0] * (8 - linear)
+    assert config.preparing_epochs(history) == linear
+    halved = [0.1 * 0.5 ** (4 * k // (8 - linear)) for k in range(8 - linear)]
+    assert rates == pytest.approx([0.05] * linear + halved)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +225,7 @@ def test_the_linear_start_ends():
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"hops": 0}, "hops must be at least 1, got 0"),
         ({"memory_size": -1}, "memory_size must be 0 or more, got -1"),
+        ({"linear_patience": -1}, "linear_patience must be 0 or more, got -1"),
         ({"noise": 1.0}, r"noise must lie in \[0, 1\)"),
         ({"linear_start": 1.0}, "linear_start must lie in"),
         ({"restarts": 2, "facts": "recurrent"}, "restarts are for model=memory"),
@@ -320,7 +349,14 @@ def test_what_is_no_story_with_questions(trained, asked, message, capsys):
 
 def test_a_run_that_goes_on_draws_the_same_noise(own, tmp_path, monkeypatch):
     config = dataclasses.replace(
-        app.Config(), data=str(own), units=6, epochs=3, restarts=2, noise=0.3, linear_start=0.5
+        app.Config(),
+        data=str(own),
+        units=6,
+        epochs=3,
+        restarts=2,
+        noise=0.3,
+        linear_start=0.5,
+        linear_patience=1,
     )
     whole, resumed = resuming.histories(app, config, tmp_path, monkeypatch)
     assert whole == resumed

@@ -225,9 +225,11 @@ def test_patience(tmp_path, monkeypatch):
 
 
 def test_epochs_that_prepare_are_not_the_best(tmp_path, monkeypatch):
-    monkeypatch.setattr(type(CONFIG), "preparing_epochs", 2)
+    monkeypatch.setattr(type(CONFIG), "preparing_epochs", lambda _, history: 2)
     # The rate goes down so fast that nothing gets better after the first epoch.
-    monkeypatch.setattr(type(CONFIG), "learning_rate_at", lambda _, epoch: 1e-2 * 1e-9**epoch)
+    monkeypatch.setattr(
+        type(CONFIG), "learning_rate_at", lambda _, epoch, history: 1e-2 * 1e-9**epoch
+    )
     config = dataclasses.replace(CONFIG, epochs=20, patience=1)
     result = train(tmp_path, config)
     assert (result["best_epoch"], result["epochs"]) == (3, 4)
