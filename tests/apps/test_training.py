@@ -119,10 +119,14 @@ def test_an_app_adds_callbacks_behind_the_usual_ones(tmp_path, monkeypatch):
     seen = []
 
     class Watch(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            seen.append((epoch, float(self.model.optimizer.learning_rate)))
+        def __init__(self, history):
+            super().__init__()
+            self.history = history
 
-    monkeypatch.setattr(toy, "callbacks", lambda config: [Watch()], raising=False)
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append((len(self.history), float(self.model.optimizer.learning_rate)))
+
+    monkeypatch.setattr(toy, "callbacks", lambda _, history: [Watch(history)], raising=False)
     train(made(tmp_path / "run"), dataclasses.replace(CONFIG, epochs=2))
     assert seen == [(0, pytest.approx(0.01)), (1, pytest.approx(0.005))]
 
