@@ -105,7 +105,13 @@ _PUBLISHED_TRAINING = Config(
 PRESETS = {
     "stories": replace(_PUBLISHED_TRAINING, restarts=3),
     "babi": replace(_PUBLISHED_TRAINING, data="babi", restarts=10),
-    "babi_10k": replace(_PUBLISHED_TRAINING, data="babi_10k", epochs=40),
+    "babi_10k": replace(
+        _PUBLISHED_TRAINING,
+        data="babi_10k",
+        epochs=30,
+        linear_start=0.1,
+        restarts=3,
+    ),
 }
 PUBLISHED = published.ROWS
 PART = "task"  # one model a task: their figures make one row
