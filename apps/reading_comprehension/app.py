@@ -37,8 +37,6 @@ class Config(TrainingConfig):
     hops: int = 3
     # which weights the hops share
     tying: Literal["adjacent", "layer_wise"] = "adjacent"
-    # the nonlinearity of the state behind each hop
-    activation: Literal["linear", "relu", "tanh"] = "linear"
     # whether the order of the words in a fact counts
     position_encoding: bool = True
     # the places of the memory: so many facts are kept of a story, the last ones; 0 for as many as
@@ -200,7 +198,6 @@ def build_memory(config: Config, size: int) -> keras.Model:
         config.hops,
         vocabulary_size=size if as_words else None,
         tying=config.tying,
-        activation=config.activation,
         position_encoding=config.position_encoding,
         memory_size=config.memory_size,
         noise=config.noise,

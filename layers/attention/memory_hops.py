@@ -21,14 +21,14 @@ class MemoryHops(keras.layers.Layer):
         m_i = A_k x_i + T^A_k(i),  c_i = C_k x_i + T^C_k(i)
         p_i = softmax over i of (u_k . m_i)
         o = sum over i of p_i c_i
-        u_{k+1} = f(u_k + o), for k = 1, ..., K
+        u_{k+1} = u_k + o, for k = 1, ..., K
         the scores of the answers are W u_{K+1}
 
     The memory has `memory_size` places; in those that no fact takes, m and c are zero, and they
     count in the softmax, so that a hop may find nothing.
 
     Tied "adjacent": A_{k+1} = C_k, B = A_1 and W^T = C_K. "layer_wise": all A_k are one and all C_k
-    are one, and u_{k+1} = f(H u_k + o). T, the temporal encoding, is tied as A and C are; i counts
+    are one, and u_{k+1} = H u_k + o. T, the temporal encoding, is tied as A and C are; i counts
     back from the last fact.
 
     A fact of words j_1, ..., j_J is the sum of l_j * A(j): with position encoding l_j is
@@ -40,7 +40,6 @@ class MemoryHops(keras.layers.Layer):
         vocabulary_size: V. Facts and question are then ids of words, of which 0 is padding; by
             default they are vectors.
         tying: `"adjacent"` or `"layer_wise"`.
-        activation: f; by default there is none.
         position_encoding: whether the order of the words in a fact counts.
         memory_size: the places of the memory, the most facts, whose order counts (temporal
             encoding); by default there are as many as facts, and their order does not count.
@@ -75,8 +74,7 @@ class MemoryHops(keras.layers.Layer):
     (TensorShape([1, 50]), TensorShape([1, 3, 2]))
 
     Differs from the paper: l is twice as large, so that with and without it words count alike on
-    average, beside the ages of the facts. This, f (there a ReLU, if any) and the empty places are
-    as in the authors' program.
+    average, beside the ages of the facts. This and the empty places are as in the authors' program.
     """
 
     def __init__(
@@ -85,7 +83,6 @@ class MemoryHops(keras.layers.Layer):
         hops: int = 3,
         vocabulary_size: int | None = None,
         tying: str = "adjacent",
-        activation=None,
         position_encoding: bool = True,
         memory_size: int | None = None,
         noise: float = 0.0,
@@ -113,7 +110,6 @@ class MemoryHops(keras.layers.Layer):
         self.hops = hops
         self.vocabulary_size = vocabulary_size
         self.tying = tying
-        self.activation = keras.activations.get(activation)
         self.position_encoding = position_encoding
         self.memory_size = memory_size
         self.noise = noise
@@ -195,7 +191,7 @@ class MemoryHops(keras.layers.Layer):
                 weights = ops.where(self.linear > 0.5, raw, weights)
             collected.append(weights)
             found = ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), c), 1)  # [B, U]
-            u = self.activation((ops.matmul(u, self.state_kernel) if layer_wise else u) + found)
+            u = (ops.matmul(u, self.state_kernel) if layer_wise else u) + found
         if self.answers and layer_wise:
             u = ops.matmul(u, self.answer_kernel)
         elif self.answers:
@@ -248,7 +244,6 @@ class MemoryHops(keras.layers.Layer):
             "hops": self.hops,
             "vocabulary_size": self.vocabulary_size,
             "tying": self.tying,
-            "activation": keras.activations.serialize(self.activation),
             "position_encoding": self.position_encoding,
             "memory_size": self.memory_size,
             "noise": self.noise,

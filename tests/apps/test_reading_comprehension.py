@@ -32,12 +32,7 @@ ASSETS = {
 VARIANTS = {
     "memory": {},
     "restarts": {"restarts": 3, "noise": 0.3, "linear_start": 0.5},
-    "layer-wise": {
-        "tying": "layer_wise",
-        "activation": "relu",
-        "position_encoding": False,
-        "hops": 2,
-    },
+    "layer-wise": {"tying": "layer_wise", "position_encoding": False, "hops": 1},
     "recurrent facts": {"facts": "recurrent", "cell": "GRU"},
     "recurrent": {"model": "recurrent"},
 }

@@ -31,9 +31,7 @@ def first(oracle, **settings):
 
 
 def hops(name: str, linear=False, random=None, **settings) -> Case:
-    oracle = {
-        k: v for k, v in settings.items() if k in ("hops", "tying", "activation", "memory_size")
-    }
+    oracle = {k: v for k, v in settings.items() if k in ("hops", "tying", "memory_size")}
     return Case(
         name=name,
         make=lambda **options: layers.MemoryHops(**{"units": U, **settings, **options}),
@@ -44,7 +42,6 @@ def hops(name: str, linear=False, random=None, **settings) -> Case:
             "hops": 2,
             "vocabulary_size": 11,
             "tying": "layer_wise",
-            "activation": "softsign",
             "position_encoding": False,
             "memory_size": 13,
             "noise": 0.125,
@@ -85,7 +82,7 @@ def guided(name: str, **settings) -> Case:
 
 CASES: tuple[Case, ...] = (
     hops("MemoryHops", memory_size=9, random={"noise": 0.5}),
-    hops("MemoryHops layer-wise", hops=2, tying="layer_wise", activation="relu", memory_size=9),
+    hops("MemoryHops layer-wise", hops=2, tying="layer_wise", memory_size=9),
     hops("MemoryHops without order", hops=1),
     guided("QuestionGuidedAttention"),
     guided("QuestionGuidedAttention with tallies", tally=True),

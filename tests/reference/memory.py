@@ -3,7 +3,6 @@
 import numpy as np
 
 from tests.reference.attention import softmax
-from tests.reference.recurrent import relu
 
 
 def bag(words, kernel, position_encoding=True) -> np.ndarray:
@@ -29,7 +28,6 @@ def memory_hops(
     memory_size=None,
     answers=False,
     linear=False,
-    activation=None,
     encode=None,
 ) -> list:
     """Sukhbaatar et al. 2015; the question is the one state."""
@@ -61,7 +59,6 @@ def memory_hops(
             p = scores * allowed if linear else p
             shares[-1].append(p)
             u = u @ state_kernel + sum(a * x for a, x in zip(p, c, strict=True))
-            u = {None: np.asarray, "relu": relu}[activation](u)
         if answers:
             u = u @ (kernels[-1].T if tying == "adjacent" else weights[0])
         outputs.append(u)
