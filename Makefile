@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(BIN)/python -m apps.demo
+	$(BIN)/python -m unroll.apps.demo
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

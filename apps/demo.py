@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from apps.core.cli import main
+from unroll.apps.core.cli import main
 
-EXAMPLES = Path(__file__).parent / "sentiment"
+EXAMPLES = Path(__file__).parent / "sentiment" / "examples"
 
 
 def run(title: str, *command: str) -> str:
-    """Runs a command of `python -m apps`, shows it, and gives its last line."""
-    print(f"\n== {title}\n$ python -m apps {' '.join(command)}", flush=True)
+    """Runs a command of `unroll`, shows it, and gives its last line."""
+    print(f"\n== {title}\n$ unroll {' '.join(command)}", flush=True)
     said = io.StringIO()
     with contextlib.redirect_stdout(_Both(sys.stdout, said)):
         code = main(list(command))
@@ -27,7 +27,7 @@ def run(title: str, *command: str) -> str:
 def ask(title: str, script: str, folder: str, sentences: list[str]) -> None:
     """Runs one of the examples of asking an exported model, in a process of its own."""
     path = EXAMPLES / script
-    print(f"\n== {title}\n$ python apps/sentiment/{script} {folder} TEXT...", flush=True)
+    print(f"\n== {title}\n$ python apps/sentiment/examples/{script} {folder} TEXT...", flush=True)
     # The messages of TensorFlow's start are kept apart, and shown if something went wrong.
     done = subprocess.run(
         [sys.executable, "-I", path, folder, *sentences], capture_output=True, text=True
@@ -60,10 +60,10 @@ def demo() -> None:
     folder = run("Train on generated reviews", "sentiment", "train")
     figures = json.loads(run("Evaluate on the test split", "sentiment", "evaluate", folder))
     exported = run("Export for TF Serving and LiteRT", "sentiment", "export", folder)
-    from apps.sentiment.app import EXAMPLES as SENTENCES
+    from unroll.apps.sentiment.app import EXAMPLES as SENTENCES
 
-    ask("Ask the SavedModel", "serving_example.py", exported, SENTENCES)
-    ask("Ask the LiteRT file", "litert_example.py", exported, SENTENCES)
+    ask("Ask the SavedModel", "serving.py", exported, SENTENCES)
+    ask("Ask the LiteRT file", "litert.py", exported, SENTENCES)
 
     from rich.console import Console
     from rich.table import Table

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_a_fresh_process, peak_of, table
 
-import layers
+from unroll import layers
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, PLACES, STEPS, WORDS, WIDTH, UNITS = 32, 30, 30, 10_000, 5, 256

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 from measuring import table
 
-import layers
+from unroll import layers
 
 RESULTS = Path(__file__).parent / "results"
 PAD, START, END = 0, 1, 2

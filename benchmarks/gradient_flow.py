@@ -24,7 +24,7 @@ import tensorflow as tf
 from measuring import table
 from tasks import adding
 
-import layers
+from unroll import layers
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

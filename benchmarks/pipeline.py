@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from apps.core.config import parse_known_options, parse  # noqa: I001
-from apps.core.quiet import import_tensorflow
+from unroll.apps.core.config import parse_known_options, parse  # noqa: I001
+from unroll.apps.core.quiet import import_tensorflow
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def size_of(batch) -> int:
 def main() -> None:
     import_tensorflow()
     options, rest = parse_known_options(Options, sys.argv[1:])
-    app = importlib.import_module(f"apps.{options.app}.app")
+    app = importlib.import_module(f"unroll.apps.{options.app}.app")
     config = parse(app, rest)
     print(f"{options.app}, {config.data}: examples per second")
     for name, figure in measure(app, config, options.rounds).items():

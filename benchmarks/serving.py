@@ -15,8 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from measuring import seconds_of, table
-
-from apps.core.quiet import import_tensorflow
+from unroll.apps.core.quiet import import_tensorflow
 
 
 def main(name: str, folder: str) -> None:
@@ -24,13 +23,12 @@ def main(name: str, folder: str) -> None:
     import_tensorflow()
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
-
-    from apps.core import export
-    from apps.core.evaluation import load_model
-    from apps.core.runs import Run
+    from unroll.apps.core import export
+    from unroll.apps.core.evaluation import load_model
+    from unroll.apps.core.runs import Run
 
     run = Run(Path(folder))
-    app = importlib.import_module(f"apps.{name}.app")
+    app = importlib.import_module(f"unroll.apps.{name}.app")
     model, _, assets = load_model(app, run)
     service = app.serve(model, assets)
     with tempfile.TemporaryDirectory() as temporary:

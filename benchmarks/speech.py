@@ -17,8 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from measuring import seconds_of, table
-
-from apps.core.quiet import import_tensorflow
+from unroll.apps.core.quiet import import_tensorflow
 
 BATCHES, WIDTH = 12, 16
 
@@ -48,10 +47,9 @@ def training(app, config, assets) -> list[list[str]]:
 def recognition(app, model, config, assets) -> list[list[str]]:
     """Real-time factors of the served functions, and of a stream, one recording at a time."""
     import tensorflow as tf
-
-    from apps.core.protocol import settings_of
-    from apps.speech_ctc import scores, serving, streaming
-    from pipelines import audio
+    from unroll.apps.core.protocol import settings_of
+    from unroll.apps.speech_ctc import metrics, serving, streaming
+    from unroll.pipelines import audio
 
     examples = app.EXAMPLES
     sounds = [audio.decode_wav(contents) for contents in examples]
@@ -65,7 +63,7 @@ def recognition(app, model, config, assets) -> list[list[str]]:
         for name in ("serving_default", "beam")
     }
     logits = [serving.logits_of(model, assets, contents) for contents in examples]
-    work["beam search with the language model, on the host"] = lambda: scores.with_language_model(
+    work["beam search with the language model, on the host"] = lambda: metrics.with_language_model(
         logits, assets
     )
     settings = settings_of(assets) | {"normalization": "running"}
@@ -92,7 +90,7 @@ def search(app, model, config, assets) -> list[list[str]]:
     import numpy as np
     import tensorflow as tf
 
-    import layers
+    from unroll import layers
 
     data = app.load(config, assets)
     shrinks = 2**config.convolutions
@@ -140,9 +138,9 @@ def search(app, model, config, assets) -> list[list[str]]:
 def main(folder: str) -> None:
     """Prints the tables."""
     import_tensorflow()
-    from apps.core.evaluation import load_model
-    from apps.core.runs import Run
-    from apps.speech_ctc import app
+    from unroll.apps.core.evaluation import load_model
+    from unroll.apps.core.runs import Run
+    from unroll.apps.speech_ctc import app
 
     model, config, assets = load_model(app, Run(Path(folder)))
     rows = training(app, config, assets) + recognition(app, model, config, assets)

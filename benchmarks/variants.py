@@ -26,7 +26,7 @@ import numpy as np
 from measuring import table
 from tasks import TASKS, Task
 
-import layers
+from unroll import layers
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -4,18 +4,21 @@ Shape letters: B batch, T time, S memory length, D features, U units, K classes,
 C context features, L letter trigrams of a word, G columns of all gates.
 """
 
+if __name__ != "unroll.layers":
+    raise ImportError("Import this package as `unroll.layers`: `from unroll import layers`.")
+
+
 import os
 
 import keras
-
-from layers.attention import (
+from unroll.layers.attention import (
     AttentionPool,
     BahdanauAttention,
     LuongAttention,
     MemoryHops,
     QuestionGuidedAttention,
 )
-from layers.decoding import (
+from unroll.layers.decoding import (
     AttentionDecoder,
     RecurrentDecoder,
     beam_search,
@@ -23,8 +26,8 @@ from layers.decoding import (
     minimum_bayes_risk,
     sample,
 )
-from layers.embedding import CharacterEmbedding, WordDropout, WordHashing
-from layers.recurrent import (
+from unroll.layers.embedding import CharacterEmbedding, WordDropout, WordHashing
+from unroll.layers.recurrent import (
     GRU,
     IRNN,
     LSTM,
@@ -50,7 +53,7 @@ from layers.recurrent import (
     Segmented,
     Stack,
 )
-from layers.structured import (
+from unroll.layers.structured import (
     CRF,
     CTCLoss,
     NGramLanguageModel,

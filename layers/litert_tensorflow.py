@@ -4,8 +4,7 @@ import tempfile
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-from layers.recurrent.scan_tensorflow import builtin_ops
+from unroll.layers.recurrent.scan_tensorflow import builtin_ops
 
 
 def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict) -> bytes:
@@ -24,7 +23,7 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
         ValueError: if an argument or a result is a string, which LiteRT's built-in ops lack.
 
     >>> import keras
-    >>> import layers
+    >>> from unroll import layers
     >>> model = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4)])
     >>> file = convert(lambda x: {"y": model(x)}, {"x": tf.TensorSpec([None, None, 3])})
     >>> file[4:8]

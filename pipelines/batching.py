@@ -2,8 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.errors import DataError
+from unroll.pipelines.errors import DataError
 
 
 def batches(

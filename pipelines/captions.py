@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines import text
-from pipelines.errors import DataError
-from pipelines.visual import Augmentation, picture_batches
+from unroll.pipelines import text
+from unroll.pipelines.errors import DataError
+from unroll.pipelines.visual import Augmentation, picture_batches
 
 # The first entries of a vocabulary of captions.
 ENTRIES = ("[PAD]", "[UNK]", "[START]", "[END]")

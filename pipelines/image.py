@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import tensorflow as tf
-
-from pipelines.errors import DataError
+from unroll.pipelines.errors import DataError
 
 
 def decode(contents, size: int) -> tf.Tensor:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines import audio
-from pipelines.batching import batches
-from pipelines.errors import DataError
+from unroll.pipelines import audio
+from unroll.pipelines.batching import batches
+from unroll.pipelines.errors import DataError
 
 BLANK = "[BLANK]"
 UNITS = ("characters", "words", "phones")

@@ -4,9 +4,8 @@ from collections import Counter
 
 import tensorflow as tf
 import tensorflow_text as tf_text
-
-from pipelines.batching import batches
-from pipelines.text import BOUNDARIES, Vocabulary, most_frequent, to_dense
+from unroll.pipelines.batching import batches
+from unroll.pipelines.text import BOUNDARIES, Vocabulary, most_frequent, to_dense
 
 # Of a word no more characters than these are read.
 CHARACTERS = 20

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
-
-from pipelines.batching import batches
-from pipelines.errors import DataError
+from unroll.pipelines.batching import batches
+from unroll.pipelines.errors import DataError
 
 PADDING, UNKNOWN = 0, 1
 TRIGRAMS = 27**3 + 1

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines import image, text
-from pipelines.errors import DataError
+from unroll.pipelines import image, text
+from unroll.pipelines.errors import DataError
 
 # What a label is instead of an answer's number, which counts from FIRST_ANSWER.
 NO_QUESTION, UNKNOWN_ANSWER, FIRST_ANSWER = 0, 1, 2

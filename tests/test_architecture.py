@@ -66,10 +66,10 @@ def test_imports_point_one_way(path):
         ("layers/recurrent/a_jax.py", "from tensorflow.python import ops"),
         ("layers/a.py", "from jax import numpy"),
         ("layers/a.py", "from . import b"),
-        ("pipelines/a.py", "from layers import LSTM"),
-        ("pipelines/datasets/a.py", "from apps import sentiment"),
-        ("apps/sentiment/app.py", "from apps.vqa import app"),
-        ("apps/sentiment/app.py", "from apps import vqa"),
+        ("pipelines/a.py", "from unroll.layers import LSTM"),
+        ("pipelines/datasets/a.py", "from unroll.apps import sentiment"),
+        ("apps/sentiment/app.py", "from unroll.apps.vqa import app"),
+        ("apps/sentiment/app.py", "from unroll.apps import vqa"),
         ("apps/core/cli.py", "import apps.sentiment.app"),
         ("apps/core/cli.py", "from tests.apps import toy"),
     ],
@@ -80,6 +80,6 @@ def test_what_points_the_other_way_is_found(path, source):
 
 def test_what_is_allowed_is_not():
     assert not violations("apps/a/app.py", "import layers, pipelines.text\nfrom apps.core import x")
-    assert not violations("apps/a/app.py", "from apps.a import app\nimport tensorflow as tf")
+    assert not violations("apps/a/app.py", "from unroll.apps.a import app\nimport tensorflow as tf")
     assert not violations("layers/a_tensorflow.py", "import tensorflow as tf\nfrom layers import b")
-    assert not violations("apps/demo.py", "from apps.sentiment.app import EXAMPLES")
+    assert not violations("apps/demo.py", "from unroll.apps.sentiment.app import EXAMPLES")

@@ -10,19 +10,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from apps.core import options
-from apps.core.errors import UsageError
-from pipelines.errors import DataError
+from unroll.apps.core import options
+from unroll.apps.core.errors import UsageError
+from unroll.pipelines.errors import DataError
 
 APPS = Path(__file__).parent.parent
 VERBS = ("train", "evaluate", "predict", "export")
 USAGE = """\
-python -m apps                              the apps
-python -m apps APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...]
+unroll                              the apps
+unroll APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...]
                             [--resume]
-python -m apps APP evaluate RUN... [--split=test] [--record] [--variant=default]
-python -m apps APP predict  RUN INPUT... [--json] [--stream]    an INPUT of - reads lines
-python -m apps APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
+unroll APP evaluate RUN... [--split=test] [--record] [--variant=default]
+unroll APP predict  RUN INPUT... [--json] [--stream]    an INPUT of - reads lines
+unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
 What an app's search reads, such as --beam, the last three take too, for a run that is trained.
 Add --help to a verb for its options."""
 
@@ -65,10 +65,10 @@ def _dispatch(argv: list[str]) -> int:
     if not rest or rest[0] not in VERBS:
         given = repr(rest[0]) if rest else "none"
         raise UsageError(f"{name} needs a verb, one of {', '.join(VERBS)}; got {given}.")
-    from apps.core.quiet import import_tensorflow
+    from unroll.apps.core.quiet import import_tensorflow
 
     import_tensorflow()
-    app = importlib.import_module(f"apps.{name}.app")
+    app = importlib.import_module(f"unroll.apps.{name}.app")
     verb = {"train": _train, "evaluate": _evaluate, "predict": _predict, "export": _export}
     return verb[rest[0]](app, rest[1:])
 
@@ -82,9 +82,9 @@ def describe() -> dict[str, str]:
 
 
 def _train(app: ModuleType, arguments: list[str]) -> int:
-    from apps.core import distribution, training
-    from apps.core.config import parse_known_options
-    from apps.core.runs import Run
+    from unroll.apps.core import distribution, training
+    from unroll.apps.core.config import parse_known_options
+    from unroll.apps.core.runs import Run
 
     chosen, rest = parse_known_options(options.TrainOptions, arguments)
     if {"-h", "--help"} & set(rest):
@@ -117,8 +117,8 @@ def _train(app: ModuleType, arguments: list[str]) -> int:
 
 
 def _evaluate(app: ModuleType, arguments: list[str]) -> int:
-    from apps.core import evaluation, results
-    from apps.core.runs import Run
+    from unroll.apps.core import evaluation, results
+    from unroll.apps.core.runs import Run
 
     chosen, search = _parse(options.EvaluateOptions, arguments, app, "evaluate")
     _set_manual_dir(chosen.manual_dir)
@@ -137,9 +137,8 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
 
 def _predict(app: ModuleType, arguments: list[str]) -> int:
     from rich.console import Console
-
-    from apps.core.evaluation import load_model
-    from apps.core.runs import Run
+    from unroll.apps.core.evaluation import load_model
+    from unroll.apps.core.runs import Run
 
     end = arguments.index("--") if "--" in arguments else len(arguments)
     chosen, search = _parse(options.PredictOptions, arguments[:end], app, "predict")
@@ -174,8 +173,8 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
 
 
 def _export(app: ModuleType, arguments: list[str]) -> int:
-    from apps.core.export import export
-    from apps.core.runs import Run
+    from unroll.apps.core.export import export
+    from unroll.apps.core.runs import Run
 
     chosen, search = _parse(options.ExportOptions, arguments, app, "export")
     run = Run.open(app, chosen.run, search=search)
@@ -211,9 +210,9 @@ def _parse(cls: type, arguments: list[str], app: ModuleType, verb: str) -> tuple
 
 
 def _prog(app: ModuleType, verb: str) -> str:
-    from apps.core.runs import app_name
+    from unroll.apps.core.runs import app_name
 
-    return f"python -m apps {app_name(app)} {verb}"
+    return f"unroll {app_name(app)} {verb}"
 
 
 def _set_manual_dir(folder: str) -> None:

@@ -4,11 +4,10 @@ import warnings
 from types import ModuleType
 
 import keras
-
-from apps.core.config import TrainingConfig
-from apps.core.errors import UsageError
-from apps.core.protocol import Assets
-from apps.core.runs import Run, write_json
+from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Assets
+from unroll.apps.core.runs import Run, write_json
 
 
 def weights_of(model: keras.Model) -> keras.Model:

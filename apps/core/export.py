@@ -14,13 +14,12 @@ from types import ModuleType
 import keras
 import numpy as np
 import tensorflow as tf
-
-from apps.core import parity
-from apps.core.errors import UsageError
-from apps.core.evaluation import load_model
-from apps.core.protocol import Assets, Service
-from apps.core.runs import Run, app_name, environment, write_json
-from layers.litert_tensorflow import convert
+from unroll.apps.core import parity
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import load_model
+from unroll.apps.core.protocol import Assets, Service
+from unroll.apps.core.runs import Run, app_name, environment, write_json
+from unroll.layers.litert_tensorflow import convert
 
 FORMATS = ("saved_model", "litert")
 TOLERANCE = 1e-5

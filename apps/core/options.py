@@ -5,9 +5,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Annotated, Literal
 
 import tyro
-
-from apps.core import config as configs
-from apps.core.config import TrainingConfig
+from unroll.apps.core import config as configs
+from unroll.apps.core.config import TrainingConfig
 
 RunFolder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
 

@@ -7,11 +7,11 @@ import statistics
 from pathlib import Path
 from types import ModuleType
 
-from apps.core import config as configs
-from apps.core.config import TrainingConfig
-from apps.core.errors import UsageError
-from apps.core.evaluation import evaluate
-from apps.core.runs import Run, app_name, atomic, write_json
+from unroll.apps.core import config as configs
+from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import evaluate
+from unroll.apps.core.runs import Run, app_name, atomic, write_json
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 
@@ -168,7 +168,7 @@ def _command(app: ModuleType, config: TrainingConfig, seeds: list[int], parts: d
     for name, values in several.items():
         listed = ",".join(map(str, values))
         words.append(f"--{name}={listed}" if len(values) == 1 else f"--{name}={{{listed}}}")
-    return " ".join(["python -m apps", app_name(app), "train", *words])
+    return " ".join(["unroll", app_name(app), "train", *words])
 
 
 def _show(metric: dict) -> str:

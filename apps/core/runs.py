@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from apps.core import config as configs
-from apps.core.errors import UsageError
-from apps.core.protocol import Assets, settings_asset, settings_of
+from unroll.apps.core import config as configs
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Assets, settings_asset, settings_of
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-datasets", "ai-edge-litert")
 

@@ -9,12 +9,11 @@ from types import ModuleType
 
 import keras
 import numpy as np
-
-from apps.core import distribution, transfer
-from apps.core.config import TrainingConfig
-from apps.core.errors import UsageError
-from apps.core.evaluation import weights_of
-from apps.core.runs import Run, atomic, write_json
+from unroll.apps.core import distribution, transfer
+from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import weights_of
+from unroll.apps.core.runs import Run, atomic, write_json
 
 # What is better when it is less.
 _LESS_IS_BETTER = ("loss", "error", "rate", "perplexity")

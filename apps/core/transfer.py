@@ -6,11 +6,10 @@ from types import ModuleType
 
 import keras
 import numpy as np
-
-from apps.core.errors import UsageError
-from apps.core.evaluation import load_model
-from apps.core.protocol import Assets
-from apps.core.runs import Run
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import load_model
+from unroll.apps.core.protocol import Assets
+from unroll.apps.core.runs import Run
 
 
 def copy(app: ModuleType, model: keras.Model, assets: Assets, path: str) -> int:

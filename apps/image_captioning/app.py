@@ -7,15 +7,15 @@ from typing import Literal
 import keras
 import tensorflow as tf
 from rich.text import Text
+from unroll.apps.core.config import optimizer
+from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
+from unroll.apps.image_captioning import metrics, network, report, serving
+from unroll.apps.shared import groups, images
+from unroll.layers.recurrent import RECURRENT_LAYERS, mean_over_time
+from unroll.pipelines import captions, datasets, text, visual
+from unroll.pipelines.datasets.vision import scenes
 
-import layers
-from apps.core import groups, pictures
-from apps.core.config import optimizer
-from apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
-from apps.image_captioning import network, scores, serving, showing
-from layers.recurrent import RECURRENT_LAYERS, mean_over_time
-from pipelines import captions, datasets, text, visual
-from pipelines.datasets import scenes
+from unroll import layers
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Config(Search, pictures.PictureConfig):
+class Config(Search, images.PictureConfig):
     # a generated or published dataset, or a folder of pictures and captions
     data: str = "scenes_captions"
     # the validation figure that decides
@@ -132,13 +132,13 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     raw = datasets.splits(builder)
     told = {split: captions.read(rows) for split, rows in raw.items()}
     folder = Path(builder.data_dir)
-    arrays, settings = pictures.arrays(config, raw, told, folder, frames=config.frames)
+    arrays, settings = images.arrays(config, raw, told, folder, frames=config.frames)
     labelled = config.frames and "frames" in raw["train"].element_spec
     if assets is None:
         settings |= {
             "frames": config.frames,
             "labels": captions.labels_of_frames(raw["train"]) if labelled else [],
-            "told": scores.TOLD.get(config.data, ""),
+            "told": metrics.TOLD.get(config.data, ""),
             **{name: getattr(config, name) for name in serving.SEARCH},
         }
         vocabulary = captions.build_vocabulary(told["train"], config.min_count)
@@ -227,13 +227,13 @@ def build(config: Config, assets: Assets) -> keras.Model:
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
     """BLEU and CIDEr-D of what beams of one, three and five write; how much they write alike."""
-    return scores.score(model, assets, dataset)
+    return metrics.score(model, assets, dataset)
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent caption; and a caption of the training picture that looks most alike."""
     plain = replace(config, drawn_captions=0, shift=0, zoom=0.0, light=0.0, flip=False)
-    return scores.baseline(load(plain, data.assets), split)
+    return metrics.baseline(load(plain, data.assets), split)
 
 
 def serve(model: keras.Model, assets: Assets) -> Service:
@@ -249,7 +249,7 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
         inputs: paths of pictures, of each of which another with the attention is written into the
             working folder; or the bytes of files.
     """
-    return showing.results(ask(serve(model, assets), inputs), inputs)
+    return report.results(ask(serve(model, assets), inputs), inputs)
 
 
 def show(result: dict) -> Text:

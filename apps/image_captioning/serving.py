@@ -5,14 +5,14 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
+from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
+from unroll.apps.image_captioning import network
+from unroll.apps.shared import images
+from unroll.layers.decoding import Found
+from unroll.layers.recurrent import mean_over_time
+from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
 
-import layers
-from apps.core import pictures
-from apps.core.protocol import Assets, Service, settings_of, with_inputs
-from apps.image_captioning import network
-from layers.decoding import Found
-from layers.recurrent import mean_over_time
-from pipelines.captions import END, PADDING, START, UNKNOWN
+from unroll import layers
 
 # A number that leaves a logit no chance, and is still a float16.
 _NEVER = -6e4
@@ -89,11 +89,11 @@ def service(model: keras.Model, assets: Assets) -> Service:
     size, frames, frozen = settings["image_size"], settings["frames"], None
     if settings["encoder"]:
         names = settings["encoder"], settings["encoder_weights"]
-        frozen = pictures.frozen_encoder(*names, size)
+        frozen = images.frozen_encoder(*names, size)
 
     def see(files):
-        shown = pictures.decode(files, size, frames)
-        return pictures.frozen_features(frozen, shown) if frozen else shown
+        shown = images.decode(files, size, frames)
+        return images.frozen_features(frozen, shown) if frozen else shown
 
     def write(given: dict) -> dict:
         step, states, _ = begin(given[settings["kind"]])
@@ -126,9 +126,9 @@ def service(model: keras.Model, assets: Assets) -> Service:
 
     def requests(examples: list) -> dict[str, dict[str, np.ndarray]]:
         if settings["regions"]:
-            given = {"regions": pictures.regions_of(tuple(examples), settings)}
+            given = {"regions": images.regions_of(tuple(examples), settings)}
             return {"serving_default": given, "ids": given}
-        contents = np.array([pictures.read(each) for each in examples], object)
+        contents = np.array([images.read(each) for each in examples], object)
         return {
             "serving_default": {"image_bytes": contents},
             "ids": {settings["kind"]: see(tf.constant(contents)).numpy()},

@@ -7,16 +7,16 @@ import keras
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Assets, Data, Service, ask
+from unroll.apps.reading_comprehension import metrics, network, published, report, serving
+from unroll.apps.shared import groups, questions
+from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.pipelines import datasets, stories
+from unroll.pipelines.text import PADDING, Vocabulary
 
-import layers
-from apps.core import asking, groups
-from apps.core.config import TrainingConfig, optimizer
-from apps.core.errors import UsageError
-from apps.core.protocol import Assets, Data, Service, ask
-from apps.reading_comprehension import network, published, scores, serving, showing
-from layers.recurrent import RECURRENT_LAYERS
-from pipelines import datasets, reading
-from pipelines.text import PADDING, Vocabulary
+from unroll import layers
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ PRESETS = {
 }
 PUBLISHED = published.ROWS
 PART = "task"  # one model a task: their figures make one row
-combine = scores.combine
+combine = metrics.combine
 EXAMPLES = [
     (
         "Brian is a frog. Lily is gray. Brian is yellow. Julius is green. Greg is a frog.",
@@ -133,27 +133,27 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     builder = datasets.builder(config.data, folder="told")
     raw = datasets.splits(builder)
     if config.task:
-        raw = {split: reading.of_task(rows, config.task) for split, rows in raw.items()}
+        raw = {split: stories.of_task(rows, config.task) for split, rows in raw.items()}
     if assets is None:
         assets = {
-            "vocabulary": reading.build_vocabulary(raw["train"]),
-            "tasks": reading.tasks(raw["train"]),
+            "vocabulary": stories.build_vocabulary(raw["train"]),
+            "tasks": stories.tasks(raw["train"]),
             "memory_size": [
-                str(config.memory_size or min(reading.longest(raw["train"]), Config.memory_size))
+                str(config.memory_size or min(stories.longest(raw["train"]), Config.memory_size))
             ],
         }
     if not assets["tasks"]:
-        known = ", ".join(reading.tasks(datasets.splits(builder)["train"]))
+        known = ", ".join(stories.tasks(datasets.splits(builder)["train"]))
         raise UsageError(f"--task={config.task}: {config.data} has {known}.")
     for split in sorted(raw.keys() - {"train"}):
-        if new := [task for task in reading.tasks(raw[split]) if task not in assets["tasks"]]:
+        if new := [task for task in stories.tasks(raw[split]) if task not in assets["tasks"]]:
             raise UsageError(f"{config.data}: the {split} split has task {new[0]}, train has not.")
     vocabulary, places = Vocabulary(assets["vocabulary"]), int(assets["memory_size"][0])
 
     def batches(split: str):
         if split not in raw:
             return None
-        return reading.question_batches(
+        return stories.question_batches(
             raw[split],
             vocabulary,
             assets["tasks"],
@@ -238,12 +238,12 @@ def callbacks(config: Config, history: list[dict]) -> list[keras.callbacks.Callb
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
     """The mean of the tasks' errors, how many are above 5 %, and the error of each task."""
-    return scores.figures(scores.answers(model, dataset), assets["tasks"])
+    return metrics.figures(metrics.answers(model, dataset), assets["tasks"])
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent answer to the questions of each task."""
-    found = scores.figures(scores.most_frequent(data, split), data.assets["tasks"])
+    found = metrics.figures(metrics.most_frequent(data, split), data.assets["tasks"])
     names = ("error", "tasks_above_5")
     return {"what": "most frequent answer of each task"} | {name: found[name] for name in names}
 
@@ -263,11 +263,11 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
             these a picture of the hops is written into the working folder.
     """
     draws = any(isinstance(given, str) for given in inputs)
-    pairs = asking.pairs(inputs, showing.is_story, "story")
-    asked = [(showing.read(story), question) for story, question in pairs]
-    return showing.results(ask, serve(model, assets), asked, draws)
+    pairs = questions.pairs(inputs, report.is_story, "story")
+    asked = [(report.read(story), question) for story, question in pairs]
+    return report.results(ask, serve(model, assets), asked, draws)
 
 
 def show(result: dict) -> Text:
     """The answer, and the facts with their weight in each hop."""
-    return showing.text(result)
+    return report.text(result)

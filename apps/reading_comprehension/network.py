@@ -5,8 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 from keras import ops
-
-from pipelines.text import UNKNOWN
+from unroll.pipelines.text import UNKNOWN
 
 
 class Restarts(keras.layers.Layer):

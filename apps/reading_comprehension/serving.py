@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import tensorflow as tf
-
-from apps.core.protocol import Assets, Service, with_inputs
-from pipelines import reading, text
+from unroll.apps.core.protocol import Assets, Service, with_inputs
+from unroll.pipelines import stories, text
 
 FIRST_WORD = text.UNKNOWN + 1  # padding and the unknown are no answers
 
@@ -36,7 +35,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         ]
     )
     def serving_default(story, question):
-        facts = reading.split_facts(story)[:, -kept:]
+        facts = stories.split_facts(story)[:, -kept:]
         found = answer(_ids(facts, question, vocabulary))
         best = tf.argmax(found["scores"][:, FIRST_WORD:], axis=-1) + FIRST_WORD
         return {"answer": tf.gather(entries, best), "facts": text.to_dense(facts)} | found
@@ -48,7 +47,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
 
     def requests(examples: list[tuple]) -> dict[str, dict[str, np.ndarray]]:
         stories, questions = zip(*examples, strict=True)
-        facts = reading.split_facts(tf.constant(stories))[:, -kept:]
+        facts = stories.split_facts(tf.constant(stories))[:, -kept:]
         given = _ids(facts, tf.constant(questions), vocabulary)
         raw = {"story": np.array(stories, object), "question": np.array(questions, object)}
         return {
@@ -62,9 +61,9 @@ def service(model: keras.Model, assets: Assets) -> Service:
 
 def _ids(facts: tf.RaggedTensor, question, vocabulary: text.Vocabulary) -> dict:
     """Facts `[B, (S)]` and questions `[B]` to ids `[B, S, J]` and `[B, J']`."""
-    words = reading.to_ids(facts.flat_values, vocabulary)  # [N, J]
+    words = stories.to_ids(facts.flat_values, vocabulary)  # [N, J]
     told = tf.RaggedTensor.from_row_splits(words, facts.row_splits)
     return {
         "facts": text.to_dense(told.to_tensor()),
-        "question": reading.to_ids(question, vocabulary),
+        "question": stories.to_ids(question, vocabulary),
     }

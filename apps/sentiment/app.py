@@ -8,16 +8,17 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Assets, Data, Service, ask, with_inputs
+from unroll.apps.sentiment import bag_of_words
+from unroll.apps.shared import word_vectors
+from unroll.apps.shared.display import weighted_words
+from unroll.layers.recurrent import RECURRENT_LAYERS, max_over_time, mean_over_time
+from unroll.pipelines import datasets
+from unroll.pipelines import text as texts
 
-import layers
-from apps.core import bag_of_words, word_vectors
-from apps.core.config import TrainingConfig, optimizer
-from apps.core.display import weighted_words
-from apps.core.errors import UsageError
-from apps.core.protocol import Assets, Data, Service, ask, with_inputs
-from layers.recurrent import RECURRENT_LAYERS, max_over_time, mean_over_time
-from pipelines import datasets
-from pipelines import text as texts
+from unroll import layers
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.protocol import Assets, Data, Service, ask, with_inputs
+from unroll.apps.shared import word_vectors
+from unroll.apps.shared.display import tagged_words
+from unroll.apps.slot_filling.metrics import MostFrequent, SentenceAccuracy, answers, figures
+from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.pipelines import datasets, tagging
+from unroll.pipelines import text as texts
 
-import layers
-from apps.core import word_vectors
-from apps.core.config import TrainingConfig, optimizer
-from apps.core.display import tagged_words
-from apps.core.protocol import Assets, Data, Service, ask, with_inputs
-from apps.slot_filling.scores import MostFrequent, SentenceAccuracy, answers, figures
-from layers.recurrent import RECURRENT_LAYERS
-from pipelines import datasets, tagging
-from pipelines import text as texts
+from unroll import layers
 
 
 @dataclass(frozen=True)

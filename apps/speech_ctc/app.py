@@ -11,16 +11,16 @@ import keras
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
+from unroll.apps.speech_ctc import metrics, recordings, serving
+from unroll.apps.speech_ctc.streaming import letters_as_they_come
+from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.pipelines import datasets, speech
+from unroll.pipelines.audio import FrontEnd
+from unroll.pipelines.datasets.speech.published import SPEAKERS
 
-import layers
-from apps.core.config import TrainingConfig, optimizer
-from apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
-from apps.speech_ctc import recordings, scores, serving
-from apps.speech_ctc.streaming import letters_as_they_come
-from layers.recurrent import RECURRENT_LAYERS
-from pipelines import datasets, speech
-from pipelines.audio import FrontEnd
-from pipelines.datasets.speech import SPEAKERS
+from unroll import layers
 
 KERNEL, STRIDE = 5, 2  # of the convolutions that subsample
 
@@ -101,7 +101,7 @@ class Config(Search, TrainingConfig):
         for name in ("speed", "noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
-        scores.read_hot_words(self.hot_words)
+        metrics.read_hot_words(self.hot_words)
 
 
 _DIGITS = Config(
@@ -155,7 +155,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         assets = {
             "labels": [speech.BLANK, *sorted(found)],
             "settings": settings_asset(settings),
-            "language_model": scores.language_model_lines(config, texts["train"], lexicon),
+            "language_model": metrics.language_model_lines(config, texts["train"], lexicon),
         }
 
     def batches(split: str):
@@ -214,7 +214,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
     model.compile(
         optimizer(config),
         layers.CTCLoss(),
-        metrics=[scores.LabelErrorRate()],
+        metrics=[metrics.LabelErrorRate()],
         jit_compile=config.jit,
     )
     return model
@@ -228,17 +228,17 @@ def first_frames(x, lengths):
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
     """Error rates of labels, words and characters, greedy, by beam, and with a language model."""
-    return scores.figures(scores.answers(model, assets, dataset), assets)
+    return metrics.figures(metrics.answers(model, assets, dataset), assets)
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """What the most frequent transcript of the training data is worth, said of everything."""
     unit = settings_of(data.assets)["unit"]
-    said = Counter(tuple(row) for row in scores.references(data.train, data.assets))
+    said = Counter(tuple(row) for row in metrics.references(data.train, data.assets))
     always = speech.join_units(said.most_common(1)[0][0], unit)
-    told = scores.references(getattr(data, split), data.assets)
+    told = metrics.references(getattr(data, split), data.assets)
     right = [speech.join_units(row, unit) for row in told]
-    found = scores.error_rates(right, [always] * len(right), unit)
+    found = metrics.error_rates(right, [always] * len(right), unit)
     return {"what": "always the most frequent transcript"} | found
 
 
@@ -261,7 +261,7 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
         ]
         result = {"recording": given} if isinstance(given, str) else {}
         result |= {"transcript": answer["transcript"], "score": answer["score"], "labels": times}
-        result["with_language_model"] = scores.with_language_model([logits], assets)[0]
+        result["with_language_model"] = metrics.with_language_model([logits], assets)[0]
         results.append(result)
     return results
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import tensorflow as tf
-
-from apps.core.errors import UsageError
-from pipelines import audio
-from pipelines.datasets import spoken_digits
+from unroll.apps.core.errors import UsageError
+from unroll.pipelines import audio
+from unroll.pipelines.datasets.speech import spoken_digits
 
 # What serving and scoring need to know of a configuration.
 SETTINGS = (

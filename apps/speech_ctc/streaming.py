@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
-
-from apps.core.errors import UsageError
-from apps.core.protocol import Assets, settings_of, with_inputs
-from apps.speech_ctc import recordings
-from pipelines import audio, speech
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Assets, settings_of, with_inputs
+from unroll.apps.speech_ctc import recordings
+from unroll.pipelines import audio, speech
 
 
 def can_stream(model: keras.Model, settings: dict) -> bool:

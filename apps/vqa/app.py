@@ -8,20 +8,20 @@ import keras
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+from unroll.apps.core.config import optimizer
+from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
+from unroll.apps.shared import groups, images, questions
+from unroll.apps.shared.display import weighted_words
+from unroll.apps.shared.residual import residual_encoder
+from unroll.apps.vqa import metrics, network, report, serving
+from unroll.layers.recurrent import RECURRENT_LAYERS, max_over_time
+from unroll.pipelines import datasets, text, visual
 
-import layers
-from apps.core import asking, groups, pictures
-from apps.core.config import optimizer
-from apps.core.display import weighted_words
-from apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
-from apps.core.residual import residual_encoder
-from apps.vqa import network, scores, serving, showing
-from layers.recurrent import RECURRENT_LAYERS, max_over_time
-from pipelines import datasets, text, visual
+from unroll import layers
 
 
 @dataclass(frozen=True)
-class Config(pictures.PictureConfig):
+class Config(images.PictureConfig):
     # a generated or published dataset, or a folder of pictures and questions
     data: str = "scenes_qa"
     # pictures a batch, each with all its questions
@@ -103,7 +103,7 @@ PUBLISHED = {
     "easy_vqa": {"accuracy": 0.938, "source": "CNN and bag of words, Zhou 2019"},
     "daquar": {"accuracy": 0.194, "source": "Neural-Image-QA, Malinowski et al. 2015"},
 }
-EXAMPLES = showing.examples()
+EXAMPLES = report.examples()
 
 
 def load(config: Config, assets: Assets | None = None) -> Data:
@@ -111,9 +111,9 @@ def load(config: Config, assets: Assets | None = None) -> Data:
     builder = datasets.builder(config.data, folder="visual")
     raw = datasets.splits(builder)
     asked = {split: visual.read(rows) for split, rows in raw.items()}
-    arrays, settings = dict.fromkeys(raw), pictures.NO_PICTURES
+    arrays, settings = dict.fromkeys(raw), images.NO_PICTURES
     if config.image != "none":
-        arrays, settings = pictures.arrays(config, raw, asked, Path(builder.data_dir))
+        arrays, settings = images.arrays(config, raw, asked, Path(builder.data_dir))
     if assets is None:
         texts = [q for each in asked["train"] for q in each.questions]
         if config.history:
@@ -122,10 +122,10 @@ def load(config: Config, assets: Assets | None = None) -> Data:
         assets = {
             "vocabulary": text.build_vocabulary(words, config.vocabulary, config.min_count),
             "answers": visual.answer_vocabulary(asked["train"], config.answers),
-            "openings": visual.openings(asked["train"], scores.OPENINGS),
+            "openings": visual.openings(asked["train"], metrics.OPENINGS),
             "settings": settings_asset(settings),
         }
-    showing.report_unknown(asked, assets["answers"])
+    report.report_unknown(asked, assets["answers"])
     encoder = text.Encoder(assets["vocabulary"])
 
     def batches(split: str):
@@ -241,12 +241,12 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
 
 def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
     """The share of right answers, over all questions and by the words with which they begin."""
-    return scores.figures(scores.answers(model, dataset), assets)
+    return metrics.figures(metrics.answers(model, dataset), assets)
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent answer to each opening of a question."""
-    accuracy = scores.figures(scores.by_opening(data, split), data.assets)["accuracy"]
+    accuracy = metrics.figures(metrics.by_opening(data, split), data.assets)["accuracy"]
     return {"what": "most frequent answer to questions that begin alike", "accuracy": accuracy}
 
 
@@ -264,8 +264,8 @@ def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
             command line, paths, each followed by the questions about it. For these a picture of
             the attention is written into the working folder.
     """
-    asked = asking.pairs(inputs, showing.is_picture, "picture")
-    return showing.results(ask, serve(model, assets), assets, asked)
+    asked = questions.pairs(inputs, report.is_picture, "picture")
+    return report.results(ask, serve(model, assets), assets, asked)
 
 
 def show(result: dict) -> Text:

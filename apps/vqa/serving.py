@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 import tensorflow as tf
-
-from apps.core import pictures
-from apps.core.protocol import Assets, Service, settings_of, with_inputs
-from pipelines import image, text
+from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
+from unroll.apps.shared import images
+from unroll.pipelines import image, text
 
 ANSWERS = 5  # so many are told
 
@@ -32,9 +31,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         see = model.get_layer("encoder")
     elif settings["encoder"]:
         size = settings["image_size"]
-        see = frozen = pictures.frozen_encoder(
-            settings["encoder"], settings["encoder_weights"], size
-        )
+        see = frozen = images.frozen_encoder(settings["encoder"], settings["encoder_weights"], size)
     takes_files = settings["kind"] == "image" or frozen is not None
 
     def answer(features: dict) -> dict:
@@ -84,10 +81,10 @@ def service(model: keras.Model, assets: Assets) -> Service:
         asked = {"question": np.array(questions, object)}
         given = {"tokens": text.to_dense(encoder(tf.constant(questions))["tokens"]).numpy()}
         if takes_files:
-            asked["image_bytes"] = np.array([pictures.read(each) for each in shown], object)
+            asked["image_bytes"] = np.array([images.read(each) for each in shown], object)
             given["image"] = image.decode_all(tf.constant(asked["image_bytes"]), size).numpy()
         elif sees:
-            asked["regions"] = given["regions"] = pictures.regions_of(shown, settings)
+            asked["regions"] = given["regions"] = images.regions_of(shown, settings)
         if remembers:
             rounds = before[0] if before else [()] * len(questions)
             most = max(1, *map(len, rounds))

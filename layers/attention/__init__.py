@@ -1,10 +1,10 @@
 """Attention."""
 
-from layers.attention.bahdanau import BahdanauAttention
-from layers.attention.luong import LuongAttention
-from layers.attention.memory_hops import MemoryHops
-from layers.attention.pool import AttentionPool
-from layers.attention.question_guided import QuestionGuidedAttention
+from unroll.layers.attention.bahdanau import BahdanauAttention
+from unroll.layers.attention.luong import LuongAttention
+from unroll.layers.attention.memory_hops import MemoryHops
+from unroll.layers.attention.pool import AttentionPool
+from unroll.layers.attention.question_guided import QuestionGuidedAttention
 
 __all__ = [
     "AttentionPool",

@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.attention.base import Attention, for_each_query
-from layers.attention.scores import additive, masked_softmax
-from layers.recurrent.base import require_size
+from unroll.layers.attention.base import Attention, for_each_query
+from unroll.layers.attention.scores import additive, masked_softmax
+from unroll.layers.recurrent.base import require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -38,7 +37,7 @@ class BahdanauAttention(Attention):
         ValueError: if `units` is below one, or the query or the memory has not the rank above.
 
     >>> import numpy as np
-    >>> from layers import BahdanauAttention
+    >>> from unroll.layers import BahdanauAttention
     >>> state, encoded = np.ones((2, 6), "float32"), np.ones((2, 5, 3), "float32")
     >>> context, weights = BahdanauAttention(8)(state, encoded)
     >>> context.shape, weights.shape

@@ -2,8 +2,7 @@
 
 import keras
 from keras import ops
-
-from layers.initializers import drawn_anew
+from unroll.layers.initializers import drawn_anew
 
 
 class Attention(keras.layers.Layer):

@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.attention.base import Attention, for_each_query
-from layers.attention.scores import additive, dot, general_keys, masked_softmax
-from layers.recurrent.base import require_size
+from unroll.layers.attention.base import Attention, for_each_query
+from unroll.layers.attention.scores import additive, dot, general_keys, masked_softmax
+from unroll.layers.recurrent.base import require_size
 
 SCORES = ("dot", "general", "concat", "location")
 WINDOWS = ("global", "local_m", "local_p")
@@ -57,7 +56,7 @@ class LuongAttention(Attention):
             memory is longer than `memory_size`, or if local-m knows no position of a single query.
 
     >>> import numpy as np
-    >>> from layers import LuongAttention
+    >>> from unroll.layers import LuongAttention
     >>> states, encoded = np.ones((2, 4, 6), "float32"), np.ones((2, 5, 3), "float32")
     >>> vectors, weights = LuongAttention(8, score="general")(states, encoded)
     >>> vectors.shape, weights.shape

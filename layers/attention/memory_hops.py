@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.attention.scores import masked_softmax
-from layers.initializers import drawn_anew
-from layers.recurrent.base import require_size
+from unroll.layers.attention.scores import masked_softmax
+from unroll.layers.initializers import drawn_anew
+from unroll.layers.recurrent.base import require_size
 
 TYINGS = ("adjacent", "layer_wise")
 
@@ -66,7 +65,7 @@ class MemoryHops(keras.layers.Layer):
         ValueError: if an argument is none of the above, or the facts are more than `memory_size`.
 
     >>> import numpy as np
-    >>> from layers import MemoryHops
+    >>> from unroll.layers import MemoryHops
     >>> story, question = np.array([[[3, 7, 4], [5, 7, 6]]]), np.array([[8, 3]])
     >>> hops = MemoryHops(20, vocabulary_size=50, memory_size=10, answers=True)
     >>> answers, weights = hops(story, question)

@@ -2,8 +2,7 @@
 
 import keras
 from keras import ops
-
-from layers.attention.scores import masked_softmax
+from unroll.layers.attention.scores import masked_softmax
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -34,7 +33,7 @@ class AttentionPool(keras.layers.Layer):
         ValueError: if `units` is below one.
 
     >>> import numpy as np
-    >>> from layers import AttentionPool
+    >>> from unroll.layers import AttentionPool
     >>> vector, weights = AttentionPool(8)(np.ones((2, 5, 3), "float32"))
     >>> vector.shape, weights.shape
     (TensorShape([2, 3]), TensorShape([2, 5]))

@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.attention.scores import masked_softmax
-from layers.initializers import drawn_anew
-from layers.recurrent.base import require_size
+from unroll.layers.attention.scores import masked_softmax
+from unroll.layers.initializers import drawn_anew
+from unroll.layers.recurrent.base import require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -49,7 +48,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         ValueError: if a size is below one, or question or regions have another rank.
 
     >>> import numpy as np
-    >>> from layers import QuestionGuidedAttention
+    >>> from unroll.layers import QuestionGuidedAttention
     >>> question, grid = np.ones((2, 6), "float32"), np.ones((2, 4, 5, 3), "float32")
     >>> attended, weights = QuestionGuidedAttention(8, glimpses=2)(question, grid)
     >>> attended.shape, weights.shape

@@ -1,9 +1,9 @@
 """Decoders, and the search for sequences."""
 
-from layers.decoding.attention_decoder import AttentionDecoder
-from layers.decoding.bayes_risk import minimum_bayes_risk
-from layers.decoding.recurrent_decoder import RecurrentDecoder
-from layers.decoding.search import Found, beam_search, greedy, sample
+from unroll.layers.decoding.attention_decoder import AttentionDecoder
+from unroll.layers.decoding.bayes_risk import minimum_bayes_risk
+from unroll.layers.decoding.recurrent_decoder import RecurrentDecoder
+from unroll.layers.decoding.search import Found, beam_search, greedy, sample
 
 __all__ = [
     "AttentionDecoder",

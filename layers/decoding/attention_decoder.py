@@ -2,9 +2,13 @@
 
 import keras
 from keras import ops
-
-from layers.attention.base import Attention
-from layers.decoding.recurrent_decoder import RecurrentDecoder, build_once, count_states, plan
+from unroll.layers.attention.base import Attention
+from unroll.layers.decoding.recurrent_decoder import (
+    RecurrentDecoder,
+    build_once,
+    count_states,
+    plan,
+)
 
 ORDERS = ("before", "after")
 
@@ -55,7 +59,7 @@ class AttentionDecoder(RecurrentDecoder):
         ValueError: if an argument is none of the above, or the initial states do not fit.
 
     >>> import keras, numpy as np
-    >>> import layers
+    >>> from unroll import layers
     >>> decoder = layers.AttentionDecoder(
     ...     vocabulary_size=50,
     ...     embedding_size=8,

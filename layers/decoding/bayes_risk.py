@@ -1,9 +1,8 @@
 """Of several sequences the one that is most like what else could be said."""
 
 from keras import ops
-
-from layers.decoding.search import NEVER, Found, take_each
-from layers.recurrent.base import require_size
+from unroll.layers.decoding.search import NEVER, Found, take_each
+from unroll.layers.recurrent.base import require_size
 
 
 def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, best: int = 1):

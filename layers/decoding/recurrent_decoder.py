@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.operations import argmax
-from layers.recurrent.base import require_size
-from layers.recurrent.recurrence import scan
+from unroll.layers.operations import argmax
+from unroll.layers.recurrent.base import require_size
+from unroll.layers.recurrent.recurrence import scan
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -48,7 +47,7 @@ class RecurrentDecoder(keras.layers.Layer):
         ValueError: if an argument is none of the above, or the initial states do not fit.
 
     >>> import keras, numpy as np
-    >>> import layers
+    >>> from unroll import layers
     >>> decoder = layers.RecurrentDecoder(50, 8, cells=[layers.LSTMCell(16)])
     >>> picture = np.ones((2, 8), "float32")
     >>> decoder(np.ones((2, 4), "int32"), first_input=picture).shape

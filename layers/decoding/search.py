@@ -21,9 +21,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from keras import ops, random
-
-from layers.operations import argmax
-from layers.recurrent.base import require_size
+from unroll.layers.operations import argmax
+from unroll.layers.recurrent.base import require_size
 
 # The log probability of what is not allowed; finite, so that no difference of two is NaN.
 NEVER = -1e9

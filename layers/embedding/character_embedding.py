@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.recurrent.base import require_size
-from layers.recurrent.lstm import LSTM
-from layers.recurrent.pooling import max_over_time
+from unroll.layers.recurrent.base import require_size
+from unroll.layers.recurrent.lstm import LSTM
+from unroll.layers.recurrent.pooling import max_over_time
 
 READERS = ("convolution", "recurrent")
 
@@ -40,7 +39,7 @@ class CharacterEmbedding(keras.layers.Layer):
         ValueError: if an argument is none of the above.
 
     >>> import numpy as np
-    >>> from layers import CharacterEmbedding
+    >>> from unroll.layers import CharacterEmbedding
     >>> CharacterEmbedding(60, 32)(np.array([[[17, 4, 9], [5, 0, 0]]])).shape
     TensorShape([1, 2, 32])
 

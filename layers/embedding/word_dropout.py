@@ -30,7 +30,7 @@ class WordDropout(keras.layers.Layer):
         ValueError: if `rate` lies outside [0, 1).
 
     >>> import numpy as np
-    >>> from layers import WordDropout
+    >>> from unroll.layers import WordDropout
     >>> WordDropout(0.5, unknown=1)(np.array([[7, 8, 9]])).shape
     TensorShape([1, 3])
 

@@ -29,7 +29,7 @@ class WordHashing(keras.layers.Layer):
         ValueError: if `units` or `trigrams` is below one.
 
     >>> import numpy as np
-    >>> from layers import WordHashing
+    >>> from unroll.layers import WordHashing
     >>> WordHashing(8)(np.array([[[17, 4, 9], [5, 0, 0]]])).shape
     TensorShape([1, 2, 8])
 

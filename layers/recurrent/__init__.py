@@ -1,20 +1,20 @@
 """Recurrent layers: each published variant in a file of its own, all on one time loop."""
 
-from layers.recurrent.base import RecurrentLayer
-from layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
-from layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
-from layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
-from layers.recurrent.elman import ElmanRNN, ElmanRNNCell
-from layers.recurrent.gru import GRU, GRUCell
-from layers.recurrent.irnn import IRNN, IRNNCell
-from layers.recurrent.jordan import JordanRNN, JordanRNNCell
-from layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
-from layers.recurrent.lstm import LSTM, LSTMCell
-from layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
-from layers.recurrent.pooling import max_over_time, mean_over_time
-from layers.recurrent.scrn import SCRN, SCRNCell
-from layers.recurrent.segmented import Segmented
-from layers.recurrent.stack import Stack
+from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
+from unroll.layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
+from unroll.layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
+from unroll.layers.recurrent.elman import ElmanRNN, ElmanRNNCell
+from unroll.layers.recurrent.gru import GRU, GRUCell
+from unroll.layers.recurrent.irnn import IRNN, IRNNCell
+from unroll.layers.recurrent.jordan import JordanRNN, JordanRNNCell
+from unroll.layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell
+from unroll.layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
+from unroll.layers.recurrent.pooling import max_over_time, mean_over_time
+from unroll.layers.recurrent.scrn import SCRN, SCRNCell
+from unroll.layers.recurrent.segmented import Segmented
+from unroll.layers.recurrent.stack import Stack
 
 __all__ = [
     "GRU",

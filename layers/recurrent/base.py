@@ -8,8 +8,7 @@ from keras import activations, constraints, initializers, ops, regularizers
 # Keras gives no public name to the mixin by which `keras.layers.RNN` draws one dropout mask a
 # sequence instead of one a step.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
-
-from layers.recurrent.recurrence import halves, join, recurrence
+from unroll.layers.recurrent.recurrence import halves, join, recurrence
 
 
 class RecurrentCell(keras.layers.Layer, DropoutRNNCell):

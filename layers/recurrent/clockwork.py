@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 from keras import ops
-
-from layers.recurrent.base import RecurrentCell, RecurrentLayer
-from layers.recurrent.recurrence import recurrence
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent.recurrence import recurrence
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -194,7 +193,7 @@ class ClockworkRNN(RecurrentLayer):
     """A clockwork network: `ClockworkRNNCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import ClockworkRNN
+    >>> from unroll.layers import ClockworkRNN
     >>> ClockworkRNN(8, periods=[1, 3], return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

@@ -2,10 +2,9 @@
 
 import keras
 from keras import ops
-
-from layers.initializers import drawn_anew
-from layers.recurrent.base import RecurrentLayer
-from layers.recurrent.lstm import LSTMCell
+from unroll.layers.initializers import drawn_anew
+from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.lstm import LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -80,7 +79,7 @@ class ContextLSTM(RecurrentLayer):
         initial_state, mask, training: as in `RecurrentLayer`.
 
     >>> import numpy as np
-    >>> from layers import ContextLSTM
+    >>> from unroll.layers import ContextLSTM
     >>> words, image = np.zeros((2, 5, 3), "float32"), np.zeros((2, 4), "float32")
     >>> ContextLSTM(8, context_size=4, return_sequences=True)(words, context=image).shape
     TensorShape([2, 5, 8])

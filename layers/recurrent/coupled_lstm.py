@@ -2,9 +2,8 @@
 
 import keras
 from keras import ops
-
-from layers.recurrent.base import RecurrentLayer
-from layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.lstm import LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -42,7 +41,7 @@ class CoupledLSTM(RecurrentLayer):
     """A coupled LSTM: `CoupledLSTMCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import CoupledLSTM
+    >>> from unroll.layers import CoupledLSTM
     >>> CoupledLSTM(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

@@ -2,8 +2,7 @@
 
 import keras
 from keras import ops
-
-from layers.recurrent.base import GatedCell, RecurrentLayer
+from unroll.layers.recurrent.base import GatedCell, RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -88,7 +87,7 @@ class GRU(RecurrentLayer):
     """A gated recurrent unit: `GRUCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import GRU
+    >>> from unroll.layers import GRU
     >>> GRU(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

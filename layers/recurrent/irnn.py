@@ -1,9 +1,8 @@
 """The recurrent network of rectified linear units that starts as the identity."""
 
 import keras
-
-from layers.recurrent.base import RecurrentLayer
-from layers.recurrent.elman import ElmanRNNCell
+from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.elman import ElmanRNNCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -37,7 +36,7 @@ class IRNN(RecurrentLayer):
     """An IRNN over time: `IRNNCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import IRNN
+    >>> from unroll.layers import IRNN
     >>> IRNN(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

@@ -2,9 +2,8 @@
 
 import keras
 from keras import activations, ops
-
-from layers.initializers import drawn_anew
-from layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
+from unroll.layers.initializers import drawn_anew
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -83,7 +82,7 @@ class JordanRNN(RecurrentLayer):
     """A Jordan network: `JordanRNNCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import JordanRNN
+    >>> from unroll.layers import JordanRNN
     >>> JordanRNN(8, output_units=2, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 2])
     """

@@ -2,9 +2,8 @@
 
 import keras
 from keras import ops
-
-from layers.recurrent.base import RecurrentLayer
-from layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.lstm import LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -79,7 +78,7 @@ class LayerNormLSTM(RecurrentLayer):
     """A normalized LSTM: `LayerNormLSTMCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import LayerNormLSTM
+    >>> from unroll.layers import LayerNormLSTM
     >>> LayerNormLSTM(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

@@ -2,8 +2,7 @@
 
 import keras
 from keras import initializers, ops
-
-from layers.recurrent.base import GatedCell, RecurrentLayer
+from unroll.layers.recurrent.base import GatedCell, RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -60,7 +59,7 @@ class LSTM(RecurrentLayer):
     """An LSTM over time: `LSTMCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import LSTM
+    >>> from unroll.layers import LSTM
     >>> LSTM(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

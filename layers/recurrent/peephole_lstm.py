@@ -2,9 +2,8 @@
 
 import keras
 from keras import ops
-
-from layers.recurrent.base import RecurrentLayer
-from layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.lstm import LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -52,7 +51,7 @@ class PeepholeLSTM(RecurrentLayer):
     """An LSTM with peepholes: `PeepholeLSTMCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import PeepholeLSTM
+    >>> from unroll.layers import PeepholeLSTM
     >>> PeepholeLSTM(8, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 8])
     """

@@ -16,11 +16,11 @@ import keras
 from keras import ops
 
 if keras.backend.backend() == "tensorflow":
-    from layers.recurrent import scan_tensorflow as backend
+    from unroll.layers.recurrent import scan_tensorflow as backend
 elif keras.backend.backend() == "jax":
-    from layers.recurrent import scan_jax as backend
+    from unroll.layers.recurrent import scan_jax as backend
 elif keras.backend.backend() == "torch":
-    from layers.recurrent import scan_torch as backend
+    from unroll.layers.recurrent import scan_torch as backend
 else:
     raise ImportError(
         f"Keras runs on the {keras.backend.backend()} backend; "

@@ -2,9 +2,8 @@
 
 import keras
 from keras import ops
-
-from layers.initializers import drawn_anew
-from layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
+from unroll.layers.initializers import drawn_anew
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -110,7 +109,7 @@ class SCRN(RecurrentLayer):
     """Slow units beside fast ones: `SCRNCell` has the equations, `RecurrentLayer` the arguments.
 
     >>> import numpy as np
-    >>> from layers import SCRN
+    >>> from unroll.layers import SCRN
     >>> SCRN(8, context_units=4, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 12])
     """

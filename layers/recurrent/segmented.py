@@ -30,7 +30,7 @@ class Segmented(keras.layers.Wrapper):
         ValueError: if `length` is below one.
 
     >>> import numpy as np
-    >>> from layers import LSTM, Segmented
+    >>> from unroll.layers import LSTM, Segmented
     >>> Segmented(LSTM(4, return_sequences=True), 5)(np.zeros((2, 12, 3), "float32")).shape
     TensorShape([2, 12, 4])
 

@@ -45,7 +45,7 @@ class Stack(keras.layers.Layer):
             the layers'.
 
     >>> import numpy as np
-    >>> from layers import LSTM, Stack
+    >>> from unroll.layers import LSTM, Stack
     >>> Stack([LSTM(8), LSTM(8)], bidirectional=True)(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 16])
 

@@ -1,7 +1,7 @@
 """Outputs with a structure of their own: tags with neighbours, labels without times."""
 
-from layers.structured.crf import CRF, bio_moves
-from layers.structured.ctc import (
+from unroll.layers.structured.crf import CRF, bio_moves
+from unroll.layers.structured.ctc import (
     CTCLoss,
     Labels,
     ctc_beam_search,
@@ -10,7 +10,7 @@ from layers.structured.ctc import (
     ctc_loss,
     pad_with_blanks,
 )
-from layers.structured.language_model import (
+from unroll.layers.structured.language_model import (
     NGramLanguageModel,
     ctc_beam_search_with_language_model,
 )

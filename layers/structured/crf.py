@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 from keras import ops
-
-from layers.initializers import drawn_anew
-from layers.operations import argmax
-from layers.recurrent.base import require_size
-from layers.recurrent.recurrence import backend
+from unroll.layers.initializers import drawn_anew
+from unroll.layers.operations import argmax
+from unroll.layers.recurrent.base import require_size
+from unroll.layers.recurrent.recurrence import backend
 
 # The score of a move that is not allowed; finite, so that no difference of two is NaN.
 NEVER = -1e9
@@ -55,7 +54,7 @@ class CRF(keras.layers.Layer):
             K as last dimension.
 
     >>> import numpy as np
-    >>> from layers import CRF
+    >>> from unroll.layers import CRF
     >>> potentials = np.array([[[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]], "float32")
     >>> np.array(CRF(3)(potentials)).tolist()
     [[0, 2]]

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import ops
-
-from layers.operations import argmax
-from layers.recurrent.base import require_size
-from layers.recurrent.recurrence import backend
+from unroll.layers.operations import argmax
+from unroll.layers.recurrent.base import require_size
+from unroll.layers.recurrent.recurrence import backend
 
 # The log probability of what cannot be; finite, so that no difference of two is NaN.
 NEVER = -1e9

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-
-from layers.recurrent.base import require_size
+from unroll.layers.recurrent.base import require_size
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG_10 = math.log(10)

@@ -13,31 +13,31 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-from pipelines.datasets import coco_captions, librispeech
-from pipelines.datasets.base import Builder
-from pipelines.datasets.caption_files import CaptionFiles
-from pipelines.datasets.captions import Flickr8k
-from pipelines.datasets.flights import Flights
-from pipelines.datasets.imdb import ARCHIVE, Imdb
-from pipelines.datasets.reading import Babi
-from pipelines.datasets.reviews import Reviews
-from pipelines.datasets.scenes_captions import ScenesCaptions
-from pipelines.datasets.scenes_clips import ScenesClips
-from pipelines.datasets.scenes_qa import ScenesDialog, ScenesQa
-from pipelines.datasets.sources import in_manual_folder, of_tfds, require_reachable
-from pipelines.datasets.speech import SPEAKERS, An4, Fsdd
-from pipelines.datasets.speech_files import SpeechFiles
-from pipelines.datasets.spoken_digits import SpokenDigits
-from pipelines.datasets.sst import Sst2, Sst5
-from pipelines.datasets.stories import Stories
-from pipelines.datasets.story_files import StoryFiles
-from pipelines.datasets.tagged_files import TaggedFiles
-from pipelines.datasets.tagging import Atis, Snips
-from pipelines.datasets.text_files import TextFiles
-from pipelines.datasets.visual_files import VisualFiles
-from pipelines.datasets.visual_questions import Daquar, EasyVqa
-from pipelines.errors import DataError
+from unroll.pipelines.datasets.base import Builder
+from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
+from unroll.pipelines.datasets.sentiment.reviews import Reviews
+from unroll.pipelines.datasets.sentiment.sst import Sst2, Sst5
+from unroll.pipelines.datasets.sentiment.text_files import TextFiles
+from unroll.pipelines.datasets.sources import in_manual_folder, of_tfds, require_reachable
+from unroll.pipelines.datasets.speech import librispeech
+from unroll.pipelines.datasets.speech.published import SPEAKERS, An4, Fsdd
+from unroll.pipelines.datasets.speech.speech_files import SpeechFiles
+from unroll.pipelines.datasets.speech.spoken_digits import SpokenDigits
+from unroll.pipelines.datasets.stories.babi import Babi
+from unroll.pipelines.datasets.stories.stories import Stories
+from unroll.pipelines.datasets.stories.story_files import StoryFiles
+from unroll.pipelines.datasets.tagging.atis_snips import Atis, Snips
+from unroll.pipelines.datasets.tagging.flights import Flights
+from unroll.pipelines.datasets.tagging.tagged_files import TaggedFiles
+from unroll.pipelines.datasets.vision import coco_captions
+from unroll.pipelines.datasets.vision.caption_files import CaptionFiles
+from unroll.pipelines.datasets.vision.flickr8k import Flickr8k
+from unroll.pipelines.datasets.vision.question_files import VisualFiles
+from unroll.pipelines.datasets.vision.scenes_captions import ScenesCaptions
+from unroll.pipelines.datasets.vision.scenes_clips import ScenesClips
+from unroll.pipelines.datasets.vision.scenes_qa import ScenesDialog, ScenesQa
+from unroll.pipelines.datasets.vision.visual_questions import Daquar, EasyVqa
+from unroll.pipelines.errors import DataError
 
 # Of a download or a disk. What is wrong with the data is a DataError already.
 _ERRORS = (

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import requests
 import tensorflow_datasets as tfds
-
-from pipelines.errors import DataError
+from unroll.pipelines.errors import DataError
 
 
 @dataclass(frozen=True)

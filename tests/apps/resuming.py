@@ -5,10 +5,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from apps.core import training
-from apps.core.config import TrainingConfig
-from apps.core.runs import Run
+from unroll.apps.core import training
+from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.runs import Run
 
 
 def histories(app: ModuleType, config: TrainingConfig, folder: Path, monkeypatch) -> list[list]:

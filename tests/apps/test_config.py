@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import pytest
+from unroll.apps.core import config
+from unroll.apps.core.errors import UsageError
 
-from apps.core import config
-from apps.core.errors import UsageError
 from tests.apps import toy
 
 DIGITS = toy.PRESETS["digits"]

@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+from unroll.apps.core import options, results
+from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.protocol import Data, Service
 
-import apps
-from apps.core import options, results
-from apps.core.config import TrainingConfig
-from apps.core.protocol import Data, Service
+from unroll import apps
 
 FOLDER = Path(apps.__file__).parent
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/app.py"))
@@ -29,7 +29,7 @@ FUNCTIONS = {
 
 @pytest.fixture(params=NAMES)
 def app(request):
-    return importlib.import_module(f"apps.{request.param}.app")
+    return importlib.import_module(f"unroll.apps.{request.param}.app")
 
 
 def folder_of(app) -> Path:
@@ -145,4 +145,4 @@ def test_the_rows_are_of_the_presets_and_whole(app):
         assert set(row["metrics"]) & set(row["baseline"])
         for metric in row["metrics"].values():
             assert (metric["std"] is None) == (metric["runs"] == 1)
-        assert row["command"].startswith(f"python -m apps {folder_of(app).name} train --data=")
+        assert row["command"].startswith(f"unroll {folder_of(app).name} train --data=")

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from apps.core import distribution
-from apps.core.errors import UsageError
+from unroll.apps.core import distribution
+from unroll.apps.core.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 # Arguments: the strategy, the run's folder, how many CPU devices, options of the toy app.
 CHILD = """
 import json, sys
 import tensorflow as tf
-from apps.core import config, training
-from apps.core.runs import Run
+from unroll.apps.core import config, training
+from unroll.apps.core.runs import Run
 from tests.apps import toy
 
 strategy, path, devices, *options = sys.argv[1:]

@@ -13,10 +13,10 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
+from unroll.apps.core import export, parity
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Service, settings_asset
 
-from apps.core import export, parity
-from apps.core.errors import UsageError
-from apps.core.protocol import Service, settings_asset
 from tests.apps import toy
 
 ASSETS = {

@@ -11,24 +11,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from unroll.apps.core import cli, config, export, training
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.protocol import ask, settings_asset, settings_of
+from unroll.apps.core.runs import Run
+from unroll.apps.image_captioning import app, metrics, network
+from unroll.apps.shared import images
+from unroll.layers.litert_tensorflow import convert
+from unroll.pipelines import captions
+from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.vision import scenes, scenes_captions, scenes_clips
 
-import layers
-from apps.core import cli, config, export, pictures, training
-from apps.core.errors import UsageError
-from apps.core.evaluation import evaluate, load_model
-from apps.core.protocol import ask, settings_asset, settings_of
-from apps.core.runs import Run
-from apps.image_captioning import app, network, scores
-from layers.litert_tensorflow import convert
-from pipelines import captions
-from pipelines.captions import END, PADDING, START, UNKNOWN
-from pipelines.datasets import scenes, scenes_captions, scenes_clips, sources
 from tests.apps import resuming
+from unroll import layers
 
 FOLDER = Path(app.__file__).parent
 ENTRIES = [*captions.ENTRIES, "a", "red", "ring", "blue", "above"]
 SETTINGS = {
-    **pictures.NO_PICTURES,
+    **images.NO_PICTURES,
     **{"image_size": 16, "frames": 0, "labels": [], "told": ""},
     **{"max_length": 6, "beam": 3, "best": 2, "length_penalty": 0.6, "agreement": 0},
 }
@@ -235,7 +237,7 @@ class TestScores:
         return written, [[tuple(each.split()) for each in of] for of in self.REFERENCES]
 
     def test_bleu_by_hand(self):
-        one, two, *_ = scores.bleu(*self.captions())
+        one, two, *_ = metrics.bleu(*self.captions())
         # All words and pairs are right; the closest references have 5 and 2 words, the captions 4
         # and 2.
         short = np.exp(1 - 7 / 6)
@@ -244,7 +246,7 @@ class TestScores:
 
     def test_words_are_clipped_by_the_reference_that_has_most(self):
         written, references = [("a", "a", "a")], [[("a", "b", "b"), ("a", "a", "c")]]
-        assert scores.bleu(written, references)[0] == pytest.approx(100 * 2 / 3)
+        assert metrics.bleu(written, references)[0] == pytest.approx(100 * 2 / 3)
 
     def test_cider_is_that_of_the_published_evaluation(self):
         """The figures are those of pycocoevalcap 1.2 (Cider, df="corpus") on the same words."""
@@ -256,14 +258,14 @@ class TestScores:
         ]
         split = [tuple(each.split()) for each in written]
         references = [[tuple(each.split()) for each in of] for of in told]
-        assert scores.cider(split, references) == pytest.approx(3.125100503796356)
-        assert scores.cider([of[0] for of in references], references) > 3.2
+        assert metrics.cider(split, references) == pytest.approx(3.125100503796356)
+        assert metrics.cider([of[0] for of in references], references) > 3.2
 
     def test_what_is_said_of_things_and_moves(self):
         caption = tuple("the red ring moves left , then the blue cross moves up".split())
         things = (("red", "ring"), ("blue", "cross"))
-        assert scores.said(caption, "moves") == (things, ("left", "up"))
-        assert scores.said(caption, "things") == tuple(sorted(things))
+        assert metrics.said(caption, "moves") == (things, ("left", "up"))
+        assert metrics.said(caption, "things") == tuple(sorted(things))
 
     def test_all_wordings_say_the_same(self):
         for k in range(20):
@@ -275,7 +277,7 @@ class TestScores:
                 "moves": scenes_clips.captions(things, moves, rng),
             }
             for kind, each in told.items():
-                assert len({scores.said(tuple(c.split()), kind) for c in each}) == 1
+                assert len({metrics.said(tuple(c.split()), kind) for c in each}) == 1
 
     def test_baselines_by_hand(self):
         pixels = np.zeros((2, 8, 8, 3), "float32")
@@ -284,7 +286,7 @@ class TestScores:
         train = tf.data.Dataset.from_tensors(({"image": pixels}, labels))
         near = tf.data.Dataset.from_tensors(({"image": pixels[1:] - 9}, labels[1:, :1]))
         data = app.Data(train, near, None, assets_of())
-        found = scores.baseline(data, "valid")
+        found = metrics.baseline(data, "valid")
         assert found["bleu_1"] == pytest.approx(100)  # "a red" stands twice
         assert found["nearest_bleu_1"] == pytest.approx(100)
 
@@ -339,7 +341,7 @@ def test_the_exported_model_writes_by_the_documented_examples(trained, tmp_path)
     photo.write_bytes(tf.io.encode_png(tf.cast(small, tf.uint8)).numpy())
     [answer] = ask(app.serve(model, assets), [photo.read_bytes()])
     shown = {}
-    for script in ("serving_example.py", "litert_example.py"):
+    for script in ("serving.py", "litert.py"):
         command = [sys.executable, "-I", FOLDER / script, folder, photo]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         shown[script] = done.stdout.splitlines()
@@ -347,12 +349,12 @@ def test_the_exported_model_writes_by_the_documented_examples(trained, tmp_path)
         f"{caption}\t{score:.2f}"
         for caption, score in zip(answer["captions"], answer["scores"], strict=True)
     ]
-    assert shown["serving_example.py"] == wanted
+    assert shown["serving.py"] == wanted
     pixels = tf.constant([photo.read_bytes()])
-    given = pictures.decode(pixels, 32)
+    given = images.decode(pixels, 32)
     ids = app.serve(model, assets).functions["ids"](image=given)
     words = [assets["vocabulary"][k] for k in ids["ids"][0, : int(ids["lengths"][0])]]
-    assert shown["litert_example.py"] == [" ".join(words)]
+    assert shown["litert.py"] == [" ".join(words)]
 
 
 def test_predict_writes_a_picture_of_the_attention(trained, tmp_path, monkeypatch, capsys):
@@ -419,7 +421,7 @@ def test_clips_with_labelled_frames(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes_clips, "CLIPS", {"train": 16, "valid": 8, "test": 8})
     # Its variable in the environment was read when it was imported.
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
-    monkeypatch.setattr(scores, "BEAMS", (1,))  # each width is a graph of its own to build
+    monkeypatch.setattr(metrics, "BEAMS", (1,))  # each width is a graph of its own to build
     run = tmp_path / "run"
     options = ["--data=scenes_clips", "--epochs=1", "--beam=1", "--best=1", *SMALL, f"--run={run}"]
     assert cli.main(["image_captioning", "train", *options]) == 0

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from unroll.apps.core import cli, export
+from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.protocol import ask
+from unroll.apps.core.runs import Run
+from unroll.apps.reading_comprehension import app, metrics
+from unroll.layers.litert_tensorflow import convert
+from unroll.pipelines.text import UNKNOWN
 
-from apps.core import cli, export
-from apps.core.evaluation import evaluate, load_model
-from apps.core.protocol import ask
-from apps.core.runs import Run
-from apps.reading_comprehension import app, scores
-from layers.litert_tensorflow import convert
-from pipelines.text import UNKNOWN
 from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
@@ -142,7 +142,7 @@ def test_the_copy_with_the_least_training_loss_answers():
     served = app.serve(model, ASSETS).functions["ids"](**features)
     np.testing.assert_allclose(served["scores"], tf.nn.softmax(expected), atol=1e-5)
     dataset = tf.data.Dataset.from_tensors((features, labels))
-    assert (scores.answers(model, dataset)[:, 0] == np.argmax(expected, -1)).all()
+    assert (metrics.answers(model, dataset)[:, 0] == np.argmax(expected, -1)).all()
 
 
 def test_training_losses_are_kept_and_those_of_validation_are_not():
@@ -167,7 +167,7 @@ def test_an_answer_that_the_vocabulary_lacks_is_not_learned_and_is_wrong():
     model.train_on_batch(features, unknown)
     for weight, old in zip(model.trainable_weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
-    found = scores.figures(np.array([[UNKNOWN, UNKNOWN, 0], [5, 5, 0]]), ["1"])
+    found = metrics.figures(np.array([[UNKNOWN, UNKNOWN, 0], [5, 5, 0]]), ["1"])
     assert found["error"] == 0.5
 
 
@@ -237,7 +237,7 @@ def test_bad_configurations_are_named(options, message):
 
 
 def test_figures_by_hand():
-    found = scores.figures(np.array([[5, 5, 0], [5, 6, 0], [7, 7, 1], [7, 7, 1]]), ["2", "10"])
+    found = metrics.figures(np.array([[5, 5, 0], [5, 6, 0], [7, 7, 1], [7, 7, 1]]), ["2", "10"])
     expected = {"examples": 4, "error": 0.25, "tasks_above_5": 1, "error_2": 0.5, "error_10": 0.0}
     assert found == expected
 
@@ -311,7 +311,7 @@ def test_the_exported_model_answers_by_the_documented_examples(trained, tmp_path
     story, question = "Bob is here. Mary is there.", "Where is Mary?"
     [expected] = ask(app.serve(model, assets), [(story, question)])
     assert expected["answer"] == "there"
-    for script in ("serving_example.py", "litert_example.py"):
+    for script in ("serving.py", "litert.py"):
         command = [sys.executable, "-I", FOLDER / script, folder, story, question]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         shown = done.stdout.rstrip("\n").split("\t")

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from apps.core.pictures import PictureConfig
-from apps.core.residual import FusedBatchNormalization, RandomColours, residual_encoder
+from unroll.apps.shared.images import PictureConfig
+from unroll.apps.shared.residual import FusedBatchNormalization, RandomColours, residual_encoder
 
 
 def encoder(**options) -> keras.Model:

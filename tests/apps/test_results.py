@@ -5,10 +5,10 @@ import json
 import statistics
 
 import pytest
+from unroll.apps.core import results
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.runs import Run
 
-from apps.core import results
-from apps.core.errors import UsageError
-from apps.core.runs import Run
 from tests.apps import toy
 
 README = "# Toy\n\n<!-- results -->\nold\n<!-- /results -->\n\nend\n"
@@ -85,7 +85,7 @@ def test_a_row_of_three_seeds(app, make):
     assert row["examples"] == 103
     assert row["minutes"] == 2.0
     assert row["published"] == {"accuracy": 1.0, "source": "the rule"}
-    assert row["command"] == "python -m apps toy train --data=digits --seed={0,1,2}"
+    assert row["command"] == "unroll toy train --data=digits --seed={0,1,2}"
     assert row["config"]["units"] == 12
     assert "seed" not in row["config"]
     assert row["baseline"] == {"what": "most frequent label", "accuracy": 0.5123}
@@ -107,7 +107,7 @@ def test_parts_of_a_whole_are_one_row(app, make, monkeypatch):
     assert row["baseline"]["accuracy"] == pytest.approx(1.0247)
     assert row["published"] == published
     assert row["minutes"] == 3.0  # two of one minute, two of two: in all six for two seeds
-    assert row["command"] == "python -m apps toy train --data=digits --units={7,5} --seed={0,1}"
+    assert row["command"] == "unroll toy train --data=digits --units={7,5} --seed={0,1}"
     assert "units" not in row["config"]
 
     with pytest.raises(UsageError, match="seeds 1 and 0 differ in --units"):
@@ -122,9 +122,7 @@ def test_parts_of_a_whole_are_one_row(app, make, monkeypatch):
 def test_one_run_has_no_spread_and_the_command_has_what_was_overridden(app, make):
     row = results.record(app, [make(3, units=5, normalize=False)], "valid", "small")
     assert row["metrics"]["accuracy"] == {"mean": pytest.approx(0.8), "std": None, "runs": 1}
-    assert row["command"] == (
-        "python -m apps toy train --data=digits --units=5 --normalize=False --seed=3"
-    )
+    assert row["command"] == ("unroll toy train --data=digits --units=5 --normalize=False --seed=3")
     assert row["published"] is None  # the figure is of the test split
 
 

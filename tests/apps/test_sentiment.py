@@ -9,16 +9,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from apps.core import export, training
-from apps.core.errors import UsageError
-from apps.core.evaluation import evaluate, load_model
-from apps.core.runs import Run
-from apps.sentiment import app, litert_example
-from layers.litert_tensorflow import convert
-from layers.recurrent import RECURRENT_LAYERS
-from pipelines import text as texts
-from pipelines.errors import DataError
+from unroll.apps.core import export, training
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.runs import Run
+from unroll.apps.sentiment import app
+from unroll.apps.sentiment.examples import litert
+from unroll.layers.litert_tensorflow import convert
+from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.pipelines import text as texts
+from unroll.pipelines.errors import DataError
 
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "good", "bad", "not", "film", ",", "0000"],
@@ -187,8 +187,8 @@ def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
     folder = export.export(app, run, tmp_path)
     model, _, assets = load_model(app, run)
     expected = app.predict(model, assets, app.EXAMPLES)
-    for script in ("serving_example.py", "litert_example.py"):
-        path = Path(litert_example.__file__).with_name(script)
+    for script in ("serving.py", "litert.py"):
+        path = Path(litert.__file__).with_name(script)
         command = [sys.executable, "-I", path, folder, *app.EXAMPLES]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         lines = done.stdout.splitlines()
@@ -207,10 +207,10 @@ def test_the_served_model_takes_whatever_people_type(run, tmp_path):
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
 
 
-def test_the_small_tokenizer_of_the_litert_example_agrees_on_plain_english():
+def test_the_small_tokenizer_of_the_litert_agrees_on_plain_english():
     for sentence in (*app.EXAMPLES, "It wasn't 'bad': I'd give 10/10!", "", "the boys' film"):
         expected = texts.tokenize(tf.constant([sentence])).to_list()[0]
-        assert litert_example.tokenize(sentence) == [token.decode() for token in expected]
+        assert litert.tokenize(sentence) == [token.decode() for token in expected]
 
 
 @pytest.mark.parametrize(("data", "classes"), [("sst2", 2), ("sst5", 5)])

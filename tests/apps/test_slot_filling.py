@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from apps.core import export, training
-from apps.core.evaluation import evaluate, load_model
-from apps.core.runs import Run
-from apps.slot_filling import app, litert_example, scores
-from layers.litert_tensorflow import convert
-from pipelines import tagging
+from unroll.apps.core import export, training
+from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.runs import Run
+from unroll.apps.slot_filling import app, metrics
+from unroll.apps.slot_filling.examples import litert
+from unroll.layers.litert_tensorflow import convert
+from unroll.pipelines import tagging
 
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "to", "from", "boston", "denver", "00"],
@@ -138,29 +138,29 @@ def test_bad_configurations_are_named(options, message):
 
 
 def test_figures_by_hand():
-    answers = scores.Answers(
+    answers = metrics.Answers(
         tags=[["B-a", "I-a", "O"], ["O", "B-b"], ["B-b"], ["O"]],
         found_tags=[["B-a", "O", "O"], ["O", "B-b"], ["B-b"], ["O"]],
         intents=["x", "x", "y", "z"],
         found_intents=["x", "y", "y", "z"],
         unknown=[True, False, False, False],
     )
-    found = scores.figures(answers)
+    found = metrics.figures(answers)
     # Three spans, three found, two right.
     assert found["slot_f1"] == pytest.approx(2 / 3)
     assert found["intent_accuracy"] == 3 / 4
     assert found["sentence_accuracy"] == 2 / 4
     assert (found["slot_f1_known_words"], found["slot_f1_unknown_words"]) == (1, 0)
     assert (found["examples_known_words"], found["examples_unknown_words"]) == (3, 1)
-    table = scores.slot_table(answers)
+    table = metrics.slot_table(answers)
     assert table[2] == "| b | 1.000 | 1.000 | 1.000 | 2 |"
     assert table[3] == "| a | 0.000 | 0.000 | 0.000 | 1 |"
-    names, counts = scores.confusions(answers)
+    names, counts = metrics.confusions(answers)
     assert counts[names.index("a"), names.index("O")] == 1
 
 
 def test_sentence_accuracy_leaves_padding_out():
-    metric = scores.SentenceAccuracy()
+    metric = metrics.SentenceAccuracy()
     right, found = [[1, 2, -1], [1, 2, 2], [0, -1, -1]], [[1, 2, 5], [1, 2, 0], [0, 1, 1]]
     metric.update_state(np.array(right), np.array(found))
     assert float(metric.result()) == pytest.approx(2 / 3)
@@ -188,7 +188,7 @@ def test_flights_are_learned_in_cities_seen_and_unseen(run):
 
 
 def test_the_table_and_the_plot_of_a_run(run, capsys):
-    scores.main(str(run.path), "--split=valid")
+    metrics.main(str(run.path), "--split=valid")
     assert "| toloc |" in (run.path / "slots.md").read_text()
     assert (run.path / "confusion.png").stat().st_size > 1000
     assert "| fromloc |" in capsys.readouterr().out
@@ -199,8 +199,8 @@ def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
     model, _, assets = load_model(app, run)
     expected = app.predict(model, assets, app.EXAMPLES)
     lines = {}
-    for script in ("serving_example.py", "litert_example.py"):
-        path = Path(litert_example.__file__).with_name(script)
+    for script in ("serving.py", "litert.py"):
+        path = Path(litert.__file__).with_name(script)
         command = [sys.executable, "-I", path, folder, *app.EXAMPLES]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         lines[script] = [line.split("\t") for line in done.stdout.splitlines()]
@@ -211,10 +211,10 @@ def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
         assert lite == [result["intent"], *(f"{w}/{tag}" for w, tag in pairs if tag != "O")]
 
 
-def test_the_small_splitter_of_the_litert_example_agrees_on_plain_english():
+def test_the_small_splitter_of_the_litert_agrees_on_plain_english():
     for sentence in (*app.EXAMPLES, "What's the 838 to St. Louis, p.m.?", "", "end..."):
         words = tagging.split_words(tf.constant([sentence]))[0].to_list()[0]
-        assert litert_example.split_words(sentence) == [word.decode() for word in words]
+        assert litert.split_words(sentence) == [word.decode() for word in words]
 
 
 def test_names_in_columns_without_intents(tmp_path):

@@ -12,16 +12,18 @@ import pytest
 import soundfile
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from unroll.apps.core import cli, config, export, training
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.protocol import settings_of
+from unroll.apps.core.runs import Run
+from unroll.apps.speech_ctc import app, metrics, recordings, serving, streaming
+from unroll.apps.speech_ctc.examples import litert
+from unroll.layers import NGramLanguageModel
+from unroll.pipelines import audio
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.speech import spoken_digits
 
-from apps.core import cli, config, export, training
-from apps.core.errors import UsageError
-from apps.core.evaluation import evaluate, load_model
-from apps.core.protocol import settings_of
-from apps.core.runs import Run
-from apps.speech_ctc import app, litert_example, recordings, scores, serving, streaming
-from layers import NGramLanguageModel
-from pipelines import audio
-from pipelines.datasets import sources, spoken_digits
 from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
@@ -193,17 +195,17 @@ def test_wrong_options(options, message):
 
 def test_error_rates():
     right, heard = ["a b c d", "e f"], ["a x c", "e f"]
-    found = scores.error_rates(right, heard, "words")
+    found = metrics.error_rates(right, heard, "words")
     assert found["word_error_rate"] == found["label_error_rate"] == pytest.approx(2 / 6)
     assert found["character_error_rate"] == pytest.approx(3 / 10)
     assert found["accuracy"] == 0.5
-    assert scores.error_rates(right, heard, "characters")["label_error_rate"] == pytest.approx(0.3)
-    phones = scores.error_rates(right, heard, "phones")
+    assert metrics.error_rates(right, heard, "characters")["label_error_rate"] == pytest.approx(0.3)
+    phones = metrics.error_rates(right, heard, "phones")
     assert phones == {"accuracy": 0.5, "label_error_rate": pytest.approx(2 / 6)}
 
 
 def test_the_metric_counts_edits_over_all_labels():
-    metric = scores.LabelErrorRate()
+    metric = metrics.LabelErrorRate()
     logits = 9 * np.eye(4, dtype="float32")[[[1, 1, 0, 2, 0], [3, 0, 3, 0, 0]]]
     metric.update_state(np.array([[1, 2], [3, 0]]), logits)  # right; one too many
     assert float(metric.result()) == pytest.approx(1 / 3)
@@ -216,7 +218,7 @@ def test_the_metric_counts_edits_over_all_labels():
 @pytest.mark.parametrize("jit", [False, True])
 def test_edit_distances_are_those_of_tensorflow(jit):
     rng = np.random.default_rng(0)
-    function = tf.function(scores.edit_distances, jit_compile=jit)
+    function = tf.function(metrics.edit_distances, jit_compile=jit)
     for most, least in ((1, 1), (5, 3), (17, 30), (40, 6)):
         sizes = rng.integers([most + 1, least + 1], size=(16, 2))
         rows = [
@@ -243,14 +245,14 @@ def test_hot_words_are_heard():
             "language_model": [],
             "settings": [json.dumps(settings | {"hot_words": words, "word_bonus": 0.0})],
         }
-        return scores.with_language_model([logits], given)
+        return metrics.with_language_model([logits], given)
 
     assert heard("") == ["a"]
     assert heard("ab=3") == ["ab"]
 
 
 def test_alignments_show_a_right_and_a_wrong_utterance():
-    text = scores.alignments(["one two", "three"], ["one two", "tree"])
+    text = metrics.alignments(["one two", "three"], ["one two", "tree"])
     assert "one two" in text
     assert "tree" in text
     assert "S" in text
@@ -291,12 +293,12 @@ def test_the_exported_model_answers_by_the_documented_examples(trained, tmp_path
     model, _, assets = load_model(app, trained)
     expected = [result["transcript"] for result in app.predict(model, assets, [*map(str, paths)])]
     assert all(expected)
-    served = run_script("serving_example.py", folder, *paths)
+    served = run_script("serving.py", folder, *paths)
     assert [row[1] for row in served] == expected
     assert served[0][2].count("@") == len(expected[0].split())
-    assert [row[1] for row in run_script("litert_example.py", folder, *paths)] == expected
+    assert [row[1] for row in run_script("litert.py", folder, *paths)] == expected
     np.testing.assert_allclose(
-        litert_example.mel_filters(8000, 256, 40), audio.mel_filters(8000, 256, 40), atol=1e-7
+        litert.mel_filters(8000, 256, 40), audio.mel_filters(8000, 256, 40), atol=1e-7
     )
 
 
@@ -320,7 +322,7 @@ def test_flac_is_heard_as_wav_is(trained, tmp_path):
 
 
 def test_the_picture_and_the_alignments_are_written(trained, capsys):
-    scores.main(str(trained.path))
+    metrics.main(str(trained.path))
     assert "spikes.png" in capsys.readouterr().out
     assert (trained.path / "spikes.png").read_bytes()[:4] == b"\x89PNG"
     assert (trained.path / "alignments.txt").stat().st_size > 100

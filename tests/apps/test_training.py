@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from unroll.apps.core import training
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import load_model
+from unroll.apps.core.runs import Run
 
-from apps.core import training
-from apps.core.errors import UsageError
-from apps.core.evaluation import load_model
-from apps.core.runs import Run
 from tests.apps import toy
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +164,7 @@ def test_a_seed_gives_the_same_run_and_another_seed_another(unbroken, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from apps.core import training
+from unroll.apps.core import training
 from tests.apps import test_training
 
 class Progress(training.Progress):

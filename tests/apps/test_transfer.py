@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-
-from apps.core import transfer
-from apps.core.errors import UsageError
-from apps.core.evaluation import weights_of
-from apps.core.runs import Run
-from apps.sentiment import app
+from unroll.apps.core import transfer
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import weights_of
+from unroll.apps.core.runs import Run
+from unroll.apps.sentiment import app
 
 SOURCE = {"vocabulary": ["[PAD]", "[UNK]", "good", "bad", "film"], "labels": ["no", "yes"]}
 TARGET = {"vocabulary": ["[PAD]", "[UNK]", "film", "new", "good", "x"], "labels": ["1", "2", "3"]}

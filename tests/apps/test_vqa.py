@@ -10,17 +10,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from unroll.apps.core import cli, export, training, transfer
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import evaluate, load_model, weights_of
+from unroll.apps.core.protocol import ask
+from unroll.apps.core.runs import Run
+from unroll.apps.shared import images, questions
+from unroll.apps.vqa import app, metrics, network, report
+from unroll.layers.litert_tensorflow import convert
+from unroll.pipelines import datasets
+from unroll.pipelines.datasets.vision import scenes, scenes_qa
+from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
 
-from apps.core import asking, cli, export, pictures, training, transfer
-from apps.core.errors import UsageError
-from apps.core.evaluation import evaluate, load_model, weights_of
-from apps.core.protocol import ask
-from apps.core.runs import Run
-from apps.vqa import app, network, scores, showing
-from layers.litert_tensorflow import convert
-from pipelines import datasets
-from pipelines.datasets import scenes, scenes_qa
-from pipelines.visual import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
 from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
@@ -230,24 +231,24 @@ def test_inputs_of_the_command_line(tmp_path):
     photo = tmp_path / "a photo"
     photo.write_bytes(PHOTO)
     given = [str(photo), "one ?", "two ?", "b.JPG", "three ?"]
-    assert asking.pairs(given, showing.is_picture, "picture") == [
+    assert questions.pairs(given, report.is_picture, "picture") == [
         (str(photo), "one ?"),
         (str(photo), "two ?"),
         ("b.JPG", "three ?"),
     ]
-    assert asking.pairs([(PHOTO, "what ?")], showing.is_picture, "picture") == [(PHOTO, "what ?")]
+    assert questions.pairs([(PHOTO, "what ?")], report.is_picture, "picture") == [(PHOTO, "what ?")]
     for wrong, message in (
         (["what ?", "b.jpg"], r"'what \?': name the picture before"),
         (["b.jpg"], "b.jpg: what is the question"),
         (["b.jpg", "c.jpg", "what ?"], "b.jpg: what is the question"),
     ):
         with pytest.raises(UsageError, match=message):
-            asking.pairs(wrong, showing.is_picture, "picture")
+            questions.pairs(wrong, report.is_picture, "picture")
     with pytest.raises(UsageError, match="No such file"):
-        pictures.read(str(tmp_path / "none.jpg"))
+        images.read(str(tmp_path / "none.jpg"))
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(UsageError, match=r"text.jpg cannot be decoded: JPEG"):
-        pictures.read(str(tmp_path / "text.jpg"))
+        images.read(str(tmp_path / "text.jpg"))
 
 
 def test_the_loss_leaves_out_what_has_no_answer():
@@ -273,18 +274,18 @@ def test_the_accuracy_counts_unknown_answers_as_wrong():
 
 def test_figures_by_hand():
     people = [[FIRST_ANSWER] * 8 + [FIRST_ANSWER + 1] * 2, [FIRST_ANSWER + 2] * 10]
-    found = scores.Answers(
+    found = metrics.Answers(
         tokens=[np.array([3, 4, 6]), np.array([2, 3, 0])],
         labels=[np.array(row) for row in people],
         chosen=[FIRST_ANSWER + 1, FIRST_ANSWER + 2],
     )
-    figures = scores.figures(found, assets_of())
+    figures = metrics.figures(found, assets_of())
     assert (figures["examples"], figures["accuracy"]) == (2, 0.5)
     assert (figures["accuracy_is_it"], figures["accuracy_what_is"]) == (0, 1)
     # Two of ten: with nine others, two of whom agree in eight cases, and one in two.
     assert figures["vqa_accuracy"] == pytest.approx((0.6 + 1) / 2)
-    single = scores.Answers(found.tokens, [np.array([2]), np.array([3])], [2, 4])
-    assert "vqa_accuracy" not in scores.figures(single, assets_of())
+    single = metrics.Answers(found.tokens, [np.array([2]), np.array([3])], [2, 4])
+    assert "vqa_accuracy" not in metrics.figures(single, assets_of())
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +327,7 @@ def test_the_exported_model_answers_by_the_documented_examples(trained, tmp_path
     photo.write_bytes(tf.io.encode_png(tf.cast(small, tf.uint8)).numpy())
     questions = ["What color is the ring?", "how many circles are there ?"]
     expected = ask(app.serve(model, assets), [(photo.read_bytes(), q) for q in questions])
-    for script in ("serving_example.py", "litert_example.py"):
+    for script in ("serving.py", "litert.py"):
         command = [sys.executable, "-I", FOLDER / script, folder, photo, *questions]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         lines = [line.split("\t") for line in done.stdout.splitlines()]
@@ -383,7 +384,7 @@ def test_a_frozen_network_of_keras_applications(own, tmp_path):
     manifest = json.loads((exported / "manifest.json").read_text())
     assert "image_bytes" in manifest["signatures"]["serving_default"]["inputs"]
     with pytest.raises(ValueError, match="Nothing: neither residual nor"):
-        pictures.frozen_encoder("Nothing", weights, 32)
+        images.frozen_encoder("Nothing", weights, 32)
 
 
 def test_regions_that_were_made_elsewhere(own, tmp_path, capsys):

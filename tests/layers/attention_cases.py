@@ -5,10 +5,10 @@ from functools import partial
 import keras
 import numpy as np
 
-import layers
 from tests import reference
 from tests.layers import running
 from tests.layers.case import Case, D, T, U
+from unroll import layers
 
 QUERY = 7
 RANDOM = keras.initializers.RandomNormal(0.1, 0.2, seed=5)

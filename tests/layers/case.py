@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+from unroll.layers.recurrent.base import RecurrentLayer
 
-from layers.recurrent.base import RecurrentLayer
 from tests.layers import running
 
 B, T, D, U = 6, 5, 3, 4

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 from keras import ops
 
-import layers
 from tests import reference
 from tests.layers import running
 from tests.layers.case import SEQUENCES, Case, D, U
+from unroll import layers
 
 # Which of the two an example reads hangs on its first state, so that a batch of any size has words.
 WORDS = np.array([[1, 3, 0], [2, 1, 2]])

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-import layers
 from tests import reference
 from tests.layers.case import B, Case, D, T, U
+from unroll import layers
 
 # The uneven numbers of trigrams, one twice in a word, and a word of padding alone.
 TRIGRAMS = np.random.default_rng(4).integers(1, 12, size=(B, T, D)).astype("int32")

@@ -6,10 +6,10 @@ sequence; `test_memory.py` compares them.
 
 import keras
 
-import layers
 from tests import reference
 from tests.layers import running
 from tests.layers.case import Case, D, U
+from unroll import layers
 
 QUERY = 7
 

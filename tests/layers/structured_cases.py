@@ -6,9 +6,9 @@ Tags, marginals and the constraints are tested in `test_crf.py`.
 import keras
 import numpy as np
 
-import layers
 from tests import reference
 from tests.layers.case import Case, D
+from unroll import layers
 
 
 @keras.saving.register_keras_serializable(package="unroll_tests")

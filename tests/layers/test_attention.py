@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from unroll.layers.attention import scores
 
-import layers
-from layers.attention import scores
 from tests import reference
 from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from unroll import layers
 
 QUERIES = np.random.default_rng(4).normal(size=(B, 4, D))
 KERNEL = np.random.default_rng(5).normal(size=(2 * D, 7))

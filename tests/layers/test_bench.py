@@ -7,10 +7,10 @@ oracle's differences, for the same weights.
 import keras
 import pytest
 
-import layers
 from tests.layers import checks, export_checks, recurrent_checks
 from tests.layers.case import Case, Recurrent
 from tests.layers.cases import CASES
+from unroll import layers
 
 
 def always(case: Case) -> bool:

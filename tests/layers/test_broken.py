@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests import reference
 from tests.layers import checks, export_checks, recurrent_checks
 from tests.layers.case import U
 from tests.layers.recurrent_cases import LSTM, recurrent
 from tests.layers.test_bench import CHECKS, mark
+from unroll import layers
 
 
 def twin(check, reason, cell=None, layer=None, oracle=reference.lstm, of=layers.LSTM):

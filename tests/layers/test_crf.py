@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests import reference
 from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from tests.layers.structured_cases import CASES
+from unroll import layers
 
 RNG = np.random.default_rng(8)
 ALLOWED = np.array([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1]], "bool")
@@ -163,8 +163,7 @@ def test_a_tagger_learns_with_the_loss_and_is_saved():
 def test_tags_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
-
-    from layers.litert_tensorflow import convert
+    from unroll.layers.litert_tensorflow import convert
 
     layer = crf("float32", allowed=ALLOWED)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests.layers import running
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from unroll import layers
 
 RNG = np.random.default_rng(14)
 NEEDS_TENSORFLOW = pytest.mark.skipif(
@@ -214,8 +214,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 def test_xla_saved_model_and_litert(tmp_path):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
-
-    from layers.litert_tensorflow import convert
+    from unroll.layers.litert_tensorflow import convert
 
     logits, frames = tensors(RNG.normal(size=(3, 7, 4)).astype("float32"), np.array([7, 2, 5]))
     labels, lengths = np.array([[1, 1, 3], [2, 0, 0], [3, 2, 0]]), np.array([3, 1, 2])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests.layers import decoding_cases, running
 from tests.layers.case import MASK, SEQUENCES, B, D, U
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from unroll import layers
 
 START, END = 1, 2
 NEEDS_TENSORFLOW = pytest.mark.skipif(
@@ -145,8 +145,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
     """A model with a decoder: saved, reloaded, exported with its beam, and greedy in LiteRT."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
-
-    from layers.litert_tensorflow import convert
+    from unroll.layers.litert_tensorflow import convert
 
     words = ["", "<start>", "<end>", "one", "two", "three"]
     source = keras.Input((None,), dtype="int32", name="source")

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T, U
 from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
 from tests.layers.embedding_cases import TRIGRAMS
+from unroll import layers
 
 BY_NAME = {case.name: case for case in CASES}
 STATES = BY_NAME["LSTM"].initial_state()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests.layers import running
 from tests.layers.recurrent_checks import assert_refused
+from unroll import layers
 
 ARPA = """made by hand
 \\data\\

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests import reference
 from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from unroll import layers
 
 RNG = np.random.default_rng(12)
 VOCABULARY, WORDS = 11, 4
@@ -138,8 +138,7 @@ def test_noise_makes_facts_older_and_no_younger():
 def test_words_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
-
-    from layers.litert_tensorflow import convert
+    from unroll.layers.litert_tensorflow import convert
 
     layer = over_words(memory_size=9, answers=True, linear_start=True, dtype="float32")
     layer.linear.assign(0.0)

@@ -14,7 +14,7 @@ from tests.layers import running
 PRODUCTS_IN_TWO_THREADS = """
 import threading
 import tensorflow as tf
-import layers
+from unroll import layers
 
 left, right = tf.ones([4, 5, 6]), tf.ones([4, 6, 7])
 for _ in range(2):

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import pytest
 
-import layers
+from unroll import layers
 
 ROOT = Path(__file__).parent.parent.parent
 

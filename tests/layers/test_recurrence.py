@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from unroll.layers.recurrent import recurrence as module
+from unroll.layers.recurrent.recurrence import recurrence
 
-from layers.recurrent import recurrence as module
-from layers.recurrent.recurrence import recurrence
 from tests.layers import running
 from tests.layers.case import MASK, B, T, U
 from tests.layers.checks import assert_near

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-import layers
 from tests.layers import decoding_cases, running
 from tests.layers.case import MASK, D
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from tests.layers.test_decoding import END, MEMORY, MEMORY_MASK, NEEDS_TENSORFLOW, START
+from unroll import layers
 
 VOCABULARY = 6
 

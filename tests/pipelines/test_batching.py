@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from pipelines.batching import batches
-from pipelines.errors import DataError
+from unroll.pipelines.batching import batches
+from unroll.pipelines.errors import DataError
 
 LENGTHS = [3, 9, 1, 4, 12, 2, 7, 5, 3, 11, 6, 2, 8, 10]
 

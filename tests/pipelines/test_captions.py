@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-from pipelines import captions, datasets, image, text
-from pipelines.captions import END, PADDING, START, UNKNOWN, Captioned
-from pipelines.datasets import scenes, scenes_captions, scenes_clips, sources
-from pipelines.errors import DataError
-from pipelines.visual import Augmentation
+from unroll.pipelines import captions, datasets, image, text
+from unroll.pipelines.captions import END, PADDING, START, UNKNOWN, Captioned
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.vision import scenes, scenes_captions, scenes_clips
+from unroll.pipelines.errors import DataError
+from unroll.pipelines.visual import Augmentation
 
 ENTRIES = [*captions.ENTRIES, "a", "dog", "runs"]
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import requests
 import tensorflow as tf
-
-from pipelines import datasets
-from pipelines.datasets import coco_captions, imdb, librispeech, reviews, sources, sst
-from pipelines.datasets.speech import SPEAKERS
-from pipelines.errors import DataError
+from unroll.pipelines import datasets
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.sentiment import imdb, reviews, sst
+from unroll.pipelines.datasets.speech import librispeech
+from unroll.pipelines.datasets.speech.published import SPEAKERS
+from unroll.pipelines.datasets.vision import coco_captions
+from unroll.pipelines.errors import DataError
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-
-from pipelines import datasets
-from pipelines.errors import DataError
+from unroll.pipelines import datasets
+from unroll.pipelines.errors import DataError
 
 ROWS = [
     ("good, very good", "pos"),

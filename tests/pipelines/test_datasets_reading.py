@@ -5,11 +5,10 @@ import re
 import tarfile
 
 import pytest
-
-from pipelines import datasets
-from pipelines.datasets import stories
-from pipelines.datasets.reading import TASKS, hold_out, read_stories
-from pipelines.errors import DataError
+from unroll.pipelines import datasets
+from unroll.pipelines.datasets.stories.babi import TASKS, hold_out, read_stories
+from unroll.pipelines.datasets.stories.stories import stories
+from unroll.pipelines.errors import DataError
 
 STORY = "1 Mary is here.\n2 Bob left.\n3 Where is Mary?\there\t1\n4 Bob is back.\n"
 STORY += "5 Where is Bob? \there,there\t4 2\n1 Ann left.\n2 Is Ann here?\tno\n"

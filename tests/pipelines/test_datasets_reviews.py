@@ -6,8 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
-from pipelines.datasets.reviews import SIZES, Reviews, generate
+from unroll.pipelines.datasets.sentiment.reviews import SIZES, Reviews, generate
 
 REVIEWS = generate()
 

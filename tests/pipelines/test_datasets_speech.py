@@ -5,10 +5,10 @@ import pytest
 import soundfile
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-from pipelines import audio, datasets
-from pipelines.datasets import sources, speech, spoken_digits
-from pipelines.errors import DataError
+from unroll.pipelines import audio, datasets
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.speech import published, spoken_digits
+from unroll.pipelines.errors import DataError
 
 TONE = 0.5 * np.sin(np.arange(800) / 4)
 
@@ -65,7 +65,7 @@ class TestRealData:
         }  # fmt: skip
         sounds = [{row["audio"] for row in x} for x in found.values()]
         assert not sounds[0] & sounds[2]
-        for digit in speech.DIGITS:
+        for digit in published.DIGITS:
             assert sum(row["transcript"] == digit.encode() for row in found["test"]) == 30
 
     def test_fsdd_strings_are_joined_within_a_split(self, manual_dir, tmp_path):
@@ -94,7 +94,9 @@ class TestRealData:
             for split in ("train", "valid", "test")
         }
         assert heard["test"] == {b"theo"}
-        assert heard["train"] == heard["valid"] == {x.encode() for x in speech.SPEAKERS} - {b"theo"}
+        assert (
+            heard["train"] == heard["valid"] == {x.encode() for x in published.SPEAKERS} - {b"theo"}
+        )
 
     def test_an4(self, manual_dir, tmp_path):
         found = {split: rows("an4", split, tmp_path) for split in ("train", "valid", "test")}
@@ -133,11 +135,11 @@ class TestLibrispeech:
 def test_broken_mfccs():
     good = (26).to_bytes(4, "big") + np.arange(26, dtype=">f4").tobytes()
     np.testing.assert_array_equal(
-        speech.read_mfcc(good, "a"), np.arange(26, dtype="float32").reshape(2, 13)
+        published.read_mfcc(good, "a"), np.arange(26, dtype="float32").reshape(2, 13)
     )
     for contents in (good[:-1], b"", (25).to_bytes(4, "big") + good[4:-4]):
         with pytest.raises(DataError, match=r"^a is no file of 13 MFCCs"):
-            speech.read_mfcc(contents, "a")
+            published.read_mfcc(contents, "a")
 
 
 def folder(tmp_path, splits, sounds=("one.wav", "two.flac", "three.wav")):

@@ -3,11 +3,10 @@
 import re
 
 import pytest
-
-from pipelines import datasets
-from pipelines.datasets import flights
-from pipelines.datasets.tagging import to_bio
-from pipelines.errors import DataError
+from unroll.pipelines import datasets
+from unroll.pipelines.datasets.tagging import flights
+from unroll.pipelines.datasets.tagging.atis_snips import to_bio
+from unroll.pipelines.errors import DataError
 
 LINES = {
     "seq.in": "to Bonn at 8\nBonn please\n",

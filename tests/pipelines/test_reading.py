@@ -2,8 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines import reading, text
+from unroll.pipelines import stories, text
 
 ROWS = [
     ("1", ["Mary is here.", "Bob left."], "Where is Mary?", " Here"),
@@ -29,18 +28,18 @@ def said(ids) -> list[str]:
 
 
 def test_the_tasks_and_the_questions_of_one():
-    assert reading.tasks(dataset()) == ["1", "2"]
-    found = reading.of_task(dataset(), "2")
+    assert stories.tasks(dataset()) == ["1", "2"]
+    found = stories.of_task(dataset(), "2")
     assert [row["answer"] for row in found.as_numpy_iterator()] == [b"New York"]
 
 
 def test_words_and_answers_are_one_vocabulary():
-    assert reading.build_vocabulary(dataset()) == ENTRIES
+    assert stories.build_vocabulary(dataset()) == ENTRIES
 
 
 def test_questions_of_like_stories_stand_together():
     vocabulary = text.Vocabulary(ENTRIES)
-    found = list(reading.question_batches(dataset(), vocabulary, ["1", "2"], 2, 4))
+    found = list(stories.question_batches(dataset(), vocabulary, ["1", "2"], 2, 4))
     by_size = {len(labels): (features, labels.numpy()) for features, labels in found}
     features, labels = by_size[2]
     assert features["facts"].shape == [2, 2, 3]
@@ -56,6 +55,6 @@ def test_questions_of_like_stories_stand_together():
 
 def test_an_answer_that_the_vocabulary_lacks():
     vocabulary = text.Vocabulary(["[PAD]", "[UNK]", "here"])
-    batches = reading.question_batches(dataset(), vocabulary, ["1", "2"], 3, 50)
+    batches = stories.question_batches(dataset(), vocabulary, ["1", "2"], 3, 50)
     answers = np.concatenate([labels.numpy()[:, 0] for _, labels in batches])
     assert sorted(answers) == [1, 1, 2]

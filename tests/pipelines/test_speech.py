@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from pipelines import audio, speech
-from pipelines.errors import DataError
+from unroll.pipelines import audio, speech
+from unroll.pipelines.errors import DataError
 
 FRONT_END = audio.FrontEnd(rate=8000, window=200, hop=80, mels=8)
 LABELS = [speech.BLANK, *"abc"]

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from pipelines import tagging
+from unroll.pipelines import tagging
 
 TEXTS = [
     "To Zürich, please.",

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from pipelines import text
-from pipelines.errors import DataError
+from unroll.pipelines import text
+from unroll.pipelines.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from pipelines import datasets, image, text, visual
-from pipelines.datasets import scenes, scenes_qa, visual_questions
-from pipelines.errors import DataError
-from pipelines.visual import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER, Asked
+from unroll.pipelines import datasets, image, text, visual
+from unroll.pipelines.datasets.vision import scenes, scenes_qa, visual_questions
+from unroll.pipelines.errors import DataError
+from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER, Asked
 
 
 def picture(side: int = 8, value: int = 120, form: str = "png") -> bytes:

@@ -1,0 +1,1 @@
+"""Modelling blocks that several apps use."""

@@ -1,0 +1,1 @@
+"""Images with captions, or with questions and answers."""
