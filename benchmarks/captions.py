@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from measuring import seconds_of, table
+
 from unroll.apps.core.quiet import import_tensorflow
 
 WIDTHS, TOGETHER = (1, 3, 5), 32
@@ -22,13 +23,13 @@ def main(folder: str) -> None:
     """Prints the table."""
     import_tensorflow()
     import tensorflow as tf
+
+    from unroll import layers
     from unroll.apps.core.evaluation import load_model
     from unroll.apps.core.protocol import settings_of
     from unroll.apps.core.runs import Run
     from unroll.apps.image_captioning import app, serving
     from unroll.pipelines.captions import END, START
-
-    from unroll import layers
 
     model, config, assets = load_model(app, Run(Path(folder)))
     settings, begin = settings_of(assets), serving.writer(model, assets)

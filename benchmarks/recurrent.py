@@ -29,10 +29,10 @@ import keras
 import numpy as np
 from keras import ops
 from measuring import in_a_fresh_process, peak_of, table
-from unroll.layers.recurrent import RECURRENT_LAYERS
-from unroll.layers.recurrent.recurrence import backend, halves
 
 from unroll import layers
+from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.layers.recurrent.recurrence import backend, halves
 
 SHAPES = ((32, 100, 128, 128), (64, 50, 256, 256), (32, 200, 128, 256), (1, 100, 128, 256))
 LENGTHS = (125, 250, 500, 1000, 2000)  # at B, D, U = 16, 64, 64

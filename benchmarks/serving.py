@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from measuring import seconds_of, table
+
 from unroll.apps.core.quiet import import_tensorflow
 
 
@@ -23,6 +24,7 @@ def main(name: str, folder: str) -> None:
     import_tensorflow()
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
+
     from unroll.apps.core import export
     from unroll.apps.core.evaluation import load_model
     from unroll.apps.core.runs import Run

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from measuring import seconds_of, table
+
 from unroll.apps.core.quiet import import_tensorflow
 
 BATCHES, WIDTH = 12, 16
@@ -47,6 +48,7 @@ def training(app, config, assets) -> list[list[str]]:
 def recognition(app, model, config, assets) -> list[list[str]]:
     """Real-time factors of the served functions, and of a stream, one recording at a time."""
     import tensorflow as tf
+
     from unroll.apps.core.protocol import settings_of
     from unroll.apps.speech_ctc import metrics, serving, streaming
     from unroll.pipelines import audio

@@ -11,6 +11,7 @@ if __name__ != "unroll.layers":
 import os
 
 import keras
+
 from unroll.layers.attention import (
     AttentionPool,
     BahdanauAttention,

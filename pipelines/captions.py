@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
 from unroll.pipelines import text
 from unroll.pipelines.errors import DataError
 from unroll.pipelines.visual import Augmentation, picture_batches

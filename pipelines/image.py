@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import tensorflow as tf
+
 from unroll.pipelines.errors import DataError
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
 from unroll.pipelines import audio
 from unroll.pipelines.batching import batches
 from unroll.pipelines.errors import DataError

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import tensorflow as tf
+
 from unroll.pipelines import text
 from unroll.pipelines.batching import batches
 

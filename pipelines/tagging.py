@@ -4,6 +4,7 @@ from collections import Counter
 
 import tensorflow as tf
 import tensorflow_text as tf_text
+
 from unroll.pipelines.batching import batches
 from unroll.pipelines.text import BOUNDARIES, Vocabulary, most_frequent, to_dense
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
+
 from unroll.pipelines.batching import batches
 from unroll.pipelines.errors import DataError
 

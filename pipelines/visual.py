@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
 from unroll.pipelines import image, text
 from unroll.pipelines.errors import DataError
 

@@ -137,6 +137,7 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
 
 def _predict(app: ModuleType, arguments: list[str]) -> int:
     from rich.console import Console
+
     from unroll.apps.core.evaluation import load_model
     from unroll.apps.core.runs import Run
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal, get_type_hints
 
 import tyro
+
 from unroll.apps.core.errors import UsageError
 
 

@@ -5,6 +5,7 @@ import os
 
 import keras
 import tensorflow as tf
+
 from unroll.apps.core.errors import UsageError
 
 NAMES = ("default", "mirrored", "multiworker", "tpu")

@@ -4,6 +4,7 @@ import warnings
 from types import ModuleType
 
 import keras
+
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets

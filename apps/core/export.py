@@ -14,6 +14,7 @@ from types import ModuleType
 import keras
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.core import parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_model

@@ -5,6 +5,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Annotated, Literal
 
 import tyro
+
 from unroll.apps.core import config as configs
 from unroll.apps.core.config import TrainingConfig
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import keras
 import numpy as np
+
 from unroll.apps.core import distribution, transfer
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError

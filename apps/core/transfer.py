@@ -6,6 +6,7 @@ from types import ModuleType
 
 import keras
 import numpy as np
+
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_model
 from unroll.apps.core.protocol import Assets

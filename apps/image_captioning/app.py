@@ -7,6 +7,8 @@ from typing import Literal
 import keras
 import tensorflow as tf
 from rich.text import Text
+
+from unroll import layers
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
 from unroll.apps.image_captioning import metrics, network, report, serving
@@ -14,8 +16,6 @@ from unroll.apps.shared import groups, images
 from unroll.layers.recurrent import RECURRENT_LAYERS, mean_over_time
 from unroll.pipelines import captions, datasets, text, visual
 from unroll.pipelines.datasets.vision import scenes
-
-from unroll import layers
 
 
 @dataclass(frozen=True)

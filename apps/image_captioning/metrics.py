@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from sacrebleu.metrics import BLEU
+
 from unroll.apps.core.protocol import Assets, Data, settings_of
 from unroll.apps.image_captioning import serving
 from unroll.pipelines.captions import END, PADDING

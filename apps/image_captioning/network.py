@@ -2,11 +2,11 @@
 
 import keras
 from keras import ops
+
+from unroll import layers
 from unroll.apps.shared import groups
 from unroll.apps.shared.residual import residual_encoder
 from unroll.pipelines.captions import PADDING, UNKNOWN
-
-from unroll import layers
 
 
 def viewer(config, settings: dict) -> keras.Model:

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.shared.images import overlay, read
 
 _ROW = 6  # pictures side by side

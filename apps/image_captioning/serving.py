@@ -5,14 +5,14 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
+
+from unroll import layers
 from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
 from unroll.apps.image_captioning import network
 from unroll.apps.shared import images
 from unroll.layers.decoding import Found
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
-
-from unroll import layers
 
 # A number that leaves a logit no chance, and is still a float16.
 _NEVER = -6e4

@@ -7,6 +7,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+
+from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets, Data, Service, ask
@@ -15,8 +17,6 @@ from unroll.apps.shared import groups, questions
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import datasets, stories
 from unroll.pipelines.text import PADDING, Vocabulary
-
-from unroll import layers
 
 
 @dataclass(frozen=True)

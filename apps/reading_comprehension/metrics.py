@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+
 from unroll.pipelines.text import UNKNOWN
 
 PASSED = 0.05  # the error up to which a task counts as learned (Weston et al. 2016)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 from keras import ops
+
 from unroll.pipelines.text import UNKNOWN
 
 

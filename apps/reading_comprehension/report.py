@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 from rich.text import Text
+
 from unroll.apps.core.errors import UsageError
 from unroll.apps.reading_comprehension.serving import FIRST_WORD
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.core.protocol import Assets, Service, with_inputs
 from unroll.pipelines import stories, text
 

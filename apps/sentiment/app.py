@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+
+from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets, Data, Service, ask, with_inputs
@@ -17,8 +19,6 @@ from unroll.apps.shared.display import weighted_words
 from unroll.layers.recurrent import RECURRENT_LAYERS, max_over_time, mean_over_time
 from unroll.pipelines import datasets
 from unroll.pipelines import text as texts
-
-from unroll import layers
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
 from unroll.pipelines import image, visual

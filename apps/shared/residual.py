@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 from keras import ops
+
 from unroll.apps.shared.images import PictureConfig
 
 

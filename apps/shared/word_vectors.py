@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import keras
+
 from unroll.apps.core.errors import UsageError
 from unroll.pipelines import text
 

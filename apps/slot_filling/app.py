@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+
+from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.protocol import Assets, Data, Service, ask, with_inputs
 from unroll.apps.shared import word_vectors
@@ -16,8 +18,6 @@ from unroll.apps.slot_filling.metrics import MostFrequent, SentenceAccuracy, ans
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import datasets, tagging
 from unroll.pipelines import text as texts
-
-from unroll import layers
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 from seqeval.metrics import f1_score
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
+
 from unroll.apps.core.protocol import Assets
 from unroll.pipelines import text
 

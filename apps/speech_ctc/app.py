@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+
+from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
 from unroll.apps.speech_ctc import metrics, recordings, serving
@@ -19,8 +21,6 @@ from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import datasets, speech
 from unroll.pipelines.audio import FrontEnd
 from unroll.pipelines.datasets.speech.published import SPEAKERS
-
-from unroll import layers
 
 KERNEL, STRIDE = 5, 2  # of the convolutions that subsample
 

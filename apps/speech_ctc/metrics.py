@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+
+from unroll import layers
 from unroll.apps.core.protocol import Assets, settings_of
 from unroll.pipelines import speech
 from unroll.pipelines.errors import DataError
-
-from unroll import layers
 
 
 @keras.saving.register_keras_serializable(package="unroll")

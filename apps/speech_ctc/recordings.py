@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import tensorflow as tf
+
 from unroll.apps.core.errors import UsageError
 from unroll.pipelines import audio
 from unroll.pipelines.datasets.speech import spoken_digits

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import tensorflow as tf
+
+from unroll import layers
 from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
 from unroll.apps.speech_ctc import recordings
 from unroll.apps.speech_ctc.streaming import first_states, piece_of, step_function
 from unroll.pipelines import audio, speech
-
-from unroll import layers
 
 
 def seconds_a_frame(settings: dict) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets, settings_of, with_inputs
 from unroll.apps.speech_ctc import recordings

@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 from rich.text import Text
+
+from unroll import layers
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
 from unroll.apps.shared import groups, images, questions
@@ -16,8 +18,6 @@ from unroll.apps.shared.residual import residual_encoder
 from unroll.apps.vqa import metrics, network, report, serving
 from unroll.layers.recurrent import RECURRENT_LAYERS, max_over_time
 from unroll.pipelines import datasets, text, visual
-
-from unroll import layers
 
 
 @dataclass(frozen=True)

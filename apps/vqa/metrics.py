@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.core.protocol import Assets, Data
 from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.core.protocol import Assets
 from unroll.apps.shared.images import overlay, read
 from unroll.pipelines.datasets.vision import scenes

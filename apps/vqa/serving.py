@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+
 from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
 from unroll.apps.shared import images
 from unroll.pipelines import image, text

@@ -2,9 +2,10 @@
 
 import keras
 from keras import ops
+
 from unroll.layers.attention.base import Attention, for_each_query
 from unroll.layers.attention.scores import additive, dot, general_keys, masked_softmax
-from unroll.layers.recurrent.base import require_size
+from unroll.layers.operations import require_size
 
 SCORES = ("dot", "general", "concat", "location")
 WINDOWS = ("global", "local_m", "local_p")

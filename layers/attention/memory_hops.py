@@ -2,9 +2,10 @@
 
 import keras
 from keras import ops
+
 from unroll.layers.attention.scores import masked_softmax
 from unroll.layers.initializers import drawn_anew
-from unroll.layers.recurrent.base import require_size
+from unroll.layers.operations import require_size
 
 TYINGS = ("adjacent", "layer_wise")
 

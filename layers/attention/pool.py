@@ -2,6 +2,7 @@
 
 import keras
 from keras import ops
+
 from unroll.layers.attention.scores import masked_softmax
 
 

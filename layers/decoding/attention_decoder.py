@@ -2,6 +2,7 @@
 
 import keras
 from keras import ops
+
 from unroll.layers.attention.base import Attention
 from unroll.layers.decoding.recurrent_decoder import (
     RecurrentDecoder,

@@ -1,8 +1,9 @@
 """Of several sequences the one that is most like what else could be said."""
 
 from keras import ops
-from unroll.layers.decoding.search import NEVER, Found, take_each
-from unroll.layers.recurrent.base import require_size
+
+from unroll.layers.decoding.search import Found
+from unroll.layers.operations import LOG_ZERO, require_size, take_rows
 
 
 def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, best: int = 1):
@@ -69,11 +70,11 @@ def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, be
     # Of two sequences without words one says as much as the other.
     like = ops.where(total > 0, 2 * matches / ops.maximum(total, 1.0), 1.0)
     scores = ops.mean(like, axis=-1)  # [B, n]
-    scores = ops.where(candidates.log_probabilities > NEVER / 2, scores, NEVER + scores)
+    scores = ops.where(candidates.log_probabilities > LOG_ZERO / 2, scores, LOG_ZERO + scores)
     _, rows = ops.top_k(scores, best)
     rows = ops.cast(rows, "int32")
     ranked = candidates._replace(scores=scores)
-    return Found(*(x if x is None else take_each(x, rows) for x in ranked))
+    return Found(*(x if x is None else take_rows(x, rows) for x in ranked))
 
 
 def _begin(lengths, size: int, n: int):

@@ -2,8 +2,8 @@
 
 import keras
 from keras import ops
-from unroll.layers.operations import argmax
-from unroll.layers.recurrent.base import require_size
+
+from unroll.layers.operations import argmax, require_size
 from unroll.layers.recurrent.recurrence import scan
 
 

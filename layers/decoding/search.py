@@ -21,11 +21,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from keras import ops, random
-from unroll.layers.operations import argmax
-from unroll.layers.recurrent.base import require_size
 
-# The log probability of what is not allowed; finite, so that no difference of two is NaN.
-NEVER = -1e9
+from unroll.layers.operations import LOG_ZERO, argmax, require_size, take_rows
 
 
 class Found(NamedTuple):
@@ -55,7 +52,7 @@ class _Rules(NamedTuple):
     no_repeat: int
 
     def apply(self, log_probs, t, history):
-        """`log_probs [N, V]` with `NEVER` where a word may not stand at step t."""
+        """`log_probs [N, V]` with `LOG_ZERO` where a word may not stand at step t."""
         words = ops.arange(log_probs.shape[-1])[None]  # [1, V]
         banned = ops.logical_and(words == self.end, t < self.min_length)  # [1, V]
         if self.no_repeat:
@@ -65,7 +62,7 @@ class _Rules(NamedTuple):
             forced = ops.sum(ops.where(places == t, self.prefix, 0), axis=1)  # [N]
             free = ops.logical_or(forced < 0, t >= self.prefix.shape[1])[:, None]
             banned = ops.where(free, banned, words != forced[:, None])
-        return ops.where(banned, NEVER, log_probs)
+        return ops.where(banned, LOG_ZERO, log_probs)
 
     def _repeats(self, t, history, vocabulary_size: int):
         """The words `[N, V]` that would complete n words which stand in the history `[N, L]`."""
@@ -319,18 +316,18 @@ def beam_search(
         "last": tokens,
         "states": list(states),
         # Of the equal prefixes at the start one alone counts.
-        "log_probs": empty(0.0) + ops.where(ops.arange(w) > 0, NEVER, 0.0),
+        "log_probs": empty(0.0) + ops.where(ops.arange(w) > 0, LOG_ZERO, 0.0),
         **hypotheses,
         "finished": {
-            "scores": empty(2 * NEVER),
-            "log_probs": empty(2 * NEVER),
+            "scores": empty(2 * LOG_ZERO),
+            "log_probs": empty(2 * LOG_ZERO),
             "lengths": empty(0, dtype="int32"),
             **hypotheses,
         },
     }
 
     def is_done(c):
-        return ops.min(c["finished"]["scores"], axis=1) > NEVER / 2  # [B]
+        return ops.min(c["finished"]["scores"], axis=1) > LOG_ZERO / 2  # [B]
 
     def body(c):
         t = c["t"]
@@ -351,28 +348,28 @@ def beam_search(
         totals, chosen = ops.top_k(totals, min(2 * w, w * k))  # [B, 2W]
         chosen = ops.cast(chosen, "int32")
         parents = chosen // k
-        words = take_each(ops.reshape(ops.cast(words, "int32"), (batch, w * k)), chosen)
+        words = take_rows(ops.reshape(ops.cast(words, "int32"), (batch, w * k)), chosen)
         ends = words == rules.end
 
         done = is_done(c)[:, None]
         kept = c["finished"]
         ended = {
             "log_probs": totals[:, :w],
-            "tokens": take_each(c["tokens"], parents[:, :w]),
-            "alignments": take_each(alignments, parents[:, :w]),
+            "tokens": take_rows(c["tokens"], parents[:, :w]),
+            "alignments": take_rows(alignments, parents[:, :w]),
         }
         ended["lengths"] = ops.broadcast_to(t, ops.shape(ended["log_probs"]))
-        valid = ops.logical_and(ends[:, :w], totals[:, :w] > NEVER / 2)
+        valid = ops.logical_and(ends[:, :w], totals[:, :w] > LOG_ZERO / 2)
         valid = ops.logical_and(valid, ops.logical_not(done))
         scores = score(ended["log_probs"], t + 1, ended["alignments"])
-        ended["scores"] = ops.where(valid, scores, 2 * NEVER)
+        ended["scores"] = ops.where(valid, scores, 2 * LOG_ZERO)
         both = {key: ops.concatenate([kept[key], ended[key]], axis=1) for key in kept}
         rows = ops.cast(ops.top_k(both["scores"], w)[1], "int32")
-        kept = {key: take_each(x, rows) for key, x in both.items()}
+        kept = {key: take_rows(x, rows) for key, x in both.items()}
 
-        alive, rows = ops.top_k(ops.where(ends, 2 * NEVER, totals), w)  # [B, W]
+        alive, rows = ops.top_k(ops.where(ends, 2 * LOG_ZERO, totals), w)  # [B, W]
         rows = ops.cast(rows, "int32")
-        parents, words = take_each(parents, rows), take_each(words, rows)
+        parents, words = take_rows(parents, rows), take_rows(words, rows)
         flat = parents + w * ops.arange(batch, dtype="int32")[:, None]
         flat = ops.reshape(flat, (-1,))  # [N]
         return {
@@ -380,8 +377,8 @@ def beam_search(
             "last": ops.reshape(words, (-1,)),
             "states": [ops.take(s, flat, axis=0) for s in new_states],
             "log_probs": alive,
-            "tokens": ops.where(places == t, words[..., None], take_each(c["tokens"], parents)),
-            "alignments": take_each(alignments, parents),
+            "tokens": ops.where(places == t, words[..., None], take_rows(c["tokens"], parents)),
+            "alignments": take_rows(alignments, parents),
             "finished": kept,
         }
 
@@ -397,9 +394,9 @@ def beam_search(
         "alignments": c["alignments"],
     }
     both = {key: ops.concatenate([kept[key], open_ones[key]], axis=1) for key in kept}
-    order = ops.concatenate([kept["scores"], open_ones["scores"] + NEVER / 10], axis=1)
+    order = ops.concatenate([kept["scores"], open_ones["scores"] + LOG_ZERO / 10], axis=1)
     rows = ops.cast(ops.top_k(order, best)[1], "int32")
-    chosen = {key: take_each(x, rows) for key, x in both.items()}
+    chosen = {key: take_rows(x, rows) for key, x in both.items()}
     return Found(
         chosen["tokens"],
         chosen["lengths"],
@@ -407,14 +404,6 @@ def beam_search(
         chosen["scores"],
         chosen["alignments"] if has_weights else None,
     )
-
-
-def take_each(x, rows):
-    """`x [B, n, ...]` at `rows [B, m]` of the second axis."""
-    batch, n = ops.shape(x)[:2]
-    flat = ops.reshape(x, (-1, *ops.shape(x)[2:]))
-    index = rows + n * ops.arange(batch, dtype="int32")[:, None]
-    return ops.take(flat, index, axis=0)
 
 
 def _rules(end, max_length, min_length, prefix, no_repeat) -> _Rules:

@@ -2,7 +2,8 @@
 
 import keras
 from keras import ops
-from unroll.layers.recurrent.base import require_size
+
+from unroll.layers.operations import require_size
 from unroll.layers.recurrent.lstm import LSTM
 from unroll.layers.recurrent.pooling import max_over_time
 

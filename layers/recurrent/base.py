@@ -8,6 +8,8 @@ from keras import activations, constraints, initializers, ops, regularizers
 # Keras gives no public name to the mixin by which `keras.layers.RNN` draws one dropout mask a
 # sequence instead of one a step.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
+
+from unroll.layers.operations import require_size, time_major
 from unroll.layers.recurrent.recurrence import halves, join, recurrence
 
 
@@ -324,7 +326,7 @@ class RecurrentLayer(keras.layers.RNN):
             cell.over_time(
                 ops.transpose(part["sequences"], (1, 0, 2)),  # [T, B, D]
                 part["states"],
-                None if part["mask"] is None else _time_major(part["mask"]),
+                None if part["mask"] is None else time_major(part["mask"]),
                 part["dropout_mask"],
                 self.go_backwards,
             )
@@ -373,16 +375,5 @@ class RecurrentLayer(keras.layers.RNN):
         return cls(**config)
 
 
-def require_size(name: str, size):
-    """Raises a ValueError if `size` is not an integer of at least one."""
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {size!r}.")
-
-
 def _side_by_side(parts):
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
-
-
-def _time_major(mask):
-    # By way of numbers: oneDNN transposes no booleans, and says so on every start.
-    return ops.cast(ops.transpose(ops.cast(mask, "float32")), "bool")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import ops
+
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
 from unroll.layers.recurrent.recurrence import recurrence
 

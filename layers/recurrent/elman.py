@@ -2,8 +2,10 @@
 
 import keras
 from keras import activations, ops
+
 from unroll.layers.initializers import drawn_anew
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, require_size
+from unroll.layers.operations import require_size
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")

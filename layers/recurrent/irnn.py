@@ -1,6 +1,7 @@
 """The recurrent network of rectified linear units that starts as the identity."""
 
 import keras
+
 from unroll.layers.recurrent.base import RecurrentLayer
 from unroll.layers.recurrent.elman import ElmanRNNCell
 

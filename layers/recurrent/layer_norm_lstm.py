@@ -2,6 +2,7 @@
 
 import keras
 from keras import ops
+
 from unroll.layers.recurrent.base import RecurrentLayer
 from unroll.layers.recurrent.lstm import LSTMCell
 

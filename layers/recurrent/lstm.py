@@ -2,6 +2,7 @@
 
 import keras
 from keras import initializers, ops
+
 from unroll.layers.recurrent.base import GatedCell, RecurrentLayer
 
 

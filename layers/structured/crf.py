@@ -5,13 +5,11 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 from keras import ops
+
 from unroll.layers.initializers import drawn_anew
-from unroll.layers.operations import argmax
-from unroll.layers.recurrent.base import require_size
+from unroll.layers.operations import LOG_ZERO, argmax, require_size, time_major
 from unroll.layers.recurrent.recurrence import backend
 
-# The score of a move that is not allowed; finite, so that no difference of two is NaN.
-NEVER = -1e9
 # The least sum of exponentials that has a logarithm in float32.
 TINY = 1e-37
 
@@ -120,7 +118,7 @@ class CRF(keras.layers.Layer):
         """log Z, `[B]`; 0 for a sequence without steps. Its gradient is the marginals."""
         potentials, mask = self._prepare(potentials, mask)
         x = ops.transpose(potentials, (1, 0, 2))  # [T, B, K]
-        given = (x, _time_major(mask), *self._moves())
+        given = (x, ops.expand_dims(time_major(mask), -1), *self._moves())
 
         def forward(x, steps, *moves):
             log_z, alphas, started = _forward(x, steps, *moves)
@@ -158,7 +156,7 @@ class CRF(keras.layers.Layer):
     def marginals(self, potentials, mask=None):
         """P(y_t = k), `[B, T, K]`; zero where the mask is False."""
         potentials, mask = self._prepare(potentials, mask)
-        x, steps = ops.transpose(potentials, (1, 0, 2)), _time_major(mask)
+        x, steps = ops.transpose(potentials, (1, 0, 2)), ops.expand_dims(time_major(mask), -1)
         transitions, start, end = self._moves()
         _, alphas, _ = _forward(x, steps, transitions, start, end)
         found = _marginals(alphas, _backward(x, steps, transitions, end), steps)
@@ -168,7 +166,7 @@ class CRF(keras.layers.Layer):
         """The best tags `[B, T]` and their score s, `[B]` (Viterbi 1967)."""
         potentials, mask = self._prepare(potentials, mask)
         transitions, start, end = self._moves()
-        x, steps = ops.transpose(potentials, (1, 0, 2)), _time_major(mask)
+        x, steps = ops.transpose(potentials, (1, 0, 2)), ops.expand_dims(time_major(mask), -1)
         tags = ops.arange(self.tags, dtype="int32")
 
         def forward(carry, xs):
@@ -212,13 +210,13 @@ class CRF(keras.layers.Layer):
         return potentials, ops.cast(mask, "bool")
 
     def _moves(self) -> tuple:
-        """A, start and end, with `NEVER` for what is not allowed."""
+        """A, start and end, with `LOG_ZERO` for what is not allowed."""
         moves = [ops.cast(w, self._dtype) for w in (self.transitions, self.start, self.end)]
         if self.allowed is None:
             return tuple(moves)
         allowed = np.array(self.allowed)
         parts = (allowed[:-1, :-1], allowed[-1, :-1], allowed[:-1, -1])
-        return tuple(ops.where(part, w, NEVER) for part, w in zip(parts, moves, strict=True))
+        return tuple(ops.where(part, w, LOG_ZERO) for part, w in zip(parts, moves, strict=True))
 
     def _score(self, potentials, tags, mask):
         """s(tags), `[B]`."""
@@ -307,12 +305,6 @@ def bio_moves(labels: Sequence[str]) -> np.ndarray:
             allowed[:-1, column] = [other in before for other in labels]
             allowed[-1, column] = False
     return allowed
-
-
-def _time_major(mask):
-    # By way of numbers: oneDNN transposes no booleans, and says so on every start.
-    steps = ops.transpose(ops.cast(mask, "float32"))
-    return ops.cast(ops.expand_dims(steps, -1), "bool")  # [T, B, 1]
 
 
 def _log_product(scores, kernel):

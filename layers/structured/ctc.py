@@ -18,12 +18,9 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import ops
-from unroll.layers.operations import argmax
-from unroll.layers.recurrent.base import require_size
-from unroll.layers.recurrent.recurrence import backend
 
-# The log probability of what cannot be; finite, so that no difference of two is NaN.
-NEVER = -1e9
+from unroll.layers.operations import LOG_ZERO, argmax, require_size
+from unroll.layers.recurrent.recurrence import backend
 
 
 class Labels(NamedTuple):
@@ -215,20 +212,20 @@ def ctc_beam_search(
 
         # Prefixes go on by each label; a repeated one needs the blank before it.
         longer = ops.where(is_last, in_blank[..., None], total[..., None]) + frame  # [B, W, K]
-        longer = ops.where(kinds == blank, NEVER, longer)
+        longer = ops.where(kinds == blank, LOG_ZERO, longer)
         # Some of them stand in the beam already: prefix j is prefix i and one label.
         parents = ops.where(places == lengths[..., None] - 1, -1, prefixes)
         one_more = ops.all(prefixes[:, :, None] == parents[:, None], axis=-1)  # [B, i, j]
         # What the beam holds only to be full may be the copy of a prefix that is there.
-        exists = ops.logical_and(begun, total > NEVER / 2)
+        exists = ops.logical_and(begun, total > LOG_ZERO / 2)
         one_more = ops.logical_and(one_more, exists[:, None])
         reached = ops.sum(ops.where(is_last[:, None], longer[:, :, None], 0.0), axis=-1)
-        reached = ops.logsumexp(ops.where(one_more, reached, NEVER), axis=1)  # [B, j]
+        reached = ops.logsumexp(ops.where(one_more, reached, LOG_ZERO), axis=1)  # [B, j]
         twice = ops.any(ops.logical_and(one_more[..., None], is_last[:, None]), axis=2)
-        longer = ops.where(twice, NEVER, longer)
+        longer = ops.where(twice, LOG_ZERO, longer)
 
         stays_in_blank = total + frame[..., blank]
-        stays_in_label = ops.where(begun, ops.logaddexp(in_label + of_last, reached), NEVER)
+        stays_in_label = ops.where(begun, ops.logaddexp(in_label + of_last, reached), LOG_ZERO)
         stays = ops.logaddexp(stays_in_blank, stays_in_label)
         options = ops.concatenate([stays, ops.reshape(longer, (batch, w * size))], axis=1)
         scores, chosen = ops.top_k(options, w)
@@ -242,7 +239,7 @@ def ctc_beam_search(
             ops.where(writes, label[..., None], prefix),
             length + ops.cast(is_longer, "int32"),
             label,
-            ops.where(is_longer, NEVER, take(stays_in_blank, parent)),
+            ops.where(is_longer, LOG_ZERO, take(stays_in_blank, parent)),
             ops.where(is_longer, scores, take(stays_in_label, parent)),
         )
         kept = tuple(
@@ -255,13 +252,13 @@ def ctc_beam_search(
         return ops.full((batch, w, *shape), value, dtype)
 
     # One empty prefix; what else the beam holds at the start is as good as impossible.
-    first = ops.where(ops.arange(w) > 0, NEVER, 0.0)
+    first = ops.where(ops.arange(w) > 0, LOG_ZERO, 0.0)
     carry = (
         full(-1, "int32", steps),
         full(0, "int32"),
         full(-1, "int32"),
         full(0.0, "float32") + first,
-        full(NEVER, "float32"),
+        full(LOG_ZERO, "float32"),
     )
     (prefixes, lengths, _, *ends), _ = backend.scan(body, carry, (log_probs, heard), (), False)
     found, rows = ops.top_k(ops.logaddexp(*ends), best)

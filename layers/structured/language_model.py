@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from unroll.layers.recurrent.base import require_size
+
+from unroll.layers.operations import require_size
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG_10 = math.log(10)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.base import Builder
 from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews

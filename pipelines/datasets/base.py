@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.errors import DataError
 
 _NAMED = 5  # so many of the files that are left out are named

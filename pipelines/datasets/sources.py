@@ -7,6 +7,7 @@ from pathlib import Path
 
 import requests
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.errors import DataError
 
 

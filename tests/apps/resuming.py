@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from unroll.apps.core import training
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.runs import Run

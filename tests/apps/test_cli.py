@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+
+from tests.apps import toy
+from unroll import __main__
 from unroll.apps.core import cli, quiet, results, training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Data, settings_of
 from unroll.apps.core.runs import Run
 from unroll.pipelines.errors import DataError
-
-from tests.apps import toy
-from unroll import __main__
 
 QUICK = ["--epochs=1", "--units=3"]
 

@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from unroll.apps.core import config
-from unroll.apps.core.errors import UsageError
 
 from tests.apps import toy
+from unroll.apps.core import config
+from unroll.apps.core.errors import UsageError
 
 DIGITS = toy.PRESETS["digits"]
 OPTIONS = "The options are --data, --seed, "

@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+
+from unroll import apps
 from unroll.apps.core import options, results
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.protocol import Data, Service
-
-from unroll import apps
 
 FOLDER = Path(apps.__file__).parent
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/app.py"))

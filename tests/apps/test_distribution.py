@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from unroll.apps.core import distribution
 from unroll.apps.core.errors import UsageError
 

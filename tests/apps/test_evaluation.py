@@ -7,13 +7,13 @@ import shutil
 import keras
 import numpy as np
 import pytest
+
+from tests.apps import toy
 from unroll.apps.core import training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_model, split_of, weights_of
 from unroll.apps.core.protocol import Data, settings_of
 from unroll.apps.core.runs import Run
-
-from tests.apps import toy
 
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], epochs=1, units=4)
 

@@ -13,11 +13,11 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
+
+from tests.apps import toy
 from unroll.apps.core import export, parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Service, settings_asset
-
-from tests.apps import toy
 
 ASSETS = {
     "digits": ["<pad>", *"123456789"],

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from tests.apps import resuming
+from unroll import layers
 from unroll.apps.core import cli, config, export, training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_model
@@ -23,9 +26,6 @@ from unroll.pipelines import captions
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.vision import scenes, scenes_captions, scenes_clips
-
-from tests.apps import resuming
-from unroll import layers
 
 FOLDER = Path(app.__file__).parent
 ENTRIES = [*captions.ENTRIES, "a", "red", "ring", "blue", "above"]

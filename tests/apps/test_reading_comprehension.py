@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+
+from tests.apps import resuming
 from unroll.apps.core import cli, export
 from unroll.apps.core.evaluation import evaluate, load_model
 from unroll.apps.core.protocol import ask
@@ -20,8 +22,6 @@ from unroll.apps.core.runs import Run
 from unroll.apps.reading_comprehension import app, metrics
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines.text import UNKNOWN
-
-from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
 ASSETS = {

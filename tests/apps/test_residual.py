@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.apps.shared.images import PictureConfig
 from unroll.apps.shared.residual import FusedBatchNormalization, RandomColours, residual_encoder
 

@@ -5,11 +5,11 @@ import json
 import statistics
 
 import pytest
+
+from tests.apps import toy
 from unroll.apps.core import results
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.runs import Run
-
-from tests.apps import toy
 
 README = "# Toy\n\n<!-- results -->\nold\n<!-- /results -->\n\nend\n"
 CONFIG = toy.PRESETS["digits"]

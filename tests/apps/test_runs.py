@@ -5,11 +5,11 @@ import json
 import threading
 
 import pytest
+
+from tests.apps import toy
 from unroll.apps.core import runs
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.runs import Run, atomic, write_json
-
-from tests.apps import toy
 
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=5, jit=True)
 

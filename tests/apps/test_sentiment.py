@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.apps.core import export, training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_model

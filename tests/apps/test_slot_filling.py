@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.apps.core import export, training
 from unroll.apps.core.evaluation import evaluate, load_model
 from unroll.apps.core.runs import Run

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from tests.apps import resuming
 from unroll.apps.core import cli, config, export, training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_model
@@ -23,8 +25,6 @@ from unroll.layers import NGramLanguageModel
 from unroll.pipelines import audio
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.speech import spoken_digits
-
-from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
 SETTINGS = {name: getattr(app.Config(), name) for name in recordings.SETTINGS}

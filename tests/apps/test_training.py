@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.apps import toy
 from unroll.apps.core import training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_model
 from unroll.apps.core.runs import Run
-
-from tests.apps import toy
 
 ROOT = Path(__file__).parents[2]
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=8, epochs=4, schedule="cosine")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from unroll.apps.core import transfer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import weights_of

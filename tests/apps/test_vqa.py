@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.apps import resuming
 from unroll.apps.core import cli, export, training, transfer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_model, weights_of
@@ -21,8 +23,6 @@ from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines import datasets
 from unroll.pipelines.datasets.vision import scenes, scenes_qa
 from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
-
-from tests.apps import resuming
 
 FOLDER = Path(app.__file__).parent
 SETTINGS = {"image_size": 16, "encoder": "", "encoder_weights": "", "regions": ""}

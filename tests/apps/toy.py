@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+
+from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets, Data, Service, settings_asset, settings_of
 from unroll.pipelines.batching import batches
-
-from unroll import layers
 
 
 @dataclass(frozen=True)

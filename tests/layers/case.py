@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
-from unroll.layers.recurrent.base import RecurrentLayer
 
 from tests.layers import running
+from unroll.layers.recurrent.base import RecurrentLayer
 
 B, T, D, U = 6, 5, 3, 4
 SEQUENCES = np.random.default_rng(1).normal(size=(B, T, D))

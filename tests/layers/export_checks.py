@@ -82,6 +82,7 @@ def check_saved_model(case: Case):
 
 def check_litert(case: Case):
     from ai_edge_litert.interpreter import Interpreter
+
     from unroll.layers.litert_tensorflow import convert
 
     layer = case.build("float32", scale=0.3)

@@ -6,11 +6,11 @@ from functools import partial
 
 import keras
 import numpy as np
-from unroll.layers.recurrent.base import RecurrentLayer
 
 from tests import reference
 from tests.layers.case import SEQUENCES, Case, Recurrent, U
 from unroll import layers
+from unroll.layers.recurrent.base import RecurrentLayer
 
 RECURRENT_OPTIONS = {
     "units": 7,

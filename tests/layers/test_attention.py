@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from unroll.layers.attention import scores
 
 from tests import reference
 from tests.layers import running
@@ -12,6 +11,7 @@ from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
+from unroll.layers.attention import scores
 
 QUERIES = np.random.default_rng(4).normal(size=(B, 4, D))
 KERNEL = np.random.default_rng(5).normal(size=(2 * D, 7))

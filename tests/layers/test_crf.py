@@ -163,6 +163,7 @@ def test_a_tagger_learns_with_the_loss_and_is_saved():
 def test_tags_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
+
     from unroll.layers.litert_tensorflow import convert
 
     layer = crf("float32", allowed=ALLOWED)

@@ -214,6 +214,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 def test_xla_saved_model_and_litert(tmp_path):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
+
     from unroll.layers.litert_tensorflow import convert
 
     logits, frames = tensors(RNG.normal(size=(3, 7, 4)).astype("float32"), np.array([7, 2, 5]))

@@ -145,6 +145,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
     """A model with a decoder: saved, reloaded, exported with its beam, and greedy in LiteRT."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
+
     from unroll.layers.litert_tensorflow import convert
 
     words = ["", "<start>", "<end>", "one", "two", "three"]

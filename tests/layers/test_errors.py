@@ -5,11 +5,11 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
-from unroll.layers.recurrent.base import RecurrentCell
 
 from tests.layers import running
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
+from unroll.layers.recurrent.base import RecurrentCell
 
 
 def sequences(*shape):
@@ -101,6 +101,7 @@ def test_a_cell_without_equations():
 )
 def test_litert_has_no_strings():
     import tensorflow as tf
+
     from unroll.layers.litert_tensorflow import convert
 
     signature = {"text": tf.TensorSpec([None], tf.string)}

@@ -138,6 +138,7 @@ def test_noise_makes_facts_older_and_no_younger():
 def test_words_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
+
     from unroll.layers.litert_tensorflow import convert
 
     layer = over_words(memory_size=9, answers=True, linear_start=True, dtype="float32")

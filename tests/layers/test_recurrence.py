@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from unroll.layers.recurrent import recurrence as module
-from unroll.layers.recurrent.recurrence import recurrence
 
 from tests.layers import running
 from tests.layers.case import MASK, B, T, U
 from tests.layers.checks import assert_near
+from unroll.layers.recurrent import recurrence as module
+from unroll.layers.recurrent.recurrence import recurrence
 
 V, G = 7, 11  # the size of the second state, the columns of R
 

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from unroll.layers.recurrent.base import RecurrentLayer
 
 from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T, U
 from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
 from unroll import layers
+from unroll.layers.recurrent.base import RecurrentLayer
 
 BY_NAME = {case.name: case for case in CASES}
 BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE}
@@ -238,6 +238,7 @@ def test_halves_of_a_batch_are_the_batch(layer_class, monkeypatch):
     if running.BACKEND != "tensorflow":
         pytest.skip("only TensorFlow runs the halves of a batch side by side")
     import tensorflow as tf
+
     from unroll.layers.recurrent import scan_tensorflow
 
     monkeypatch.setattr(scan_tensorflow, "WORTH_SPLITTING", 0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+
 from unroll.pipelines import audio
 
 RATE = 16000

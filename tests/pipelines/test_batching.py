@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.pipelines.batching import batches
 from unroll.pipelines.errors import DataError
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines import captions, datasets, image, text
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN, Captioned
 from unroll.pipelines.datasets import sources

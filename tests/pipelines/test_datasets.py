@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 import tensorflow as tf
+
 from unroll.pipelines import datasets
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.sentiment import imdb, reviews, sst

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from unroll.pipelines import datasets
 from unroll.pipelines.errors import DataError
 

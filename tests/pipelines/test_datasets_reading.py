@@ -5,9 +5,10 @@ import re
 import tarfile
 
 import pytest
+
 from unroll.pipelines import datasets
-from unroll.pipelines.datasets.stories.babi import TASKS, hold_out, read_stories
 from unroll.pipelines.datasets.stories import stories
+from unroll.pipelines.datasets.stories.babi import TASKS, hold_out, read_stories
 from unroll.pipelines.errors import DataError
 
 STORY = "1 Mary is here.\n2 Bob left.\n3 Where is Mary?\there\t1\n4 Bob is back.\n"

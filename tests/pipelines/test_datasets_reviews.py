@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from unroll.pipelines.datasets.sentiment.reviews import SIZES, Reviews, generate
 
 REVIEWS = generate()

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines import audio, datasets
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.speech import published, spoken_digits

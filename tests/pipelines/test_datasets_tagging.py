@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from unroll.pipelines import datasets
 from unroll.pipelines.datasets.tagging import flights
 from unroll.pipelines.datasets.tagging.atis_snips import to_bio

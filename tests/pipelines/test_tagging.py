@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.pipelines import tagging
 
 TEXTS = [

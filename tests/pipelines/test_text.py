@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.pipelines import text
 from unroll.pipelines.errors import DataError
 

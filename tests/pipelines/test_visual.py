@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from unroll.pipelines import datasets, image, text, visual
 from unroll.pipelines.datasets.vision import scenes, scenes_qa, visual_questions
 from unroll.pipelines.errors import DataError

@@ -3,6 +3,7 @@
 import random
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.base import TextClassification
 
 SIZES = {"train": 4000, "valid": 500, "test": 1000}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.base import TextClassification
 from unroll.pipelines.errors import DataError
 

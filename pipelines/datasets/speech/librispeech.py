@@ -4,6 +4,7 @@ TFDS downloads all of it, 57 GB.
 """
 
 import tensorflow as tf
+
 from unroll.pipelines.datasets.sources import Source
 
 NAME = "librispeech"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.audio import encode_wav
 from unroll.pipelines.datasets.base import Builder
 from unroll.pipelines.datasets.sources import Source, find

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import soundfile
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.audio import encode_wav
 from unroll.pipelines.datasets.base import report_left_out, stamp
 from unroll.pipelines.datasets.speech.published import Speech

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import signal
+
 from unroll.pipelines.audio import encode_wav
 from unroll.pipelines.datasets.speech.published import DIGITS, Speech
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+
 from unroll.pipelines.datasets.stories.babi import Reading
 
 PERSONS = ("Mary", "John", "Sandra", "Daniel", "Julie", "Bill", "Greta", "Fred")

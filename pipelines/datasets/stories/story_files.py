@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.stories.babi import Reading, read_stories
 from unroll.pipelines.errors import DataError
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.base import Builder
 from unroll.pipelines.datasets.sources import Source, find
 from unroll.pipelines.errors import DataError

@@ -3,6 +3,7 @@
 import random
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.tagging.atis_snips import Tagging
 
 SIZES = {"train": 3000, "valid": 400, "test": 1000}

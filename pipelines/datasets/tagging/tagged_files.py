@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.tagging.atis_snips import PARTS, Tagging, read_columns, read_lines
 from unroll.pipelines.errors import DataError
 

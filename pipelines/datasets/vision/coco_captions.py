@@ -4,6 +4,7 @@ TFDS downloads 38 GB.
 """
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.sources import Source
 
 NAME = "coco_captions"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.base import Builder, report_left_out, stamp
 from unroll.pipelines.errors import DataError
 from unroll.pipelines.image import readable_picture

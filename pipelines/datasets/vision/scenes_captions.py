@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+
 from unroll.pipelines.datasets.vision import scenes
 from unroll.pipelines.datasets.vision.flickr8k import Captions, example
 from unroll.pipelines.datasets.vision.scenes import Thing

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
+
 from unroll.pipelines.datasets.vision import scenes
 from unroll.pipelines.datasets.vision.flickr8k import Captions, example
 from unroll.pipelines.datasets.vision.scenes import Thing

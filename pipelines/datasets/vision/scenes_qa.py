@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.vision import scenes
 from unroll.pipelines.datasets.vision.scenes import COLOURS, SHAPES, Thing
 from unroll.pipelines.datasets.vision.visual_questions import VisualQuestions

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from unroll.pipelines.datasets.base import Builder
 from unroll.pipelines.datasets.sources import Source, find, in_manual_folder
 from unroll.pipelines.errors import DataError
