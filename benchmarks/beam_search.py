@@ -86,8 +86,8 @@ def search_table(decoder) -> list[str]:
 
     def search(memory):
         found = layers.beam_search(
-            decoder.stepper(memory),
-            decoder.first_states(memory),
+            decoder.step_function(memory),
+            decoder.initial_states(memory),
             start=START,
             end=END,
             max_length=STEPS,
@@ -107,7 +107,7 @@ def search_table(decoder) -> list[str]:
         tokens, log_probs = np.zeros((BATCH, 1, STEPS), int), np.zeros((BATCH, 1))
         for row in range(BATCH):
             one = memory[row : row + 1]
-            words, log_probs[row, 0] = python_loop(step, decoder.first_states(one), one)[0]
+            words, log_probs[row, 0] = python_loop(step, decoder.initial_states(one), one)[0]
             tokens[row, 0, : len(words)] = words
         return tokens, log_probs
 

@@ -137,8 +137,8 @@ class Translator:
         source = ops.convert_to_tensor(self.encode(rows, 0), dtype="int32")
         memory, mask = self.encoder(source), ops.not_equal(source, PAD)
         found = search(
-            self.decoder.stepper(memory, mask),
-            self.decoder.first_states(memory),
+            self.decoder.step_function(memory, mask),
+            self.decoder.initial_states(memory),
             start=START,
             end=END,
             max_length=self.length,

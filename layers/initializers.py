@@ -1,20 +1,21 @@
-"""Weights that start from an initializer which several of them share."""
+"""Initializers of weights."""
 
 from keras import initializers
 
 
-def drawn_anew(initializer):
-    """The initializer, with draws of its own if it has no seed.
+def clone_initializer(initializer):
+    """A copy of the initializer that gives values of its own.
 
-    An initializer of Keras is stateless: whoever calls it again with a shape gets the same values,
-    and two weights of a layer would start equal. With a seed it is as its maker wants it; a
-    `keras.random.SeedGenerator` as the seed gives each weight other values.
+    A Keras initializer is stateless: each call with the same shape gives the same values, so that
+    two weights of one layer would start equal. An initializer without a seed is copied with a new
+    random seed; one with a seed is returned unchanged, as is a plain function. To give each weight
+    its own reproducible values, use a `keras.random.SeedGenerator` as the seed.
 
     >>> import keras, numpy as np
     >>> normal = keras.initializers.RandomNormal()
     >>> bool(np.any(np.array(normal((2, 3))) != np.array(normal((2, 3)))))
     False
-    >>> bool(np.any(np.array(drawn_anew(normal)((2, 3))) != np.array(normal((2, 3)))))
+    >>> bool(np.any(np.array(clone_initializer(normal)((2, 3))) != np.array(normal((2, 3)))))
     True
     """
     if not isinstance(initializer, initializers.Initializer):

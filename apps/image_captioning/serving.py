@@ -10,7 +10,7 @@ from unroll import layers
 from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
 from unroll.apps.image_captioning import network
 from unroll.apps.shared import images
-from unroll.layers.decoding import Found
+from unroll.layers.decoding import SearchResult
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
 
@@ -39,10 +39,10 @@ def writer(model: keras.Model, assets: Assets) -> Callable:
         first = start(mean_over_time(memory, mask))
         if isinstance(decoder, layers.AttentionDecoder):
             own = network.split(first, decoder.cell_state_sizes)
-            states, step = decoder.first_states(memory, own), decoder.stepper(memory, mask)
+            states, step = decoder.initial_states(memory, own), decoder.step_function(memory, mask)
         else:
-            states = decoder.first_states(tf.shape(first)[0], first_input=first)
-            step = decoder.stepper()
+            states = decoder.initial_states(tf.shape(first)[0], first_input=first)
+            step = decoder.step_function()
 
         def allowed(tokens, states) -> tuple:
             logits, states, weights = step(tokens, states)
@@ -53,7 +53,7 @@ def writer(model: keras.Model, assets: Assets) -> Callable:
     return begin
 
 
-def search(step: Callable, states: list, settings: dict, beam: int = 0) -> Found:
+def search(step: Callable, states: list, settings: dict, beam: int = 0) -> SearchResult:
     """The captions that the settings ask for; or the likeliest one of a beam of another width."""
     limits = {"start": START, "end": END, "max_length": settings["max_length"]}
     drawn = 0 if beam else settings["agreement"]
@@ -61,14 +61,16 @@ def search(step: Callable, states: list, settings: dict, beam: int = 0) -> Found
         step,
         states,
         beam_width=beam or settings["beam"],
-        best=settings["beam"] if drawn else 1 if beam else settings["best"],
+        num_return_sequences=settings["beam"] if drawn else 1 if beam else settings["best"],
         length_penalty=settings["length_penalty"],
         **limits,
     )
     if not drawn:
         return found
-    others = layers.sample(step, states, draws=drawn, temperature=_TEMPERATURE, seed=0, **limits)
-    return layers.minimum_bayes_risk(found, others, best=settings["best"])
+    others = layers.sample(
+        step, states, num_samples=drawn, temperature=_TEMPERATURE, seed=0, **limits
+    )
+    return layers.minimum_bayes_risk(found, others, num_return_sequences=settings["best"])
 
 
 def service(model: keras.Model, assets: Assets) -> Service:

@@ -193,7 +193,7 @@ def build_memory(config: Config, size: int) -> keras.Model:
     question = keras.Input((None,), dtype="int32", name="question")
     there = ops.any(ops.not_equal(facts, PADDING), axis=-1)  # [B, S]
     as_words = config.facts == "bag"
-    hops = layers.MemoryHops(
+    hops = layers.MemoryNetwork(
         config.units,
         config.hops,
         vocabulary_size=size if as_words else None,
@@ -202,7 +202,7 @@ def build_memory(config: Config, size: int) -> keras.Model:
         memory_size=config.memory_size,
         noise=config.noise,
         linear_start=config.linear_start > 0,
-        answers=as_words,
+        return_logits=as_words,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.1),
         name="hops",
     )

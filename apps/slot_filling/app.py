@@ -164,7 +164,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
     potentials = keras.layers.Dense(len(names), dtype="float32", name="potentials")(drop(slots))
     crf = layers.CRF(
         len(names),
-        allowed=layers.bio_moves(names) if config.constrained else None,
+        allowed_transitions=layers.bio_transitions(names) if config.constrained else None,
         trainable=config.crf,
         dtype="float32",
         name="tags",

@@ -171,8 +171,8 @@ def with_language_model(logits: list[np.ndarray], assets: Assets) -> list[str]:
             row,
             pieces,
             model,
-            weight=settings["lm_weight"],
-            bonus=settings["word_bonus"],
+            language_model_weight=settings["lm_weight"],
+            insertion_bonus=settings["word_bonus"],
             hot_words=read_hot_words(settings["hot_words"]),
             beam_width=settings["beam_width"],
         )

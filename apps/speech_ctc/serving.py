@@ -108,7 +108,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
     def search(features: dict) -> dict:
         width = max(2, settings["beam_width"])
         logits, _ = hear(features[kind])
-        found = layers.ctc_beam_search(logits, beam_width=width, best=min(width, 5))
+        found = layers.ctc_beam_search(logits, beam_width=width, num_return_sequences=min(width, 5))
         return {
             "transcripts": texts(found.labels),
             "log_probabilities": found.log_probabilities,

@@ -39,7 +39,7 @@ class Config(images.PictureConfig):
     # the size of what question and region are compared in
     attention_units: int = 64
     # whether each glimpse also tallies the regions it looks at, to count them
-    tally: bool = True
+    count_features: bool = True
     # whether the mean of all regions stands beside the glimpses
     whole: bool = True
     # how the words become one vector: attention over them, or the greatest of each feature; or no
@@ -215,7 +215,7 @@ def build_answerer(config: Config, assets: Assets, shapes: dict[str, tuple]) -> 
             seen, weights = [], []
             for _ in range(config.glimpses):  # each knows what those before it saw
                 known = ops.concatenate([asked[-1], *seen], axis=-1)
-                look = network.glimpse(config.attention_units, config.tally)
+                look = network.glimpse(config.attention_units, config.count_features)
                 attended, where = look(known, regions, mask=there)
                 seen.append(attended)
                 weights.append(where)

@@ -59,17 +59,19 @@ def recall(question, given: dict, embedding: keras.layers.Embedding, hops: int) 
     facts = groups.Split()(facts, given["rounds"])  # [P, R, U]
     there = ops.any(ops.not_equal(given["rounds"], PADDING), axis=-1)
     facts, before = RoundsBefore()(facts, there, given["tokens"])
-    memory = layers.MemoryHops(units, hops, memory_size=ROUNDS, name="history")
+    memory = layers.MemoryNetwork(units, hops, memory_size=ROUNDS, name="history")
     found, weights = memory(facts, question, mask=before)
     # Nothing at first: a model learns to see, or brings that from another run, before it listens.
     told = keras.layers.Dense(units, kernel_initializer="zeros", name="told")
     return question + told(found), weights
 
 
-def glimpse(units: int, tally: bool) -> layers.QuestionGuidedAttention:
+def glimpse(units: int, count_features: bool) -> layers.QuestionGuidedAttention:
     """An attention over regions whose weights differ from the start."""
     return layers.QuestionGuidedAttention(
-        units, scale_initializer=keras.initializers.RandomNormal(stddev=1.0), tally=tally
+        units,
+        scale_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        count_features=count_features,
     )
 
 

@@ -2,7 +2,7 @@
 
 from unroll.layers.attention.bahdanau import BahdanauAttention
 from unroll.layers.attention.luong import LuongAttention
-from unroll.layers.attention.memory_hops import MemoryHops
+from unroll.layers.attention.memory_network import MemoryNetwork
 from unroll.layers.attention.pool import AttentionPool
 from unroll.layers.attention.question_guided import QuestionGuidedAttention
 
@@ -10,6 +10,6 @@ __all__ = [
     "AttentionPool",
     "BahdanauAttention",
     "LuongAttention",
-    "MemoryHops",
+    "MemoryNetwork",
     "QuestionGuidedAttention",
 ]

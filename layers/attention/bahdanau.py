@@ -26,7 +26,7 @@ class BahdanauAttention(Attention):
     Call arguments:
         query: `[B, Q]`, or `[B, T, Q]` for T queries at once.
         memory: `[B, S, D]`.
-        keys: `[B, S, U]`, what `prepare(memory)` returned; made anew by default.
+        keys: `[B, S, U]`, what `compute_keys(memory)` returned; made anew by default.
         mask: `[B, S]`, boolean. A place where it is False has the weight zero; a memory with no
             place left gives the zero vector.
 
@@ -53,7 +53,7 @@ class BahdanauAttention(Attention):
         self.units = units
 
     def build(self, query_shape, memory_shape):
-        self.assert_shapes(query_shape, memory_shape)
+        self.check_shapes(query_shape, memory_shape)
         self.query_kernel = self.add_kernel("query_kernel", (query_shape[-1], self.units))
         self.key_kernel = self.add_kernel("key_kernel", (memory_shape[-1], self.units))
         self.scale = self.add_kernel("scale", (self.units, 1))
@@ -63,7 +63,7 @@ class BahdanauAttention(Attention):
         return ops.matmul(memory, ops.cast(self.key_kernel, memory.dtype))  # [B, S, U]
 
     def call(self, query, memory, keys=None, mask=None):
-        keys = self.prepare(memory) if keys is None else keys
+        keys = self.compute_keys(memory) if keys is None else keys
 
         def attend(queries):
             queries = ops.matmul(queries, self.query_kernel)  # [B, T, U]

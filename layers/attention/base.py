@@ -3,14 +3,14 @@
 import keras
 from keras import ops
 
-from unroll.layers.initializers import drawn_anew
+from unroll.layers.initializers import clone_initializer
 
 
 class Attention(keras.layers.Layer):
     """Abstract: a query, or a sequence of queries, attends to a memory.
 
     A layer of this kind keeps nothing between calls: the memory, its mask and its keys are
-    arguments. `prepare(memory)` makes the keys, once for all queries of a sequence.
+    arguments. `compute_keys(memory)` makes the keys, once for all queries of a sequence.
 
     Args:
         kernel_initializer: of all weights.
@@ -18,7 +18,7 @@ class Attention(keras.layers.Layer):
     Call arguments:
         query: `[B, Q]`, or `[B, T, Q]` for T queries at once.
         memory: `[B, S, D]`.
-        keys: what `prepare(memory)` returned; made anew by default.
+        keys: what `compute_keys(memory)` returned; made anew by default.
         mask: `[B, S]`, boolean. A place where it is False has the weight zero.
 
     Raises:
@@ -34,7 +34,7 @@ class Attention(keras.layers.Layer):
         """The part of the score that depends on the memory alone, `[B, S, ...]`."""
         raise AttributeError(f"{type(self).__name__} must define project_keys().")
 
-    def prepare(self, memory):
+    def compute_keys(self, memory):
         """The keys of a memory `[B, S, D]`, for many calls on it.
 
         Raises:
@@ -43,23 +43,23 @@ class Attention(keras.layers.Layer):
         if not self.built:
             raise ValueError(
                 f"{self.name} has no weights yet: call it once, or build(query_shape, "
-                "memory_shape), before prepare(memory)."
+                "memory_shape), before compute_keys(memory)."
             )
         return self.project_keys(ops.cast(memory, self.compute_dtype))
 
-    def vector_size(self, memory_size: int) -> int:
+    def output_size(self, memory_size: int) -> int:
         """The size of what a query gets from a memory of vectors of a size."""
         return memory_size
 
     def compute_output_spec(self, query, memory, **options):
         rows = tuple(query.shape[:-1])
-        shapes = ((*rows, self.vector_size(memory.shape[-1])), (*rows, memory.shape[1]))
+        shapes = ((*rows, self.output_size(memory.shape[-1])), (*rows, memory.shape[1]))
         return tuple(keras.KerasTensor(shape, self.compute_dtype) for shape in shapes)
 
     def compute_mask(self, *arguments, **options):
         return [None, None]
 
-    def assert_shapes(self, query_shape, memory_shape):
+    def check_shapes(self, query_shape, memory_shape):
         if len(query_shape) not in (2, 3) or len(memory_shape) != 3:
             raise ValueError(
                 f"{self.name} takes a query [B, Q] or [B, T, Q] and a memory [B, S, D], got "
@@ -68,7 +68,7 @@ class Attention(keras.layers.Layer):
 
     def add_kernel(self, name: str, shape: tuple):
         return self.add_weight(
-            name=name, shape=shape, initializer=drawn_anew(self.kernel_initializer)
+            name=name, shape=shape, initializer=clone_initializer(self.kernel_initializer)
         )
 
     def get_config(self):

@@ -42,7 +42,7 @@ class LuongAttention(Attention):
     Call arguments:
         query: `[B, Q]`, or `[B, T, Q]` for T queries at once.
         memory: `[B, S, D]`.
-        keys: what `prepare(memory)` returned; made anew by default.
+        keys: what `compute_keys(memory)` returned; made anew by default.
         mask: `[B, S]`, boolean. A place where it is False has the weight zero; a memory with no
             place left gives a zero context.
         position: of the query, for local-m: a number or `[B]` for one query; for T queries
@@ -95,7 +95,7 @@ class LuongAttention(Attention):
         self.memory_size = memory_size
 
     def build(self, query_shape, memory_shape):
-        self.assert_shapes(query_shape, memory_shape)
+        self.check_shapes(query_shape, memory_shape)
         of_query, of_memory = query_shape[-1], memory_shape[-1]
         if self.score == "dot" and of_query != of_memory:
             raise ValueError(
@@ -118,7 +118,7 @@ class LuongAttention(Attention):
             self.attentional_kernel = self.add_kernel("attentional_kernel", shape)
         self.built = True
 
-    def vector_size(self, memory_size: int) -> int:
+    def output_size(self, memory_size: int) -> int:
         return self.units or memory_size
 
     def project_keys(self, memory):
@@ -129,7 +129,7 @@ class LuongAttention(Attention):
         return memory
 
     def call(self, query, memory, keys=None, mask=None, position=None):
-        keys = self.prepare(memory) if keys is None else keys
+        keys = self.compute_keys(memory) if keys is None else keys
         if self.window == "local_m" and position is None and len(query.shape) == 2:
             raise ValueError(f"{self.name} has a local_m window, and needs the query's position.")
         length = memory.shape[1]

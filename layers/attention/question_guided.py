@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
-from unroll.layers.initializers import drawn_anew
+from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
 
 
@@ -29,7 +29,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         kernel_initializer: of V and W.
         scale_initializer: of w. A product of length one has small scores, by which all regions
             look alike at the start; a standard deviation of one sets them apart.
-        tally: whether t_g stands behind each attended_g. Weights that add up to one tell what a
+        count_features: whether t_g stands behind each attended_g. Weights that add up to one tell what a
             region is like, and not how many there are (Zhang et al. 2018, "Learning to count
             objects in natural images for visual question answering", section 3); gates do:
 
@@ -66,7 +66,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         activation="tanh",
         kernel_initializer="glorot_uniform",
         scale_initializer="glorot_uniform",
-        tally: bool = False,
+        count_features: bool = False,
         **kwargs,
     ):
         require_size("units", units)
@@ -78,7 +78,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.scale_initializer = keras.initializers.get(scale_initializer)
-        self.tally = tally
+        self.count_features = count_features
 
     def build(self, question_shape, regions_shape):
         if len(question_shape) not in (2, 3) or len(regions_shape) not in (3, 4):
@@ -90,7 +90,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
             self.add_weight(
                 name=f"{name}_kernel",
                 shape=(shape[-1], self.units),
-                initializer=drawn_anew(self.kernel_initializer),
+                initializer=clone_initializer(self.kernel_initializer),
             )
             for name, shape in (("region", regions_shape), ("question", question_shape))
         )
@@ -101,7 +101,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
             self.add_weight(name=f"{name}_bias", shape=(self.units,), initializer="zeros")
             for name in ("region", "question")
         )
-        if self.tally:
+        if self.count_features:
             # Gates begin nearly shut: the tally is then about as large as what is attended to.
             self.gate_bias = self.add_weight(
                 name="gate_bias",
@@ -131,7 +131,7 @@ class QuestionGuidedAttention(keras.layers.Layer):
         weights = masked_softmax(scores, mask)  # [B, N, glimpses, S]
         flat = ops.reshape(weights, (batch, -1, ops.shape(v)[-1]))
         attended = ops.matmul(flat, regions)  # [B, N * glimpses, D]
-        if self.tally:
+        if self.count_features:
             attended = ops.concatenate([attended, self._tally(scores, regions, mask)], axis=-1)
         attended = ops.reshape(attended, (batch, count, self.glimpses * attended.shape[-1]))
         return attended, ops.reshape(weights, (batch, count, self.glimpses, *grid))
@@ -160,5 +160,5 @@ class QuestionGuidedAttention(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "scale_initializer": keras.initializers.serialize(self.scale_initializer),
-            "tally": self.tally,
+            "count_features": self.count_features,
         }

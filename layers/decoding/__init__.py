@@ -3,12 +3,12 @@
 from unroll.layers.decoding.attention_decoder import AttentionDecoder
 from unroll.layers.decoding.bayes_risk import minimum_bayes_risk
 from unroll.layers.decoding.recurrent_decoder import RecurrentDecoder
-from unroll.layers.decoding.search import Found, beam_search, greedy, sample
+from unroll.layers.decoding.search import SearchResult, beam_search, greedy, sample
 
 __all__ = [
     "AttentionDecoder",
-    "Found",
     "RecurrentDecoder",
+    "SearchResult",
     "beam_search",
     "greedy",
     "minimum_bayes_risk",

@@ -38,7 +38,7 @@ class AttentionDecoder(RecurrentDecoder):
     through weights of its own.
 
     Args:
-        vocabulary_size, embedding_size, cells, **kwargs: as in `RecurrentDecoder`. With
+        vocabulary_size, embedding_dim, cells, **kwargs: as in `RecurrentDecoder`. With
             attend="before" r has the size of E, and dropout is on what r is made from; else on r.
         attention: a `BahdanauAttention` or `LuongAttention`. With attend="after" it needs an
             attentional vector.
@@ -63,7 +63,7 @@ class AttentionDecoder(RecurrentDecoder):
     >>> from unroll import layers
     >>> decoder = layers.AttentionDecoder(
     ...     vocabulary_size=50,
-    ...     embedding_size=8,
+    ...     embedding_dim=8,
     ...     cells=[layers.ContextLSTMCell(16, context_size=6)],
     ...     attention=layers.BahdanauAttention(10),
     ... )
@@ -71,7 +71,7 @@ class AttentionDecoder(RecurrentDecoder):
     >>> logits, weights = decoder(np.ones((2, 4), "int32"), encoded)
     >>> logits.shape, weights.shape
     (TensorShape([2, 4, 50]), TensorShape([2, 4, 5]))
-    >>> step, states = decoder.stepper(encoded), decoder.first_states(encoded)
+    >>> step, states = decoder.step_function(encoded), decoder.initial_states(encoded)
     >>> layers.beam_search(step, states, start=1, end=2, max_length=7, best=3).tokens.shape
     TensorShape([2, 3, 7])
 
@@ -82,14 +82,14 @@ class AttentionDecoder(RecurrentDecoder):
     def __init__(
         self,
         vocabulary_size: int,
-        embedding_size: int,
+        embedding_dim: int,
         cells: list,
         attention: Attention,
         attend: str = "before",
         gated: bool = False,
         **kwargs,
     ):
-        super().__init__(vocabulary_size, embedding_size, cells, **kwargs)
+        super().__init__(vocabulary_size, embedding_dim, cells, **kwargs)
         if not isinstance(attention, Attention):
             raise ValueError(f"attention must be an attention layer, got {attention!r}.")
         if attend not in ORDERS:
@@ -109,7 +109,7 @@ class AttentionDecoder(RecurrentDecoder):
         self.readout = self.gate = None
         if attend == "before":
             self.readout = keras.layers.Dense(
-                embedding_size, activation="tanh", dtype=policy, name="readout"
+                embedding_dim, activation="tanh", dtype=policy, name="readout"
             )
         if gated:
             self.gate = keras.layers.Dense(1, activation="sigmoid", dtype=policy, name="gate")
@@ -123,19 +123,19 @@ class AttentionDecoder(RecurrentDecoder):
         return getattr(self.attention, "window", None) == "local_m"
 
     def build(self, tokens_shape, memory_shape):
-        vector = self.attention.vector_size(memory_shape[-1])
-        width = self._build_cells(self.embedding_size + vector)
+        vector = self.attention.output_size(memory_shape[-1])
+        width = self._build_cells(self.embedding_dim + vector)
         if self.attend == "before":
             query = self.cell_state_sizes[-count_states(self.cells[-1])]
             build_once(self.attention, (None, query), memory_shape)
             if self.gated:
                 self.gate.build((None, query))
-            self.readout.build((None, width + vector + self.embedding_size))
+            self.readout.build((None, width + vector + self.embedding_dim))
         else:
             build_once(self.attention, (None, width), memory_shape)
-        self._build_words(tokens_shape, self.embedding_size if self.readout else vector)
+        self._build_words(tokens_shape, self.embedding_dim if self.readout else vector)
 
-    def first_states(self, memory, initial_state=None) -> list:
+    def initial_states(self, memory, initial_state=None) -> list:
         """The states before the first step.
 
         Args:
@@ -146,7 +146,7 @@ class AttentionDecoder(RecurrentDecoder):
             A list of `[B, size]`: the cells' states, with attend="after" the attentional vector,
             and with a local-m window the number of steps.
         """
-        states = super().first_states(ops.shape(memory)[0], initial_state)
+        states = super().initial_states(ops.shape(memory)[0], initial_state)
         # Several rows may share one memory.
         batch = ops.shape(states[0])[0]
         if self.attend == "after":
@@ -160,39 +160,39 @@ class AttentionDecoder(RecurrentDecoder):
 
         Args:
             tokens: `[N]`, integers: the words before.
-            states: as `first_states` and this method return them.
+            states: as `initial_states` and this method return them.
             memory: `[B, S, D]`, where N is B, or a multiple of it: then the rows of one memory
                 stand together.
-            keys: `attention.prepare(memory)`; made anew by default.
+            keys: `attention.compute_keys(memory)`; made anew by default.
             mask: `[B, S]`, boolean.
 
         Returns:
             A tuple of the logits `[N, V]`, the new states and the weights `[N, S]`.
         """
-        keys = self.attention.prepare(memory) if keys is None else keys
+        keys = self.attention.compute_keys(memory) if keys is None else keys
         memory = ops.cast(memory, self.compute_dtype)
         features, states, weights = self._advance(
             self.embedding(tokens), list(states), memory, keys, mask
         )
         return self._logits(features), states, weights
 
-    def stepper(self, memory, mask=None):
+    def step_function(self, memory, mask=None):
         """`step` with the memory given, for a search.
 
         It is called `(tokens, states) -> (logits, states, weights)`. The keys are prepared once.
         """
-        keys = self.attention.prepare(memory)
+        keys = self.attention.compute_keys(memory)
         return lambda tokens, states: self.step(tokens, states, memory, keys, mask)
 
     def call(self, tokens, memory, initial_state=None, mask=None, training=False):
-        keys = self.attention.prepare(memory)
+        keys = self.attention.compute_keys(memory)
         memory = ops.cast(memory, self.compute_dtype)
 
         def advance(x, states, constants):
             features, states, weights = self._advance(x, states, *constants, mask)
             return (features, weights), states
 
-        states = self.first_states(memory, initial_state)
+        states = self.initial_states(memory, initial_state)
         features, weights = self._unroll(tokens, states, advance, (memory, keys), training)
         return self._logits(features), weights
 

@@ -2,11 +2,17 @@
 
 from keras import ops
 
-from unroll.layers.decoding.search import Found
+from unroll.layers.decoding.search import SearchResult
 from unroll.layers.operations import LOG_ZERO, require_size, take_rows
 
 
-def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, best: int = 1):
+def minimum_bayes_risk(
+    candidates: SearchResult,
+    evidence: SearchResult,
+    *,
+    order: int = 2,
+    num_return_sequences: int = 1,
+):
     """The candidates that agree most with sequences drawn from the model.
 
     Kumar and Byrne 2004, "Minimum Bayes-risk decoding for statistical machine translation",
@@ -21,20 +27,20 @@ def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, be
     the score of a candidate is the mean of u over the samples, from 0 to 1.
 
     Args:
-        candidates: `[B, n, L]`, of `beam_search` with `best` above 1, or of `sample`.
-        evidence: `[B, m, L']`, of `sample` with `draws`.
+        candidates: `[B, n, L]`, of `beam_search` with `num_return_sequences` above 1, or of `sample`.
+        evidence: `[B, m, L']`, of `sample` with `num_samples`.
         order: the most words of the n-grams that are compared.
-        best: k, how many candidates to return, from the best down.
+        num_return_sequences: k, how many candidates to return, from the best down.
 
     Returns:
-        `Found`, `[B, k, ...]`, with the means as its `scores`. Candidates that do not exist come
+        `SearchResult`, `[B, k, ...]`, with the means as its `scores`. Candidates that do not exist come
         last.
 
     Raises:
-        ValueError: if a number is out of its range, or a `Found` holds one sequence per example.
+        ValueError: if a number is out of its range, or a `SearchResult` holds one sequence per example.
     """
     require_size("order", order)
-    require_size("best", best)
+    require_size("num_return_sequences", num_return_sequences)
     for name, found in (("candidates", candidates), ("evidence", evidence)):
         if len(found.tokens.shape) != 3:
             raise ValueError(
@@ -42,8 +48,10 @@ def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, be
                 f"{tuple(found.tokens.shape)}."
             )
     count = candidates.tokens.shape[1]
-    if best > count:
-        raise ValueError(f"best must be at most the number of candidates, got {best} of {count}.")
+    if num_return_sequences > count:
+        raise ValueError(
+            f"num_return_sequences must be at most the number of candidates, got {num_return_sequences} of {count}."
+        )
     own, others = candidates.tokens, evidence.tokens
     # Whether the n-grams that begin at two places are the same, n by n: `[B, n, m, L, L']`, and
     # within a candidate `[B, n, L, L]`.
@@ -71,10 +79,10 @@ def minimum_bayes_risk(candidates: Found, evidence: Found, *, order: int = 2, be
     like = ops.where(total > 0, 2 * matches / ops.maximum(total, 1.0), 1.0)
     scores = ops.mean(like, axis=-1)  # [B, n]
     scores = ops.where(candidates.log_probabilities > LOG_ZERO / 2, scores, LOG_ZERO + scores)
-    _, rows = ops.top_k(scores, best)
+    _, rows = ops.top_k(scores, num_return_sequences)
     rows = ops.cast(rows, "int32")
     ranked = candidates._replace(scores=scores)
-    return Found(*(x if x is None else take_rows(x, rows) for x in ranked))
+    return SearchResult(*(x if x is None else take_rows(x, rows) for x in ranked))
 
 
 def _begin(lengths, size: int, n: int):

@@ -23,9 +23,9 @@ class RecurrentDecoder(keras.layers.Layer):
 
     Args:
         vocabulary_size: V.
-        embedding_size: of E.
+        embedding_dim: of E.
         cells: the recurrent cells, from the bottom up, without dropout of their own.
-        tied: whether the output uses E (Press and Wolf 2017); h must then have its size.
+        tie_weights: whether the output uses E (Press and Wolf 2017); h must then have its size.
         dropout: the share of E y and of h to drop in training.
         scheduled_sampling: the probability, in training, that a step reads the likeliest word of
             the step before instead of the given one (Bengio et al. 2015). It is the start value of
@@ -37,7 +37,7 @@ class RecurrentDecoder(keras.layers.Layer):
         tokens: `[B, T]`, integers: what each step reads, the start symbol first.
         initial_state: list of the cells' states, `[B, size]` each (`cell_state_sizes`); zeros by
             default.
-        first_input: `[B, embedding_size]`, what the cells read before the tokens.
+        first_input: `[B, embedding_dim]`, what the cells read before the tokens.
         training: whether dropout and scheduled sampling apply.
 
     Returns:
@@ -52,8 +52,8 @@ class RecurrentDecoder(keras.layers.Layer):
     >>> picture = np.ones((2, 8), "float32")
     >>> decoder(np.ones((2, 4), "int32"), first_input=picture).shape
     TensorShape([2, 4, 50])
-    >>> states = decoder.first_states(2, first_input=picture)
-    >>> layers.greedy(decoder.stepper(), states, start=1, end=2, max_length=7).tokens.shape
+    >>> states = decoder.initial_states(2, first_input=picture)
+    >>> layers.greedy(decoder.step_function(), states, start=1, end=2, max_length=7).tokens.shape
     TensorShape([2, 7])
 
     Differs from the papers: nothing.
@@ -62,16 +62,16 @@ class RecurrentDecoder(keras.layers.Layer):
     def __init__(
         self,
         vocabulary_size: int,
-        embedding_size: int,
+        embedding_dim: int,
         cells: list,
-        tied: bool = False,
+        tie_weights: bool = False,
         dropout: float = 0.0,
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
         **kwargs,
     ):
         require_size("vocabulary_size", vocabulary_size)
-        require_size("embedding_size", embedding_size)
+        require_size("embedding_dim", embedding_dim)
         if not cells:
             raise ValueError(f"{type(self).__name__} needs at least one cell, got none.")
         for cell in cells:
@@ -84,15 +84,15 @@ class RecurrentDecoder(keras.layers.Layer):
             raise ValueError(f"scheduled_sampling must lie in [0, 1], got {scheduled_sampling!r}.")
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
-        self.embedding_size = embedding_size
+        self.embedding_dim = embedding_dim
         self.cells = list(cells)
-        self.tied = tied
+        self.tie_weights = tie_weights
         self.dropout = dropout
         self.scheduled_sampling = scheduled_sampling
         self.seed = seed
         policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(
-            vocabulary_size, embedding_size, dtype=policy, name="embedding"
+            vocabulary_size, embedding_dim, dtype=policy, name="embedding"
         )
         self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=policy)
         if scheduled_sampling:
@@ -115,7 +115,7 @@ class RecurrentDecoder(keras.layers.Layer):
         return self.cells
 
     def build(self, tokens_shape):
-        self._build_words(tokens_shape, self._build_cells(self.embedding_size))
+        self._build_words(tokens_shape, self._build_cells(self.embedding_dim))
 
     def _build_cells(self, width: int) -> int:
         """Builds the cells for inputs of this width; returns that of their output."""
@@ -126,14 +126,14 @@ class RecurrentDecoder(keras.layers.Layer):
 
     def _build_words(self, tokens_shape, width: int):
         """Builds what turns words into vectors, and vectors of this width into logits."""
-        if self.tied and width != self.embedding_size:
+        if self.tie_weights and width != self.embedding_dim:
             raise ValueError(
-                f"tied=True needs outputs of the embedding's size, {self.embedding_size}, got "
+                f"tie_weights=True needs outputs of the embedding's size, {self.embedding_dim}, got "
                 f"{width}."
             )
         self.embedding.build(tokens_shape)
         self.output_kernel = None
-        if not self.tied:
+        if not self.tie_weights:
             self.output_kernel = self.add_weight(
                 name="output_kernel",
                 shape=(width, self.vocabulary_size),
@@ -152,7 +152,7 @@ class RecurrentDecoder(keras.layers.Layer):
             )
         self.built = True
 
-    def first_states(self, batch_size, initial_state=None, first_input=None) -> list:
+    def initial_states(self, batch_size, initial_state=None, first_input=None) -> list:
         """The states before the first word, `[B, size]` each.
 
         Args:
@@ -179,7 +179,7 @@ class RecurrentDecoder(keras.layers.Layer):
 
         Args:
             tokens: `[N]`, integers: the words before.
-            states: as `first_states` and this method return them.
+            states: as `initial_states` and this method return them.
 
         Returns:
             A tuple of the logits `[N, V]`, the new states and None, for there are no weights.
@@ -187,12 +187,12 @@ class RecurrentDecoder(keras.layers.Layer):
         h, states = self._run_cells(self.embedding(tokens), list(states))
         return self._logits(h), states, None
 
-    def stepper(self):
+    def step_function(self):
         """`step`, as a search takes it: `(tokens, states) -> (logits, states, None)`."""
         return self.step
 
     def call(self, tokens, initial_state=None, first_input=None, training=False):
-        states = self.first_states(ops.shape(tokens)[0], initial_state, first_input)
+        states = self.initial_states(ops.shape(tokens)[0], initial_state, first_input)
 
         def advance(x, states, constants):
             h, states = self._run_cells(x, states)
@@ -258,9 +258,9 @@ class RecurrentDecoder(keras.layers.Layer):
         return {
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
-            "embedding_size": self.embedding_size,
+            "embedding_dim": self.embedding_dim,
             "cells": [plan(cell) for cell in self.cells],
-            "tied": self.tied,
+            "tie_weights": self.tie_weights,
             "dropout": self.dropout,
             "scheduled_sampling": self.scheduled_sampling,
             "seed": self.seed,

@@ -2,7 +2,7 @@
 
 All three run a step `(tokens [N], states) -> (logits [N, V], states, weights [N, S] or None)`,
 where the states are a list of tensors `[N, ...]`, inside the graph and for at most `max_length`
-steps, so that they compile, under XLA too. `AttentionDecoder.stepper` gives such a step; any
+steps, so that they compile, under XLA too. `AttentionDecoder.step_function` gives such a step; any
 function will do.
 
 What all take:
@@ -13,7 +13,7 @@ What all take:
     max_length: L, the most steps; a sequence that has not ended then is returned as it is.
     min_length: before so many words no sequence ends.
     prefix: `[B, P]`, integers: words that the sequences begin with; -1 where any word may stand.
-    no_repeat: n, with which no n words stand twice in a sequence in the same order; 0 allows it.
+    no_repeat_ngram_size: n, with which no n words stand twice in a sequence in the same order; 0 allows it.
     pad: what the result holds after a sequence.
 """
 
@@ -25,8 +25,8 @@ from keras import ops, random
 from unroll.layers.operations import LOG_ZERO, argmax, require_size, take_rows
 
 
-class Found(NamedTuple):
-    """Sequences, one per example; of a beam, or of several draws, n of each, the second axis.
+class SearchResult(NamedTuple):
+    """Sequences, one per example; of a beam, or of several num_samples, n of each, the second axis.
 
     Attributes:
         tokens: `[B, L]` or `[B, n, L]`.
@@ -49,13 +49,13 @@ class _Rules(NamedTuple):
     end: int
     min_length: int
     prefix: Any
-    no_repeat: int
+    no_repeat_ngram_size: int
 
     def apply(self, log_probs, t, history):
         """`log_probs [N, V]` with `LOG_ZERO` where a word may not stand at step t."""
         words = ops.arange(log_probs.shape[-1])[None]  # [1, V]
         banned = ops.logical_and(words == self.end, t < self.min_length)  # [1, V]
-        if self.no_repeat:
+        if self.no_repeat_ngram_size:
             banned = ops.logical_or(banned, self._repeats(t, history, log_probs.shape[-1]))
         if self.prefix is not None:
             places = ops.arange(self.prefix.shape[1])
@@ -66,7 +66,7 @@ class _Rules(NamedTuple):
 
     def _repeats(self, t, history, vocabulary_size: int):
         """The words `[N, V]` that would complete n words which stand in the history `[N, L]`."""
-        n, length = self.no_repeat, history.shape[1]
+        n, length = self.no_repeat_ngram_size, history.shape[1]
         places = ops.arange(length)
         match = ops.broadcast_to((places <= t - n)[None], ops.shape(history))  # [N, L]
         padded = ops.pad(history, ((0, 0), (0, n)), constant_values=-1)
@@ -89,11 +89,11 @@ def greedy(
     max_length: int = 50,
     min_length: int = 0,
     prefix=None,
-    no_repeat: int = 0,
+    no_repeat_ngram_size: int = 0,
     pad: int = 0,
-) -> Found:
+) -> SearchResult:
     """The likeliest word at each step. The arguments are those of the module."""
-    rules = _rules(end, max_length, min_length, prefix, no_repeat)
+    rules = _rules(end, max_length, min_length, prefix, no_repeat_ngram_size)
 
     def choose(log_probs, t):
         return argmax(log_probs)
@@ -110,14 +110,14 @@ def sample(
     max_length: int = 50,
     min_length: int = 0,
     prefix=None,
-    no_repeat: int = 0,
+    no_repeat_ngram_size: int = 0,
     pad: int = 0,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     seed=None,
-    draws: int | None = None,
-) -> Found:
+    num_samples: int | None = None,
+) -> SearchResult:
     """A word at random at each step, with the probability that the step gives it.
 
     Args:
@@ -126,7 +126,7 @@ def sample(
         top_p: draws from the fewest words that together have this probability (Holtzman et al.
             2020, "The curious case of neural text degeneration").
         seed: an integer gives the same words in each call; a `keras.random.SeedGenerator` others.
-        draws: n, how many sequences of each example; the results then have them as their second
+        num_samples: n, how many sequences of each example; the results then have them as their second
             axis. All examples are drawn with the same random numbers, so that what one gets does
             not hang on the others. `step` is called with N equal to B times n, the rows of one
             example together.
@@ -140,17 +140,19 @@ def sample(
         raise ValueError(f"top_k must be an integer of at least 0, got {top_k!r}.")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p!r}.")
-    rules = _rules(end, max_length, min_length, prefix, no_repeat)
+    rules = _rules(end, max_length, min_length, prefix, no_repeat_ngram_size)
     batch = ops.shape(states[0])[0]
     # Drawn before the loop, in which an integer seed would draw the same number at each step.
-    numbers = random.uniform((max_length, batch if draws is None else draws), seed=seed)  # [L, N]
-    if draws is not None:
-        require_size("draws", draws)
+    numbers = random.uniform(
+        (max_length, batch if num_samples is None else num_samples), seed=seed
+    )  # [L, N]
+    if num_samples is not None:
+        require_size("num_samples", num_samples)
         numbers = ops.tile(numbers, (1, batch))
-        start = ops.repeat(_first_tokens(start, states), draws, axis=0)
-        states = [ops.repeat(s, draws, axis=0) for s in states]
+        start = ops.repeat(_first_tokens(start, states), num_samples, axis=0)
+        states = [ops.repeat(s, num_samples, axis=0) for s in states]
         if prefix is not None:
-            rules = rules._replace(prefix=ops.repeat(rules.prefix, draws, axis=0))
+            rules = rules._replace(prefix=ops.repeat(rules.prefix, num_samples, axis=0))
 
     def choose(log_probs, t):
         probs = ops.softmax(log_probs / temperature, axis=-1)  # [B, V]
@@ -174,13 +176,17 @@ def sample(
         return ops.minimum(ops.sum(ops.cast(passed, "int32"), axis=-1), last)
 
     found = _one_by_one(step, states, start, rules, max_length, pad, choose)
-    if draws is None:
+    if num_samples is None:
         return found
-    shaped = [x if x is None else ops.reshape(x, (batch, draws, *ops.shape(x)[1:])) for x in found]
-    return Found(*shaped)
+    shaped = [
+        x if x is None else ops.reshape(x, (batch, num_samples, *ops.shape(x)[1:])) for x in found
+    ]
+    return SearchResult(*shaped)
 
 
-def _one_by_one(step, states, start, rules: _Rules, max_length: int, pad: int, choose) -> Found:
+def _one_by_one(
+    step, states, start, rules: _Rules, max_length: int, pad: int, choose
+) -> SearchResult:
     """One word after another, of each sequence one."""
     places = ops.arange(max_length)[None]  # [1, L]
     tokens = _first_tokens(start, states)
@@ -225,7 +231,9 @@ def _one_by_one(step, states, start, rules: _Rules, max_length: int, pad: int, c
 
     end = _while(lambda c: ops.logical_not(ops.all(c["done"])), body, carry, max_length)
     alignments = end["alignments"] if has_weights else None
-    return Found(end["tokens"], end["lengths"], end["log_probs"], end["log_probs"], alignments)
+    return SearchResult(
+        end["tokens"], end["lengths"], end["log_probs"], end["log_probs"], alignments
+    )
 
 
 def beam_search(
@@ -237,14 +245,14 @@ def beam_search(
     max_length: int = 50,
     min_length: int = 0,
     prefix=None,
-    no_repeat: int = 0,
+    no_repeat_ngram_size: int = 0,
     pad: int = 0,
     beam_width: int = 5,
-    best: int = 1,
+    num_return_sequences: int = 1,
     length_penalty: float = 0.0,
     coverage_penalty: float = 0.0,
     memory_mask=None,
-) -> Found:
+) -> SearchResult:
     """The best sequences that a beam of prefixes finds.
 
     Wu et al. 2016, "Google's neural machine translation system", equation 14. Finished sequences Y
@@ -258,7 +266,7 @@ def beam_search(
 
     Args:
         beam_width: W, how many prefixes, and finished sequences, are kept.
-        best: n, how many sequences to return, from the best down.
+        num_return_sequences: n, how many sequences to return, from the best down.
         length_penalty: alpha. With 0 short sequences have the advantage.
         coverage_penalty: beta; for steps that give weights.
         memory_mask: `[B, S]`, the places that are to be covered; all by default.
@@ -267,16 +275,18 @@ def beam_search(
     rows of one example together.
 
     Raises:
-        ValueError: if a number is out of its range, `best` above `beam_width`, or coverage is asked
+        ValueError: if a number is out of its range, `num_return_sequences` above `beam_width`, or coverage is asked
             of a step without weights.
     """
     require_size("beam_width", beam_width)
-    require_size("best", best)
-    if best > beam_width:
-        raise ValueError(f"best must be at most beam_width, got {best} of {beam_width}.")
+    require_size("num_return_sequences", num_return_sequences)
+    if num_return_sequences > beam_width:
+        raise ValueError(
+            f"num_return_sequences must be at most beam_width, got {num_return_sequences} of {beam_width}."
+        )
     if coverage_penalty < 0:
         raise ValueError(f"coverage_penalty must be at least 0, got {coverage_penalty!r}.")
-    rules = _rules(end, max_length, min_length, prefix, no_repeat)
+    rules = _rules(end, max_length, min_length, prefix, no_repeat_ngram_size)
     if prefix is not None:
         rules = rules._replace(prefix=ops.repeat(rules.prefix, beam_width, axis=0))
     w, places = beam_width, ops.arange(max_length)
@@ -395,9 +405,9 @@ def beam_search(
     }
     both = {key: ops.concatenate([kept[key], open_ones[key]], axis=1) for key in kept}
     order = ops.concatenate([kept["scores"], open_ones["scores"] + LOG_ZERO / 10], axis=1)
-    rows = ops.cast(ops.top_k(order, best)[1], "int32")
+    rows = ops.cast(ops.top_k(order, num_return_sequences)[1], "int32")
     chosen = {key: take_rows(x, rows) for key, x in both.items()}
-    return Found(
+    return SearchResult(
         chosen["tokens"],
         chosen["lengths"],
         chosen["log_probs"],
@@ -406,9 +416,9 @@ def beam_search(
     )
 
 
-def _rules(end, max_length, min_length, prefix, no_repeat) -> _Rules:
+def _rules(end, max_length, min_length, prefix, no_repeat_ngram_size) -> _Rules:
     require_size("max_length", max_length)
-    for name, value in (("min_length", min_length), ("no_repeat", no_repeat)):
+    for name, value in (("min_length", min_length), ("no_repeat_ngram_size", no_repeat_ngram_size)):
         if not isinstance(value, int) or value < 0:
             raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
     if min_length > max_length:
@@ -422,7 +432,7 @@ def _rules(end, max_length, min_length, prefix, no_repeat) -> _Rules:
                 f"prefix must be [B, P] with P at most max_length, {max_length}, got the shape "
                 f"{tuple(prefix.shape)}."
             )
-    return _Rules(end, min_length, prefix, no_repeat)
+    return _Rules(end, min_length, prefix, no_repeat_ngram_size)
 
 
 def _first_tokens(start, states):

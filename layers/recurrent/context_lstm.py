@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.initializers import drawn_anew
+from unroll.layers.initializers import clone_initializer
 from unroll.layers.recurrent.base import RecurrentLayer
 from unroll.layers.recurrent.lstm import LSTMCell
 
@@ -54,7 +54,7 @@ class ContextLSTMCell(LSTMCell):
             self.context_kernel = self.add_weight(
                 shape=(self.context_size, 4 * self.units),
                 name="context_kernel",
-                initializer=drawn_anew(self.kernel_initializer),
+                initializer=clone_initializer(self.kernel_initializer),
             )
 
     def project(self, inputs):

@@ -3,7 +3,7 @@
 import keras
 from keras import activations, ops
 
-from unroll.layers.initializers import drawn_anew
+from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
 
@@ -55,7 +55,7 @@ class JordanRNNCell(RecurrentCell):
         self.output_kernel = self.add_weight(
             shape=(self.units, self.output_size),
             name="output_kernel",
-            initializer=drawn_anew(self.kernel_initializer),
+            initializer=clone_initializer(self.kernel_initializer),
         )
         self.output_bias = None
         if self.use_bias:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.initializers import drawn_anew
+from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
 
@@ -67,11 +67,11 @@ class SCRNCell(RecurrentCell):
         self.context_kernel = self.add_weight(
             shape=(self.output_size - self.units, self.units),
             name="context_kernel",
-            initializer=drawn_anew(self.kernel_initializer),
+            initializer=clone_initializer(self.kernel_initializer),
         )
 
     @property
-    def summed(self):
+    def added_columns(self):
         return self.units
 
     @property

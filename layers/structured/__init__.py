@@ -1,9 +1,9 @@
 """Outputs with a structure of their own: tags with neighbours, labels without times."""
 
-from unroll.layers.structured.crf import CRF, bio_moves
+from unroll.layers.structured.crf import CRF, bio_transitions
 from unroll.layers.structured.ctc import (
     CTCLoss,
-    Labels,
+    CTCResult,
     ctc_beam_search,
     ctc_greedy,
     ctc_infeasible,
@@ -18,9 +18,9 @@ from unroll.layers.structured.language_model import (
 __all__ = [
     "CRF",
     "CTCLoss",
-    "Labels",
+    "CTCResult",
     "NGramLanguageModel",
-    "bio_moves",
+    "bio_transitions",
     "ctc_beam_search",
     "ctc_beam_search_with_language_model",
     "ctc_greedy",

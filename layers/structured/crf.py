@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from unroll.layers.initializers import drawn_anew
+from unroll.layers import backend
+from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import LOG_ZERO, argmax, require_size, time_major
-from unroll.layers.recurrent.recurrence import backend
 
 # The least sum of exponentials that has a logarithm in float32.
 TINY = 1e-37
@@ -33,10 +33,10 @@ class CRF(keras.layers.Layer):
     The loss is the mean of -log P over a batch; tags below zero are padding.
 
     Args:
-        tags: K.
-        allowed: `[K + 1, K + 1]`, boolean: whether a tag (row) may be followed by another (column).
+        num_tags: K.
+        allowed_transitions: `[K + 1, K + 1]`, boolean: whether a tag (row) may be followed by another (column).
             The last row tells which tags may stand first, the last column which ones last.
-            `bio_moves` makes it from labels. All moves are allowed by default.
+            `bio_transitions` makes it from labels. All moves are allowed by default.
         transition_initializer: of A, start and end.
         transition_regularizer: of A.
 
@@ -62,45 +62,45 @@ class CRF(keras.layers.Layer):
 
     def __init__(
         self,
-        tags: int,
-        allowed=None,
+        num_tags: int,
+        allowed_transitions=None,
         transition_initializer="zeros",
         transition_regularizer=None,
         **kwargs,
     ):
-        require_size("tags", tags)
+        require_size("num_tags", num_tags)
         super().__init__(**kwargs)
-        self.tags = tags
-        if allowed is not None:
-            allowed = np.asarray(allowed, "bool")
-            if allowed.shape != (tags + 1, tags + 1):
+        self.num_tags = num_tags
+        if allowed_transitions is not None:
+            allowed = np.asarray(allowed_transitions, "bool")
+            if allowed.shape != (num_tags + 1, num_tags + 1):
                 raise ValueError(
-                    f"allowed must be [{tags + 1}, {tags + 1}] for {tags} tags: moves from each "
+                    f"allowed_transitions must be [{num_tags + 1}, {num_tags + 1}] for {num_tags} tags: moves from each "
                     f"tag and the start, to each tag and the end; got {list(allowed.shape)}."
                 )
-            allowed = allowed.tolist()
-        self.allowed = allowed
+            allowed_transitions = allowed.tolist()
+        self.allowed_transitions = allowed_transitions
         self.transition_initializer = keras.initializers.get(transition_initializer)
         self.transition_regularizer = keras.regularizers.get(transition_regularizer)
         self.supports_masking = True
         self.loss = CRFLoss(self.log_likelihood)
 
     def build(self, potentials_shape):
-        if len(potentials_shape) != 3 or potentials_shape[-1] != self.tags:
+        if len(potentials_shape) != 3 or potentials_shape[-1] != self.num_tags:
             raise ValueError(
-                f"{self.name} takes potentials [B, T, {self.tags}], got {tuple(potentials_shape)}."
+                f"{self.name} takes potentials [B, T, {self.num_tags}], got {tuple(potentials_shape)}."
             )
         self.transitions = self.add_weight(
             name="transitions",
-            shape=(self.tags, self.tags),
+            shape=(self.num_tags, self.num_tags),
             initializer=self.transition_initializer,
             regularizer=self.transition_regularizer,
         )
         self.start, self.end = (
             self.add_weight(
                 name=name,
-                shape=(self.tags,),
-                initializer=drawn_anew(self.transition_initializer),
+                shape=(self.num_tags,),
+                initializer=clone_initializer(self.transition_initializer),
             )
             for name in ("start", "end")
         )
@@ -149,7 +149,7 @@ class CRF(keras.layers.Layer):
             d_end = ops.sum(ops.where(started[-1], last, 0.0), axis=0)
             return shares, None, pairs * ops.exp(transitions - most), d_start, d_end
 
-        if backend.only_inference():
+        if not backend.uses_custom_gradient():
             return forward(*given)[0][0]
         return backend.custom_vjp(forward, backward)(*given)[0]
 
@@ -167,7 +167,7 @@ class CRF(keras.layers.Layer):
         potentials, mask = self._prepare(potentials, mask)
         transitions, start, end = self._moves()
         x, steps = ops.transpose(potentials, (1, 0, 2)), ops.expand_dims(time_major(mask), -1)
-        tags = ops.arange(self.tags, dtype="int32")
+        tags = ops.arange(self.num_tags, dtype="int32")
 
         def forward(carry, xs):
             scores, started = carry
@@ -212,9 +212,9 @@ class CRF(keras.layers.Layer):
     def _moves(self) -> tuple:
         """A, start and end, with `LOG_ZERO` for what is not allowed."""
         moves = [ops.cast(w, self._dtype) for w in (self.transitions, self.start, self.end)]
-        if self.allowed is None:
+        if self.allowed_transitions is None:
             return tuple(moves)
-        allowed = np.array(self.allowed)
+        allowed = np.array(self.allowed_transitions)
         parts = (allowed[:-1, :-1], allowed[-1, :-1], allowed[:-1, -1])
         return tuple(ops.where(part, w, LOG_ZERO) for part, w in zip(parts, moves, strict=True))
 
@@ -222,14 +222,14 @@ class CRF(keras.layers.Layer):
         """s(tags), `[B]`."""
         transitions, start, end = self._moves()
         tags = ops.cast(tags, "int32")
-        is_tag = ops.arange(self.tags, dtype="int32") == tags[..., None]  # [B, T, K]
+        is_tag = ops.arange(self.num_tags, dtype="int32") == tags[..., None]  # [B, T, K]
         own = ops.sum(ops.where(is_tag, potentials, 0.0), axis=-1)
         # Of each step the last one before it that counts; -1 where there is none.
         places = ops.arange(ops.shape(tags)[1], dtype="int32")
         earlier = ops.logical_and(places < places[:, None], mask[:, None])  # [B, T, T]
         before = ops.max(ops.where(earlier, places, -1), axis=-1)  # [B, T]
         previous = ops.sum(ops.where(places == before[..., None], tags[:, None], 0), axis=-1)
-        moves = ops.take(ops.reshape(transitions, (-1,)), previous * self.tags + tags)
+        moves = ops.take(ops.reshape(transitions, (-1,)), previous * self.num_tags + tags)
         moves = ops.where(before >= 0, moves, ops.take(start, tags))
         total = ops.sum(ops.where(mask, own + moves, 0.0), axis=1)
         last = ops.max(ops.where(mask, places, -1), axis=1, keepdims=True)  # [B, 1]
@@ -248,8 +248,8 @@ class CRF(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "tags": self.tags,
-            "allowed": self.allowed,
+            "num_tags": self.num_tags,
+            "allowed_transitions": self.allowed_transitions,
             "transition_initializer": keras.initializers.serialize(self.transition_initializer),
             "transition_regularizer": keras.regularizers.serialize(self.transition_regularizer),
         }
@@ -283,7 +283,7 @@ class CRFLoss(keras.losses.Loss):
         return -self.log_likelihood(y_pred, ops.maximum(tags, 0), tags >= 0)
 
 
-def bio_moves(labels: Sequence[str]) -> np.ndarray:
+def bio_transitions(labels: Sequence[str]) -> np.ndarray:
     """The moves `[K + 1, K + 1]` that the BIO scheme allows: I-x stands after B-x or I-x alone.
 
     Args:
@@ -292,7 +292,7 @@ def bio_moves(labels: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: if a label is of another form.
 
-    >>> bio_moves(["O", "B-city", "I-city"]).astype(int).tolist()
+    >>> bio_transitions(["O", "B-city", "I-city"]).astype(int).tolist()
     [[1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 1]]
     """
     for label in labels:

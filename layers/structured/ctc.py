@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from unroll.layers import backend
 from unroll.layers.operations import LOG_ZERO, argmax, require_size
-from unroll.layers.recurrent.recurrence import backend
 
 
-class Labels(NamedTuple):
+class CTCResult(NamedTuple):
     """What was heard, from the likeliest down where there are several.
 
     Attributes:
@@ -146,7 +146,7 @@ def ctc_infeasible(labels, label_lengths, frame_lengths):
     return frame_lengths < label_lengths + ops.sum(ops.cast(equal, "int32"), axis=1)
 
 
-def ctc_greedy(logits, frame_lengths=None, blank: int = 0) -> Labels:
+def ctc_greedy(logits, frame_lengths=None, blank: int = 0) -> CTCResult:
     """The likeliest path, collapsed; `[B, T]`.
 
     >>> import numpy as np
@@ -167,12 +167,12 @@ def ctc_greedy(logits, frame_lengths=None, blank: int = 0) -> Labels:
     labels = ops.sum(here * ops.expand_dims(best + 1, 1), axis=-1) - 1
     log_probs = ops.max(ops.log_softmax(logits, axis=-1), axis=-1)  # [B, T]
     total = ops.sum(ops.where(heard, log_probs, 0.0), axis=-1)
-    return Labels(labels, ops.sum(kept, axis=1), total)
+    return CTCResult(labels, ops.sum(kept, axis=1), total)
 
 
 def ctc_beam_search(
-    logits, frame_lengths=None, beam_width: int = 10, blank: int = 0, best: int = 1
-) -> Labels:
+    logits, frame_lengths=None, beam_width: int = 10, blank: int = 0, num_return_sequences: int = 1
+) -> CTCResult:
     """The likeliest labels that a beam of prefixes finds, `[B, best, T]`.
 
     Graves 2012, "Supervised sequence labelling with recurrent neural networks", section 7.5.3; as
@@ -182,15 +182,17 @@ def ctc_beam_search(
 
     Args:
         beam_width: W, how many prefixes are kept.
-        best: how many to return.
+        num_return_sequences: how many to return.
 
     Raises:
-        ValueError: if `beam_width` or `best` is below one, or `best` above `beam_width`.
+        ValueError: if `beam_width` or `num_return_sequences` is below one, or `num_return_sequences` above `beam_width`.
     """
     require_size("beam_width", beam_width)
-    require_size("best", best)
-    if best > beam_width:
-        raise ValueError(f"best must be at most beam_width, got {best} of {beam_width}.")
+    require_size("num_return_sequences", num_return_sequences)
+    if num_return_sequences > beam_width:
+        raise ValueError(
+            f"num_return_sequences must be at most beam_width, got {num_return_sequences} of {beam_width}."
+        )
     logits, frame_lengths = _prepare(logits, frame_lengths, blank)
     log_probs = ops.transpose(ops.log_softmax(logits, axis=-1), (1, 0, 2))  # [T, B, K]
     steps, batch, w = ops.shape(log_probs)[0], ops.shape(log_probs)[1], beam_width
@@ -261,9 +263,9 @@ def ctc_beam_search(
         full(LOG_ZERO, "float32"),
     )
     (prefixes, lengths, _, *ends), _ = backend.scan(body, carry, (log_probs, heard), (), False)
-    found, rows = ops.top_k(ops.logaddexp(*ends), best)
+    found, rows = ops.top_k(ops.logaddexp(*ends), num_return_sequences)
     rows = ops.cast(rows, "int32")
-    return Labels(take(prefixes, rows), take(lengths, rows), found)
+    return CTCResult(take(prefixes, rows), take(lengths, rows), found)
 
 
 def _prepare(logits, frame_lengths, blank):

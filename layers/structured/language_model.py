@@ -174,12 +174,12 @@ def ctc_beam_search_with_language_model(
     language_model: NGramLanguageModel | None = None,
     *,
     unit: str = "word",
-    weight: float = 0.5,
-    bonus: float = 0.0,
+    language_model_weight: float = 0.5,
+    insertion_bonus: float = 0.0,
     hot_words: Mapping[str, float] | None = None,
     beam_width: int = 50,
     blank: int = 0,
-    best: int = 1,
+    num_return_sequences: int = 1,
 ) -> list[tuple[str, float]]:
     """The best texts of one recording.
 
@@ -194,12 +194,12 @@ def ctc_beam_search_with_language_model(
         characters: the K characters; that of the blank does not matter.
         language_model: of words, or of characters.
         unit: `"word"`, or `"character"`: then each character is a word of the language model.
-        weight: of the language model.
-        bonus: for each word (or character): a language model alone prefers few.
+        language_model_weight: of the language model.
+        insertion_bonus: for each word (or character): a language model alone prefers few.
         hot_words: words that are more likely here than elsewhere, with the bonus of each.
         beam_width: how many prefixes are kept.
         blank: the index of the blank.
-        best: how many texts to return.
+        num_return_sequences: how many texts to return.
 
     Returns:
         `(text, score)`, from the best down.
@@ -226,10 +226,10 @@ def ctc_beam_search_with_language_model(
 
     def of_units(units: list[str], ended: bool) -> float:
         """The score that language model and bonuses give to complete words."""
-        score = bonus * len(units)
+        score = insertion_bonus * len(units)
         if language_model is not None:
             before = [START, *units, END] if ended else [START, *units]
-            score += weight * sum(
+            score += language_model_weight * sum(
                 language_model.log_probability(before[k], before[:k]) for k in range(1, len(before))
             )
         return score
@@ -266,7 +266,7 @@ def ctc_beam_search_with_language_model(
         ranked = sorted(found, key=lambda p: -(np.logaddexp(*found[p]) + extra(p)))
         beam = {prefix: tuple(found[prefix]) for prefix in ranked[:beam_width]}
     scored = {p: float(np.logaddexp(*ends)) + extra(p, ended=True) for p, ends in beam.items()}
-    ranked = sorted(scored, key=scored.get, reverse=True)[:best]
+    ranked = sorted(scored, key=scored.get, reverse=True)[:num_return_sequences]
     return [("".join(characters[k] for k in prefix), scored[prefix]) for prefix in ranked]
 
 

@@ -291,7 +291,7 @@ def test_a_memory_as_large_as_the_longest_story(own):
     data = app.load(config)
     assert data.assets["memory_size"] == ["2"]
     hops = copies(app.build(config, data.assets))[0].get_layer("hops")
-    assert {tuple(ages.shape) for ages in hops.ages} == {(2, 6)}
+    assert {tuple(encoding.shape) for encoding in hops.temporal_encodings} == {(2, 6)}
     assert app.load(app.Config(data=str(own))).assets["memory_size"] == ["50"]
 
 

@@ -35,7 +35,7 @@ VARIANTS = {
         "depth": 2,
         "whole": False,
         "words": False,
-        "tally": False,
+        "count_features": False,
     },
     "mean": {"image": "mean", "question": "max", "hidden": True},
     "no image": {"image": "none"},

@@ -42,7 +42,7 @@ def recurrent(**options) -> layers.RecurrentDecoder:
     return layers.RecurrentDecoder(
         **{
             "vocabulary_size": VOCABULARY,
-            "embedding_size": D,
+            "embedding_dim": D,
             "cells": [layers.LSTMCell(U, **policy), layers.GRUCell(UPPER, **policy)],
             **options,
         }
@@ -54,7 +54,7 @@ def bahdanau(**options) -> layers.AttentionDecoder:
     return layers.AttentionDecoder(
         **{
             "vocabulary_size": VOCABULARY,
-            "embedding_size": EMBEDDING,
+            "embedding_dim": EMBEDDING,
             "cells": [
                 layers.ContextLSTMCell(U, context_size=D, **policy),
                 layers.GRUCell(UPPER, **policy),
@@ -70,11 +70,11 @@ def luong(attention, /, **options) -> layers.AttentionDecoder:
     return layers.AttentionDecoder(
         **{
             "vocabulary_size": VOCABULARY,
-            "embedding_size": EMBEDDING,
+            "embedding_dim": EMBEDDING,
             "cells": [layers.PeepholeLSTMCell(U, **policy)],
             "attention": layers.LuongAttention(EMBEDDING, **attention, **policy),
             "attend": "after",
-            "tied": True,
+            "tie_weights": True,
             **options,
         }
     )
@@ -96,9 +96,9 @@ def luong_case(name: str, **attention) -> Case:
 
 WRITING = {
     "vocabulary_size": 9,
-    "embedding_size": 5,
+    "embedding_dim": 5,
     "cells": [layers.LSTMCell(5)],
-    "tied": True,
+    "tie_weights": True,
     "dropout": 0.25,
     "scheduled_sampling": 0.125,
     "seed": 7,

@@ -22,7 +22,7 @@ def _guided(layer, inputs, states, mask, training):
     return layer(states[0], inputs, mask=mask)[0]
 
 
-running.CALLS[layers.MemoryHops] = _hops
+running.CALLS[layers.MemoryNetwork] = _hops
 running.CALLS[layers.QuestionGuidedAttention] = _guided
 
 
@@ -34,9 +34,9 @@ def hops(name: str, linear=False, random=None, **settings) -> Case:
     oracle = {k: v for k, v in settings.items() if k in ("hops", "tying", "memory_size")}
     return Case(
         name=name,
-        make=lambda **options: layers.MemoryHops(**{"units": U, **settings, **options}),
-        oracle=first(reference.memory_hops, linear=linear, **oracle),
-        covers=("MemoryHops",),
+        make=lambda **options: layers.MemoryNetwork(**{"units": U, **settings, **options}),
+        oracle=first(reference.memory_network, linear=linear, **oracle),
+        covers=("MemoryNetwork",),
         options={
             "units": 9,
             "hops": 2,
@@ -46,14 +46,14 @@ def hops(name: str, linear=False, random=None, **settings) -> Case:
             "memory_size": 13,
             "noise": 0.125,
             "linear_start": True,
-            "answers": True,
+            "return_logits": True,
             "kernel_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
             "seed": 7,
         },
         states=(D,),
         random=random or {},
         # The ages above the number of facts are never met.
-        idle={f"ages_{k}": slice(5, None) for k in range(4)},
+        idle={f"temporal_encoding_{k}": slice(5, None) for k in range(4)},
         variant=" " in name,
     )
 
@@ -73,7 +73,7 @@ def guided(name: str, **settings) -> Case:
             "activation": "softsign",
             "kernel_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
             "scale_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=6),
-            "tally": True,
+            "count_features": True,
         },
         states=(QUERY,),
         variant=bool(settings),
@@ -81,9 +81,9 @@ def guided(name: str, **settings) -> Case:
 
 
 CASES: tuple[Case, ...] = (
-    hops("MemoryHops", memory_size=9, random={"noise": 0.5}),
-    hops("MemoryHops layer-wise", hops=2, tying="layer_wise", memory_size=9),
-    hops("MemoryHops without order", hops=1),
+    hops("MemoryNetwork", memory_size=9, random={"noise": 0.5}),
+    hops("MemoryNetwork layer-wise", hops=2, tying="layer_wise", memory_size=9),
+    hops("MemoryNetwork without order", hops=1),
     guided("QuestionGuidedAttention"),
-    guided("QuestionGuidedAttention with tallies", tally=True),
+    guided("QuestionGuidedAttention with tallies", count_features=True),
 )

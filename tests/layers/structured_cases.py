@@ -28,12 +28,12 @@ class Partition(layers.CRF):
 CASES: tuple[Case, ...] = (
     Case(
         name="CRF",
-        make=lambda **options: Partition(**{"tags": D, **options}),
+        make=lambda **options: Partition(**{"num_tags": D, **options}),
         oracle=reference.crf,
         covers=("CRF",),
         options={
-            "tags": 2,
-            "allowed": np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1]], "bool").tolist(),
+            "num_tags": 2,
+            "allowed_transitions": np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1]], "bool").tolist(),
             "transition_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
             "transition_regularizer": keras.regularizers.L2(0.1),
         },

@@ -125,7 +125,7 @@ def test_a_window_as_long_as_the_memory_is_global():
 def test_queries_together_are_queries_alone(make):
     layer = built(make())
     memory, mask = arrays(SEQUENCES)[0], ops.convert_to_tensor(MASK)
-    keys = layer.prepare(memory)
+    keys = layer.compute_keys(memory)
     together = numbers(layer(*arrays(QUERIES), memory, mask=mask))
     for t in range(QUERIES.shape[1]):
         position = {"position": t} if getattr(layer, "window", "") == "local_m" else {}
@@ -153,7 +153,7 @@ def test_luong_local_p_at_each_of_its_own_places():
 def test_keys_made_once_under_mixed_precision():
     layer = built(layers.BahdanauAttention(7, dtype="mixed_bfloat16"))
     given = [ops.cast(x, "float32") for x in arrays(QUERIES, SEQUENCES)]
-    keys = layer.prepare(given[1])
+    keys = layer.compute_keys(given[1])
     assert keras.backend.standardize_dtype(keys.dtype) == "bfloat16"
     once, anew = layer(*given, keys=keys), layer(*given)
     assert_near(numbers(once), numbers(anew), 0.01)
@@ -162,7 +162,7 @@ def test_keys_made_once_under_mixed_precision():
 REFUSED = [
     (lambda: layers.BahdanauAttention(0), ["units", "0"]),
     (lambda: layers.BahdanauAttention(7)(QUERIES, SEQUENCES[0]), ["[B, S, D]", "(5, 3)"]),
-    (lambda: layers.BahdanauAttention(7).prepare(SEQUENCES), ["no weights yet", "build"]),
+    (lambda: layers.BahdanauAttention(7).compute_keys(SEQUENCES), ["no weights yet", "build"]),
     (lambda: layers.LuongAttention(score="cosine"), ["score", "'cosine'", "general"]),
     (lambda: layers.LuongAttention(window="local"), ["window", "'local'", "local_p"]),
     (lambda: layers.LuongAttention(half_width=0), ["half_width", "0"]),

@@ -30,9 +30,9 @@ def crf(dtype=running.PRECISE, **options) -> layers.CRF:
 def moves(layer) -> list[np.ndarray]:
     """The layer's weights, minus infinity where a move is not allowed."""
     weights = layer.get_weights()
-    if layer.allowed is None:
+    if layer.allowed_transitions is None:
         return weights
-    allowed = np.array(layer.allowed)
+    allowed = np.array(layer.allowed_transitions)
     parts = (allowed[:-1, :-1], allowed[-1, :-1], allowed[:-1, -1])
     return [np.where(part, w, -np.inf) for part, w in zip(parts, weights, strict=True)]
 
@@ -43,7 +43,7 @@ def tensors(*given):
 
 @pytest.mark.parametrize("allowed", [None, ALLOWED])
 def test_tags_marginals_and_likelihood_by_enumeration(allowed):
-    layer = crf(allowed=allowed)
+    layer = crf(allowed_transitions=allowed)
     potentials, mask = tensors(SEQUENCES.astype(running.PRECISE), MASK)
     gold = RNG.integers(0, D, (B, T))
     tags, scores = (running.numpy(x) for x in layer.decode(potentials, mask))
@@ -86,7 +86,7 @@ def test_the_gradient_of_log_z_is_the_marginals():
 
 def test_constraints_hold_against_any_potentials():
     labels = ["O", "B-city", "I-city", "B-day", "I-day"]
-    layer = layers.CRF(5, allowed=layers.bio_moves(labels))
+    layer = layers.CRF(5, allowed_transitions=layers.bio_transitions(labels))
     potentials = 50 * RNG.normal(size=(40, 9, 5)).astype("float32")
     found = running.numpy(layer(*tensors(potentials)))
     free = running.numpy(layers.CRF(5)(*tensors(potentials)))
@@ -166,7 +166,7 @@ def test_tags_in_litert_and_xla():
 
     from unroll.layers.litert_tensorflow import convert
 
-    layer = crf("float32", allowed=ALLOWED)
+    layer = crf("float32", allowed_transitions=ALLOWED)
 
     def serve(potentials, mask):
         tags, score = layer.decode(potentials, mask)
@@ -191,10 +191,10 @@ def test_tags_in_litert_and_xla():
 
 
 REFUSED = [
-    (lambda: layers.CRF(0), ["tags", "0"]),
-    (lambda: layers.CRF(3, allowed=np.ones((3, 3))), ["[4, 4]", "[3, 3]"]),
+    (lambda: layers.CRF(0), ["num_tags", "0"]),
+    (lambda: layers.CRF(3, allowed_transitions=np.ones((3, 3))), ["[4, 4]", "[3, 3]"]),
     (lambda: layers.CRF(3)(np.zeros((2, 5, 4), "float32")), ["[B, T, 3]", "(2, 5, 4)"]),
-    (lambda: layers.bio_moves(["O", "S-city"]), ["B-<name>", "'S-city'"]),
+    (lambda: layers.bio_transitions(["O", "S-city"]), ["B-<name>", "'S-city'"]),
 ]
 
 

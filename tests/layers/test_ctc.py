@@ -165,7 +165,9 @@ def test_greedy_is_the_collapsed_best_path(blank):
 def test_a_wide_beam_is_the_enumeration(blank):
     logits = RNG.normal(size=(4, 5, 3)).astype("float32")
     frames = np.array([5, 4, 5, 1])
-    found = layers.ctc_beam_search(*tensors(logits, frames), beam_width=64, blank=blank, best=5)
+    found = layers.ctc_beam_search(
+        *tensors(logits, frames), beam_width=64, blank=blank, num_return_sequences=5
+    )
     for k in range(4):
         probs = spelled(logits[k, : frames[k]], blank)
         ordered = sorted(probs, key=probs.get, reverse=True)[:5]
@@ -189,10 +191,12 @@ def test_the_beam_finds_what_the_best_path_misses():
 
 def test_a_batch_gives_what_each_gives_alone():
     logits, frames = RNG.normal(size=(5, 8, 4)).astype("float32"), np.array([8, 3, 5, 1, 7])
-    together = layers.ctc_beam_search(*tensors(logits, frames), beam_width=4, best=3)
+    together = layers.ctc_beam_search(
+        *tensors(logits, frames), beam_width=4, num_return_sequences=3
+    )
     for k in range(5):
         one = ops.convert_to_tensor(logits[k : k + 1, : frames[k]])
-        alone = layers.ctc_beam_search(one, beam_width=4, best=3)
+        alone = layers.ctc_beam_search(one, beam_width=4, num_return_sequences=3)
         labels = running.numpy(together.labels)[k]
         assert (running.numpy(alone.labels)[0] == labels[:, : frames[k]]).all()
         both = [running.numpy(x.log_probabilities) for x in (alone, together)]
@@ -231,7 +235,7 @@ def test_xla_saved_model_and_litert(tmp_path):
             ]
         )
         def serve(self, logits, frames):
-            beam = layers.ctc_beam_search(logits, frames, best=3)
+            beam = layers.ctc_beam_search(logits, frames, num_return_sequences=3)
             return {"labels": beam.labels, "log_probabilities": beam.log_probabilities}
 
     service, frames = Service(), tf.cast(frames, tf.int32)
@@ -239,7 +243,7 @@ def test_xla_saved_model_and_litert(tmp_path):
     tf.saved_model.save(service, str(tmp_path), signatures=service.serve)
     served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     search = tf.function(lambda *x: service.serve.python_function(*x), jit_compile=True)
-    eager = layers.ctc_beam_search(logits, frames, best=3)
+    eager = layers.ctc_beam_search(logits, frames, num_return_sequences=3)
     assert (expected["labels"].numpy() == eager.labels.numpy()).all()
     for found in (served(logits=logits, frames=frames), search(logits, frames)):
         assert (found["labels"].numpy() == expected["labels"].numpy()).all()
@@ -268,7 +272,10 @@ REFUSED = [
     (lambda: layers.ctc_greedy(LOGITS, blank=4), ["blank", "4 labels", "got 4"]),
     (lambda: layers.ctc_loss(np.ones(3), LOGITS, np.ones(2)), ["[B, L]", "(3,)"]),
     (lambda: layers.ctc_beam_search(LOGITS, beam_width=0), ["beam_width", "0"]),
-    (lambda: layers.ctc_beam_search(LOGITS, best=11), ["best", "11 of 10"]),
+    (
+        lambda: layers.ctc_beam_search(LOGITS, num_return_sequences=11),
+        ["num_return_sequences", "11 of 10"],
+    ),
 ]
 
 

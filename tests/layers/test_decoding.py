@@ -32,7 +32,7 @@ def test_scanning_the_step_gives_the_call(case):
     states = [ops.cast(s, "float32") for s in tensors(*case.initial_state())]
     tokens = ops.convert_to_tensor(np.random.default_rng(1).integers(0, 4, (B, 7)))
     logits, weights = layer(tokens, MEMORY, initial_state=states, mask=MEMORY_MASK)
-    states = layer.first_states(MEMORY, states)
+    states = layer.initial_states(MEMORY, states)
     for t in range(7):
         one, states, looks = layer.step(tokens[:, t], states, MEMORY, mask=MEMORY_MASK)
         assert_near([running.numpy(one)], [running.numpy(logits[:, t])], 1e-5)
@@ -42,7 +42,7 @@ def test_scanning_the_step_gives_the_call(case):
 @pytest.mark.parametrize("case", decoding_cases.ATTENTION, ids=str)
 def test_several_rows_to_one_memory(case):
     layer, rng = case.build("float32"), np.random.default_rng(1)
-    states = layer.first_states(ops.repeat(MEMORY, 3, axis=0))
+    states = layer.initial_states(ops.repeat(MEMORY, 3, axis=0))
     states = [ops.convert_to_tensor(rng.normal(size=s.shape).astype("float32")) for s in states]
     tokens = ops.convert_to_tensor(rng.integers(0, 4, 3 * B))
     together = layer.step(tokens, states, MEMORY, mask=MEMORY_MASK)
@@ -57,7 +57,7 @@ def test_scanning_the_step_of_a_decoder_without_attention():
     first = MEMORY[:, 0]
     tokens = ops.convert_to_tensor(np.random.default_rng(1).integers(0, 4, (B, 7)))
     logits = layer(tokens, first_input=first)
-    states, step = layer.first_states(B, first_input=first), layer.stepper()
+    states, step = layer.initial_states(B, first_input=first), layer.step_function()
     for t in range(7):
         one, states, weights = step(tokens[:, t], states)
         assert weights is None
@@ -107,7 +107,7 @@ def test_scheduled_sampling_reads_its_own_words():
     trained = running.numpy(always(tokens, MEMORY, training=True)[0])
     plain = running.numpy(always(tokens, MEMORY)[0])
     # By hand: the first word is given, each other is the likeliest of the step before.
-    states, word = always.first_states(MEMORY), tokens[:, 0]
+    states, word = always.initial_states(MEMORY), tokens[:, 0]
     for t in range(9):
         logits, states, _ = always.step(word, states, MEMORY)
         assert_near([trained[:, t]], [running.numpy(logits)], 1e-5)
@@ -169,7 +169,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
             mask = ops.not_equal(ids, 0)
             embedded = model.get_layer("embedding")(ids)
             encoded, *states = model.get_layer("encoder")(embedded, mask=mask)
-            return decoder.stepper(encoded, mask), decoder.first_states(encoded, states)
+            return decoder.step_function(encoded, mask), decoder.initial_states(encoded, states)
 
         table = tf.constant(words)
         options = {"start": START, "end": END, "max_length": 5}
@@ -182,7 +182,9 @@ def test_from_text_to_the_n_best_texts_in_one_file():
             def serve(self, text):
                 pieces = tf.strings.split(text).to_tensor("")
                 ids = tf.argmax(pieces[..., None] == table, axis=-1, output_type=tf.int32)
-                found = layers.beam_search(*encode(ids), beam_width=4, best=3, **options)
+                found = layers.beam_search(
+                    *encode(ids), beam_width=4, num_return_sequences=3, **options
+                )
                 texts = tf.strings.reduce_join(
                     tf.gather(table, found.tokens), axis=-1, separator=" "
                 )
@@ -212,7 +214,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
 
 
 CELLS = [layers.LSTMCell(4)]
-DECODER = {"vocabulary_size": 5, "embedding_size": 3, "cells": CELLS}
+DECODER = {"vocabulary_size": 5, "embedding_dim": 3, "cells": CELLS}
 BAHDANAU = layers.BahdanauAttention(7)
 
 
@@ -222,7 +224,7 @@ def decoder(**options):
 
 REFUSED = [
     (lambda: decoder(vocabulary_size=0), ["vocabulary_size", "0"]),
-    (lambda: decoder(embedding_size=-1), ["embedding_size", "-1"]),
+    (lambda: decoder(embedding_dim=-1), ["embedding_dim", "-1"]),
     (lambda: decoder(cells=[]), ["at least one cell"]),
     (lambda: decoder(cells=[layers.LSTMCell(4, dropout=0.5, name="wet")]), ["wet", "decoder's"]),
     (lambda: decoder(attention="additive"), ["attention", "'additive'"]),
@@ -230,10 +232,10 @@ REFUSED = [
     (lambda: decoder(attend="after"), ["LuongAttention"]),
     (lambda: decoder(attend="after", attention=layers.LuongAttention()), ["units"]),
     (
-        lambda: decoder(attend="after", attention=layers.LuongAttention(7), tied=True)(
+        lambda: decoder(attend="after", attention=layers.LuongAttention(7), tie_weights=True)(
             np.ones((B, 2), "int32"), MEMORY
         ),
-        ["tied", "3", "7"],
+        ["tie_weights", "3", "7"],
     ),
     (
         lambda: decoder(attend="after", attention=layers.LuongAttention(7), gated=True),
@@ -241,8 +243,8 @@ REFUSED = [
     ),
     (lambda: layers.RecurrentDecoder(5, 3, []), ["RecurrentDecoder", "at least one cell"]),
     (
-        lambda: layers.RecurrentDecoder(5, 3, CELLS, tied=True)(np.ones((B, 2), "int32")),
-        ["tied", "3", "4"],
+        lambda: layers.RecurrentDecoder(5, 3, CELLS, tie_weights=True)(np.ones((B, 2), "int32")),
+        ["tie_weights", "3", "4"],
     ),
     (lambda: decoder(scheduled_sampling=2.0), ["scheduled_sampling", "2.0"]),
     (

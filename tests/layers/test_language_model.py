@@ -93,9 +93,11 @@ def test_without_language_model_it_is_the_search_in_the_graph():
     for _ in range(5):
         logits = rng.normal(size=(9, 5)).astype("float32")
         found = layers.ctc_beam_search_with_language_model(
-            logits, list("-abcd"), beam_width=6, best=3
+            logits, list("-abcd"), beam_width=6, num_return_sequences=3
         )
-        graph = layers.ctc_beam_search(ops.convert_to_tensor(logits[None]), beam_width=6, best=3)
+        graph = layers.ctc_beam_search(
+            ops.convert_to_tensor(logits[None]), beam_width=6, num_return_sequences=3
+        )
         for k, (text, score) in enumerate(found):
             ids = running.numpy(graph.labels)[0, k, : int(graph.lengths[0, k])]
             assert text == "".join("-abcd"[i] for i in ids)
@@ -121,28 +123,31 @@ DOUBT = heard("read book", {2: {"a": 0.4, "": 0.6}})
 def test_the_language_model_knows_better(tmp_path):
     model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
     search = layers.ctc_beam_search_with_language_model
-    alone, second = search(DOUBT, CHARACTERS, best=2)
+    alone, second = search(DOUBT, CHARACTERS, num_return_sequences=2)
     assert (alone[0], second[0]) == ("red book", "read book")
-    ((text, score),) = search(DOUBT, CHARACTERS, model, weight=1.0)
+    ((text, score),) = search(DOUBT, CHARACTERS, model, language_model_weight=1.0)
     assert text == "read book"
     total = -0.2 - 0.05 - 0.0625 - 0.75  # <s> read, read book, back-off of book, </s>
     assert score == pytest.approx(second[1] + total * math.log(10), abs=1e-3)
-    assert search(DOUBT, CHARACTERS, model, weight=0.01)[0][0] == "red book"
+    assert search(DOUBT, CHARACTERS, model, language_model_weight=0.01)[0][0] == "red book"
 
 
 def test_words_have_a_bonus(tmp_path):
     model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
     search = layers.ctc_beam_search_with_language_model
     doubt = heard("red book", {3: {" ": 0.3, "": 0.7}})
-    assert search(doubt, CHARACTERS, bonus=0.0)[0][0] == "redbook"
-    assert search(doubt, CHARACTERS, bonus=2.0)[0][0] == "red book"
-    assert search(doubt, CHARACTERS, model, weight=0.0, bonus=2.0)[0][0] == "red book"
+    assert search(doubt, CHARACTERS, insertion_bonus=0.0)[0][0] == "redbook"
+    assert search(doubt, CHARACTERS, insertion_bonus=2.0)[0][0] == "red book"
+    assert (
+        search(doubt, CHARACTERS, model, language_model_weight=0.0, insertion_bonus=2.0)[0][0]
+        == "red book"
+    )
 
 
 def test_hot_words():
     search = layers.ctc_beam_search_with_language_model
     found = search(DOUBT, CHARACTERS, hot_words={"read": 2.0})
-    plain = dict(search(DOUBT, CHARACTERS, best=2))
+    plain = dict(search(DOUBT, CHARACTERS, num_return_sequences=2))
     assert found == [("read book", pytest.approx(plain["read book"] + 2.0, abs=1e-2))]
     assert search(DOUBT, CHARACTERS, hot_words={"rea": 2.0})[0][0] == "red book"
 
@@ -151,7 +156,7 @@ def test_a_language_model_of_characters():
     entries = {(c,): (-1.0, 0.0) for c in CHARACTERS[1:]} | {("e", "a"): (-0.01, 0.0)}
     model = layers.NGramLanguageModel(entries | {("</s>",): (-0.1, 0.0), ("<s>",): (-9.0, 0.0)})
     search = layers.ctc_beam_search_with_language_model
-    options = {"unit": "character", "weight": 1.0, "bonus": 2.4}
+    options = {"unit": "character", "language_model_weight": 1.0, "insertion_bonus": 2.4}
     assert search(DOUBT, CHARACTERS, model, **options)[0][0] == "read book"
 
 

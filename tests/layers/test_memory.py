@@ -41,18 +41,18 @@ def numbers(found):
     return [running.numpy(x) for x in found]
 
 
-def over_words(**options) -> layers.MemoryHops:
+def over_words(**options) -> layers.MemoryNetwork:
     settings = {"units": 7, "vocabulary_size": VOCABULARY, "dtype": running.PRECISE, **options}
-    return with_weights(layers.MemoryHops(**settings), FACTS, QUESTION)
+    return with_weights(layers.MemoryNetwork(**settings), FACTS, QUESTION)
 
 
 @pytest.mark.parametrize("tying", ["adjacent", "layer_wise"])
 @pytest.mark.parametrize("position_encoding", [True, False])
-@pytest.mark.parametrize("answers", [True, False])
-def test_words_by_hand(tying, position_encoding, answers):
-    settings = {"tying": tying, "memory_size": 9, "answers": answers}
+@pytest.mark.parametrize("return_logits", [True, False])
+def test_words_by_hand(tying, position_encoding, return_logits):
+    settings = {"tying": tying, "memory_size": 9, "return_logits": return_logits}
     layer = over_words(position_encoding=position_encoding, **settings)
-    expected = reference.memory_hops(
+    expected = reference.memory_network(
         layer.get_weights(),
         FACTS,
         [QUESTION],
@@ -77,7 +77,7 @@ def test_more_padding_changes_nothing():
 
 def test_what_no_fact_has_is_the_weight_of_empty_places():
     layer = with_weights(
-        layers.MemoryHops(7, memory_size=T + 3, dtype=running.PRECISE), SEQUENCES, VECTOR
+        layers.MemoryNetwork(7, memory_size=T + 3, dtype=running.PRECISE), SEQUENCES, VECTOR
     )
     layer.set_weights([np.zeros(w.shape) for w in layer.weights])  # all scores are 0
     _, weights = layer(*tensors(SEQUENCES, VECTOR))
@@ -85,7 +85,7 @@ def test_what_no_fact_has_is_the_weight_of_empty_places():
     _, weights = layer(*tensors(SEQUENCES, VECTOR), mask=ops.convert_to_tensor(MASK))
     assert_near(numbers([weights[:, 0]]), [MASK / (T + 3)], running.EXACT)
     full = with_weights(
-        layers.MemoryHops(7, memory_size=T, dtype=running.PRECISE), SEQUENCES, VECTOR
+        layers.MemoryNetwork(7, memory_size=T, dtype=running.PRECISE), SEQUENCES, VECTOR
     )
     _, weights = full(*tensors(SEQUENCES, VECTOR))
     assert_near(numbers([ops.sum(weights, -1)]), [np.ones(weights.shape[:2])], running.EXACT)
@@ -93,7 +93,9 @@ def test_what_no_fact_has_is_the_weight_of_empty_places():
 
 def test_one_hop_is_attention_and_a_linear_map():
     layer = with_weights(
-        layers.MemoryHops(7, hops=1, tying="layer_wise", dtype=running.PRECISE), SEQUENCES, VECTOR
+        layers.MemoryNetwork(7, hops=1, tying="layer_wise", dtype=running.PRECISE),
+        SEQUENCES,
+        VECTOR,
     )
     a, c, b, h = layer.get_weights()
     memory, query = SEQUENCES, VECTOR @ b
@@ -107,12 +109,12 @@ def test_one_hop_is_attention_and_a_linear_map():
 
 def test_linear_start_until_it_is_put_back():
     options = {"hops": 2, "dtype": running.PRECISE}
-    layer = layers.MemoryHops(7, linear_start=True, **options)
-    plain = with_weights(layers.MemoryHops(7, **options), SEQUENCES, VECTOR)
+    layer = layers.MemoryNetwork(7, linear_start=True, **options)
+    plain = with_weights(layers.MemoryNetwork(7, **options), SEQUENCES, VECTOR)
     layer(SEQUENCES, VECTOR)
     layer.set_weights([*plain.get_weights(), np.float32(1)])
     given, mask = tensors(SEQUENCES, VECTOR), ops.convert_to_tensor(MASK)
-    expected = reference.memory_hops(
+    expected = reference.memory_network(
         plain.get_weights(), SEQUENCES, [VECTOR], MASK, hops=2, linear=True
     )
     assert_near(numbers(layer(*given, mask=mask)), expected, 10 * running.EXACT)
@@ -123,7 +125,9 @@ def test_linear_start_until_it_is_put_back():
 
 def test_noise_makes_facts_older_and_no_younger():
     """The weight of a fact under noise is one that it has with older ages."""
-    layer = with_weights(layers.MemoryHops(7, memory_size=40, noise=0.5, seed=1), SEQUENCES, VECTOR)
+    layer = with_weights(
+        layers.MemoryNetwork(7, memory_size=40, noise=0.5, seed=1), SEQUENCES, VECTOR
+    )
     mask = ops.convert_to_tensor(MASK)
     plain = running.numpy(layer._ages(mask, False))
     seen = np.array([running.numpy(layer._ages(mask, True)) for _ in range(200)])
@@ -141,12 +145,12 @@ def test_words_in_litert_and_xla():
 
     from unroll.layers.litert_tensorflow import convert
 
-    layer = over_words(memory_size=9, answers=True, linear_start=True, dtype="float32")
+    layer = over_words(memory_size=9, return_logits=True, linear_start=True, dtype="float32")
     layer.linear.assign(0.0)
 
     def serve(facts, question, mask):
-        answers, weights = layer(facts, question, mask=mask)
-        return {"answers": answers, "weights": weights}
+        logits, weights = layer(facts, question, mask=mask)
+        return {"logits": logits, "weights": weights}
 
     signature = {
         "facts": tf.TensorSpec([None, None, None], tf.int32),
@@ -211,7 +215,7 @@ def test_questions_about_one_image_are_each_answered_as_alone():
 
 
 def test_a_tally_counts_regions():
-    layer = layers.QuestionGuidedAttention(7, tally=True, dtype=running.PRECISE)
+    layer = layers.QuestionGuidedAttention(7, count_features=True, dtype=running.PRECISE)
     once = numbers(layer(*tensors(VECTOR, SEQUENCES)))[0]
     twice = numbers(layer(*tensors(VECTOR, np.tile(SEQUENCES, (1, 2, 1)))))[0]
     assert_near([twice[:, :D]], [once[:, :D]], 10 * running.EXACT)
@@ -243,16 +247,16 @@ def zeros(*shape):
 
 
 REFUSED = [
-    (lambda: layers.MemoryHops(0), ["units", "0"]),
-    (lambda: layers.MemoryHops(4, hops=0), ["hops", "0"]),
-    (lambda: layers.MemoryHops(4, vocabulary_size=-1), ["vocabulary_size", "-1"]),
-    (lambda: layers.MemoryHops(4, memory_size=0), ["memory_size", "0"]),
-    (lambda: layers.MemoryHops(4, tying="rnn"), ["tying", "layer_wise", "'rnn'"]),
-    (lambda: layers.MemoryHops(4, noise=1.0, memory_size=5), ["noise", "1.0"]),
-    (lambda: layers.MemoryHops(4, noise=0.1), ["noise", "memory_size"]),
-    (lambda: layers.MemoryHops(4, answers=True), ["answers", "vocabulary_size"]),
-    (lambda: layers.MemoryHops(4)(zeros(2, 5), zeros(2, 3)), ["rank 3", "(2, 5)"]),
-    (lambda: layers.MemoryHops(4, memory_size=4)(zeros(2, 5, 3), zeros(2, 3)), ["4 facts", "5"]),
+    (lambda: layers.MemoryNetwork(0), ["units", "0"]),
+    (lambda: layers.MemoryNetwork(4, hops=0), ["hops", "0"]),
+    (lambda: layers.MemoryNetwork(4, vocabulary_size=-1), ["vocabulary_size", "-1"]),
+    (lambda: layers.MemoryNetwork(4, memory_size=0), ["memory_size", "0"]),
+    (lambda: layers.MemoryNetwork(4, tying="rnn"), ["tying", "layer_wise", "'rnn'"]),
+    (lambda: layers.MemoryNetwork(4, noise=1.0, memory_size=5), ["noise", "1.0"]),
+    (lambda: layers.MemoryNetwork(4, noise=0.1), ["noise", "memory_size"]),
+    (lambda: layers.MemoryNetwork(4, return_logits=True), ["return_logits", "vocabulary_size"]),
+    (lambda: layers.MemoryNetwork(4)(zeros(2, 5), zeros(2, 3)), ["rank 3", "(2, 5)"]),
+    (lambda: layers.MemoryNetwork(4, memory_size=4)(zeros(2, 5, 3), zeros(2, 3)), ["4 facts", "5"]),
     (lambda: layers.QuestionGuidedAttention(0), ["units", "0"]),
     (lambda: layers.QuestionGuidedAttention(4, glimpses=0), ["glimpses", "0"]),
     (lambda: layers.QuestionGuidedAttention(4)(zeros(2, 3), zeros(2, 3)), ["[B, S, D]", "(2, 3)"]),

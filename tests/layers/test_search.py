@@ -66,7 +66,9 @@ def of(states, row: int):
 @pytest.mark.parametrize("penalty", [0.0, 0.8])
 def test_a_beam_of_all_prefixes_is_exhaustive_search(penalty):
     step, states, vocabulary = toy_step(vocabulary=4), toy_states(), 4
-    found = layers.beam_search(step, states, best=10, length_penalty=penalty, **EVERY_PREFIX)
+    found = layers.beam_search(
+        step, states, num_return_sequences=10, length_penalty=penalty, **EVERY_PREFIX
+    )
     for row in range(3):
         scored = {}
         for words in sequences(4, vocabulary):
@@ -126,12 +128,12 @@ def test_greedy_by_hand_and_a_beam_of_one():
 def test_a_batch_gives_what_each_gives_alone(search):
     decoder = decoding_cases.ATTENTION[0].build("float32")
     options = {"start": START, "end": END, "max_length": 6}
-    states = decoder.first_states(MEMORY)
-    together = search(decoder.stepper(MEMORY, MEMORY_MASK), states, **options)
+    states = decoder.initial_states(MEMORY)
+    together = search(decoder.step_function(MEMORY, MEMORY_MASK), states, **options)
     for row, keep in enumerate(MASK):
         if keep.any():
             memory = ops.convert_to_tensor(running.numpy(MEMORY)[row : row + 1, keep])
-            alone = search(decoder.stepper(memory), decoder.first_states(memory), **options)
+            alone = search(decoder.step_function(memory), decoder.initial_states(memory), **options)
             for name in ("tokens", "lengths", "log_probabilities"):
                 whole = running.numpy(getattr(together, name))[row]
                 assert_near([running.numpy(getattr(alone, name))[0]], [whole], 1e-5, name)
@@ -159,7 +161,7 @@ def test_rules(search):
         ]
     assert any(_repeats(row, 2) for row in words(min_length=9))
     for n in (1, 2, 3):
-        assert not any(_repeats(row, n) for row in words(min_length=5, no_repeat=n))
+        assert not any(_repeats(row, n) for row in words(min_length=5, no_repeat_ngram_size=n))
 
 
 def _repeats(words, n: int) -> bool:
@@ -215,16 +217,16 @@ def test_a_seed_fixes_samples_and_a_generator_does_not():
 def test_several_draws_are_those_of_each_example_alone():
     step, states = toy_step(5), toy_states(3)
     options = {"start": np.array([3, 4, 5]), "end": END, "max_length": 6, "seed": 7}
-    found = layers.sample(step, states, draws=40, **options)
+    found = layers.sample(step, states, num_samples=40, **options)
     assert found.tokens.shape == (3, 40, 6)
     assert found.lengths.shape == found.log_probabilities.shape == (3, 40)
     assert len(np.unique(running.numpy(found.tokens)[0], axis=0)) > 10
     options |= {"start": 4}
-    alone = layers.sample(step, [states[0][1:2]], draws=40, **options)
+    alone = layers.sample(step, [states[0][1:2]], num_samples=40, **options)
     for whole, one in zip(found, alone, strict=True):
         assert_near([running.numpy(one)[0]], [running.numpy(whole)[1]], 1e-5, "alone")
     prefix = np.array([[3], [-1], [5]])
-    found = layers.sample(step, states, draws=9, prefix=prefix, min_length=1, **options)
+    found = layers.sample(step, states, num_samples=9, prefix=prefix, min_length=1, **options)
     firsts = running.numpy(found.tokens)[:, :, 0]
     assert (firsts[[0, 2]] == [[3], [5]]).all()
     assert len(set(firsts[1])) > 1
@@ -246,9 +248,9 @@ def _in_common(own: list, other: list, order: int) -> float:
 def test_the_least_risk_is_that_of_the_definition(order):
     step, states = toy_step(5, scale=1.0), toy_states(4)
     options = {"start": START, "end": END, "max_length": 7}
-    candidates = layers.beam_search(step, states, beam_width=6, best=6, **options)
-    evidence = layers.sample(step, states, draws=12, seed=3, **options)
-    found = layers.minimum_bayes_risk(candidates, evidence, order=order, best=4)
+    candidates = layers.beam_search(step, states, beam_width=6, num_return_sequences=6, **options)
+    evidence = layers.sample(step, states, num_samples=12, seed=3, **options)
+    found = layers.minimum_bayes_risk(candidates, evidence, order=order, num_return_sequences=4)
     said = [
         [[row[:n].tolist() for row, n in zip(*each, strict=True)] for each in zip(*of, strict=True)]
         for of in (
@@ -278,11 +280,11 @@ def test_the_least_risk_by_hand():
             tokens[0, k, : len(words)] = words
         lengths, log_probs = [list(map(len, rows))], np.zeros((1, len(rows))) + log_probs
         tensors = (ops.convert_to_tensor(x) for x in (tokens, lengths, log_probs.astype("float32")))
-        return layers.decoding.Found(*tensors, None, None)
+        return layers.decoding.SearchResult(*tensors, None, None)
 
     evidence = found([4, 5, 4], [])
     best = layers.minimum_bayes_risk(
-        found([4, 4], [], [4, 5], log_probs=[[-3, -2, -1]]), evidence, best=3
+        found([4, 4], [], [4, 5], log_probs=[[-3, -2, -1]]), evidence, num_return_sequences=3
     )
     # Of [4, 4] two words match [4, 5, 4] and no pair; of [4, 5] two words and the pair.
     assert_near([running.numpy(best.scores)], [[[0.5, 6 / 16, 4 / 16]]], 1e-6, "scores")
@@ -292,14 +294,16 @@ def test_the_least_risk_by_hand():
     assert running.numpy(layers.minimum_bayes_risk(none, evidence).lengths).tolist() == [[1]]
 
 
-def least_risk(step, states, *, start, end, max_length=5, order=2, best=1, **options):
+def least_risk(
+    step, states, *, start, end, max_length=5, order=2, num_return_sequences=1, **options
+):
     """Beam search and samples, and the best of the ones by the others."""
     limits = {"start": start, "end": end, "max_length": max_length, **options}
     return layers.minimum_bayes_risk(
-        layers.beam_search(step, states, beam_width=4, best=4, **limits),
-        layers.sample(step, states, draws=6, seed=1, **limits),
+        layers.beam_search(step, states, beam_width=4, num_return_sequences=4, **limits),
+        layers.sample(step, states, num_samples=6, seed=1, **limits),
         order=order,
-        best=best,
+        num_return_sequences=num_return_sequences,
     )
 
 
@@ -310,11 +314,13 @@ def test_searches_compile(search, compiler):
     import tensorflow as tf
 
     decoder = decoding_cases.ATTENTION[2].build("float32")
-    options = {"start": START, "end": END, "max_length": 7, "no_repeat": 2}
+    options = {"start": START, "end": END, "max_length": 7, "no_repeat_ngram_size": 2}
     options |= {"seed": 1} if search is layers.sample else {}
 
     def run(memory, mask):
-        found = search(decoder.stepper(memory, mask), decoder.first_states(memory), **options)
+        found = search(
+            decoder.step_function(memory, mask), decoder.initial_states(memory), **options
+        )
         return found._asdict()
 
     compiled = tf.function(run, jit_compile=compiler)
@@ -339,8 +345,10 @@ def test_searches_compile_in_jax(search):
     decoder = decoding_cases.ATTENTION[2].build("float32")
 
     def run(memory, mask):
-        states = decoder.first_states(memory)
-        found = search(decoder.stepper(memory, mask), states, start=START, end=END, max_length=7)
+        states = decoder.initial_states(memory)
+        found = search(
+            decoder.step_function(memory, mask), states, start=START, end=END, max_length=7
+        )
         return found.tokens, found.log_probabilities
 
     eager, compiled = run(MEMORY, MEMORY_MASK), jax.jit(run)(MEMORY, MEMORY_MASK)
@@ -362,7 +370,7 @@ def blind(tokens, states):
 
 REFUSED = [
     (lambda: search(beam_width=0), ["beam_width", "0"]),
-    (lambda: search(best=6), ["best", "6 of 5"]),
+    (lambda: search(num_return_sequences=6), ["num_return_sequences", "6 of 5"]),
     (lambda: search(coverage_penalty=-1.0), ["coverage_penalty", "-1.0"]),
     (
         lambda: layers.beam_search(blind, toy_states(), **SEARCH, coverage_penalty=1.0),
@@ -370,17 +378,17 @@ REFUSED = [
     ),
     (lambda: search(max_length=0), ["max_length", "0"]),
     (lambda: search(min_length=6), ["min_length", "6 and 5"]),
-    (lambda: search(no_repeat=-1), ["no_repeat", "-1"]),
+    (lambda: search(no_repeat_ngram_size=-1), ["no_repeat_ngram_size", "-1"]),
     (lambda: search(prefix=np.ones((3, 6), "int32")), ["prefix", "5", "(3, 6)"]),
     (lambda: search(layers.sample, temperature=0.0), ["temperature", "0.0"]),
     (lambda: search(layers.sample, top_k=-1), ["top_k", "-1"]),
     (lambda: search(layers.sample, top_p=0.0), ["top_p", "0.0"]),
-    (lambda: search(layers.sample, draws=0), ["draws", "0"]),
+    (lambda: search(layers.sample, num_samples=0), ["num_samples", "0"]),
     (lambda: search(least_risk, order=0), ["order", "0"]),
-    (lambda: search(least_risk, best=0), ["best", "0"]),
-    (lambda: search(least_risk, best=5), ["best", "5 of 4"]),
+    (lambda: search(least_risk, num_return_sequences=0), ["num_return_sequences", "0"]),
+    (lambda: search(least_risk, num_return_sequences=5), ["num_return_sequences", "5 of 4"]),
     (
-        lambda: layers.minimum_bayes_risk(search(best=2), search(layers.sample)),
+        lambda: layers.minimum_bayes_risk(search(num_return_sequences=2), search(layers.sample)),
         ["evidence", "(3, 5)"],
     ),
 ]

@@ -18,7 +18,7 @@ def bag(words, kernel, position_encoding=True) -> np.ndarray:
     return total
 
 
-def memory_hops(
+def memory_network(
     weights,
     facts,
     states=(),
@@ -26,7 +26,7 @@ def memory_hops(
     hops=3,
     tying="adjacent",
     memory_size=None,
-    answers=False,
+    return_logits=False,
     linear=False,
     encode=None,
 ) -> list:
@@ -59,7 +59,7 @@ def memory_hops(
             p = scores * allowed if linear else p
             shares[-1].append(p)
             u = u @ state_kernel + sum(a * x for a, x in zip(p, c, strict=True))
-        if answers:
+        if return_logits:
             u = u @ (kernels[-1].T if tying == "adjacent" else weights[0])
         outputs.append(u)
     return [np.array(outputs), np.array(shares)]

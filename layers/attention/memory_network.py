@@ -4,14 +4,14 @@ import keras
 from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
-from unroll.layers.initializers import drawn_anew
+from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
 
 TYINGS = ("adjacent", "layer_wise")
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class MemoryHops(keras.layers.Layer):
+class MemoryNetwork(keras.layers.Layer):
     """Attention to facts in several hops, each asking with what the ones before it found.
 
     Sukhbaatar et al. 2015, "End-to-end memory networks", equations 1 to 3 and section 4.1. With
@@ -47,7 +47,7 @@ class MemoryHops(keras.layers.Layer):
             random noise), which makes all before it older.
         linear_start: whether the hops begin without their softmax. `linear.assign(0.0)` puts it
             back, as the paper does when the validation loss no longer falls.
-        answers: whether to return the scores of all words instead of u_{K+1}.
+        return_logits: whether to return the scores of all words instead of u_{K+1}.
         kernel_initializer: of all weights.
         seed: of the noise.
 
@@ -66,9 +66,9 @@ class MemoryHops(keras.layers.Layer):
         ValueError: if an argument is none of the above, or the facts are more than `memory_size`.
 
     >>> import numpy as np
-    >>> from unroll.layers import MemoryHops
+    >>> from unroll.layers import MemoryNetwork
     >>> story, question = np.array([[[3, 7, 4], [5, 7, 6]]]), np.array([[8, 3]])
-    >>> hops = MemoryHops(20, vocabulary_size=50, memory_size=10, answers=True)
+    >>> hops = MemoryNetwork(20, vocabulary_size=50, memory_size=10, return_logits=True)
     >>> answers, weights = hops(story, question)
     >>> answers.shape, weights.shape
     (TensorShape([1, 50]), TensorShape([1, 3, 2]))
@@ -87,7 +87,7 @@ class MemoryHops(keras.layers.Layer):
         memory_size: int | None = None,
         noise: float = 0.0,
         linear_start: bool = False,
-        answers: bool = False,
+        return_logits: bool = False,
         kernel_initializer="glorot_uniform",
         seed: int | None = None,
         **kwargs,
@@ -103,8 +103,8 @@ class MemoryHops(keras.layers.Layer):
             raise ValueError(f"noise must lie in [0, 1), got {noise!r}.")
         if noise and memory_size is None:
             raise ValueError("noise makes facts older, and needs a memory_size.")
-        if answers and vocabulary_size is None:
-            raise ValueError("answers=True scores words, and needs a vocabulary_size.")
+        if return_logits and vocabulary_size is None:
+            raise ValueError("return_logits=True scores words, and needs a vocabulary_size.")
         super().__init__(**kwargs)
         self.units = units
         self.hops = hops
@@ -114,7 +114,7 @@ class MemoryHops(keras.layers.Layer):
         self.memory_size = memory_size
         self.noise = noise
         self.linear_start = linear_start
-        self.answers = answers
+        self.return_logits = return_logits
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.seed = seed
         if noise:
@@ -140,7 +140,7 @@ class MemoryHops(keras.layers.Layer):
 
         def add(name, *shape):
             return self.add_weight(
-                name=name, shape=shape, initializer=drawn_anew(self.kernel_initializer)
+                name=name, shape=shape, initializer=clone_initializer(self.kernel_initializer)
             )
 
         def add_all(name, *shape):
@@ -149,12 +149,14 @@ class MemoryHops(keras.layers.Layer):
             return [add(f"{name}_{k}", *shape) for k in range(count)]
 
         self.kernels = add_all("kernel", rows, self.units)
-        self.ages = add_all("ages", self.memory_size, self.units) if self.memory_size else []
+        self.temporal_encodings = (
+            add_all("temporal_encoding", self.memory_size, self.units) if self.memory_size else []
+        )
         if self.tying == "layer_wise":
             self.question_kernel = add("question_kernel", rows, self.units)
             self.state_kernel = add("state_kernel", self.units, self.units)
-            if self.answers:
-                self.answer_kernel = add("answer_kernel", self.units, rows)
+            if self.return_logits:
+                self.output_kernel = add("output_kernel", self.units, rows)
         self.linear = None
         if self.linear_start:
             self.linear = self.add_weight(
@@ -179,7 +181,9 @@ class MemoryHops(keras.layers.Layer):
             if k not in read:
                 read[k] = self._encode(facts, self.kernels[k])  # [B, S, U]
                 if ages is not None:
-                    read[k] = read[k] + ops.take(ops.convert_to_tensor(self.ages[k]), ages, axis=0)
+                    read[k] = read[k] + ops.take(
+                        ops.convert_to_tensor(self.temporal_encodings[k]), ages, axis=0
+                    )
             return read[k]
 
         for hop in range(self.hops):
@@ -192,9 +196,9 @@ class MemoryHops(keras.layers.Layer):
             collected.append(weights)
             found = ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), c), 1)  # [B, U]
             u = (ops.matmul(u, self.state_kernel) if layer_wise else u) + found
-        if self.answers and layer_wise:
-            u = ops.matmul(u, self.answer_kernel)
-        elif self.answers:
+        if self.return_logits and layer_wise:
+            u = ops.matmul(u, self.output_kernel)
+        elif self.return_logits:
             u = ops.matmul(u, ops.transpose(self.kernels[-1]))  # [B, V]
         return u, ops.stack(collected, axis=1)
 
@@ -248,7 +252,7 @@ class MemoryHops(keras.layers.Layer):
             "memory_size": self.memory_size,
             "noise": self.noise,
             "linear_start": self.linear_start,
-            "answers": self.answers,
+            "return_logits": self.return_logits,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
         }
