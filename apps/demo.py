@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to a served model, with the sentiment app on its generated reviews."""
+"""`make demo`: trains, evaluates, exports and queries the sentiment app on generated reviews."""
 
 import contextlib
 import io
@@ -14,21 +14,21 @@ EXAMPLES = Path(__file__).parent / "sentiment" / "examples"
 
 
 def run(title: str, *command: str) -> str:
-    """Runs a command of `unroll`, shows it, and gives its last line."""
+    """Prints and runs an `unroll` command, and returns its last line of output."""
     print(f"\n== {title}\n$ unroll {' '.join(command)}", flush=True)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(_Both(sys.stdout, said)):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(_Both(sys.stdout, output)):
         code = main(list(command))
     if code:
         sys.exit(code)
-    return said.getvalue().strip().splitlines()[-1]
+    return output.getvalue().strip().splitlines()[-1]
 
 
-def ask(title: str, script: str, folder: str, sentences: list[str]) -> None:
-    """Runs one of the examples of asking an exported model, in a process of its own."""
+def query(title: str, script: str, folder: str, sentences: list[str]) -> None:
+    """Runs one of the example scripts, which query an export, in its own process."""
     path = EXAMPLES / script
     print(f"\n== {title}\n$ python apps/sentiment/examples/{script} {folder} TEXT...", flush=True)
-    # The messages of TensorFlow's start are kept apart, and shown if something went wrong.
+    # TensorFlow's start-up messages are shown only on failure.
     done = subprocess.run(
         [sys.executable, "-I", path, folder, *sentences], capture_output=True, text=True
     )
@@ -55,15 +55,15 @@ class _Both(io.TextIOBase):
 
 
 def demo() -> None:
-    """Trains, evaluates, exports, and asks what was exported."""
+    """Trains, evaluates, exports, and queries the export."""
     started = time.monotonic()
     folder = run("Train on generated reviews", "sentiment", "train")
     figures = json.loads(run("Evaluate on the test split", "sentiment", "evaluate", folder))
     exported = run("Export for TF Serving and LiteRT", "sentiment", "export", folder)
-    from unroll.apps.sentiment.app import EXAMPLES as SENTENCES
+    from unroll.apps.sentiment import app
 
-    ask("Ask the SavedModel", "serving.py", exported, SENTENCES)
-    ask("Ask the LiteRT file", "litert.py", exported, SENTENCES)
+    query("Query the SavedModel", "serving.py", exported, app.examples())
+    query("Query the LiteRT file", "litert.py", exported, app.examples())
 
     from rich.console import Console
     from rich.table import Table

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 import json
 import os
 import shlex
@@ -15,21 +16,21 @@ from unroll.apps.core.errors import UsageError
 from unroll.pipelines.errors import DataError
 
 APPS = Path(__file__).parent.parent
-VERBS = ("train", "evaluate", "predict", "export")
+VERBS = ("train", "evaluate", "predict", "report", "export")
 USAGE = """\
-unroll                              the apps
-unroll APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...]
-                            [--resume]
+unroll                      list the apps
+unroll APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...] [--resume]
 unroll APP evaluate RUN... [--split=test] [--record] [--variant=default]
-unroll APP predict  RUN INPUT... [--json] [--stream]    an INPUT of - reads lines
+unroll APP predict  RUN INPUT... [--json] [--plot=DIR] [--stream]    INPUT - reads lines
+unroll APP report   RUN [--split=test]
 unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
-What an app's search reads, such as --beam, the last three take too, for a run that is trained.
+evaluate, predict, report and export also accept the search options of an app, such as --beam-width.
 Add --help to a verb for its options."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code. Wrong use is one line and 2."""
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack a text's characters
+    """Runs a command and returns its exit code: 2, after one line, for incorrect use."""
+    if hasattr(sys.stdout, "reconfigure"):  # the terminal's encoding may lack some characters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv)
@@ -58,23 +59,29 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     name, *rest = argv
     if name not in apps:
-        raise UsageError(f"no app {name!r}; the apps are {', '.join(apps)}.")
+        raise UsageError(f"there is no app {name!r}; the apps are {', '.join(apps)}.")
     if rest and rest[0] in ("-h", "--help"):
         print(f"{name}: {apps[name]}\n\n{USAGE}")
         return 0
     if not rest or rest[0] not in VERBS:
         given = repr(rest[0]) if rest else "none"
-        raise UsageError(f"{name} needs a verb, one of {', '.join(VERBS)}; got {given}.")
+        raise UsageError(f"{name} needs one of the verbs {', '.join(VERBS)}; got {given}.")
     from unroll.apps.core.quiet import import_tensorflow
 
     import_tensorflow()
     app = importlib.import_module(f"unroll.apps.{name}.app")
-    verb = {"train": _train, "evaluate": _evaluate, "predict": _predict, "export": _export}
-    return verb[rest[0]](app, rest[1:])
+    verbs = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "predict": _predict,
+        "report": _report,
+        "export": _export,
+    }
+    return verbs[rest[0]](app, rest[1:])
 
 
 def describe() -> dict[str, str]:
-    """The apps and the first line of each one's docstring."""
+    """The names of the apps, each with the first line of its docstring."""
     return {
         path.parent.name: ast.get_docstring(ast.parse(path.read_text("utf-8"))).splitlines()[0]
         for path in sorted(APPS.glob("*/app.py"))
@@ -92,10 +99,10 @@ def _train(app: ModuleType, arguments: list[str]) -> int:
     _set_manual_dir(chosen.manual_dir)
     chief = distribution.is_chief(chosen.strategy)
     if (chosen.resume or chosen.strategy == "multiworker") and not chosen.run:
-        raise UsageError("--resume and --strategy=multiworker need --run=DIR, the run's folder.")
+        raise UsageError("--resume and --strategy=multiworker need --run=DIR.")
     if chosen.resume:
         if rest:
-            raise UsageError(f"--resume takes the run's own configuration, not {' '.join(rest)}.")
+            raise UsageError(f"--resume uses the configuration of the run, not {' '.join(rest)}.")
         run = Run.open(app, chosen.run, trained=False)
         config = run.config(app)
     else:
@@ -104,12 +111,12 @@ def _train(app: ModuleType, arguments: list[str]) -> int:
     try:
         result = training.train(app, config, run, strategy=chosen.strategy, resume=chosen.resume)
     except BaseException as error:
-        # What has not finished an epoch cannot be resumed: nothing of it stays.
+        # A run without a finished epoch cannot be resumed: remove it.
         if chief and not chosen.resume and not run.state.exists():
             shutil.rmtree(run.path, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt) and run.state.exists():
             command = f"{_prog(app, 'train')} --run={shlex.quote(str(run.path))} --resume"
-            raise KeyboardInterrupt(f"To go on: {command}") from None
+            raise KeyboardInterrupt(f"To continue: {command}") from None
         raise
     _summary(config, run, result)
     print(run.path)
@@ -128,7 +135,7 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     if chosen.record:
         figures = results.record(app, runs, chosen.split, chosen.variant)
     elif len(runs) > 1:
-        raise UsageError("evaluate takes several runs with --record alone.")
+        raise UsageError("evaluate accepts several runs only with --record.")
     else:
         figures = evaluation.evaluate(app, runs[0], chosen.split)
     print(_json(figures))
@@ -138,7 +145,8 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
 def _predict(app: ModuleType, arguments: list[str]) -> int:
     from rich.console import Console
 
-    from unroll.apps.core.evaluation import load_model
+    from unroll.apps.core.evaluation import load_trained
+    from unroll.apps.core.protocol import hook
     from unroll.apps.core.runs import Run
 
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -149,27 +157,50 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
         inputs += _lines() if given == "-" else [_argument(given)]
     inputs += map(_argument, arguments[end + 1 :])
     if not inputs:
-        raise UsageError("predict needs an input: a text or a path, or - for lines.")
-    if chosen.stream and not hasattr(app, "stream"):
+        raise UsageError(
+            "predict needs an input: a text, a path, or - to read lines."
+        )
+    stream, plot = hook(app, "stream"), hook(app, "plot")
+    if chosen.stream and not stream:
         raise UsageError("--stream: this app reads an input as a whole.")
-    if chosen.stream and chosen.json:
-        raise UsageError("--stream shows a text as it comes: leave --json out.")
-    model, _, assets = load_model(app, run)
+    if chosen.stream and (chosen.json or chosen.plot):
+        raise UsageError("--stream cannot be combined with --json or --plot.")
+    if chosen.plot and not plot:
+        raise UsageError("--plot: this app does not draw its results.")
+    raw = hook(app, "parse_inputs")(inputs)
+    trained = load_trained(app, run)
     if chosen.stream:
-        for given in inputs:
-            for piece in app.stream(model, assets, given):
+        for each in raw:
+            for piece in stream(trained, each):
                 print(piece, end="", flush=True)
             print()
         return 0
     console = Console()
-    for result in app.predict(model, assets, inputs):
+    for result in app.predict(trained, raw):
         if chosen.json:
             print(_json(result))
         else:
-            # As it is: no markup, no emoji codes, no lines broken where the terminal ends.
+            # The plain text: no markup, no emoji codes, no line breaks at the terminal's width.
             console.print(
                 app.show(result), highlight=False, markup=False, emoji=False, soft_wrap=True
             )
+        if chosen.plot:
+            path = _new_image(chosen.plot)
+            plot(result, path)
+            print(f"unroll: wrote {path}", file=sys.stderr)
+    return 0
+
+
+def _report(app: ModuleType, arguments: list[str]) -> int:
+    from unroll.apps.core import evaluation
+    from unroll.apps.core.runs import Run
+
+    chosen, search = _parse(options.ReportOptions, arguments, app, "report")
+    _set_manual_dir(chosen.manual_dir)
+    text, files = evaluation.report(app, Run.open(app, chosen.run, search=search), chosen.split)
+    print(text)
+    for path in files:
+        print(f"unroll: wrote {path}", file=sys.stderr)
     return 0
 
 
@@ -183,8 +214,18 @@ def _export(app: ModuleType, arguments: list[str]) -> int:
     return 0
 
 
+def _new_image(folder: str) -> Path:
+    """The first path `<folder>/prediction-<n>.png` that does not exist."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return next(
+        path
+        for n in itertools.count(1)
+        if not (path := Path(folder) / f"prediction-{n}.png").exists()
+    )
+
+
 def _json(value: dict) -> str:
-    """One line; characters that the output cannot take are escaped as JSON does it."""
+    """One line of JSON. Characters that the output cannot encode are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -194,13 +235,13 @@ def _json(value: dict) -> str:
 
 
 def _lines() -> list[str]:
-    """The lines of the standard input; bytes that are no UTF-8 become U+FFFD, as in the graph."""
+    """The lines of the standard input. Invalid UTF-8 becomes U+FFFD, as in the graph."""
     text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def _argument(given: str) -> str:
-    """An argument; bytes that are no UTF-8 become U+FFFD, but in the name of a file."""
+    """An argument. Invalid UTF-8 becomes U+FFFD, except in the name of a file."""
     if os.path.exists(given):
         return given
     return given.encode("utf-8", "surrogateescape").decode("utf-8", errors="replace")
@@ -228,7 +269,7 @@ def _summary(config, run, result: dict) -> None:
     table = Table(title="Trained", show_header=False)
     table.add_row("data", config.data)
     table.add_row("parameters", f"{result['parameters']:,}")
-    table.add_row("epochs", f"{result['epochs']}, the best {result['best_epoch']}")
+    table.add_row("epochs", f"{result['epochs']} (best: {result['best_epoch']})")
     table.add_row(f"best {config.monitor}", f"{result[config.monitor]:.4f}")
     table.add_row("minutes", f"{result['seconds'] / 60:.1f}")
     table.add_row("run", str(run.path))

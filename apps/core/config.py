@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses, their overrides on the command line, their file in a run."""
+"""Configurations: frozen dataclasses, read from the command line and from a run's file."""
 
 import contextlib
 import dataclasses
@@ -18,31 +18,33 @@ from unroll.apps.core.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What every app's `Config` has; the comment above a field is its help text."""
+    """The fields of every app's `Config`. The comment above a field is its help text."""
 
-    # the dataset, or a folder of your own files
+    # name of a dataset, or a folder of your own files
     data: str = ""
-    # of the weights, the shuffling and the dropout
+    # size of a generated dataset, relative to its usual size
+    generated_size: float = 1.0
+    # random seed of the initial weights, shuffling and dropout
     seed: int = 0
-    # the most passes over the training split
+    # maximum number of epochs
     epochs: int = 10
-    # examples a batch
+    # examples per batch
     batch_size: int = 32
-    # at the start
+    # initial learning rate
     learning_rate: float = 1e-3
-    # how the learning rate changes from epoch to epoch; "halving" is after each quarter of them
+    # learning rate schedule over the epochs; "halving" halves it after each quarter of them
     schedule: Literal["constant", "cosine", "halving"] = "constant"
-    # the largest global norm of a gradient; 0 for any
+    # maximum global norm of the gradient; 0 turns clipping off
     clip_norm: float = 1.0
-    # epochs without a better validation figure before training stops
+    # epochs without improvement of the monitored figure before training stops
     patience: int = 5
-    # the validation figure that decides
+    # figure that selects the best epoch
     monitor: str = "val_accuracy"
-    # of the computation; the weights stay float32
+    # precision of the computation; weights are float32
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    # whether XLA compiles the training step
+    # compile the training step with XLA
     jit: bool = False
-    # a run to fine-tune: its weights are where this one begins, as far as they fit
+    # folder of a run to fine-tune: weights that fit are copied from it
     start: str = ""
 
     def __post_init__(self):
@@ -50,27 +52,30 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie in [0, 2**32), got {self.seed}.")
+            raise ValueError(f"seed must be in [0, 2**32), got {self.seed}.")
+        if not 0 < self.generated_size < math.inf:
+            raise ValueError(
+                f"generated_size must be above 0 and finite, got {self.generated_size}."
+            )
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}.")
         if not self.clip_norm >= 0:
             raise ValueError(f"clip_norm must be 0 or more, got {self.clip_norm}.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            # Shares; the rates of optimizers have no upper bound.
             if "dropout" in field.name and not 0 <= value < 1:
-                raise ValueError(f"{field.name} must lie in [0, 1), got {value}.")
+                raise ValueError(f"{field.name} must be in [0, 1), got {value}.")
 
     def preparing_epochs(self, history: list[dict]) -> int:
-        """How many epochs come before those of which the best one is kept.
+        """Number of initial epochs that cannot be the best one.
 
         Args:
-            history: the figures of each epoch that is done, which may decide it.
+            history: the figures of each finished epoch, on which the number may depend.
         """
         return 0
 
     def learning_rate_at(self, epoch: int, history: list[dict]) -> float:
-        """The learning rate of an epoch, counted from 0, that follows those of the history."""
+        """The learning rate of the epoch with index `epoch`, given the finished ones."""
         if self.schedule == "cosine":
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
         if self.schedule == "halving":
@@ -79,7 +84,7 @@ class TrainingConfig:
 
 
 def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
-    """Adam, or AdamW where weights decay, with the global norm of the gradient clipped."""
+    """Adam, or AdamW with weight decay, with gradient clipping by global norm."""
     import keras
 
     clip = config.clip_norm or None
@@ -91,7 +96,7 @@ def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
 
 
 def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> TrainingConfig:
-    """The preset of `--data`, with the other options put over it.
+    """The preset of `--data`, overridden by the other options.
 
     Raises:
         UsageError: for unknown data, an unknown option or a bad value, in one line.
@@ -100,8 +105,8 @@ def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> Trainin
     names = [a.split("=", 1)[0] for a in arguments]
     data = next(iter(presets))
     if "--data" in names:
-        place = names.index("--data")
-        given = arguments[place].split("=", 1)[1:] or arguments[place + 1 : place + 2]
+        i = names.index("--data")
+        given = arguments[i].split("=", 1)[1:] or arguments[i + 1 : i + 2]
         data = given[0] if given else data
     if data in presets:
         default = presets[data]
@@ -111,7 +116,21 @@ def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> Trainin
         raise UsageError(
             f"--data={data}: neither a dataset ({', '.join(presets)}) nor a folder that exists."
         )
-    return parse_options(app.Config, arguments, default, prog)
+    config = parse_options(app.Config, arguments, default, prog)
+    monitor_direction(app, config.monitor)
+    return config
+
+
+def monitor_direction(app: ModuleType, monitor: str) -> Literal["max", "min"]:
+    """Whether the best epoch has the largest or the smallest value of `monitor`.
+
+    Raises:
+        UsageError: if the app does not declare this figure.
+    """
+    known = {"loss": "min", "val_loss": "min", **app.MONITORS}
+    if monitor not in known:
+        raise UsageError(f"--monitor={monitor}: it must be one of {', '.join(known)}.")
+    return known[monitor]
 
 
 def parse_options(cls: type, arguments: list[str], default: Any = None, prog: str = "") -> Any:
@@ -125,7 +144,7 @@ def parse_options(cls: type, arguments: list[str], default: Any = None, prog: st
 
 
 def parse_known_options(cls: type, arguments: list[str]) -> tuple[Any, list[str]]:
-    """As `parse_options`, with the arguments that are none of its options given back."""
+    """Like `parse_options`; also returns the arguments that are not options of the dataclass."""
     return _tyro(cls, arguments, return_unknown_args=True, add_help=False)
 
 
@@ -148,21 +167,21 @@ def _tyro(cls: type, arguments: list[str], **how) -> Any:
             argument += "" if following.title() in _TRUTHS else "=True"
         spelled.append(argument)
         before = name if option.startswith("--") and not equals else ""
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             return tyro.cli(cls, args=spelled, config=(tyro.conf.FlagConversionOff,), **how)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(said.getvalue(), cls)) from None
+        raise UsageError(_one_line(errors.getvalue(), cls)) from None
 
 
 def _one_line(box: str, cls: type) -> str:
-    """The message in the box that tyro draws around an error: from its title to the next rule."""
-    # A rule becomes empty; the dashes that begin an option stay.
+    """The message of an error that tyro prints in a box."""
+    # Horizontal rules become empty lines. The leading dashes of an option remain.
     lines = [re.sub("^[─-]+$", "", line.strip("│╭╮╰╯ ")) for line in box.strip().splitlines()]
-    body = lines[2:] if not lines[1] else lines[1:]  # plain boxes have a rule below the title
+    body = lines[2:] if not lines[1] else lines[1:]  # ASCII boxes have a rule below the title
     message = " ".join(body[: body.index("")]) if "" in body else " ".join(body)
     if "nrecognized" in message:
         options = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(cls)]
@@ -178,16 +197,19 @@ def _one_line(box: str, cls: type) -> str:
 
 
 def to_json(config: TrainingConfig) -> dict:
-    """A configuration as an object for JSON."""
+    """A configuration as a JSON object."""
     return dataclasses.asdict(config)
 
 
 def from_json(cls: type, fields: dict, where: str) -> TrainingConfig:
-    """A configuration from the object that `to_json` made.
+    """A configuration from the object that `to_json` returned.
 
     Raises:
-        UsageError: one line that names `where` it comes from and the field.
+        UsageError: one line that names the file `where` and the field, also if one is missing.
     """
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in fields]
+    if missing:
+        raise UsageError(f"{where}: it lacks the field {missing[0]}.")
     try:
         return parse_options(cls, [f"--{name}={value}" for name, value in fields.items()])
     except UsageError as error:

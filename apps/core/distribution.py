@@ -1,4 +1,4 @@
-"""TensorFlow's own distribution strategies, and what makes Keras 3 run on them."""
+"""TensorFlow's distribution strategies, and the changes that Keras 3 needs to run on them."""
 
 import json
 import os
@@ -12,11 +12,11 @@ NAMES = ("default", "mirrored", "multiworker", "tpu")
 
 
 def strategy(name: str) -> tf.distribute.Strategy:
-    """The strategy of a name.
+    """The strategy with a name.
 
-    `mirrored` is all GPUs of this machine, or all logical CPU devices where there is no GPU;
-    `multiworker` is what the environment variable `TF_CONFIG` tells, and must be made before
-    TensorFlow has run an operation.
+    `mirrored` uses all GPUs of this machine, or all logical CPU devices if there is no GPU.
+    `multiworker` reads the environment variable `TF_CONFIG`, and must be created before TensorFlow
+    runs an operation.
 
     Raises:
         UsageError: for an unknown name, `multiworker` without `TF_CONFIG`, `tpu` without a TPU.
@@ -41,7 +41,7 @@ def strategy(name: str) -> tf.distribute.Strategy:
 
 
 def is_chief(name: str) -> bool:
-    """Whether this process is the one that writes under the strategy of a name."""
+    """Whether this process writes the run's files under a strategy."""
     if name != "multiworker":
         return True
     config = _tf_config()
@@ -65,22 +65,22 @@ def _tf_config() -> dict:
 def prepare(
     model: keras.Model, used: tf.distribute.Strategy, *datasets: tf.data.Dataset | None
 ) -> list[tf.data.Dataset | None]:
-    """Makes a compiled model's `fit` run under a strategy, on the datasets that it returns.
+    """Prepares a compiled model so that `fit` runs under a strategy on the returned datasets.
 
-    A batch is split among the replicas; one that has fewer examples than there are replicas is
-    filled up with its own, for the mean over none is not a number. The gradient is clipped after
-    the replicas' parts are summed, where Keras would clip each part.
+    A batch is split among the replicas. A batch with fewer examples than replicas is filled by
+    repeating its examples, since the mean over none is NaN. The gradient is clipped after the
+    replicas' gradients are summed; Keras would clip each of them.
 
-    Keras 3 builds a model on the mean of the replicas' first batches, which fails where these
-    differ in length, and reduces the scalar logs of several workers, which their strategy
-    refuses. So the model is built here on a whole batch, and each log gets an axis.
+    Keras 3 builds a model on the mean of the replicas' first batches, which fails if these differ
+    in length, and reduces scalar logs over workers, which `MultiWorkerMirroredStrategy` rejects.
+    So the model is built here on a whole batch, and each log gets an axis.
     """
     if used is tf.distribute.get_strategy():
         return list(datasets)
-    # The last: a look at the training set would take one of its shuffles.
-    *_, given = (dataset for dataset in datasets if dataset is not None)
+    # The last one: reading from the training set would use one of its shuffles.
+    *_, dataset = (dataset for dataset in datasets if dataset is not None)
     with used.scope():
-        model._symbolic_build(data_batch=next(iter(given)))
+        model._symbolic_build(data_batch=next(iter(dataset)))
     model._maybe_symbolic_build = lambda *args, **kwargs: None
     if isinstance(used, tf.distribute.MultiWorkerMirroredStrategy):
         for name in ("train_step", "test_step"):
@@ -99,12 +99,12 @@ def prepare(
 
 def _at_least(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:
     def fill(*batch):
-        given = tf.shape(tf.nest.flatten(batch)[0])[0]
-        rows = tf.range(tf.maximum(given, size)) % given
+        count = tf.shape(tf.nest.flatten(batch)[0])[0]
+        rows = tf.range(tf.maximum(count, size)) % count
         return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), batch)
 
     if tf.nest.flatten(dataset.element_spec)[0].shape[0] is not None:
-        return dataset  # static shapes, which filling would lose
+        return dataset  # filling would lose the static shapes
     return dataset.map(fill)
 
 

@@ -1,5 +1,5 @@
-"""The one error that wrong use raises."""
+"""The error of incorrect use."""
 
 
 class UsageError(ValueError):
-    """A wrong option, run folder or input: the message is one line that names what is allowed."""
+    """A wrong option, run folder or input. The message is one line that names what is allowed."""

@@ -1,4 +1,4 @@
-"""Export: a SavedModel in TF Serving's layout and a LiteRT file, both proven before they land."""
+"""Export: a SavedModel in TF Serving's layout and a LiteRT file, both verified."""
 
 import contextlib
 import os
@@ -17,14 +17,15 @@ import tensorflow as tf
 
 from unroll.apps.core import parity
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import load_model
-from unroll.apps.core.protocol import Assets, Service
-from unroll.apps.core.runs import Run, app_name, environment, write_json
+from unroll.apps.core.evaluation import load_trained
+from unroll.apps.core.files import write_assets, write_json
+from unroll.apps.core.protocol import Assets, Service, Trained
+from unroll.apps.core.runs import Run, app_name, environment
 from unroll.layers.litert_tensorflow import convert
 
 FORMATS = ("saved_model", "litert")
 TOLERANCE = 1e-5
-# The shapes that a LiteRT file is tried with, beside the examples: batch and length.
+# Batch sizes and lengths that a LiteRT file is tested with, besides the examples.
 SHAPES = ((1, 7), (3, 60), (5, 200))
 
 
@@ -35,28 +36,30 @@ def export(
     formats: tuple[str, ...] = FORMATS,
     name: str | None = None,
 ) -> Path:
-    """Writes `<to>/<name>/<n + 1>/` from a run, in float32; the name is the app's by default.
+    """Writes `<to>/<name>/<n + 1>/` from a run, in float32. The name defaults to the app's.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: if a format is unknown, the folder cannot be made, or an artefact cannot be
-            made or answers otherwise than the model.
+        UsageError: if a format is unknown, the folder or an artifact cannot be written, or an
+            artifact's outputs differ from those of the model.
     """
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
-        raise UsageError(f"--formats={','.join(formats)}: choose of {', '.join(FORMATS)}.")
-    model, config, assets = load_model(app, run)
+        raise UsageError(f"--formats={','.join(formats)}: choose from {', '.join(FORMATS)}.")
+    trained = load_trained(app, run)
+    config, assets = trained.config, trained.assets
     if config.precision != "float32":
-        # LiteRT has no kernels for half precision, and the weights are float32 all the same.
-        weights = model.get_weights()
-        model = app.build(replace(config, precision="float32"), assets)
-        model.set_weights(weights)
+        # LiteRT has no kernels for half precision, and the weights are float32 anyway.
+        single = replace(config, precision="float32")
+        model = app.build(single, assets)
+        model.set_weights(trained.model.get_weights())
+        trained = Trained(single, assets, model)
     about = {"app": app_name(app), "data": config.data, "run": str(run.path)}
     about["metrics"] = run.read_metrics()
-    service = app.serve(model, assets)
-    return write(service, assets, app.EXAMPLES, Path(to) / (name or app_name(app)), formats, about)
+    parent = Path(to) / (name or app_name(app))
+    return write(app.serve(trained), assets, app.examples(), parent, formats, about)
 
 
 def write(
@@ -67,15 +70,15 @@ def write(
     formats: tuple[str, ...] = FORMATS,
     about: dict | None = None,
 ) -> Path:
-    """Exports a service as the next version below `parent`: all of it, or nothing."""
+    """Exports a service as the next version in `parent`, completely or not at all."""
     if not service.litert:
         formats = tuple(name for name in formats if name != "litert")
     if not formats:
-        raise UsageError("This model has no LiteRT form: choose --formats=saved_model.")
+        raise UsageError("This model has no LiteRT function: use --formats=saved_model.")
     made = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        # TF Serving looks at folders whose name is a number alone.
+        # TF Serving reads only folders whose name is a number.
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
     except OSError as error:
         raise UsageError(f"{parent} cannot be written to: {error.strerror}.") from None
@@ -83,18 +86,17 @@ def write(
         signatures = {name: _signature(f) for name, f in service.functions.items()}
         if "saved_model" in formats:
             _refuse_device_ops(service)
-            # A server asks for no gradients.
+            # A server needs no gradients.
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-            with _making("saved_model"):
+            with _quiet("saved_model"):
                 tf.saved_model.save(_trackable(service), str(folder), service.functions, options)
             _write_warmup(folder, parent.name, service, examples)
         if "litert" in formats:
             function = service.functions[service.litert]
             specs = {spec.name: spec for spec in function.input_signature}
-            with _making("litert"):
+            with _quiet("litert"):
                 (folder / "model.tflite").write_bytes(convert(function, specs))
-        for name, lines in assets.items():
-            (folder / f"{name}.txt").write_bytes("".join(f"{line}\n" for line in lines).encode())
+        write_assets(folder, assets)
         differences = check(service, folder, examples, formats)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = {
@@ -111,7 +113,7 @@ def write(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         for path in made:
-            with contextlib.suppress(OSError):  # another export may have come to use it
+            with contextlib.suppress(OSError):  # another export may use it by now
                 path.rmdir()
         raise
 
@@ -119,61 +121,61 @@ def write(
 def check(
     service: Service, folder: Path, examples: list, formats: tuple[str, ...]
 ) -> dict[str, float]:
-    """Compares the answers of the artefacts, in a clean process, with those of the service.
+    """Compares the outputs of the artifacts, in a clean process, with those of the service.
 
     Returns:
-        The largest difference of a float, by artefact.
+        The largest difference of a float, by artifact.
 
     Raises:
-        UsageError: if one is above `TOLERANCE`, or anything else differs at all.
+        UsageError: if a difference is above `TOLERANCE`, or other values differ at all.
         ValueError: if the service has no request for one of its functions.
     """
-    asked = [service.requests(batch) for batch in (examples, *([e] for e in examples))]
-    if missing := service.functions.keys() - asked[0].keys():
+    batches = [service.requests(batch) for batch in (examples, *([e] for e in examples))]
+    if missing := service.functions.keys() - batches[0].keys():
         raise ValueError(f"The service has no requests for {', '.join(sorted(missing))}.")
     requests = []
     if "saved_model" in formats:
-        for artefact in ("saved_model", "saved_model_session"):
-            requests += [(artefact, name, each[name]) for each in asked for name in each]
+        for artifact in ("saved_model", "saved_model_session"):
+            requests += [(artifact, name, each[name]) for each in batches for name in each]
     if "litert" in formats:
-        requests += [("litert", service.litert, each[service.litert]) for each in asked]
+        requests += [("litert", service.litert, each[service.litert]) for each in batches]
         specs = service.functions[service.litert].input_signature
         for shape in SHAPES:
-            whole = asked[0][service.litert]
+            whole = batches[0][service.litert]
             tiled = {spec.name: _tile(whole[spec.name], spec.shape, shape) for spec in specs}
             requests.append(("litert", service.litert, tiled))
     try:
-        answers = parity.ask(folder, requests)
+        answers = parity.run(folder, requests)
     except RuntimeError as error:
         raise UsageError(f"The export does not run in a clean process: {error}") from None
     largest: dict[str, float] = {}
-    # Last to first, for an answer that depends on those before it would agree in the same order.
-    for (artefact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
-        expected = _answer(service, name, inputs)
+    # In reverse order: outputs that depend on earlier requests would agree in the same order.
+    for (artifact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
+        expected = _call(service, name, inputs)
         if expected.keys() != found.keys():
             raise UsageError(
-                f"The {artefact} gives {sorted(found)} where the model gives {sorted(expected)}."
+                f"The {artifact} returns {sorted(found)}, but the model {sorted(expected)}."
             )
         for output, value in expected.items():
             difference = parity.difference(value, found[output])
-            largest[artefact] = max(largest.get(artefact, 0.0), difference)
+            largest[artifact] = max(largest.get(artifact, 0.0), difference)
             if not difference <= TOLERANCE:
                 raise UsageError(
-                    f"The {artefact} disagrees with the model: {name}, output {output!r}, by "
+                    f"The {artifact} differs from the model: {name}, output {output!r}, by "
                     f"{difference:.3g} (at most {TOLERANCE:g} is allowed). Nothing was exported."
                 )
     return largest
 
 
-def _answer(service: Service, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    # The clean process computes on the CPU, which has no TensorFloat-32.
-    kept = tf.config.experimental.tensor_float_32_execution_enabled()
+def _call(service: Service, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    # The clean process runs on the CPU, which has no TensorFloat-32.
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
         return {k: v.numpy() for k, v in service.functions[name](**tensors).items()}
     finally:
-        tf.config.experimental.enable_tensor_float_32_execution(kept)
+        tf.config.experimental.enable_tensor_float_32_execution(enabled)
 
 
 def _tile(array: np.ndarray, shape: tf.TensorShape, sizes: tuple[int, int]) -> np.ndarray:
@@ -186,17 +188,17 @@ def _tile(array: np.ndarray, shape: tf.TensorShape, sizes: tuple[int, int]) -> n
 
 
 def _trackable(service: Service) -> tf.Module:
-    """What the SavedModel holds: the variables that the functions use, and the service's tables.
+    """The content of the SavedModel: the functions' variables and the service's tables.
 
-    Variables of Keras are replaced by TensorFlow's own. Of the former `tf.saved_model.save` makes a
-    second copy and restores that, so that a server, unlike `tf.saved_model.load`, finds the first
-    without a value.
+    It tracks the TensorFlow variables instead of Keras's. `tf.saved_model.save` copies a tracked
+    Keras variable and restores the copy: a server, unlike `tf.saved_model.load`, would find the
+    original without a value.
     """
     module = tf.Module()
     concrete = [function.get_concrete_function() for function in service.functions.values()]
     module.used = list({id(v): v for each in concrete for v in each.variables}.values())
     module.keep = [
-        kept for kept in tf.nest.flatten(service.keep) if not isinstance(kept, keras.Variable)
+        each for each in tf.nest.flatten(service.keep) if not isinstance(each, keras.Variable)
     ]
     return module
 
@@ -217,18 +219,18 @@ def _signature(function) -> dict:
 
 
 def _refuse_device_ops(service: Service) -> None:
-    """A SavedModel with an op of one device, or placed on one, does not load everywhere."""
+    """Raises a `UsageError` if a function has an op that runs on one kind of device only."""
     for name, function in service.functions.items():
         graph = function.get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
         for node in nodes:
             if "Cudnn" in node.op or re.search("device:(?!CPU)|job:(?!localhost)", node.device):
-                place = f" on {node.device}" if node.device else ""
-                raise UsageError(f"{name} is bound to a device: op {node.op}{place} ({node.name}).")
+                device = f" on {node.device}" if node.device else ""
+                raise UsageError(f"{name} needs one device: op {node.op}{device} ({node.name}).")
 
 
 def _write_warmup(folder: Path, model_name: str, service: Service, examples: list) -> None:
-    """Requests that TF Serving answers before it calls a version ready."""
+    """Writes the requests that TF Serving runs before it serves a version."""
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     extra = folder / "assets.extra"
@@ -252,7 +254,7 @@ def _move_into_place(folder: Path, parent: Path) -> Path:
         taken = [int(p.name) for p in parent.iterdir() if re.fullmatch("[0-9]+", p.name)]
         final = parent / str(max(taken, default=0) + 1)
         try:
-            # A rename onto a folder that is not empty fails: another export took the number.
+            # The rename fails if another export took the number meanwhile.
             return folder.rename(final)
         except OSError:
             if not final.exists():
@@ -260,10 +262,10 @@ def _move_into_place(folder: Path, parent: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _making(artefact: str) -> Iterator[None]:
-    """Keeps what TensorFlow writes to the standard error from C++ away; a failure is one line."""
+def _quiet(artifact: str) -> Iterator[None]:
+    """Discards what TensorFlow's C++ code writes to the standard error. A failure is one line."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
@@ -271,7 +273,7 @@ def _making(artefact: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) < 400 else f"{reason[:400]} ..."
-        raise UsageError(f"The {artefact} cannot be made: {reason}") from error
+        raise UsageError(f"The {artifact} cannot be written: {reason}") from error
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

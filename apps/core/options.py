@@ -1,4 +1,4 @@
-"""The options of the verbs; the comment above a field is its help text."""
+"""The options of the verbs. The comment above a field is its help text."""
 
 from dataclasses import dataclass, fields
 from types import ModuleType, SimpleNamespace
@@ -14,59 +14,73 @@ RunFolder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    # the folder of the run; runs/<app>/<data>-<n> by default
+    # folder of the run; runs/<app>/<data>-<n> by default
     run: str = ""
-    # how the work is spread
+    # distribution over devices and machines
     strategy: Literal["default", "mirrored", "multiworker", "tpu"] = "default"
-    # go on with the run in --run where it stopped
+    # continue the interrupted run in --run
     resume: bool = False
-    # where downloaded data lie, instead of the environment variable UNROLL_MANUAL_DIR
+    # folder of downloaded data, in place of the environment variable UNROLL_MANUAL_DIR
     manual_dir: str = ""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    # the folder of a run; of several with --record
+    # folder of a run, or with --record of several
     runs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN...")]]
-    # the split: train, valid or test
+    # split to evaluate: train, valid or test
     split: str = "test"
-    # write the row of results.json and of the app's README
+    # write the figures into the app's results.json, results.md and README.md
     record: bool = False
-    # the name of the row beside the data's
+    # name of the recorded row
     variant: str = "default"
-    # where downloaded data lie, instead of the environment variable UNROLL_MANUAL_DIR
+    # folder of downloaded data, in place of the environment variable UNROLL_MANUAL_DIR
     manual_dir: str = ""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    # the folder of the run
+    # folder of the run
     run: RunFolder
-    # texts or paths; - reads them from the standard input, one a line; after -- all are inputs
+    # texts or paths; - reads lines from the standard input; all arguments after -- are inputs
     inputs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="INPUT...")]]
-    # print one JSON object for each input
+    # print one JSON object per input
     json: bool = False
-    # show what is recognised while the input is read, where the model can
+    # print the output while the input is read, if the model can
     stream: bool = False
+    # folder for an image of each result, if the app draws one
+    plot: str = ""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    # folder of the run
+    run: RunFolder
+    # split to report on: train, valid or test
+    split: str = "test"
+    # folder of downloaded data, in place of the environment variable UNROLL_MANUAL_DIR
+    manual_dir: str = ""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    # the folder of the run
+    # folder of the run
     run: RunFolder
-    # the folder of models, as TF Serving watches it
+    # folder of the models, as TF Serving watches it
     to: str = "saved_models"
-    # what to write, with commas between: saved_model, litert
+    # comma-separated formats: saved_model, litert
     formats: str = "saved_model,litert"
 
 
 def parse_for_run(cls: type, app: ModuleType, arguments: list[str], prog: str) -> tuple:
-    """The options of a verb, and by name those of the app's `Search` that stand among them.
+    """The options of a verb, and those given of the app's `Search`, by name.
 
     Raises:
         UsageError: one line that names the option and what is allowed.
     """
-    search = getattr(app, "Search", None)
+    from unroll.apps.core.protocol import hook  # imports TensorFlow
+
+    search = hook(app, "Search")
     if search is None:
         return configs.parse_options(cls, arguments, prog=prog), {}
 
@@ -81,14 +95,14 @@ def parse_for_run(cls: type, app: ModuleType, arguments: list[str], prog: str) -
 
 
 def parse_train(app: ModuleType, arguments: list[str], prog: str) -> TrainingConfig:
-    """The configuration of a run; options of `TrainOptions` may stand among its own.
+    """The configuration of a run. The arguments may contain options of `TrainOptions`.
 
     Raises:
         UsageError: one line that names the option and what is allowed.
     """
 
     @dataclass(frozen=True)
-    class Train(app.Config, TrainOptions):  # one list of options, for --help and for complaints
+    class Train(app.Config, TrainOptions):  # one list of options, for --help and for errors
         pass
 
     names = [field.name for field in fields(app.Config)]
@@ -96,6 +110,6 @@ def parse_train(app: ModuleType, arguments: list[str], prog: str) -> TrainingCon
         data: Train(**{name: getattr(preset, name) for name in names})
         for data, preset in app.PRESETS.items()
     }
-    both = SimpleNamespace(Config=Train, PRESETS=presets)
+    both = SimpleNamespace(Config=Train, PRESETS=presets, MONITORS=app.MONITORS)
     parsed = configs.parse(both, arguments, prog=prog)
     return app.Config(**{name: getattr(parsed, name) for name in names})

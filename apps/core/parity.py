@@ -1,13 +1,14 @@
-"""Asks an exported model in a clean process: `python -I parity.py REQUESTS ANSWERS`.
+"""Runs an exported model in a clean process, which executes this file with `python -I`.
 
-It imports TensorFlow, TensorFlow Text, NumPy and the LiteRT interpreter, and nothing of this
-project: what it can load, a server can load.
+The process imports TensorFlow, TensorFlow Text, NumPy and the LiteRT interpreter, and nothing of
+this project: a model that it can load, a server can load.
 
-REQUESTS is a JSON file: `{"saved_model": FOLDER, "litert": FILE, "requests": [{"artefact": ...,
-"signature": ..., "inputs": {name: TENSOR}}]}`, where a TENSOR is `{"dtype": ..., "shape": ...,
-"value": nested list}`. ANSWERS gets a list of as many `{name: TENSOR}`. The artefacts are
-`saved_model`, as Python loads it; `saved_model_session`, as TF Serving does, which restores the
-variables in another way; and `litert`.
+It reads jobs from its standard input, one JSON object per line: `{"saved_model": FOLDER, "litert":
+FILE, "requests": [{"artifact": ..., "signature": ..., "inputs": {name: TENSOR}}]}`, where a TENSOR
+is `{"dtype": ..., "shape": ..., "value": nested list}`. For each job it writes a line, either
+`{"outputs": [{name: TENSOR}, ...]}`, one for each request, or `{"error": message}`. The artifacts
+are `saved_model`, loaded with `tf.saved_model.load`; `saved_model_session`, loaded like TF Serving
+does, which restores the variables in another way; and `litert`.
 """
 
 import json
@@ -20,57 +21,82 @@ from pathlib import Path
 
 import numpy as np
 
-Ask = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
+Model = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def ask(folder: Path, requests: list[tuple[str, str, dict]]) -> list[dict[str, np.ndarray]]:
-    """Runs this file in a process of its own.
+class Process:
+    """A clean process. It ends with the `with` block."""
 
-    Args:
-        folder: of the SavedModel, with `model.tflite` in it.
-        requests: triples of artefact, signature and inputs.
-
-    Returns:
-        The outputs for each request.
-
-    Raises:
-        RuntimeError: with the last line that the process wrote, if it failed.
-    """
-    job = {"saved_model": str(folder), "litert": str(folder / "model.tflite")}
-    job["requests"] = [
-        {"artefact": artefact, "signature": name, "inputs": _each(encode, inputs)}
-        for artefact, name, inputs in requests
-    ]
-    # On the CPU: that it loads without an accelerator is part of the proof.
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    with tempfile.TemporaryDirectory() as scratch:
-        asked, answered = Path(scratch) / "requests.json", Path(scratch) / "answers.json"
-        asked.write_text(json.dumps(job), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-I", __file__, str(asked), str(answered)],
-            capture_output=True,
+    def __enter__(self) -> "Process":
+        # On the CPU: the artifacts must load without an accelerator.
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
             text=True,
-            errors="replace",
-            env={**os.environ, **quiet},
+            encoding="utf-8",
         )
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            raise RuntimeError(last[0].removeprefix("RuntimeError: "))
-        return [_each(decode, outputs) for outputs in json.loads(answered.read_text("utf-8"))]
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def run(
+        self, folder: Path, requests: list[tuple[str, str, dict]]
+    ) -> list[dict[str, np.ndarray]]:
+        """The outputs of an export for each request.
+
+        Args:
+            folder: of the SavedModel; it also contains `model.tflite`.
+            requests: triples of artifact, signature and inputs.
+
+        Raises:
+            RuntimeError: with one line, if an artifact cannot be loaded or run.
+        """
+        job = {"saved_model": str(folder), "litert": str(folder / "model.tflite")}
+        job["requests"] = [
+            {"artifact": artifact, "signature": name, "inputs": _map(encode, inputs)}
+            for artifact, name, inputs in requests
+        ]
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, ValueError):
+            code = self._process.wait()
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+            raise RuntimeError(lines[-1] if lines else f"exit code {code}") from None
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return [_map(decode, outputs) for outputs in answer["outputs"]]
+
+
+def run(folder: Path, requests: list[tuple[str, str, dict]]) -> list[dict[str, np.ndarray]]:
+    """Like `Process.run`, in a process that is started for it."""
+    with Process() as process:
+        return process.run(folder, requests)
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference of floats; 0 or infinity for anything else."""
+    """The largest difference of floats; 0 or infinity for other types."""
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return float("inf")
     if expected.dtype.kind == "f":
-        unequal = expected != found  # infinity less itself is no number
+        unequal = expected != found  # infinity minus infinity is NaN
         return float(np.max(np.abs(expected[unequal] - found[unequal]), initial=0.0))
     return 0.0 if np.array_equal(expected, found) else float("inf")
 
 
 def decode(tensor: dict) -> np.ndarray:
-    """An array from JSON; strings travel as Latin-1, byte for byte."""
+    """An array from JSON. Strings are encoded as Latin-1, byte for byte."""
     if tensor["dtype"] == "string":
         array = np.array(tensor["value"], object).reshape(tensor["shape"])
         return np.vectorize(lambda s: s.encode("latin-1"), otypes=[object])(array)
@@ -78,7 +104,7 @@ def decode(tensor: dict) -> np.ndarray:
 
 
 def encode(array: np.ndarray) -> dict:
-    """An array as JSON, with its shape, for an empty one has none of its own."""
+    """An array for JSON, with its shape, which the nested list of an empty array lacks."""
     array = np.asarray(array)
     shape, dtype = list(array.shape), str(array.dtype)
     if array.dtype.kind in "OSU":
@@ -88,73 +114,86 @@ def encode(array: np.ndarray) -> dict:
     return {"dtype": dtype, "shape": shape, "value": array.tolist()}
 
 
-def _each(function: Callable, tensors: dict) -> dict:
+def _map(function: Callable, tensors: dict) -> dict:
     return {name: function(tensor) for name, tensor in tensors.items()}
 
 
-def load(folder: str) -> Ask:
-    """A SavedModel as `tf.saved_model.load` gives it."""
+def load(folder: str) -> Model:
+    """A SavedModel, loaded with `tf.saved_model.load`."""
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401  (its ops)
+    import tensorflow_text  # noqa: F401  (registers its ops)
 
     loaded = tf.saved_model.load(folder)
 
-    def ask(signature, inputs):
+    def call(signature, inputs):
         tensors = {name: tf.constant(value) for name, value in inputs.items()}
         return {k: v.numpy() for k, v in loaded.signatures[signature](**tensors).items()}
 
-    ask.loaded = loaded  # the variables live as long as it does
-    return ask
+    call.loaded = loaded  # keeps the variables alive
+    return call
 
 
-def load_in_session(folder: str) -> Ask:
-    """A SavedModel in a session, with the operations that TF Serving runs to restore it."""
+def load_in_session(folder: str) -> Model:
+    """A SavedModel in a session, restored by the operations that TF Serving runs."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 
     session = tf.compat.v1.Session(graph=tf.Graph())
     signatures = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def
 
-    def ask(signature, inputs):
+    def call(signature, inputs):
         names = signatures[signature]
         feed = {names.inputs[name].name: value for name, value in inputs.items()}
         return session.run({k: info.name for k, info in names.outputs.items()}, feed)
 
-    return ask
+    return call
 
 
-def load_litert(path: str) -> Ask:
-    """A LiteRT file in the interpreter, which has built-in ops alone."""
+def load_litert(path: str) -> Model:
+    """A LiteRT file in the interpreter, which has only built-in ops."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_path=path).get_signature_runner()
     return lambda signature, inputs: runner(**inputs)
 
 
-def answer(job: dict) -> list[dict]:
-    """The answers to all requests, and a complaint if anything of this project was imported."""
+def outputs_of(job: dict) -> list[dict]:
+    """The outputs for all requests of a job.
+
+    Raises:
+        RuntimeError: if an artifact fails, or if loading it imported a module of this project.
+    """
     loaders = {"saved_model": load, "saved_model_session": load_in_session, "litert": load_litert}
-    loaded: dict[str, Ask] = {}
-    answers = []
+    loaded: dict[str, Model] = {}
+    outputs = []
     for request in job["requests"]:
-        artefact = request["artefact"]
+        artifact = request["artifact"]
         try:
-            if artefact not in loaded:
-                loaded[artefact] = loaders[artefact](job[artefact.removesuffix("_session")])
-            outputs = loaded[artefact](request["signature"], _each(decode, request["inputs"]))
+            if artifact not in loaded:
+                loaded[artifact] = loaders[artifact](job[artifact.removesuffix("_session")])
+            found = loaded[artifact](request["signature"], _map(decode, request["inputs"]))
         except Exception as error:
             reason = " ".join(str(error).split())[:400]
-            raise RuntimeError(f"{artefact}: {type(error).__name__}: {reason}") from error
-        answers.append(_each(encode, outputs))
-    foreign = {"apps", "layers", "pipelines"} & {name.split(".")[0] for name in sys.modules}
-    if foreign:
-        raise RuntimeError(f"The exported model imported {sorted(foreign)}.")
-    return answers
+            raise RuntimeError(f"{artifact}: {type(error).__name__}: {reason}") from error
+        outputs.append(_map(encode, found))
+    project = [name for name in sys.modules if name.split(".")[0] == "unroll"]
+    if project:
+        raise RuntimeError(f"The exported model imported {sorted(project)}.")
+    return outputs
+
+
+def main() -> None:
+    """Processes the jobs on the standard input."""
+    # Libraries that print to the standard output must not break the protocol.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            try:
+                answer = {"outputs": outputs_of(json.loads(line))}
+            except RuntimeError as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        given = json.load(file)
-    found = answer(given)
-    with open(sys.argv[2], "w", encoding="utf-8") as file:
-        json.dump(found, file)
+    main()

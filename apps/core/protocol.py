@@ -1,48 +1,127 @@
-"""What an app is: the names that `apps.<app>.app` defines, and the types that they exchange.
+"""What an app is: the names that `apps/<app>/app.py` defines, and the types that they exchange.
 
-An app is a module, and the functions of `apps.core` take it as an argument. It defines `Config`,
-`PRESETS`, `load`, `build`, `score`, `baseline`, `predict`, `show`, `serve`, `EXAMPLES` and
-`PUBLISHED`, and some that are optional; CONTRIBUTING.md tells what each of them is, and
-`tests/apps/test_contract.py` holds every app to it.
+An app is a module, and the functions of `apps.core` take it as an argument. It defines the names
+in `REQUIRED`, with the signatures given there, and may define those in `OPTIONAL`. `hook` returns
+an optional name or its default. `tests/apps/test_contract.py` checks every app.
 """
 
 import inspect
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-# Vocabularies and label names: lines of text by name.
-Assets = dict[str, list[str]]
+# What a trained model needs beside its weights: lines of text (a vocabulary, labels), a JSON
+# object, bytes (a subword model) or an array.
+Asset = list[str] | dict | bytes | np.ndarray
+Assets = dict[str, Asset]
+
+# Whether more or less of a figure is better.
+Direction = Literal["max", "min"]
+
+# The names that every app defines. For a function, its arguments.
+REQUIRED = {
+    # A frozen dataclass. The comment above a field is its help text.
+    "Config": None,
+    # `{dataset name: Config}`. The first dataset is generated.
+    "PRESETS": None,
+    # The headline figures of `score`, `{name: Direction}`: the columns of the README's tables.
+    "METRICS": None,
+    # The figures of training that `--monitor` accepts beside the loss, `{name: Direction}`.
+    "MONITORS": None,
+    # Published figures by dataset, or by "dataset, variant", each with its "source".
+    "PUBLISHED": None,
+    # The splits, as batches, and the assets. Assets that are given are used, not built.
+    "load": ("config", "splits", "assets"),
+    # The compiled Keras model.
+    "build": ("config", "assets"),
+    # The figures of a whole split, with the number of "examples".
+    "score": ("trained", "dataset"),
+    # The figures of a trivial method, with "what" it is.
+    "baseline": ("config", "data", "split"),
+    # A `Service`: the functions to export.
+    "serve": ("trained",),
+    # Raw inputs to decoded outputs, ready for JSON. It writes no files.
+    "predict": ("trained", "inputs"),
+    # One result of `predict` for a terminal.
+    "show": ("result",),
+    # A `Report`: what the model gets wrong on a split.
+    "report": ("trained", "dataset"),
+    # A few raw inputs.
+    "examples": (),
+}
 
 
-def settings_asset(settings: dict) -> list[str]:
-    """What an app's functions must know of a configuration, as the asset `settings`."""
-    return json.dumps(settings, indent=1).splitlines()
+def _no_callbacks(config, history: list[dict]) -> list[keras.callbacks.Callback]:
+    return []
 
 
-def settings_of(assets: Assets) -> dict:
-    """What stands in the asset `settings`."""
-    return json.loads("\n".join(assets["settings"]))
+# The names that an app may define, with their defaults.
+OPTIONAL: dict[str, Any] = {
+    # A base class of `Config`: the fields that `evaluate`, `predict` and `export` also accept.
+    "Search": None,
+    # `callbacks(config, history)`: Keras callbacks of the training. `history` is the list of the
+    # figures of each finished epoch, and grows.
+    "callbacks": _no_callbacks,
+    # `parse_inputs(arguments)`: command-line arguments to raw inputs.
+    "parse_inputs": list,
+    # `plot(result, path)`: writes one result of `predict` as an image.
+    "plot": None,
+    # `stream(trained, input)`: yields the output piece by piece while the input is read.
+    "stream": None,
+    # The field of `Config` that splits a dataset into parts with a model each, and
+    # `combine(figures)`, which makes one row of the figures of all parts.
+    "PART": None,
+    "combine": None,
+}
+
+
+def hook(app: ModuleType, name: str) -> Any:
+    """An optional name of an app, or its default."""
+    return getattr(app, name, OPTIONAL[name])
 
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset made ready for a model: batches of `(features, labels)`, or with weights third.
+    """Splits of a dataset, ready for a model.
 
     Attributes:
-        train: shuffled anew each epoch; `None` if the data have no such split.
-        valid, test: each example once, in a fixed order; `None` likewise.
-        assets: what turns ids back into words and labels.
+        splits: by name, batches of `(features, labels)`, or `(features, labels, weights)`. "train"
+            is reshuffled in each epoch; the others give each example once, in a fixed order.
+        assets: what turns ids back into tokens and labels.
     """
 
-    train: tf.data.Dataset | None
-    valid: tf.data.Dataset | None
-    test: tf.data.Dataset | None
+    splits: dict[str, tf.data.Dataset]
     assets: Assets
+
+    def __getitem__(self, split: str) -> tf.data.Dataset:
+        return self.splits[split]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model with its configuration and its assets."""
+
+    config: Any
+    assets: Assets
+    model: keras.Model
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a model gets wrong.
+
+    Attributes:
+        text: Markdown: tables of errors, the worst examples.
+        figures: Matplotlib figures by file name, without a suffix.
+    """
+
+    text: str
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 class Service(tf.Module):
@@ -53,7 +132,7 @@ class Service(tf.Module):
             returns a dict of tensors. `serving_default` takes the raw input.
         requests: turns raw examples into the arguments of each function, by name.
         litert: the name of the function that becomes the LiteRT file, if there is one.
-        keep: what the functions use and a SavedModel must hold: variables, tables.
+        keep: what the functions use and a SavedModel must contain: variables, tables.
     """
 
     def __init__(
@@ -71,7 +150,7 @@ class Service(tf.Module):
 
 
 def with_inputs(function: Callable[[dict], dict], specs: dict[str, tf.TensorSpec]):
-    """A `tf.function` whose arguments have the names and specs given, from a function of a dict."""
+    """A `tf.function` with named and typed arguments, from a function of one dict."""
     names = inspect.Signature(
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in specs]
     )
@@ -84,12 +163,12 @@ def with_inputs(function: Callable[[dict], dict], specs: dict[str, tf.TensorSpec
     return tf.function(call, input_signature=named, autograph=False)
 
 
-def ask(service: Service, inputs: list, batch_size: int = 32) -> list[dict]:
-    """What `serving_default` answers to each raw input, as plain Python values.
+def query(service: Service, inputs: list, batch_size: int = 32) -> list[dict]:
+    """The outputs of `serving_default` for each raw input, as plain Python values.
 
-    Strings come as `str`, and each output without its batch axis.
+    Strings are `str`, and no output has a batch axis.
     """
-    answers = []
+    results = []
     for i in range(0, len(inputs), batch_size):
         batch = inputs[i : i + batch_size]
         request = service.requests(batch)["serving_default"]
@@ -97,8 +176,8 @@ def ask(service: Service, inputs: list, batch_size: int = 32) -> list[dict]:
             **{name: tf.constant(value) for name, value in request.items()}
         )
         columns = {name: _plain(value.numpy().tolist()) for name, value in outputs.items()}
-        answers += [{k: v[row] for k, v in columns.items()} for row in range(len(batch))]
-    return answers
+        results += [{k: v[row] for k, v in columns.items()} for row in range(len(batch))]
+    return results
 
 
 def _plain(value):

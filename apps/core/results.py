@@ -1,4 +1,4 @@
-"""Results: the rows of an app's `results.json`, and the table of its README."""
+"""Results: the rows of an app's `results.json`, the tables of its README and its `results.md`."""
 
 import dataclasses
 import json
@@ -8,66 +8,60 @@ from pathlib import Path
 from types import ModuleType
 
 from unroll.apps.core import config as configs
+from unroll.apps.core import runs as run_folders
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate
-from unroll.apps.core.runs import Run, app_name, atomic, write_json
+from unroll.apps.core.files import atomic, write_json
+from unroll.apps.core.protocol import hook
+from unroll.apps.core.runs import Run, app_name
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
+_OLD = "†"
+_OLD_NOTE = (
+    f"{_OLD} Measured at a commit that is not in the repository, or with local changes; not yet "
+    "repeated."
+)
 
 
 def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default") -> dict:
-    """Evaluates runs that differ in their seed alone, and writes their row.
+    """Evaluates runs that differ only in their seed, and writes their row.
 
-    Where the app has an option `PART`, that may differ too: the runs of each seed are then parts of
-    a whole, whose figures and baseline the app's `combine` makes of theirs.
+    If the app has a field `PART`, the runs may differ in it too. The runs of each seed are then
+    parts of a whole, and the app's `combine` makes one row of their figures and baselines.
 
-    The row takes the place of the one of the same data, split and variant in `results.json`, and
-    the table in the app's README is written anew. Its standard deviation is that of a sample
-    (divided by runs - 1); one run has none.
+    The row replaces that of the same data, split and variant in `results.json`; the tables of the
+    app's `README.md` and `results.md` are rewritten. The standard deviation is that of a sample
+    (divided by runs - 1); a single run has none.
 
     Returns:
         The row.
 
     Raises:
-        UsageError: if the runs differ in more than the seed, or share one, if the seeds have not
-            the same parts, if their data are none of the app's presets, or if the README has no
-            place for the table.
+        UsageError: if this is not a checkout; if a run's commit is not in the repository or had
+            local changes; if the runs differ in more than the seed, share one, or lack parts; if
+            the dataset is not one of the app's presets; if the README lacks the marks.
     """
+    folder = Path(app.__file__).parent
+    _check_reproducible(runs)
+    wholes, parts = _group(app, runs)
     first = runs[0].config(app)
-    part = getattr(app, "PART", None)
-    wholes: dict[int, dict] = {}  # by seed, the runs by their part
-    for run in runs:
-        config = run.config(app)
-        free = {"seed": first.seed} | ({part: getattr(first, part)} if part else {})
-        if dataclasses.replace(config, **free) != first:
-            raise UsageError(f"{run.path} differs from {runs[0].path} in more than the seed.")
-        of_seed = wholes.setdefault(config.seed, {})
-        of_part = getattr(config, part) if part else None
-        if of_part in of_seed:
-            seeds = [run.config(app).seed for run in runs]
-            raise UsageError(f"The runs of a row need different seeds, got {seeds}.")
-        of_seed[of_part] = run
-    parts = list(wholes[first.seed])
-    for seed, of_seed in wholes.items():
-        if set(of_seed) != set(parts):
-            raise UsageError(f"The runs of the seeds {first.seed} and {seed} differ in --{part}.")
     if first.data not in app.PRESETS:
         known = ", ".join(app.PRESETS)
         raise UsageError(f"--record is for the app's own data ({known}), not for {first.data}.")
-    folder = Path(app.__file__).parent
-    _split_readme(folder / "README.md")  # before the work, not after it
+    _split_readme(folder / "README.md")  # before the evaluation, not after it
 
     def whole(figures: list[dict]) -> dict:
-        return app.combine(figures) if len(parts) > 1 else figures[0]
+        return hook(app, "combine")(figures) if len(parts) > 1 else figures[0]
 
     figures = [
         whole([evaluate(app, run, split) for run in of_seed.values()])
         for of_seed in wholes.values()
     ]
     baseline = whole([_baseline(app, run, split) for run in wholes[first.seed].values()])
-    told = ("seed", "data", *([part] if len(parts) > 1 else []))
     environments = [run.environment() for run in runs]
+    part = hook(app, "PART")
+    outside = ("seed", "data", *([part] if len(parts) > 1 else []))
     row = {
         "data": first.data,
         "variant": variant,
@@ -83,7 +77,7 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
             for name, value in baseline.items()
         },
         "published": _published(app, first.data, variant) if split == "test" else None,
-        "config": {k: v for k, v in configs.to_json(first).items() if k not in told},
+        "config": {k: v for k, v in configs.to_json(first).items() if k not in outside},
         "minutes": round(sum(e["seconds"] for e in environments) / len(wholes) / 60, 1),
         "hardware": environments[0]["hardware"],
         "command": _command(app, first, sorted(wholes), {part: parts} if len(parts) > 1 else {}),
@@ -102,8 +96,52 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
         )
     )
     write_json(folder / "results.json", rows)
-    _write_table(folder / "README.md", rows)
+    write_tables(app, rows)
     return row
+
+
+def _check_reproducible(runs: list[Run]) -> None:
+    """Raises a `UsageError` unless all runs are of one commit in this checkout, unchanged."""
+    if run_folders.git_commit() is None:
+        raise UsageError(
+            "--record writes into a checkout of the repository, not an installed copy."
+        )
+    commits = {}
+    for run in runs:
+        commit = run.environment().get("commit")
+        if not commit or commit.endswith("+"):
+            raise UsageError(
+                f"{run.path} was trained with local changes to the code: commit them and train it "
+                "again."
+            )
+        if not run_folders.has_commit(commit):
+            raise UsageError(f"{run.path} was trained at {commit}, which the repository lacks.")
+        commits[commit] = run
+    if len(commits) > 1:
+        raise UsageError(f"The runs of a row need one commit, got {', '.join(sorted(commits))}.")
+
+
+def _group(app: ModuleType, runs: list[Run]) -> tuple[dict[int, dict], list]:
+    """The runs by seed and part, and the parts."""
+    first = runs[0].config(app)
+    part = hook(app, "PART")
+    wholes: dict[int, dict] = {}
+    for run in runs:
+        config = run.config(app)
+        free = {"seed": first.seed} | ({part: getattr(first, part)} if part else {})
+        if dataclasses.replace(config, **free) != first:
+            raise UsageError(f"{run.path} differs from {runs[0].path} in more than the seed.")
+        of_seed = wholes.setdefault(config.seed, {})
+        of_part = getattr(config, part) if part else None
+        if of_part in of_seed:
+            seeds = [run.config(app).seed for run in runs]
+            raise UsageError(f"The runs of a row need different seeds, got {seeds}.")
+        of_seed[of_part] = run
+    parts = list(wholes[first.seed])
+    for seed, of_seed in wholes.items():
+        if set(of_seed) != set(parts):
+            raise UsageError(f"The runs of the seeds {first.seed} and {seed} differ in --{part}.")
+    return wholes, parts
 
 
 def read(folder: Path) -> list[dict]:
@@ -112,31 +150,117 @@ def read(folder: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def table(rows: list[dict]) -> str:
-    """The rows as a Markdown table; figures are shown as fractions, as they are kept."""
-    lines = [
-        "| data | variant | split (examples) | measured: mean ± std (runs) | baseline | published "
-        "| minutes a run | command |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        measured = "; ".join(f"{name} {_show(m)}" for name, m in row["metrics"].items())
-        baseline = dict(row["baseline"])
-        what = baseline.pop("what")
-        published = dict(row["published"] or {})
-        source = published.pop("source", "")
-        cells = (
-            row["data"],
-            row["variant"],
-            f"{row['split']} ({row['examples']})",
-            measured,
-            f"{_plain(baseline)} ({what})",
-            f"{_plain(published)} ({source})" if published else "none",
-            f"{row['minutes']} on {row['hardware']}",
-            f"`{row['command']}`",
+def write_tables(app: ModuleType, rows: list[dict]) -> None:
+    """Rewrites the tables of an app's `README.md`, and its `results.md`."""
+    folder = Path(app.__file__).parent
+    before, after = _split_readme(folder / "README.md")
+    text = f"{before}{MARKS[0]}\n{tables(app, rows)}\n{MARKS[1]}{after}"
+    for name, content in (("README.md", text), ("results.md", details(app, rows))):
+        with atomic(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def tables(app: ModuleType, rows: list[dict]) -> str:
+    """For each dataset and split: a small Markdown table of the headline figures, and commands.
+
+    The first line is the baseline, the second a published figure, the others are the variants with
+    mean ± standard deviation (number of runs).
+    """
+    blocks = []
+    for (data, split), of_data in _by_dataset(rows).items():
+        names = [n for n in app.METRICS if any(n in row["metrics"] for row in of_data)]
+        body = [_figures_line(what, figures, names) for what, figures in _references(of_data)]
+        for row in of_data:
+            mark = "" if row["commit"] else f" {_OLD}"
+            cells = [_show(row["metrics"][n]) if n in row["metrics"] else "" for n in names]
+            body.append([row["variant"] + mark, *cells, f"{row['minutes']:g}"])
+        heads = [n.replace("_", " ") for n in names]
+        lines = [
+            f"**{data}**, {split} split, {of_data[0]['examples']:,} examples",
+            "",
+            markdown_table(["", *heads, "minutes per run"], body),
+            "",
+            *([_OLD_NOTE, ""] if not all(row["commit"] for row in of_data) else []),
+            "```sh",
+            *(_with_comment(row) for row in of_data),
+            "```",
+        ]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def details(app: ModuleType, rows: list[dict]) -> str:
+    """All figures of all rows as Markdown: for each dataset a line per figure."""
+    blocks = [f"# Results of {app_name(app)}\n\nWritten by `evaluate --record`."]
+    for (data, split), of_data in _by_dataset(rows).items():
+        columns = [
+            *(
+                (what, {k: {"mean": v, "std": None, "runs": 0} for k, v in figures.items()})
+                for what, figures in _references(of_data)
+            ),
+            *((row["variant"], row["metrics"]) for row in of_data),
+        ]
+        names = list(dict.fromkeys(name for _, metrics in columns for name in metrics))
+        body = [
+            [name.replace("_", " "), *(_show(m[name]) if name in m else "" for _, m in columns)]
+            for name in names
+        ]
+        about = [
+            [
+                row["variant"],
+                f"{row['minutes']:g}",
+                row["hardware"],
+                (row["commit"] or f"none {_OLD}")[:12],
+            ]
+            for row in of_data
+        ]
+        blocks.append(
+            f"## {data}, {split} split, {of_data[0]['examples']:,} examples\n\n"
+            + markdown_table(["", *(what for what, _ in columns)], body)
+            + "\n\n"
+            + markdown_table(["variant", "minutes per run", "hardware", "commit"], about)
         )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    if not all(row["commit"] for row in rows):
+        blocks.append(_OLD_NOTE)
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown_table(heads: list[str], body: list[list[str]]) -> str:
+    """A Markdown table of a header and lines of cells."""
+    lines = [heads, ["---"] * len(heads), *body]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _by_dataset(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
+    grouped: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        grouped.setdefault((row["data"], row["split"]), []).append(row)
+    return grouped
+
+
+def _references(rows: list[dict]) -> list[tuple[str, dict]]:
+    """The baseline and the published figures of a dataset's rows: what each is, and its figures."""
+    references = {}
+    for row in rows:
+        baseline = dict(row["baseline"])
+        references.setdefault(f"baseline: {baseline.pop('what')}", baseline)
+    for row in rows:
+        if row["published"]:
+            published = dict(row["published"])
+            references.setdefault(f"published: {published.pop('source')}", published)
+    return list(references.items())
+
+
+def _figures_line(what: str, figures: dict, names: list[str]) -> list[str]:
+    cells = [_number(figures[n]) if n in figures else "" for n in names]
+    return [what, *cells, ""]
+
+
+def _with_comment(row: dict) -> str:
+    comment = "" if row["variant"] == "default" else f"  # {row['variant']}"
+    return row["command"] + comment
 
 
 def _spread(values: list[float]) -> dict:
@@ -149,16 +273,17 @@ def _spread(values: list[float]) -> dict:
 
 def _baseline(app: ModuleType, run: Run, split: str) -> dict:
     config = run.config(app)
-    return app.baseline(config, app.load(config, run.assets()), split)
+    splits = tuple(dict.fromkeys(("train", "valid", split)))
+    return app.baseline(config, app.load(config, splits, run.assets()), split)
 
 
 def _published(app: ModuleType, data: str, variant: str) -> dict | None:
-    """The figures of a variant's own name, or else those of the data."""
+    """The published figures of a variant, or those of the dataset."""
     return app.PUBLISHED.get(f"{data}, {variant}", app.PUBLISHED.get(data))
 
 
 def _command(app: ModuleType, config: TrainingConfig, seeds: list[int], parts: dict) -> str:
-    """What trains these runs: the preset, and what was put over it."""
+    """The command that trains these runs: the dataset, and what differs from its preset."""
     preset = app.PRESETS[config.data]
     words = [f"--data={config.data}"]
     several = parts | {"seed": seeds}
@@ -172,28 +297,23 @@ def _command(app: ModuleType, config: TrainingConfig, seeds: list[int], parts: d
 
 
 def _show(metric: dict) -> str:
-    if isinstance(metric["mean"], int) and not metric["std"]:  # a count
-        return f"{metric['mean']} ({metric['runs']})"
-    spread = "" if metric["std"] is None else f" ± {metric['std']:.4f}"
-    return f"{metric['mean']:.4f}{spread} ({metric['runs']})"
+    text = _number(metric["mean"])
+    if metric["std"] is not None and (metric["std"] or not isinstance(metric["mean"], int)):
+        text += f" ± {_number(metric['std'])}"
+    return f"{text} ({metric['runs']})" if metric["runs"] else text
 
 
-def _plain(figures: dict) -> str:
-    return "; ".join(f"{name} {value:.4f}" for name, value in figures.items())
+def _number(value: float) -> str:
+    if isinstance(value, int):  # a count
+        return f"{value:,}"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def _split_readme(path: Path) -> tuple[str, str]:
-    """What stands before the table and behind it."""
+    """The text before and after the tables."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = text.partition(MARKS[0])
     _, closed, after = rest.partition(MARKS[1])
     if not (found and closed):
-        raise UsageError(f"{path} lacks the marks {MARKS[0]} and {MARKS[1]} for its table.")
+        raise UsageError(f"{path} lacks the marks {MARKS[0]} and {MARKS[1]} for its tables.")
     return before, after
-
-
-def _write_table(path: Path, rows: list[dict]) -> None:
-    before, after = _split_readme(path)
-    with atomic(path) as temporary:
-        text = f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{after}"
-        temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run's folder: everything that evaluating, predicting, exporting and resuming need."""
+"""A run's folder: all that evaluation, prediction, export and resuming need."""
 
 import contextlib
 import dataclasses
@@ -9,54 +9,51 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from unroll.apps.core import config as configs
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, settings_asset, settings_of
+from unroll.apps.core.files import read_assets, write_assets, write_json
+from unroll.apps.core.protocol import Assets
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-datasets", "ai-edge-litert")
 
 
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when all is written, and vanishes else."""
-    # The suffix stays: some writers choose their format by it.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value) -> None:
-    """Writes an object in one stroke."""
-    with atomic(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+# The version of the format of a run's folder. Other versions are refused.
+FORMAT = 2
+# Files that a recorded result changes, and that no run reads.
+_RESULTS = (":(exclude)apps/*/results.json", ":(exclude)apps/*/results.md", ":(exclude)*README.md")
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, if it is a checkout; with a + if it was changed since."""
+    """The commit of the running code, with a "+" after local changes; `None` if it is installed."""
     here = Path(__file__)
-
-    def git(*arguments):
-        command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
     try:
-        git("ls-files", "--error-unmatch", here.name)  # installed, it may lie in another checkout
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        _git("ls-files", "--error-unmatch", here.name)  # site-packages can be inside a checkout
+        changed = _git("status", "--porcelain", "-uno", "--", ":/", *_RESULTS)
+        return _git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
+def has_commit(commit: str) -> bool:
+    """Whether the repository of the running code contains a commit."""
+    try:
+        _git("cat-file", "-e", f"{commit}^{{commit}}")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @functools.cache
 def environment() -> dict:
-    """What a run ran on."""
+    """Versions, commit and hardware of this process."""
     import tensorflow as tf
 
     gpus = [
@@ -73,7 +70,7 @@ def environment() -> dict:
 
 
 def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what this process may use, where the system tells
+    if hasattr(os, "sched_getaffinity"):  # respects taskset and containers; not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -81,9 +78,9 @@ def _cores() -> int:
 class Run:
     """The folder of one training run.
 
-    It holds `config.json` (with the name of the app), `assets/<name>.txt`, `best.weights.h5`,
-    `state.npz` (all that resuming needs), `history.json`, `logs/` for TensorBoard, `metrics.json`
-    by split and `environment.json`.
+    It contains `config.json` (with the name of the app and the format's version), `assets/`,
+    `best.weights.h5`, `state.npz` (for resuming), `history.json`, `logs/` for TensorBoard,
+    `metrics.json` by split, `report/` and `environment.json`.
     """
 
     def __init__(self, path: str | Path):
@@ -93,14 +90,14 @@ class Run:
         self.history = self.path / "history.json"
         self.metrics = self.path / "metrics.json"
         self.logs = self.path / "logs"
-        self.search = {}  # what was set anew when it was opened
+        self.search = {}  # search options that override those of the run
 
     @classmethod
     def create(cls, app: ModuleType, data: str, path: str | Path | None = None) -> "Run":
-        """A new folder: `path`, or `runs/<app>/<data>-<n>` with the next n that is free.
+        """A new folder: `path`, or `runs/<app>/<data>-<n>` with the first free n.
 
         Raises:
-            UsageError: if `path` exists and is not empty, or no folder can be made.
+            UsageError: if `path` exists and is not empty, or the folder cannot be created.
         """
         parent = Path("runs") / app_name(app)
         stem = Path(data).resolve().name
@@ -117,7 +114,7 @@ class Run:
                     (parent / f"{stem}-{n}").mkdir()
                     return cls(parent / f"{stem}-{n}")
         except OSError as error:
-            raise UsageError(f"{path or parent} cannot be made: {error.strerror}.") from None
+            raise UsageError(f"{path or parent} cannot be created: {error.strerror}.") from None
 
     @classmethod
     def open(
@@ -126,19 +123,26 @@ class Run:
         """An existing run of an app.
 
         Args:
-            app, path: which.
-            trained: whether it must have weights.
-            search: fields of the app's `Search`, which stand here in the place of the run's own.
+            app: the app's module.
+            path: the run's folder.
+            trained: whether the run must have weights.
+            search: fields of the app's `Search` that override those of the run.
 
         Raises:
-            UsageError: if it is none, has no weights, or a field is out of its range.
+            UsageError: if the folder is not a run of this app and format, has no weights, or a
+                field is out of range.
         """
         run = cls(path)
         if not (run.path / "config.json").is_file():
-            raise UsageError(f"{path} is no run folder: it has no config.json.")
-        owner = run._read("config.json").get("app")
-        if owner != app_name(app):
+            raise UsageError(f"{path} is not a run folder: it has no config.json.")
+        about = run._read("config.json")
+        if (owner := about.get("app")) != app_name(app):
             raise UsageError(f"{path} is a run of {owner}, not of {app_name(app)}.")
+        if (version := about.get("format", 1)) != FORMAT:
+            raise UsageError(
+                f"{path} is a run of format {version}, and this version of Unroll reads format "
+                f"{FORMAT}: train it again."
+            )
         if trained and not run.best.is_file():
             raise UsageError(f"{path} has no weights (best.weights.h5): it was not trained.")
         if search:
@@ -150,40 +154,32 @@ class Run:
         return run
 
     def write_config(self, app: ModuleType, config: configs.TrainingConfig) -> None:
-        write_json(self.path / "config.json", {"app": app_name(app), **configs.to_json(config)})
+        about = {"app": app_name(app), "format": FORMAT}
+        write_json(self.path / "config.json", about | configs.to_json(config))
 
     def config(self, app: ModuleType) -> configs.TrainingConfig:
-        """The configuration that the run was trained with, and opened."""
+        """The configuration of the training, with the search options that override it."""
         fields = self._read("config.json")
-        fields.pop("app")
+        del fields["app"], fields["format"]
         config = configs.from_json(app.Config, fields, str(self.path / "config.json"))
         return dataclasses.replace(config, **self.search)
 
     def write_assets(self, assets: Assets) -> None:
         (self.path / "assets").mkdir(exist_ok=True)
-        for name, lines in assets.items():
-            for line in lines:
-                if "\n" in line:
-                    raise ValueError(f"Asset {name}: {line!r} is no single line.")
-            with atomic(self.path / "assets" / f"{name}.txt") as temporary:
-                temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
+        write_assets(self.path / "assets", assets)
 
     def assets(self) -> Assets:
-        """The vocabularies and labels that the run was trained with, the settings as opened."""
-        files = sorted((self.path / "assets").glob("[!.]*.txt"))
-        if not files:
+        """The assets that the run was trained with."""
+        try:
+            assets = read_assets(self.path / "assets")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.path / 'assets'} cannot be read: {error}") from None
+        if not assets:
             raise UsageError(f"{self.path} has no assets: it was not trained.")
-        assets = {
-            # Bytes, for a text file would take a carriage return for the end of a line.
-            file.stem: file.read_bytes().decode().split("\n")[:-1]
-            for file in files
-        }
-        if self.search:
-            assets["settings"] = settings_asset(settings_of(assets) | self.search)
         return assets
 
     def remove_half_written(self) -> None:
-        """Removes what a killed process was about to write."""
+        """Removes the temporary files of a killed process."""
         for file in self.path.glob("**/.[0-9]*.*"):
             file.unlink()
 
@@ -194,7 +190,7 @@ class Run:
         write_json(self.path / "environment.json", {**environment(), **more})
 
     def read_metrics(self) -> dict:
-        """The figures of each split that was evaluated."""
+        """The figures of each evaluated split."""
         return self._read("metrics.json") if self.metrics.is_file() else {}
 
     def _read(self, name: str) -> dict:
@@ -203,10 +199,10 @@ class Run:
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.path / name} cannot be read: {error}") from None
         if not isinstance(value, dict):
-            raise UsageError(f"{self.path / name} holds no JSON object.")
+            raise UsageError(f"{self.path / name} is not a JSON object.")
         return value
 
 
 def app_name(app: ModuleType) -> str:
-    """`sentiment` for `apps.sentiment.app`."""
+    """`sentiment` for the module `unroll.apps.sentiment.app`."""
     return app.__name__.removesuffix(".app").split(".")[-1]

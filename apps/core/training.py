@@ -1,4 +1,4 @@
-"""Training: one `fit`, and one callback that can stop, keep the best and be taken up again."""
+"""Training: one `fit`, with one callback that keeps the best weights, stops and resumes."""
 
 import json
 import os
@@ -11,13 +11,12 @@ import keras
 import numpy as np
 
 from unroll.apps.core import distribution, transfer
-from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.config import TrainingConfig, monitor_direction
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import weights_of
-from unroll.apps.core.runs import Run, atomic, write_json
-
-# What is better when it is less.
-_LESS_IS_BETTER = ("loss", "error", "rate", "perplexity")
+from unroll.apps.core.files import atomic, write_json
+from unroll.apps.core.protocol import hook
+from unroll.apps.core.runs import Run
 
 
 def train(
@@ -32,71 +31,69 @@ def train(
 
     Args:
         app: the app's module.
-        config: of the run.
-        run: its folder. It gets the best weights, the last state, the history, TensorBoard logs.
+        config: its configuration.
+        run: receives the best weights, the last state, the history and TensorBoard logs.
         strategy: `default`, `mirrored`, `multiworker` or `tpu`.
-        resume: whether to go on where the run stopped. It ends with what an unbroken one gives;
-            a run that has ended is left as it is.
+        resume: whether to continue an interrupted run. The result equals that of an uninterrupted
+            run; a finished run is not changed.
 
     Returns:
         `epochs`, `best_epoch`, the best value of `config.monitor`, `parameters`, `seconds`.
 
     Raises:
-        UsageError: if the data have no training split, the loss is not finite, or the state to go
-            on from is broken.
+        UsageError: if the loss is not finite, the monitored figure does not exist, or the state
+            to resume from is broken.
     """
-    progress = Progress(run, config, writes=distribution.is_chief(strategy))
-    resume = resume and run.state.is_file()  # killed in its first epoch, a run starts anew
+    direction = monitor_direction(app, config.monitor)
+    progress = Progress(run, config, direction, writes=distribution.is_chief(strategy))
+    resume = resume and run.state.is_file()  # without a finished epoch, a run starts again
     used = distribution.strategy(strategy)
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     try:
-        data = app.load(config, run.assets() if resume else None)
-        if data.train is None:
-            raise UsageError(f"{config.data} has no training split.")
-        if (steps := int(data.train.cardinality())) < 1:
+        data = app.load(config, ("train", "valid"), run.assets() if resume else None)
+        if (steps := int(data["train"].cardinality())) < 1:
             raise ValueError("The training set must know its number of batches.")
         if progress.writes:
             run.remove_half_written()
         if progress.writes and not resume:
             run.write_config(app, config)
             run.write_assets(data.assets)
-        # To prepare a dataset, once, draws random numbers: the weights do not depend on that.
+        # Again, since preparing a dataset uses random numbers.
         keras.utils.set_random_seed(config.seed)
         with used.scope():
             model = app.build(config, data.assets)
             if config.start and not resume:
                 copied = transfer.copy(app, model, data.assets, config.start)
                 if progress.writes:
-                    print(f"{copied} of {len(model.weights)} weights are those of {config.start}.")
+                    print(f"{copied} of {len(model.weights)} weights copied from {config.start}.")
             model.optimizer.build(model.trainable_variables)
-        train_set, valid_set = distribution.prepare(model, used, data.train, data.valid)
+        train_set, valid_set = distribution.prepare(model, used, data["train"], data["valid"])
         progress.set_model(model)
         if resume:
             progress.restore()
-            # Each pass takes the next seeds of the shuffles: those of the epochs that are done are
-            # taken here. A shuffle before the buckets takes its seeds with the first element.
+            # Each pass over the data uses the next seeds of the shuffles: skip those of the
+            # finished epochs. A shuffle before bucketing takes its seed with the first element.
             for _ in range(0 if progress.finished else progress.epochs):
                 next(iter(train_set))
         if progress.finished:
-            print(f"{run.path} had ended after {progress.epochs} epochs: nothing is changed.")
+            print(f"{run.path} finished after {progress.epochs} epochs: nothing to do.")
         else:
             callbacks = [progress]
             if progress.writes:
                 callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
-            if hasattr(app, "callbacks"):
-                callbacks += app.callbacks(config, progress.history)
+            callbacks += hook(app, "callbacks")(config, progress.history)
             model.fit(
-                # One iterator for all epochs: Keras would open some that it does not read, whose
-                # seeds would be missed by what resumes.
+                # One iterator for all epochs: Keras would open some that it does not read, and a
+                # resumed run would lack their seeds.
                 train_set.repeat(),
                 steps_per_epoch=steps,
                 validation_data=valid_set,
                 epochs=config.epochs,
                 initial_epoch=progress.epochs,
                 callbacks=callbacks,
-                shuffle=False,  # the dataset does that
+                shuffle=False,  # the dataset is shuffled already
                 verbose=("auto" if sys.stdout.isatty() else 2) if progress.writes else 0,
             )
     finally:
@@ -111,26 +108,27 @@ def train(
 
 
 class Progress(keras.callbacks.Callback):
-    """Keeps the best weights, stops when nothing gets better, and saves the state of each epoch.
+    """Keeps the best weights, stops early, and saves the state after each epoch.
 
-    One callback instead of Keras's three, for those do not restore one another's state.
+    One callback instead of Keras's three, which do not restore each other's state.
 
     Args:
         run: where to write.
-        config: what it says of epochs, learning rate and choice is read.
-        writes: whether this process is the one that writes.
+        config: of the training.
+        direction: whether a larger ("max") or smaller ("min") monitored figure is better.
+        writes: whether this process writes the run's files.
 
     Raises:
-        UsageError: from `fit`, if a loss is not finite or there is no figure to monitor. The best
-            weights stay.
+        UsageError: from `fit`, if a loss is not finite or the monitored figure does not exist. The
+            best weights remain.
     """
 
-    def __init__(self, run: Run, config: TrainingConfig, writes: bool = True):
+    def __init__(self, run: Run, config: TrainingConfig, direction: str, writes: bool = True):
         super().__init__()
         self.run = run
         self.config = config
         self.writes = writes
-        self.sign = -1 if config.monitor.endswith(_LESS_IS_BETTER) else 1
+        self.sign = 1 if direction == "max" else -1
         self.history: list[dict] = []
         self.best: float | None = None
         self.best_epoch = 0
@@ -139,12 +137,12 @@ class Progress(keras.callbacks.Callback):
 
     @property
     def epochs(self) -> int:
-        """How many epochs are done."""
+        """Number of finished epochs."""
         return len(self.history)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training is complete."""
         waited = self.epochs - max(self.best_epoch, self.config.preparing_epochs(self.history))
         return self.epochs >= self.config.epochs or waited >= self.config.patience
 
@@ -169,7 +167,7 @@ class Progress(keras.callbacks.Callback):
             raise UsageError(
                 f"--monitor={self.config.monitor}: this model has {', '.join(sorted(figures))}."
             )
-        # Weights that the last step has spoilt show in no training loss.
+        # The training loss does not show that the last step made the weights non-finite.
         for name in {"val_loss", self.config.monitor} & figures.keys():
             self._must_be_finite(name, figures[name])
         figures["learning_rate"] = self.rate
@@ -188,7 +186,7 @@ class Progress(keras.callbacks.Callback):
             self.save()
 
     def save(self) -> None:
-        """Writes the state in one stroke."""
+        """Writes the state."""
         command = " ".join(sys.orig_argv[1:])
         self.run.write_environment(seconds=round(self.seconds, 1), command=command)
         write_json(self.run.history, self.history)
@@ -203,10 +201,10 @@ class Progress(keras.callbacks.Callback):
             os.fsync(file.fileno())
 
     def restore(self) -> None:
-        """Takes up the state that `save` wrote.
+        """Restores the state that `save` wrote.
 
         Raises:
-            UsageError: if it cannot be read, or is of another model.
+            UsageError: if it cannot be read, or belongs to another model.
         """
         try:
             with self.run.state.open("rb") as opened, np.load(opened) as file:
@@ -216,12 +214,12 @@ class Progress(keras.callbacks.Callback):
             raise UsageError(f"{self.run.state} cannot be read: {error}") from None
         variables = self._variables()
         if [v.shape for v in variables] != [value.shape for value in state.values()]:
-            raise UsageError(f"{self.run.state} is of another model or version.")
+            raise UsageError(f"{self.run.state} belongs to another model or version.")
         for variable, value in zip(variables, state.values(), strict=True):
             variable.assign(value)
         for name, value in progress.items():
             setattr(self, name, value)
 
     def _variables(self) -> list:
-        # With the states of the dropouts' generators and of the optimizer.
+        # Including the seeds of the dropout layers and the state of the optimizer.
         return [*self.model.variables, *self.model.optimizer.variables]

@@ -1,4 +1,4 @@
-"""Fine-tuning: a model begins with the weights of another run."""
+"""Fine-tuning: a model starts with the weights of another run."""
 
 import re
 from collections import Counter
@@ -8,27 +8,26 @@ import keras
 import numpy as np
 
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import load_model
+from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.protocol import Assets
 from unroll.apps.core.runs import Run
 
 
 def copy(app: ModuleType, model: keras.Model, assets: Assets, path: str) -> int:
-    """Copies the weights of a run of the same app into a model, as far as they fit.
+    """Copies the weights of a run of the same app into a model, where they fit.
 
-    A weight fits one of the same layer and shape. A table with a row for each entry of a
-    vocabulary goes over entry by entry, whatever the order; entries that the run did not know
-    keep their first values. What fits nothing (the classes of another task, a layer that the run
-    did not have) keeps its own.
+    A weight fits a weight of the same layer and shape. A table with a row per entry of a vocabulary
+    is copied entry by entry, so that the order of the entries does not matter; new entries keep
+    their initial values. Other weights (the classes of another task, a new layer) keep theirs.
 
     Returns:
-        How many weights were copied.
+        The number of copied weights.
 
     Raises:
         UsageError: if the run has a layer that the model lacks.
     """
-    source, _, source_assets = load_model(app, Run.open(app, path))
-    targets, sources = _by_name(model), _by_name(source)
+    source = load_trained(app, Run.open(app, path))
+    targets, sources = _by_name(model), _by_name(source.model)
     if lacking := sources.keys() - targets.keys():
         name, _ = min(lacking)
         raise UsageError(
@@ -36,18 +35,19 @@ def copy(app: ModuleType, model: keras.Model, assets: Assets, path: str) -> int:
             f"such as {name}; use the options of the run for the network."
         )
     copied = 0
-    for place, given in sources.items():
-        target, value = targets[place], keras.ops.convert_to_numpy(given)
+    for path_and_index, weight in sources.items():
+        target, value = targets[path_and_index], keras.ops.convert_to_numpy(weight)
         names = [
             name
             for name, entries in assets.items()
-            if target.shape[:1] == (len(entries),)
-            and value.shape[:1] == (len(source_assets[name]),)
+            if isinstance(entries, list)
+            and target.shape[:1] == (len(entries),)
+            and value.shape[:1] == (len(source.assets.get(name, ())),)
             and target.shape[1:] == value.shape[1:]
         ]
-        # A vector of the classes' sizes is no table.
+        # A vector with an entry per class is not a table.
         if names and value.ndim > 1:
-            rows = {entry: i for i, entry in enumerate(source_assets[names[0]])}
+            rows = {entry: i for i, entry in enumerate(source.assets[names[0]])}
             merged = np.array(keras.ops.convert_to_numpy(target))
             for i, entry in enumerate(assets[names[0]]):
                 if entry in rows:
@@ -62,13 +62,13 @@ def copy(app: ModuleType, model: keras.Model, assets: Assets, path: str) -> int:
 
 
 def _by_name(model: keras.Model) -> dict[tuple[str, int], keras.Variable]:
-    """The weights by their path without numbers, and how many of that path are before them.
+    """The weights by path without numbers, and index among the weights of that path.
 
-    Keras numbers layers without a name by what the program made before.
+    Keras numbers unnamed layers across all models of a process.
     """
-    found, seen = {}, Counter()
+    weights, count = {}, Counter()
     for weight in model.weights:
         path = re.sub(r"_\d+(?=/)", "", weight.path)
-        found[path, seen[path]] = weight
-        seen[path] += 1
-    return found
+        weights[path, count[path]] = weight
+        count[path] += 1
+    return weights

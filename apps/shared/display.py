@@ -1,34 +1,34 @@
-"""What results look like in a terminal."""
+"""Results as text for a terminal."""
 
 from rich.text import Text
 
 
-def weighted_words(tokens: list[str], weights: list[float] | None = None) -> Text:
-    """Words, the brighter the more they weigh; weights of a tenth and more are written out."""
+def weighted_tokens(tokens: list[str], weights: list[float] | None = None) -> Text:
+    """Tokens, highlighted by weight. Weights of 0.1 and more are printed after the token."""
     line = Text()
     if weights is None:
         return line.append(" ".join(tokens))
-    most = max(weights, default=0.0)
+    largest = max(weights, default=0.0)
     for token, weight in zip(tokens, weights, strict=True):
-        share = weight / most if most else 0.0
+        share = weight / largest if largest else 0.0
         line.append(token, "reverse bold" if share > 2 / 3 else "bold" if share > 1 / 3 else "dim")
         line.append(f"({weight:.2f}) " if weight >= 0.1 else " ", "dim")
     return line
 
 
-COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
+COLORS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
 
-def tagged_words(tokens: list[str], tags: list[str]) -> Text:
-    """Words, those of a BIO span in one colour with its label behind; a label keeps its colour."""
+def tagged_tokens(tokens: list[str], tags: list[str]) -> Text:
+    """Tokens; those of a BIO span in the color of its label, followed by the label."""
     line, names = Text(), sorted({tag[2:] for tag in tags if tag[2:]})
     for k, (token, tag) in enumerate(zip(tokens, tags, strict=True)):
         if not tag[2:]:
             line.append(f"{token} ")
             continue
-        colour = COLOURS[names.index(tag[2:]) % len(COLOURS)]
+        color = COLORS[names.index(tag[2:]) % len(COLORS)]
         last = tags[k + 1 : k + 2] != [f"I-{tag[2:]}"]
-        line.append(f"{token} " if not last else token, f"bold {colour}")
+        line.append(f"{token} " if not last else token, f"bold {color}")
         if last:
-            line.append(f"[{tag[2:]}] ", f"dim {colour}")
+            line.append(f"[{tag[2:]}] ", f"dim {color}")
     return line

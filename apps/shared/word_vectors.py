@@ -1,4 +1,4 @@
-"""Word vectors from a file, to start an embedding with."""
+"""Pretrained word vectors for an embedding."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from unroll.apps.core.errors import UsageError
 from unroll.pipelines import text
 
 
-def start(path: str, vocabulary: list[str], features: int, seed: int):
-    """The initializer of an embedding: the file's vectors, or Keras's own without a file.
+def embedding_initializer(path: str, vocabulary: list[str], embedding_dim: int, seed: int):
+    """The vectors of a file as an initializer, or Keras's default without a file.
 
-    A run that was trained has them in its weights, and does not need the file any more.
+    The weights of a trained run contain the vectors: it does not need the file any more.
 
     Raises:
-        UsageError: if the file's vectors have another size than `features`.
+        UsageError: if the size of the file's vectors is not `embedding_dim`.
     """
     if not path or not Path(path).is_file():
         return "uniform"
     vectors = text.read_vectors(path, vocabulary, seed)[0]
-    if vectors.shape[1] != features:
-        raise UsageError(f"{path} needs --features={vectors.shape[1]}.")
+    if vectors.shape[1] != embedding_dim:
+        raise UsageError(f"{path} needs --embedding-dim={vectors.shape[1]}.")
     return keras.initializers.Constant(vectors)

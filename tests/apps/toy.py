@@ -1,7 +1,7 @@
-"""A tiny app on the contract, for the tests of core: is a sequence's last digit above its first?
+"""A tiny app for the tests of `apps/core`: is the last digit of a sequence above the first?
 
-Everything an app has, in seconds: buckets and two shuffles, dropout, batch normalisation (a weight
-that is not trained), raw text in, labels out.
+It has all that an app has, and trains in seconds: buckets and two shuffles, dropout, batch
+normalization (a weight that is not trained), raw text in, labels out.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from keras import ops
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Data, Service, settings_asset, settings_of
+from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained
 from unroll.pipelines.batching import batches
 
 
 @dataclass(frozen=True)
 class Search:
-    # a label less probable than this is not given
+    # labels with a lower probability are not returned
     least: float = 0.0
 
 
@@ -30,17 +30,17 @@ class Config(Search, TrainingConfig):
     data: str = "digits"
     # the size of the recurrent state
     units: int = 12
-    # the share of features dropped from the digits
+    # dropout rate of the embedded digits
     dropout: float = 0.1
-    # whether batch normalisation comes before the softmax
+    # whether batch normalization precedes the softmax
     normalize: bool = True
-    # the decay of the weights in AdamW
+    # weight decay of AdamW
     weight_decay: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.least <= 1:
-            raise ValueError(f"least must lie in [0, 1], got {self.least}.")
+            raise ValueError(f"least must be in [0, 1], got {self.least}.")
 
 
 PRESETS = {
@@ -51,12 +51,12 @@ LONGEST = {"digits": 7, "long_digits": 14}
 SIZES = {"train": 480, "valid": 101, "test": 103}  # no multiple of a batch
 
 PUBLISHED = {"digits": {"accuracy": 1.0, "source": "the rule"}}
-
-EXAMPLES = ["1 5 9", "8 2 2 4 3", "4 1 9 1 9 1 3", "2 3"]
+METRICS = {"accuracy": "max", "errors": "min"}
+MONITORS = {"val_accuracy": "max", "accuracy": "max"}
 
 
 def generate(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Digits 1 to 9, zeros behind, `[N, T]`, and whether the last is above the first, `[N]`."""
+    """Digits 1 to 9, padded with zeros, `[N, T]`, and whether the last is above the first."""
     random = np.random.default_rng([*map(ord, name + split)])
     longest = LONGEST[name]
     digits = random.integers(1, 10, (SIZES[split], longest), "int32")  # [N, T]
@@ -68,15 +68,16 @@ def generate(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     return digits, (last > digits[:, 0]).astype("int32")
 
 
-def load(config: Config, assets: Assets | None = None) -> Data:
-    """The digits as ids, the labels as ids."""
+def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+    """Digits and labels as ids."""
     if config.data not in PRESETS:
         raise UsageError(f"data={config.data}: it must be one of {', '.join(PRESETS)}.")
     if assets is None:
         assets = {"digits": ["<pad>", *"123456789"], "labels": ["falling", "rising"]}
-        assets["settings"] = settings_asset({"least": config.least})
 
     def prepare(split: str) -> tf.data.Dataset:
+        if split not in SIZES:
+            raise UsageError(f"--split={split}: {config.data} has {', '.join(SIZES)}.")
         digits, labels = generate(config.data, split)
         dataset = tf.data.Dataset.from_tensor_slices((digits, labels))
         dataset = dataset.map(lambda x, y: ({"digits": x[: tf.math.count_nonzero(x)]}, y)).cache()
@@ -88,7 +89,7 @@ def load(config: Config, assets: Assets | None = None) -> Data:
             shuffle=config.seed if split == "train" else None,
         )
 
-    return Data(prepare("train"), prepare("valid"), prepare("test"), assets)
+    return Data({split: prepare(split) for split in splits}, assets)
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
@@ -110,19 +111,22 @@ def build(config: Config, assets: Assets) -> keras.Model:
     return model
 
 
-def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
-    """The share of sequences that get their label."""
-    right = examples = 0
+def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
+    """Accuracy and number of errors."""
+    correct = examples = 0
     for features, labels in dataset:
-        right += int(np.sum(np.argmax(model.predict_on_batch(features), -1) == labels.numpy()))
+        predicted = np.argmax(trained.model.predict_on_batch(features), -1)
+        correct += int(np.sum(predicted == labels.numpy()))
         examples += len(labels)
-    return {"examples": examples, "accuracy": right / examples}
+    return {"examples": examples, "accuracy": correct / examples, "errors": examples - correct}
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent label of the training split."""
-    label = np.argmax(np.bincount(np.concatenate([y for _, y in data.train.as_numpy_iterator()])))
-    labels = np.concatenate([y for _, y in getattr(data, split).as_numpy_iterator()])
+    label = np.argmax(
+        np.bincount(np.concatenate([y for _, y in data["train"].as_numpy_iterator()]))
+    )
+    labels = np.concatenate([y for _, y in data[split].as_numpy_iterator()])
     return {"what": "most frequent label", "accuracy": float(np.mean(labels == label))}
 
 
@@ -132,9 +136,10 @@ def to_ids(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_number(words, tf.int32)
 
 
-def serve(model: keras.Model, assets: Assets) -> Service:
-    """`serving_default`: texts to labels; `ids`: the model alone, for LiteRT."""
-    labels, least = tf.constant(assets["labels"]), settings_of(assets)["least"]
+def serve(trained: Trained) -> Service:
+    """`serving_default`: texts to labels; `ids`: digits to probabilities, for LiteRT."""
+    model, least = trained.model, trained.config.least
+    labels = tf.constant(trained.assets["labels"])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
@@ -157,17 +162,18 @@ def serve(model: keras.Model, assets: Assets) -> Service:
     return Service(functions, requests, litert="ids", keep=model.variables)
 
 
-def predict(model: keras.Model, assets: Assets, inputs: list[str]) -> list[dict]:
+def predict(trained: Trained, inputs: list[str]) -> list[dict]:
     """The label and the probability of each class."""
-    answers = serve(model, assets).functions["serving_default"](tf.constant(inputs))
+    names = trained.assets["labels"]
+    outputs = serve(trained).functions["serving_default"](tf.constant(inputs))
     return [
         {
             "text": text,
             "label": label.decode(),
-            "probabilities": dict(zip(assets["labels"], probabilities.tolist(), strict=True)),
+            "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
         }
         for text, label, probabilities in zip(
-            inputs, answers["label"].numpy(), answers["probabilities"].numpy(), strict=True
+            inputs, outputs["label"].numpy(), outputs["probabilities"].numpy(), strict=True
         )
     ]
 
@@ -175,3 +181,13 @@ def predict(model: keras.Model, assets: Assets, inputs: list[str]) -> list[dict]
 def show(result: dict) -> str:
     """The label and its probability."""
     return f"{result['label']} {max(result['probabilities'].values()):.1%}"
+
+
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """The number of errors."""
+    return Report(f"{score(trained, dataset)['errors']} errors")
+
+
+def examples() -> list[str]:
+    """Some sequences."""
+    return ["1 5 9", "8 2 2 4 3", "4 1 9 1 9 1 3", "2 3"]

@@ -1,0 +1,16 @@
+"""Options and blocks of recurrent networks."""
+
+from unroll import layers
+from unroll.layers.recurrent import RECURRENT_LAYERS
+
+
+def require_cell(name: str, value: str) -> None:
+    """Raises a `ValueError` if `value` is not the name of a recurrent layer of `layers`."""
+    if value not in RECURRENT_LAYERS:
+        known = ", ".join(RECURRENT_LAYERS)
+        raise ValueError(f"{name} must be one of {known}, got {value!r}.")
+
+
+def recurrent_layers(cell: str, units: int, depth: int) -> list:
+    """`depth` recurrent layers, for `layers.Stack`."""
+    return [getattr(layers, cell)(units) for _ in range(depth)]
