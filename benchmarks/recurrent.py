@@ -32,7 +32,7 @@ from measuring import in_a_fresh_process, peak_of, table
 
 from unroll import layers
 from unroll.layers.recurrent import RECURRENT_LAYERS
-from unroll.layers.recurrent.recurrence import backend, halves
+from unroll.layers import backend
 
 SHAPES = ((32, 100, 128, 128), (64, 50, 256, 256), (32, 200, 128, 256), (1, 100, 128, 256))
 LENGTHS = (125, 250, 500, 1000, 2000)  # at B, D, U = 16, 64, 64
@@ -146,7 +146,7 @@ def limit(layer, shape: tuple) -> dict:
         xs = (ops.convert_to_tensor(times),)
         return [
             backend.scan(body, (part["start"],), xs, (), False)[0]
-            for part in halves({"start": start}, math.prod(matrix.shape))
+            for part in backend.split_batch({"start": start}, math.prod(matrix.shape))
         ]
 
     def run(x, h):

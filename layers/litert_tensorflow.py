@@ -5,7 +5,7 @@ import tempfile
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from unroll.layers.recurrent.scan_tensorflow import builtin_ops
+from unroll.layers.backend_tensorflow import builtin_ops
 
 
 def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict) -> bytes:

@@ -9,8 +9,9 @@ from keras import activations, constraints, initializers, ops, regularizers
 # sequence instead of one a step.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
+from unroll.layers.backend import split_batch
 from unroll.layers.operations import require_size, time_major
-from unroll.layers.recurrent.recurrence import halves, join, recurrence
+from unroll.layers.recurrent.recurrence import pre_activation, recurrence
 
 
 class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
@@ -130,7 +131,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         return math.prod(self.loop_kernel.shape)
 
     @property
-    def summed(self) -> int | None:
+    def added_columns(self) -> int | None:
         """How many columns of x W + b and of h R are added before `step`; see `recurrence`."""
         return None
 
@@ -182,7 +183,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             states,
             ops.convert_to_tensor(self.loop_kernel),
             tuple(ops.convert_to_tensor(w) for w in self.step_weights(dropout_mask)),
-            summed=self.summed,
+            added_columns=self.added_columns,
             mask=mask,
             dropout_mask=dropout_mask,
             reverse=reverse,
@@ -195,7 +196,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         if training and self.recurrent_dropout:
             dropout_mask = self.get_recurrent_dropout_mask(h)
             h = h * dropout_mask
-        z = join(self.project(inputs), ops.matmul(h, self.loop_kernel), self.summed)
+        z = pre_activation(self.project(inputs), ops.matmul(h, self.loop_kernel), self.added_columns)
         states = self.step(z, states, *self.step_weights(dropout_mask))
         return self.read_out(states[0]), list(states)
 
@@ -330,7 +331,7 @@ class RecurrentLayer(keras.layers.RNN):
                 part["dropout_mask"],
                 self.go_backwards,
             )
-            for part in halves(
+            for part in split_batch(
                 {
                     "sequences": sequences,
                     "states": list(initial_state),

@@ -45,19 +45,19 @@ class GRUCell(GatedCell):
         )
 
     @property
-    def summed(self):
+    def added_columns(self):
         return 2 * self.units  # of g the step needs x W and h R apart
 
     @property
     def loop_kernel(self):
         if self.reset_after:
             return self.recurrent_kernel
-        return self.recurrent_kernel[:, : self.summed]
+        return self.recurrent_kernel[:, : self.added_columns]
 
     def step_weights(self, dropout_mask=None):
         if self.reset_after:
-            return () if self.bias is None else (self.bias[1, self.summed :],)
-        kernel = self.recurrent_kernel[:, self.summed :]
+            return () if self.bias is None else (self.bias[1, self.added_columns :],)
+        kernel = self.recurrent_kernel[:, self.added_columns :]
         return (kernel,) if dropout_mask is None else (kernel, dropout_mask)
 
     def project(self, inputs):
@@ -66,7 +66,7 @@ class GRUCell(GatedCell):
             return x
         if not self.reset_after:
             return x + self.bias
-        of_the_gates = ops.pad(self.bias[1, : self.summed], [[0, self.units]])
+        of_the_gates = ops.pad(self.bias[1, : self.added_columns], [[0, self.units]])
         return x + self.bias[0] + of_the_gates
 
     def step(self, z, states, weight=0.0, dropout_mask=1.0):

@@ -46,7 +46,7 @@ class LayerNormLSTMCell(LSTMCell):
         self.cell_bias = self.add_weight(shape=(self.units,), name="cell_bias", initializer="zeros")
 
     @property
-    def summed(self):
+    def added_columns(self):
         return 0  # the step normalizes h R by itself
 
     def step_weights(self, dropout_mask=None):

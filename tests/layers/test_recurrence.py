@@ -1,8 +1,7 @@
-"""The time loop's own gradient against automatic differentiation of a plain loop."""
+"""The gradient of the time loop is that of a plain loop, by automatic differentiation."""
 
 from itertools import product
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -10,33 +9,31 @@ from keras import ops
 from tests.layers import running
 from tests.layers.case import MASK, B, T, U
 from tests.layers.checks import assert_near
-from unroll.layers.recurrent import recurrence as module
-from unroll.layers.recurrent.recurrence import recurrence
+from unroll.layers import backend
+from unroll.layers.recurrent.recurrence import pre_activation, recurrence
 
-V, G = 7, 11  # the size of the second state, the columns of R
-
-
-SUMMED = 6
+V, G = 7, 11  # the size of the second state, and the number of columns of R
+ADDED = 6
 
 
 def step(z, states, decay, gain):
-    """Two states of different sizes and two weights; h does not see itself but through z."""
+    """Two states of different sizes and two weights; h depends on itself only through z."""
     _, slow = states
-    if z.shape[-1] > G:  # only the first columns are summed
-        summed, x, product = z[..., :SUMMED], z[..., SUMMED:G], z[..., G:]
-        z = ops.concatenate([summed, x * product], axis=-1)
+    if z.shape[-1] > G:  # only the first columns are added
+        added, x, product = z[..., :ADDED], z[..., ADDED:G], z[..., G:]
+        z = ops.concatenate([added, x * product], axis=-1)
     slow = ops.sigmoid(decay) * slow + z[..., U:]  # [..., V]
     return ops.tanh(z[..., :U] + gain * slow[..., :U]), slow
 
 
-def plain_loop(inputs, h, slow, kernel, decay, gain, summed, mask, dropout_mask, reverse):
+def plain_loop(inputs, h, slow, kernel, decay, gain, added, mask, dropout_mask, reverse):
     states, collected = [h, slow], [None] * T
     for t in reversed(range(T)) if reverse else range(T):
         h = states[0] if dropout_mask is None else states[0] * dropout_mask
         x, product = inputs[t], ops.matmul(h, kernel)
         z = x + product
-        if summed is not None:
-            z = ops.concatenate([z[:, :summed], x[:, summed:], product[:, summed:]], axis=-1)
+        if added is not None:
+            z = ops.concatenate([z[:, :added], x[:, added:], product[:, added:]], axis=-1)
         new = step(z, states, decay, gain)
         if mask is not None:
             new = [ops.where(mask[t][:, None], a, b) for a, b in zip(new, states, strict=True)]
@@ -45,12 +42,9 @@ def plain_loop(inputs, h, slow, kernel, decay, gain, summed, mask, dropout_mask,
     return (ops.stack(collected), *states)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="PyTorch differentiates the loop by itself"
-)
-@pytest.mark.parametrize("summed", [None, SUMMED])
+@pytest.mark.parametrize("added", [None, ADDED])
 @pytest.mark.parametrize(("masked", "dropped", "reverse"), list(product((False, True), repeat=3)))
-def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse, summed):
+def test_values_and_gradients_are_those_of_a_plain_loop(masked, dropped, reverse, added):
     rng = np.random.default_rng(10)
     shapes = ((T, B, G), (B, U), (B, V), (U, G), (V,), (U,))
     primals = tuple(
@@ -74,7 +68,7 @@ def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse, summed):
             (h, slow),
             kernel,
             (decay, gain),
-            summed=summed,
+            added_columns=added,
             mask=mask,
             dropout_mask=dropout_mask,
             reverse=reverse,
@@ -82,14 +76,28 @@ def test_gradient_is_that_of_a_plain_loop(masked, dropped, reverse, summed):
         return (outputs, *states)
 
     def by_plain_loop(*arguments):
-        return plain_loop(*arguments, summed, mask, dropout_mask, reverse)
+        return plain_loop(*arguments, added, mask, dropout_mask, reverse)
 
     found, expected = (
         [
             [running.numpy(x) for x in function(*primals)],
-            [running.numpy(x) for x in module.backend.vjp(function, primals, cotangents)],
+            [running.numpy(x) for x in backend.vjp(function, primals, cotangents)],
         ]
         for function in (by_recurrence, by_plain_loop)
     )
     assert_near(found[0], expected[0], running.EXACT)
     assert_near(found[1], expected[1], 10 * running.EXACT, "gradients")
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        (None, [[11, 22, 33]]),
+        (3, [[11, 22, 33]]),
+        (2, [[11, 22, 3, 30]]),
+        (0, [[1, 2, 3, 10, 20, 30]]),
+    ],
+)
+def test_pre_activation_adds_the_first_columns(added, expected):
+    found = pre_activation(np.array([[1.0, 2, 3]]), np.array([[10.0, 20, 30]]), added)
+    assert running.numpy(found).tolist() == expected

@@ -239,9 +239,9 @@ def test_halves_of_a_batch_are_the_batch(layer_class, monkeypatch):
         pytest.skip("only TensorFlow runs the halves of a batch side by side")
     import tensorflow as tf
 
-    from unroll.layers.recurrent import scan_tensorflow
+    from unroll.layers import backend_tensorflow
 
-    monkeypatch.setattr(scan_tensorflow, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(backend_tensorflow, "MIN_WORK_TO_SPLIT", 0)
     layer = layer_class(U, **BOTH)
     rng = np.random.default_rng(25)
     for batch in (17, 1):

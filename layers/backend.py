@@ -1,0 +1,57 @@
+"""What each Keras backend does in its own way: loops over time and custom gradients.
+
+Import this module instead of the files of the backends. Each of them defines the same functions:
+
+| function | purpose |
+| --- | --- |
+| `scan(body, carry, xs, like, reverse)` | a loop over the first axis |
+| `differentiable_scan(step, carry, xs, constants, variables, like)` | a loop with a gradient |
+| `custom_vjp(forward, backward)` | a function with a gradient of its own |
+| `vjp(function, primals, cotangents)` | a vector-Jacobian product |
+| `uses_custom_gradient()` | whether a layer must define its own gradient |
+| `split_batch(structure, work)` | the parts of a batch that run in parallel |
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from unroll.layers.backend_tensorflow import (
+        custom_vjp,
+        differentiable_scan,
+        scan,
+        split_batch,
+        uses_custom_gradient,
+        vjp,
+    )
+elif keras.backend.backend() == "jax":
+    from unroll.layers.backend_jax import (
+        custom_vjp,
+        differentiable_scan,
+        scan,
+        split_batch,
+        uses_custom_gradient,
+        vjp,
+    )
+elif keras.backend.backend() == "torch":
+    from unroll.layers.backend_torch import (
+        custom_vjp,
+        differentiable_scan,
+        scan,
+        split_batch,
+        uses_custom_gradient,
+        vjp,
+    )
+else:
+    raise ImportError(
+        f"unroll.layers supports the Keras backends tensorflow, jax and torch, "
+        f"got {keras.backend.backend()!r}."
+    )
+
+__all__ = [
+    "custom_vjp",
+    "differentiable_scan",
+    "scan",
+    "split_batch",
+    "uses_custom_gradient",
+    "vjp",
+]
