@@ -1,4 +1,4 @@
-"""From examples to batches: bucketed by length, shuffled with a seed, prefetched."""
+"""Examples to batches: bucketed by length, shuffled with a seed, prefetched."""
 
 import numpy as np
 import tensorflow as tf
@@ -15,32 +15,31 @@ def batches(
     shuffle: int | None = None,
     static: bool = False,
 ) -> tf.data.Dataset:
-    """Padded batches in which examples of a like length stand together.
+    """Padded batches of examples of similar lengths.
 
     Args:
-        dataset: of `(features, ...)`, tensors of any nesting, a first axis of `None` being time.
-        length: a function of an element that gives its length.
-        batch_size: B, of every bucket.
-        boundaries: the lengths at which a new bucket begins. Within a bucket the order of the
-            dataset holds.
-        shuffle: a seed; `None` keeps the order. Each epoch has an order of its own, the same ones
-            in every run of one seed.
-        static: whether every batch has one of few static shapes, as XLA on a TPU wants: B examples
-            (the remainder is left out) padded to just below the upper boundary of its bucket.
+        dataset: of `(features, ...)`, nested tensors. A first axis of `None` is time.
+        length: a function that returns the length of an element.
+        batch_size: B, in every bucket.
+        boundaries: the lengths at which a new bucket begins. The order of the dataset is kept
+            within a bucket.
+        shuffle: a seed. The order is different in each epoch, and reproducible. `None` keeps the
+            order.
+        static: whether the batches have few different shapes, as XLA on a TPU needs: B examples
+            (a smaller batch is dropped) padded to the upper boundary of the bucket minus 1.
 
     Returns:
-        The batches, prefetched, of a known number. Padding is zero.
+        The batches, prefetched, with a known cardinality, padded with zeros.
 
     Raises:
-        DataError: if shapes are to be static and an example reaches the last boundary.
+        DataError: if `static` is set and an example is not shorter than the last boundary.
     """
-    # One pass ahead counts the batches (and fills the dataset's cache, where it has one), so that
-    # a progress bar knows its end.
+    # A first pass counts the batches, for progress bars. It also fills the cache of the dataset.
     lengths = np.fromiter((dataset.map(length)).as_numpy_iterator(), "int64")
     if static and max(lengths, default=0) >= max(boundaries, default=0):
         raise DataError(
-            f"Static shapes need every length below the last boundary, {max(boundaries, default=0)}"
-            f"; the longest example has {max(lengths, default=0)}."
+            "Static shapes need lengths below the last boundary, "
+            f"{max(boundaries, default=0)}; the longest example has {max(lengths, default=0)}."
         )
     per_bucket = np.bincount(np.digitize(lengths, boundaries))
     count = int(np.sum(per_bucket // batch_size if static else -(-per_bucket // batch_size)))
@@ -57,7 +56,7 @@ def batches(
     else:
         dataset = dataset.padded_batch(batch_size, drop_remainder=static)
     if shuffle is not None and boundaries:
-        # A bucket fills at its own pace: without this, long batches would come late in an epoch.
+        # Rare lengths fill their buckets late: without this, they would come late in an epoch.
         dataset = dataset.shuffle(256, seed=shuffle, reshuffle_each_iteration=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(tf.data.AUTOTUNE)

@@ -1,5 +1,5 @@
-"""The one error that data raises."""
+"""The error that data raise."""
 
 
 class DataError(ValueError):
-    """Data that is missing or broken: the message is one line: file, row and remedy."""
+    """Missing or broken data. The message is one line that names the file, and how to fix it."""

@@ -1,4 +1,4 @@
-"""Words with tags, in the graph: words and characters to ids, texts to words, tags to spans."""
+"""Sentences with tags, in the graph: text to words, words and characters to ids, tags to spans."""
 
 from collections import Counter
 
@@ -8,19 +8,21 @@ import tensorflow_text as tf_text
 from unroll.pipelines.batching import batches
 from unroll.pipelines.text import BOUNDARIES, Vocabulary, most_frequent, to_dense
 
-# Of a word no more characters than these are read.
-CHARACTERS = 20
+# The characters of a word that are read.
+MAX_CHARACTERS = 20
+# The types of tags that training does not have, such as "x" in "B-x", are hashed to this size.
+_HASH_SIZE = 2**29
 
 
 def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-    """The words of texts as people type them, and where they stand.
+    """The words of texts as people type them, and their offsets.
 
-    White space separates, and so do commas, question and exclamation marks, brackets, quotes and
-    semicolons, which are words themselves. A full stop at the end of a text is left out, but for
-    one after a single letter or after others ("p.m.").
+    White space separates words. Commas, question and exclamation marks, brackets, quotes and
+    semicolons are words themselves. A full stop at the end of a text is removed, unless it follows
+    a single letter or an abbreviation with dots ("p.m.").
 
     Args:
-        text: `[B]`, strings. Bytes that are no UTF-8 become U+FFFD.
+        text: `[B]`, strings. Invalid UTF-8 becomes U+FFFD.
 
     Returns:
         The words `[B, (T)]`, and the characters at which they begin and end, `[B, (T)]`, int32.
@@ -30,7 +32,7 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
     (['To', 'Zürich', ',', 'please'], [2, 9, 10, 17])
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    # The splitter takes a NUL byte for the end.
+    # A NUL byte would end the text.
     text = tf.strings.regex_replace(text, r"\p{Cc}", " ")
     body = tf.strings.regex_replace(text, r"((?:^|\s)[^\s.]{2,})\.+\s*$", r"\1")
     delimiter = r"\s+|[,?!;()\[\]\"]"
@@ -38,7 +40,7 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
     rows = tf.cast(words.value_rowids(), tf.int32)
 
     def characters(offsets):
-        """Bytes from the start of a text as characters."""
+        """Byte offsets as character offsets."""
         own = tf.gather(body, rows)
         before = tf.strings.substr(own, tf.zeros_like(offsets), offsets)
         return tf.strings.length(before, unit="UTF8_CHAR")
@@ -51,17 +53,17 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
 
 
 def normalize_words(words):
-    """Words in the form in which a vocabulary holds them: NFKC, case folded, a 0 for each digit."""
+    """Words as in a vocabulary: NFKC, case folded, with 0 for each digit."""
     words = tf_text.case_fold_utf8(tf_text.normalize_utf8(words, "NFKC"))
     return tf.strings.regex_replace(words, r"\pN", "0")
 
 
 class WordEncoder(tf.Module):
-    """Words to a model's inputs: `tokens`, their ids, and `characters`, those of their letters.
+    """Words to the inputs of a model: ids of words, `tokens`, and of their `characters`.
 
     Args:
-        vocabulary: the entries of the words' `Vocabulary`.
-        characters: those of the characters'.
+        vocabulary: the tokens of the vocabulary of words.
+        characters: the tokens of the vocabulary of characters.
     """
 
     def __init__(self, vocabulary: list[str], characters: list[str]):
@@ -72,65 +74,50 @@ class WordEncoder(tf.Module):
     def __call__(self, words: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """`[B, (T)]` strings to `[B, T]` and `[B, T, L]`, int32, padded with zeros."""
         tokens = tf.ragged.map_flat_values(normalize_words, words)
-        letters = tf.strings.unicode_split(words.flat_values, "UTF-8", errors="replace")
-        letters = letters[:, :CHARACTERS]
-        ids = words.with_flat_values(self.characters(letters))
+        characters = tf.strings.unicode_split(words.flat_values, "UTF-8", errors="replace")
+        characters = characters[:, :MAX_CHARACTERS]
+        ids = words.with_flat_values(self.characters(characters))
         ids = to_dense(ids.to_tensor())  # [B, T, L]
         missing = tf.maximum(0, 1 - tf.shape(ids)[2])
         ids = tf.pad(ids, [[0, 0], [0, 0], [0, missing]])
         return {"tokens": to_dense(self.vocabulary(tokens)), "characters": ids}
 
 
-def count_words(dataset: tf.data.Dataset, max_size: int, min_count: int = 1) -> tuple[list, list]:
-    """The vocabularies of words and of characters of `{"words": [T] strings}` examples."""
+def build_vocabularies(
+    dataset: tf.data.Dataset, max_size: int, min_count: int = 1
+) -> dict[str, list[str]]:
+    """The vocabularies, tags and intents of a training split.
+
+    Args:
+        dataset: of `{"words": [T], "tags": [T], "intent": []}`, strings.
+        max_size, min_count: of the words, as in `pipelines.text.most_frequent`.
+
+    Returns:
+        `vocabulary` and `characters`, the tokens of the vocabularies; `tags`, with "O"; and
+        `intents`, empty if the dataset has none.
+    """
     words, characters = Counter(), Counter()
     for batch in dataset.map(lambda example: example["words"]).ragged_batch(1024):
         words.update(normalize_words(batch.flat_values).numpy().tolist())
         split = tf.strings.unicode_split(batch.flat_values, "UTF-8", errors="replace")
         characters.update(split.flat_values.numpy().tolist())
-    return most_frequent(words, max_size, min_count), most_frequent(characters, max_size)
-
-
-def vocabularies(
-    splits: dict[str, tf.data.Dataset], max_size: int, min_count: int = 1
-) -> dict[str, list[str]]:
-    """What turns the strings of a dataset into ids, and back.
-
-    Args:
-        splits: by name, of `{"words": [T], "tags": [T], "intent": []}`, strings.
-        max_size, min_count: of the words, as in `pipelines.text.most_frequent`.
-
-    Returns:
-        `vocabulary` and `characters`, the words and letters of the training split; its `tags`, O
-        among them, and `intents`; and `unseen_tags` and `unseen_intents`, which other splits alone
-        have: no model finds them, and scores count that.
-    """
-    words, characters = count_words(splits["train"], max_size, min_count)
-    tags, intents = _names(splits["train"])
-    others = [_names(split) for split in splits.values()]
-    return {
-        "vocabulary": words,
-        "characters": characters,
-        "tags": sorted(tags | {"O"}),
-        "intents": sorted(intents),
-        "unseen_tags": sorted(set().union(*(found for found, _ in others)) - tags - {"O"}),
-        "unseen_intents": sorted(set().union(*(found for _, found in others)) - intents),
-    }
-
-
-def _names(dataset: tf.data.Dataset) -> tuple[set[str], set[str]]:
-    """The tags and the intents of a dataset."""
     tags, intents = set(), set()
     for example in dataset.as_numpy_iterator():
         tags.update(tag.decode() for tag in example["tags"])
         intents.add(example["intent"].decode())
-    return tags, intents - {""}
+    return {
+        "vocabulary": most_frequent(words, max_size, min_count),
+        "characters": most_frequent(characters, max_size),
+        "tags": sorted(tags | {"O"}),
+        "intents": sorted(intents - {""}),
+    }
 
 
 def tagged_batches(
     dataset: tf.data.Dataset,
     encoder: WordEncoder,
-    assets: dict[str, list[str]],
+    tags: list[str],
+    intents: list[str],
     batch_size: int,
     shuffle: int | None = None,
 ) -> tf.data.Dataset:
@@ -138,24 +125,26 @@ def tagged_batches(
 
     Args:
         dataset: of `{"words": [T], "tags": [T], "intent": []}`, strings, one example each.
-        encoder: what makes the features of words.
-        assets: `vocabularies`.
+        encoder: turns words into features.
+        tags, intents: those of the training split. `intents` may be empty.
         batch_size: B.
         shuffle: as in `batches`.
 
     Returns:
-        Of `(features, targets)`. The targets are `tags`, `[B, T]`, the unseen ones with the ids
-        behind the K others, -1 for padding; `potentials`, the same without unseen ones; and, where
-        there are intents, `intent`, `[B]`, of which all unseen ones have one id behind the others.
+        Batches of `(features, targets)`. The targets are `tags`, `[B, T]`, with -1 for padding and
+        ids from K on for tags that are not among the K `tags` (`tag_name` decodes them);
+        `potentials`, the same with -1 for these tags; and, if there are intents, `intent`, `[B]`,
+        with the number of `intents` as the id of all others.
     """
-    tags, intents = assets["tags"], assets["intents"]
-    tables = {"tags": _table(tags + assets["unseen_tags"]), "intent": _table(intents)}
+    tag_ids, intent_ids = _table(tags), _table(intents)
 
     def encode(example: dict) -> tuple[dict, dict]:
         words = tf.RaggedTensor.from_tensor(example["words"][None])
         features = {name: x[0] for name, x in encoder(words).items()}
-        # Padding is zero until the batch is made.
-        return features, {name: table.lookup(example[name]) + 1 for name, table in tables.items()}
+        known = tag_ids.lookup(example["tags"])
+        ids = tf.where(known < len(tags), known, len(tags) + _hash_tags(example["tags"]))
+        # One is added since padding is zero until the batch is made.
+        return features, {"tags": ids + 1, "intent": intent_ids.lookup(example["intent"]) + 1}
 
     def targets(features: dict, ids: dict) -> tuple[dict, dict]:
         ids = {name: x - 1 for name, x in ids.items() if name == "tags" or intents}
@@ -171,37 +160,64 @@ def tagged_batches(
     return made.map(targets)
 
 
+def tag_name(tag_id: int, tags: list[str]) -> str:
+    """The name of a tag in the targets of `tagged_batches`.
+
+    A tag that is not in `tags` gets its name if there is another tag of its type (`I-x` for `B-x`).
+    Otherwise the name has a hash of the type: different types have different names.
+
+    Args:
+        tag_id: 0 or more.
+        tags: the tags of the training split.
+    """
+    if tag_id < len(tags):
+        return tags[tag_id]
+    hashed, inside = divmod(tag_id - len(tags), 2)
+    types = sorted({tag[2:] for tag in tags})
+    hashes = tf.strings.to_hash_bucket_fast(tf.constant(types), _HASH_SIZE).numpy().tolist()
+    name = dict(zip(hashes, types, strict=True)).get(hashed, f"unseen-{hashed}")
+    return f"{'BI'[inside]}-{name}"
+
+
+def _hash_tags(tags) -> tf.Tensor:
+    """Even integers for `B-` tags and odd integers for `I-` tags, int32."""
+    types = tf.strings.substr(tags, 2, tf.maximum(tf.strings.length(tags) - 2, 0))
+    hashed = tf.strings.to_hash_bucket_fast(types, _HASH_SIZE)
+    inside = tf.strings.regex_full_match(tags, "I-.*")
+    return tf.cast(2 * hashed + tf.cast(inside, tf.int64), tf.int32)
+
+
 def _table(names: list[str]) -> tf.lookup.StaticHashTable:
     ids = tf.range(len(names), dtype=tf.int32)
-    # A dataset without intents has none, and a table must hold something.
+    # A table needs an entry, but a dataset may have no intents.
     initial = tf.lookup.KeyValueTensorInitializer(tf.constant(names or [""]), ids if names else [0])
     return tf.lookup.StaticHashTable(initial, default_value=len(names))
 
 
 def spans_of(tags, begins: tf.RaggedTensor, ends: tf.RaggedTensor, names: list[str]) -> tuple:
-    """The spans that BIO tags mark.
+    """The spans of BIO tags.
 
     Args:
         tags: `[B, T]`, ids.
-        begins, ends: of the words, `[B, (T)]`, as `split_words` gives them.
+        begins, ends: the offsets of the words, `[B, (T)]`, from `split_words`.
         names: of the tags.
 
     Returns:
-        `[B, N, 2]`, int32, first character and end of each span, -1 where a text has fewer; and
-        their labels, `[B, N]`, strings, empty there.
+        The first character and the end of each span, `[B, N, 2]`, int32, padded with -1; and the
+        labels, `[B, N]`, strings, padded with empty strings.
     """
     kinds = tf.constant([{"B": 1, "I": 2}.get(name[:1], 0) for name in names])
     labels = tf.constant([name[2:] for name in names])
     real = tf.sequence_mask(begins.row_lengths(), tf.shape(tags)[1])  # [B, T]
     kind = tf.where(real, tf.gather(kinds, tags), 0)
-    places = tf.range(tf.shape(tags)[1])
-    # A span goes on to the last I before anything else.
-    others = tf.where(kind == 2, tf.int32.max, places)  # [B, T]
-    later = places[None, :, None] < places  # [1, T, T]
+    positions = tf.range(tf.shape(tags)[1])
+    # A span ends before the next tag that is not I.
+    others = tf.where(kind == 2, tf.int32.max, positions)  # [B, T]
+    later = positions[None, :, None] < positions  # [1, T, T]
     following = tf.reduce_min(tf.where(later, others[:, None], tf.shape(tags)[1]), axis=2)
     starts = kind == 1
-    dense = [to_dense(x) for x in (begins, ends)]
-    last = tf.gather(dense[1], tf.minimum(following, tf.shape(tags)[1]) - 1, batch_dims=1)
-    both = tf.stack([dense[0], last], axis=-1)  # [B, T, 2]
-    found = tf.ragged.boolean_mask(both, starts).to_tensor(-1)
-    return found, tf.ragged.boolean_mask(tf.gather(labels, tags), starts).to_tensor("")
+    dense_begins, dense_ends = to_dense(begins), to_dense(ends)
+    last = tf.gather(dense_ends, tf.minimum(following, tf.shape(tags)[1]) - 1, batch_dims=1)
+    both = tf.stack([dense_begins, last], axis=-1)  # [B, T, 2]
+    spans = tf.ragged.boolean_mask(both, starts).to_tensor(-1)
+    return spans, tf.ragged.boolean_mask(tf.gather(labels, tags), starts).to_tensor("")

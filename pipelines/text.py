@@ -1,4 +1,4 @@
-"""Text to tensors, in the graph: the same functions feed training and sit in the exported model."""
+"""Text to tensors, in the graph: training and exported models use the same functions."""
 
 import json
 import re
@@ -16,42 +16,42 @@ from unroll.pipelines.batching import batches
 from unroll.pipelines.errors import DataError
 
 PADDING, UNKNOWN = 0, 1
-TRIGRAMS = 27**3 + 1
+NUM_TRIGRAMS = 27**3 + 1
 # The lengths at which a new bucket of texts begins.
 BOUNDARIES = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
-# Chinese and Japanese put no spaces between words: there a token is a character.
+# Chinese and Japanese have no spaces between words: each character is a token.
 _CHARACTER_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _STEPS = (
     # Line breaks of web pages, as in IMDB.
     (r"<br\s*/?>", " "),
     # Typographic apostrophes.
     ("[\u2018\u2019\u02bc]", "'"),
-    # Formatting characters and emoji variation selectors are no part of a word.
+    # Formatting characters and emoji variation selectors.
     (r"[\p{Cf}\x{FE0E}\x{FE0F}]", ""),
-    # The tokens of the Penn Treebank's brackets, as in SST.
+    # Brackets in the Penn Treebank, as in SST.
     (r"-(lrb|rrb|lsb|rsb|lcb|rcb)-", " "),
     # Contractions as the Penn Treebank splits them: do n't, it 's.
     (r"([\p{L}])n't\b", r"\1 n't"),
     (r"(^|\s)'", r"\1' "),
     (r"'\s?(s|m|d|ll|re|ve)\b", r" '\1"),
-    # Everything that is no letter, mark or number stands alone, but for the apostrophe of a
-    # contraction, and so does each character of the scripts above.
+    # Each character that is not a letter, mark, number or apostrophe of a contraction is a token,
+    # and each character of the scripts above.
     (rf"([^\p{{L}}\p{{M}}\p{{N}}\s']|[{_CHARACTER_SCRIPTS}])", r" \1 "),
     (r"'(\s|$)", r" ' \1"),
-    # What is left of control characters, the NUL byte among them, separates.
+    # The remaining control characters, such as the NUL byte, separate tokens.
     (r"[\p{Cc}\s]+", " "),
 )
 
 
 def normalize(text):
-    """Strings of one spelling: valid UTF-8, NFKC, case folded, tokens set apart.
+    """Normalizes text: valid UTF-8, NFKC, case folded, spaces between tokens.
 
     Args:
-        text: string tensor of any shape. Bytes that are no UTF-8 become U+FFFD.
+        text: a string tensor of any shape. Invalid UTF-8 becomes U+FFFD.
 
     Returns:
-        A string tensor of that shape whose tokens are separated by single spaces.
+        A string tensor of the same shape with single spaces between tokens.
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     text = tf_text.case_fold_utf8(tf_text.normalize_utf8(text, "NFKC"))
@@ -61,13 +61,13 @@ def normalize(text):
 
 
 def tokenize(text) -> tf.RaggedTensor:
-    """Words, numbers, marks and emoji; in Chinese and Japanese text characters.
+    """Splits texts into words, numbers, punctuation and emoji, or Chinese and Japanese characters.
 
     Args:
         text: `[B]`, strings.
 
     Returns:
-        `[B, (T)]`, strings; an empty row for an empty text.
+        `[B, (T)]`, strings. The row of an empty text is empty.
 
     >>> tokenize(tf.constant(["It wasn't bad: 10/10!"])).to_list()
     [[b'it', b'was', b"n't", b'bad', b':', b'10', b'/', b'10', b'!']]
@@ -76,24 +76,24 @@ def tokenize(text) -> tf.RaggedTensor:
 
 
 def words(text) -> tf.RaggedTensor:
-    """As `tokenize`, without marks.
+    """As `tokenize`, without punctuation.
 
     >>> words(tf.constant(["A dog 's ball , in mid-air ."])).to_list()
     [[b'a', b'dog', b"'s", b'ball', b'in', b'mid', b'air']]
     """
     tokens = tokenize(text)
-    spoken = tf.strings.regex_full_match(tokens.flat_values, r".*[\p{L}\p{M}\p{N}].*")
-    return tf.ragged.boolean_mask(tokens, tokens.with_values(spoken))
+    is_word = tf.strings.regex_full_match(tokens.flat_values, r".*[\p{L}\p{M}\p{N}].*")
+    return tf.ragged.boolean_mask(tokens, tokens.with_values(is_word))
 
 
 def letter_trigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
-    """The letter trigrams of each word: "good" has #go, goo, ood and od#.
+    """The letter trigrams of each word: #go, goo, ood and od# for "good" (Huang et al. 2013).
 
     Args:
         tokens: `[B, (T)]`, strings.
 
     Returns:
-        `[B, (T), (L)]`, int32, from 1; a word without any has the one trigram `TRIGRAMS`.
+        `[B, (T), (L)]`, int32, from 1. A word without letters has the one trigram `NUM_TRIGRAMS`.
     """
     letters = tf.strings.regex_replace(tokens.flat_values, "[^a-z]", "")
     marked = tf.strings.join(["#", letters, "#"])
@@ -103,17 +103,17 @@ def letter_trigrams(tokens: tf.RaggedTensor) -> tf.RaggedTensor:
     ids = tf.ragged.map_flat_values(
         lambda w: tf.reduce_sum(w * tf.constant([27 * 27, 27, 1]), axis=-1) + 1, windows
     )
-    none = tf.fill([ids.nrows(), 1], TRIGRAMS)
+    none = tf.fill([ids.nrows(), 1], NUM_TRIGRAMS)
     none = tf.RaggedTensor.from_tensor(none, lengths=tf.cast(ids.row_lengths() == 0, tf.int64))
     return tokens.with_flat_values(tf.concat([ids, none], axis=1))
 
 
 def to_dense(ids, time_axis: int = 1):
-    """Ids as a padded tensor with at least one time step, for a loop over time needs one.
+    """Pads ids to a dense tensor with at least one time step, which recurrent layers need.
 
     Args:
-        ids: integers, ragged or not.
-        time_axis: 1 in a batch, 0 in a single example.
+        ids: integers, a ragged or dense tensor.
+        time_axis: 1 for a batch, 0 for a single example.
     """
     if isinstance(ids, tf.RaggedTensor):
         ids = ids.to_tensor()
@@ -123,23 +123,22 @@ def to_dense(ids, time_axis: int = 1):
 
 
 class Vocabulary(tf.Module):
-    """Tokens and their ids: 0 is padding, 1 the unknown.
+    """Tokens and their ids. 0 is padding, 1 the unknown token.
 
-    A number that is not among them counts as the token of as many zeros, if that is: 1987 as 0000.
+    A number that is not in the vocabulary is looked up with zeros for its digits: 1987 as 0000.
 
     Args:
-        entries: the tokens in the order of their ids, the first two being those of padding and of
-            the unknown.
+        tokens: in the order of their ids. The first two are padding and the unknown token.
     """
 
-    def __init__(self, entries: list[str]):
+    def __init__(self, tokens: list[str]):
         super().__init__()
-        self.entries = entries
-        # A table that is read from a file becomes an asset of the exported model.
+        self.tokens = tokens
+        # A table from a file becomes an asset of the exported model.
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / "vocabulary.txt"
-        path.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
+        path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         lines = tf.lookup.TextFileInitializer(
             str(path),
             tf.string,
@@ -150,23 +149,23 @@ class Vocabulary(tf.Module):
         self.table = tf.lookup.StaticHashTable(lines, default_value=UNKNOWN)
 
     def __call__(self, tokens):
-        """Ids, int32, of a string tensor or ragged tensor of any shape."""
+        """The ids, int32, of a dense or ragged string tensor of any shape."""
         if isinstance(tokens, tf.RaggedTensor):
             return tf.ragged.map_flat_values(self, tokens)
         ids = self.table.lookup(tokens)
-        ids = tf.where(ids == UNKNOWN, self.table.lookup(number_shape(tokens)), ids)
+        ids = tf.where(ids == UNKNOWN, self.table.lookup(mask_digits(tokens)), ids)
         return tf.cast(ids, tf.int32)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.tokens)
 
 
 class Encoder(tf.Module):
-    """Strings to a model's inputs: `tokens`, the word ids, and on request `trigrams`.
+    """Strings to the inputs of a model: the ids `tokens`, and optionally `trigrams`.
 
     Args:
-        vocabulary: the entries of a `Vocabulary`.
-        trigrams: whether to give the letter trigrams of each word as well.
+        vocabulary: the tokens of a `Vocabulary`.
+        trigrams: whether to return the letter trigrams of each word.
     """
 
     def __init__(self, vocabulary: list[str], trigrams: bool = False):
@@ -183,7 +182,7 @@ class Encoder(tf.Module):
         return features
 
 
-def labelled_batches(
+def text_batches(
     dataset: tf.data.Dataset,
     encoder: Encoder,
     batch_size: int,
@@ -192,13 +191,13 @@ def labelled_batches(
     shuffle: int | None = None,
     static: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of `(features, labels)` from examples of a text and a label.
+    """Batches of `(features, labels)` from texts with a label.
 
     Args:
         dataset: of `{"text": string, "label": integer}`, one example each.
-        encoder: what makes the features of a text.
+        encoder: turns texts into features.
         batch_size: B.
-        max_length: texts are cut to this many words; 0 for never.
+        max_length: the number of tokens after which texts are cut; 0 for no limit.
         shuffle, static: as in `batches`.
     """
 
@@ -224,21 +223,21 @@ def labelled_batches(
     )
 
 
-def number_shape(tokens):
-    """Strings with each decimal digit as 0."""
+def mask_digits(tokens):
+    """Replaces each decimal digit with 0."""
     return tf.strings.regex_replace(tokens, r"\p{Nd}", "0")
 
 
 def build_vocabulary(texts: tf.data.Dataset, max_size: int, min_count: int = 1) -> list[str]:
-    """The tokens of a corpus from the most frequent on, after the two of padding and the unknown.
+    """Padding, the unknown token, and the tokens of a corpus in the order of their frequency.
 
     Args:
         texts: scalar strings.
-        max_size: the most entries to keep, those two included.
-        min_count: how often a token must occur.
+        max_size: the largest size of the vocabulary, with these two.
+        min_count: the least number of occurrences of a token.
 
     Returns:
-        The entries, ties in the order of code points.
+        The tokens. Equally frequent ones are in the order of their code points.
     """
     counts: Counter[bytes] = Counter()
     for batch in texts.batch(1024).map(lambda text: tokenize(text).flat_values):
@@ -247,53 +246,53 @@ def build_vocabulary(texts: tf.data.Dataset, max_size: int, min_count: int = 1) 
 
 
 def most_frequent(counts: Counter[bytes], max_size: int, min_count: int = 1) -> list[str]:
-    """The entries of a vocabulary from the number of times that each token occurs.
-
-    Each number also counts for its shape, 1987 for 0000. Otherwise as `build_vocabulary`.
-    """
+    """As `build_vocabulary`, from the counts of tokens. A number also counts as its masked form."""
     counts = counts.copy()
     tokens = list(counts)
-    for token, shape in zip(tokens, number_shape(tf.constant(tokens)).numpy(), strict=True):
-        if shape != token:
-            counts[shape] += counts[token]
+    for token, masked in zip(tokens, mask_digits(tf.constant(tokens)).numpy(), strict=True):
+        if masked != token:
+            counts[masked] += counts[token]
     known = sorted((-n, token) for token, n in counts.items() if n >= min_count)
     return ["[PAD]", "[UNK]", *(token.decode() for _, token in known[: max_size - 2])]
 
 
-def read_vectors(path: str | Path, entries: list[str], seed: int = 0) -> tuple[np.ndarray, int]:
-    """Word vectors for a vocabulary from a file in GloVe's format.
+def read_vectors(path: str | Path, tokens: list[str], seed: int = 0) -> tuple[np.ndarray, int]:
+    """Word vectors of a vocabulary, from a file in the format of GloVe.
 
     Args:
-        path: lines of `word v1 v2 ... vD`; or, if it ends in `.json`, one object
+        path: a file of lines `word v1 v2 ... vD`; or, if it ends in `.json`, of one object
             `{word: [v1, ..., vD]}`.
-        entries: the vocabulary, of which the first is padding (a zero vector).
-        seed: of the normal vectors, as wide as those of the file, that missing words get.
+        tokens: the vocabulary. The first token is padding, whose vector is zero.
+        seed: of the vectors of words that the file does not have. They are normal, with the
+            standard deviation of the others.
 
     Returns:
-        `[V, D]`, float32, and how many entries the file knows.
+        `[V, D]`, float32, and the number of tokens that the file has.
 
     Raises:
-        DataError: if the file is missing or empty, a line does not parse, or widths differ.
+        DataError: if the file is missing or empty, a line cannot be parsed, or widths differ.
     """
-    wanted = {token: i for i, token in enumerate(entries)}
-    found: dict[int, list[float]] = {}
+    wanted = {token: i for i, token in enumerate(tokens)}
+    vectors: dict[int, list[float]] = {}
     width = None
     for row, (word, values) in enumerate(_vector_rows(Path(path)), start=1):
         if width is None:
             width = len(values)
         if len(values) != width or not values:
-            raise DataError(f"{path}, row {row}: {len(values)} values, the first row has {width}.")
+            raise DataError(
+                f"{path}, row {row}: {len(values)} values, but the first row has {width}."
+            )
         if word in wanted:
-            found[wanted[word]] = values
+            vectors[wanted[word]] = values
     if width is None:
-        raise DataError(f"{path} holds no vectors.")
-    known = np.array(list(found.values()), "float32").reshape(-1, width)
+        raise DataError(f"{path} has no vectors.")
+    known = np.array(list(vectors.values()), "float32").reshape(-1, width)
     spread = known.std(axis=0) if len(known) > 1 else np.ones(width, "float32")
-    matrix = np.random.default_rng(seed).normal(size=(len(entries), width)).astype("float32")
+    matrix = np.random.default_rng(seed).normal(size=(len(tokens), width)).astype("float32")
     matrix *= spread
-    matrix[list(found)] = known
+    matrix[list(vectors)] = known
     matrix[: PADDING + 1] = 0
-    return matrix, len(found)
+    return matrix, len(vectors)
 
 
 def _vector_rows(path: Path):
@@ -307,8 +306,8 @@ def _vector_rows(path: Path):
                 try:
                     yield word, [float(v) for v in values]
                 except ValueError:
-                    raise DataError(f"{path}, row {row}: not 'word v1 v2 ...'.") from None
+                    raise DataError(f"{path}, row {row}: expected 'word v1 v2 ...'.") from None
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file of word vectors.") from None
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-        raise DataError(f"{path} is no file of word vectors: {error}.") from None
+        raise DataError(f"{path} is not a file of word vectors: {error}.") from None

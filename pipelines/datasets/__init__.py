@@ -1,54 +1,58 @@
-"""Datasets: TFDS builders, one file each, generated ones beside published ones.
+"""Datasets: TFDS builders, one file each, grouped by task.
 
 A builder looks for its files in the manual folder first (`manual_dir`, or the environment variable
-`UNROLL_MANUAL_DIR`), as `<dataset>/<published file name>`, and downloads them else.
+`UNROLL_MANUAL_DIR`), as `<dataset>/<published file name>`. It downloads files that are not there.
 """
 
 import contextlib
 import functools
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import Builder
+from unroll.pipelines.datasets.base import Builder, Generated
 from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews
 from unroll.pipelines.datasets.sentiment.sst import Sst2, Sst5
 from unroll.pipelines.datasets.sentiment.text_files import TextFiles
-from unroll.pipelines.datasets.sources import in_manual_folder, of_tfds, require_reachable
+from unroll.pipelines.datasets.sources import in_manual_folder, require_reachable, tfds_builder
 from unroll.pipelines.datasets.speech import librispeech
-from unroll.pipelines.datasets.speech.published import SPEAKERS, An4, Fsdd
+from unroll.pipelines.datasets.speech.an4 import An4
+from unroll.pipelines.datasets.speech.fsdd import SPEAKERS, Fsdd
 from unroll.pipelines.datasets.speech.speech_files import SpeechFiles
 from unroll.pipelines.datasets.speech.spoken_digits import SpokenDigits
 from unroll.pipelines.datasets.stories.babi import Babi
 from unroll.pipelines.datasets.stories.stories import Stories
 from unroll.pipelines.datasets.stories.story_files import StoryFiles
-from unroll.pipelines.datasets.tagging.atis_snips import Atis, Snips
+from unroll.pipelines.datasets.tagging.atis import Atis
 from unroll.pipelines.datasets.tagging.flights import Flights
+from unroll.pipelines.datasets.tagging.snips import Snips
 from unroll.pipelines.datasets.tagging.tagged_files import TaggedFiles
 from unroll.pipelines.datasets.vision import coco_captions
 from unroll.pipelines.datasets.vision.caption_files import CaptionFiles
+from unroll.pipelines.datasets.vision.daquar import Daquar
+from unroll.pipelines.datasets.vision.easy_vqa import EasyVqa
 from unroll.pipelines.datasets.vision.flickr8k import Flickr8k
-from unroll.pipelines.datasets.vision.question_files import VisualFiles
+from unroll.pipelines.datasets.vision.question_files import QuestionFiles
 from unroll.pipelines.datasets.vision.scenes_captions import ScenesCaptions
 from unroll.pipelines.datasets.vision.scenes_clips import ScenesClips
-from unroll.pipelines.datasets.vision.scenes_qa import ScenesDialog, ScenesQa
-from unroll.pipelines.datasets.vision.visual_questions import Daquar, EasyVqa
+from unroll.pipelines.datasets.vision.scenes_dialog import ScenesDialog
+from unroll.pipelines.datasets.vision.scenes_qa import ScenesQa
 from unroll.pipelines.errors import DataError
 
-# Of a download or a disk. What is wrong with the data is a DataError already.
+# Errors of a download or of a disk. Broken data is a DataError already.
 _ERRORS = (
     OSError,
     tfds.download.DownloadError,
     tfds.download.download_manager.NonMatchingChecksumError,
 )
-# Published datasets that TFDS builds: each tells which of its splits are which, and has a function
-# that makes an example what it is in the other datasets of its kind.
-_OF_TFDS = {module.NAME: module for module in (coco_captions, librispeech)}
+# Published datasets that TFDS builds. A module maps our split names to those of TFDS, and has a
+# function that converts an example to the features of the other datasets of its task.
+_TFDS_DATASETS = {module.NAME: module for module in (coco_captions, librispeech)}
 _BUILDERS = {
     "an4": An4,
     "atis": Atis,
@@ -72,52 +76,72 @@ _BUILDERS = {
     "sst5": Sst5,
     "stories": Stories,
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
-    **{name: functools.partial(of_tfds, module.ARCHIVE) for name, module in _OF_TFDS.items()},
+    **{
+        name: functools.partial(tfds_builder, module.ARCHIVE)
+        for name, module in _TFDS_DATASETS.items()
+    },
 }
-# What reads a folder of a person's own files.
-FOLDERS = {
-    "captioned": CaptionFiles,
-    "labelled": TextFiles,
-    "spoken": SpeechFiles,
-    "tagged": TaggedFiles,
-    "told": StoryFiles,
-    "visual": VisualFiles,
+GENERATED = tuple(
+    name
+    for name, make in _BUILDERS.items()
+    if isinstance(make, type) and issubclass(make, Generated)
+)
+# Builders that read a folder of your own files, by the kind of the files.
+KINDS = {
+    "captions": CaptionFiles,
+    "speech": SpeechFiles,
+    "stories": StoryFiles,
+    "tagging": TaggedFiles,
+    "text_classification": TextFiles,
+    "visual_questions": QuestionFiles,
 }
 
 
 def names() -> list[str]:
-    """The datasets that `builder` and `load` know."""
+    """The names of the datasets that `builder` and `load` know."""
     return sorted(_BUILDERS)
 
 
 def builder(
     name: str,
     *,
-    folder: str = "labelled",
+    kind: str = "text_classification",
+    size: float = 1.0,
     manual_dir: str | Path | None = None,
     data_dir: str | Path | None = None,
     **options,
 ) -> tfds.core.DatasetBuilder:
-    """A dataset's TFDS builder, prepared on disk.
+    """The TFDS builder of a dataset, prepared on disk.
 
     Args:
         name: one of `names()`, or a folder of your own files.
-        folder: what the files of a folder are, one of `FOLDERS`.
-        manual_dir: where downloaded files lie; `UNROLL_MANUAL_DIR` by default.
-        data_dir: where prepared datasets are kept; that of TFDS by default.
-        **options: of the builder of a folder.
+        kind: what the files of a folder are, one of `KINDS`.
+        size: multiplies the number of examples of a generated dataset (`GENERATED`).
+        manual_dir: the folder of downloaded files. Defaults to `UNROLL_MANUAL_DIR`.
+        data_dir: the folder of prepared datasets. Defaults to that of TFDS.
+        **options: arguments of the builder of a folder.
 
     Raises:
-        DataError: one line, for an unknown name and for missing or broken files.
+        DataError: for an unknown name or kind, a size that the dataset does not support, or missing
+            or broken files. The message is one line.
     """
-    where = {"data_dir": data_dir, "manual_dir": manual_dir}
+    if kind not in KINDS:
+        raise DataError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    folders = {"data_dir": data_dir, "manual_dir": manual_dir}
     if name in _BUILDERS:
-        make = functools.partial(_BUILDERS[name], **where)
+        make = functools.partial(_BUILDERS[name], **folders)
     elif Path(name).is_dir():
-        make = functools.partial(FOLDERS[folder], name, **options, **where)
+        make = functools.partial(KINDS[kind], name, **options, **folders)
     else:
         raise DataError(
             f"No dataset {name!r}: it is neither one of {', '.join(names())} nor a folder."
+        )
+    if name in GENERATED:
+        make = functools.partial(make, size=size)
+    elif size != 1:
+        raise DataError(
+            f"size={size}: {name} is not generated. A size other than 1 is allowed for "
+            f"{', '.join(GENERATED)}."
         )
     archive_needed = name == "imdb" and not make().is_prepared()
     if archive_needed and not in_manual_folder(ARCHIVE, manual_dir):
@@ -127,55 +151,77 @@ def builder(
     return _prepared(make)
 
 
-def load(
-    name: str,
-    split: str,
-    *,
-    manual_dir: str | Path | None = None,
-    data_dir: str | Path | None = None,
-) -> tf.data.Dataset:
-    """A split of a dataset, in an order that is always the same.
+def load(name: str, split: str, **options) -> tf.data.Dataset:
+    """A split of a dataset. The order of the examples is always the same.
 
     Args:
-        name, manual_dir, data_dir: as in `builder`.
-        split: its name, or a slice such as `train[:90%]`.
+        name: as in `builder`.
+        split: the name of a split, or a slice such as `train[:90%]`.
+        **options: the other arguments of `builder`.
 
     Raises:
         DataError: as `builder`, and for a split that the dataset does not have.
     """
-    return read(builder(name, manual_dir=manual_dir, data_dir=data_dir), split)
+    return read(builder(name, **options), split)
 
 
 def read(prepared: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
-    """As `load`, from a builder."""
-    published, decoders = _OF_TFDS.get(prepared.name), None
+    """A split of a dataset, as in `load`, from its builder."""
+    published, decoders = _TFDS_DATASETS.get(prepared.name), None
     if published:
         split, decoders = published.SPLITS.get(split, split), published.DECODERS
     try:
-        found = prepared.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+        examples = prepared.as_dataset(split=split, shuffle_files=False, decoders=decoders)
     except ValueError:
-        splits = (f"{name} ({s.num_examples})" for name, s in prepared.info.splits.items())
+        known = (f"{name} ({s.num_examples})" for name, s in prepared.info.splits.items())
         raise DataError(
-            f"{prepared.name} has no split {split!r}; it has {', '.join(splits)}, "
+            f"{prepared.name} has no split {split!r}; it has {', '.join(known)}, "
             "and slices such as 'train[:90%]'."
         ) from None
-    return found.map(published.converted, tf.data.AUTOTUNE) if published else found
+    return examples.map(published.convert, tf.data.AUTOTUNE) if published else examples
 
 
-def splits(prepared: tfds.core.DatasetBuilder) -> dict[str, tf.data.Dataset]:
-    """All splits of a builder; where it has no `valid`, that is the last tenth of `train`."""
-    if prepared.name in _OF_TFDS:
-        return {name: read(prepared, name) for name in _OF_TFDS[prepared.name].SPLITS}
-    names = {name: name for name in prepared.info.splits}
-    if "valid" not in names:
-        names |= {"train": "train[:90%]", "valid": "train[90%:]"}
-    return {name: read(prepared, split) for name, split in names.items()}
+def split_names(prepared: tfds.core.DatasetBuilder) -> list[str]:
+    """The names that `splits` accepts. "valid" is always one of them."""
+    return list(_slices(prepared))
+
+
+def splits(
+    prepared: tfds.core.DatasetBuilder, names: Iterable[str] | None = None
+) -> dict[str, tf.data.Dataset]:
+    """Splits of a dataset by name. Only these are read.
+
+    Where a dataset has no split "valid", that is the last tenth of "train".
+
+    Args:
+        prepared: made by `builder`.
+        names: of the splits; `None` for all.
+
+    Raises:
+        DataError: if the dataset does not have a split.
+    """
+    slices = _slices(prepared)
+    names = list(slices if names is None else names)
+    for name in names:
+        if name not in slices:
+            raise DataError(f"{prepared.name} has no split {name!r}; it has {', '.join(slices)}.")
+    return {name: read(prepared, slices[name]) for name in names}
+
+
+def _slices(prepared: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """The argument of `read` for each split."""
+    if prepared.name in _TFDS_DATASETS:
+        return {name: name for name in _TFDS_DATASETS[prepared.name].SPLITS}
+    slices = {name: name for name in prepared.info.splits}
+    if "valid" not in slices:
+        slices |= {"train": "train[:90%]", "valid": "train[90%:]"}
+    return slices
 
 
 def _prepared(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
     made = make()
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    if isinstance(made, Builder):  # these take seconds; TFDS's own may have to download
+    if isinstance(made, Builder):  # takes seconds; TFDS's own builders may have to download
         tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -183,7 +229,7 @@ def _prepared(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.Dataset
     except BaseException as error:
         _clean(made)
         if isinstance(error, OSError) and made.is_prepared():
-            return make()  # another process was faster
+            return make()  # another process prepared it at the same time
         if isinstance(error, _ERRORS):
             reason = str(error).partition("\n")[0]
             raise DataError(
@@ -196,7 +242,7 @@ def _prepared(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.Dataset
 
 
 def _clean(made: tfds.core.DatasetBuilder) -> None:
-    """Removes what TFDS leaves of a failed download, and folders that are empty."""
+    """Removes the files of a failed download, and empty folders."""
     root = Path(made.data_dir_root)
     downloads = root / "downloads"
     for unfinished in (downloads / made.name).glob("*.tmp.*"):

@@ -1,23 +1,22 @@
-"""What the builders here share."""
+"""Base classes of the TFDS builders, and helpers that several builders use."""
 
 import sys
 from pathlib import Path
 from typing import ClassVar
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from unroll.pipelines.errors import DataError
 
-_NAMED = 5  # so many of the files that are left out are named
+_MAX_NAMED = 5  # skipped files that a message names
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS builder that looks for its files in a manual folder of its own kind.
+    """A TFDS builder that reads published files from a manual folder.
 
     Args:
-        manual_dir: that folder; the environment variable `UNROLL_MANUAL_DIR` by default.
-        **kwargs: as in `tfds.core.DatasetBuilder`, such as `data_dir`.
+        manual_dir: the manual folder. Defaults to the environment variable `UNROLL_MANUAL_DIR`.
+        **kwargs: arguments of `tfds.core.DatasetBuilder`, such as `data_dir`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -44,41 +43,58 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.FEATURES
 
 
-class TextClassification(Builder, skip_registration=True):
-    """Texts with a label each. A subclass names its labels and generates the examples."""
-
-    LABELS: tuple[str, ...] = ()
-    SUPERVISED_KEYS = ("text", "label")
-
-    def _features(self) -> dict:
-        return {"text": tf.string, "label": tfds.features.ClassLabel(names=list(self.LABELS))}
-
-
-def stamp(path: Path) -> tuple:
-    """What tells a file from another of its name: size and time of change; nothing if it lacks."""
-    if not path.is_file():
-        return ()
-    about = path.stat()
-    return about.st_size, about.st_mtime_ns
-
-
-def report_left_out(reasons: list[str], total: int, what: str, lost: str = "") -> None:
-    """Tells, on the standard error, which of a person's files a split does without, and why.
+class Generated(Builder, skip_registration=True):
+    """A generated dataset. A subclass sets `SIZES` and generates `self.sizes[split]` examples.
 
     Args:
-        reasons: a file each, and what is wrong with it.
-        total: of how many files.
-        what: what they are, such as `pictures of train`.
-        lost: what goes with them, such as `3 questions`.
+        size: multiplies the number of examples of each split. Each size is prepared in a folder of
+            its own.
+        **kwargs: arguments of `Builder`.
 
     Raises:
-        DataError: if no file is left.
+        DataError: if `size` is not positive.
+    """
+
+    SIZES: ClassVar[dict[str, int]] = {}  # examples by split, at size 1
+    MIN_SIZE = 8  # examples of a split, at any size
+
+    def __init__(self, *, size: float = 1.0, **kwargs):
+        if not size > 0:
+            raise DataError(f"size must be greater than 0, got {size}.")
+        self.sizes = {
+            split: max(round(number * size), min(number, self.MIN_SIZE))
+            for split, number in self.SIZES.items()
+        }
+        if size != 1:
+            kwargs["config"] = tfds.core.BuilderConfig(name=f"size_{float(size)}")
+        super().__init__(**kwargs)
+
+
+def file_version(path: Path) -> tuple:
+    """The size and the modification time of a file, or an empty tuple if it does not exist."""
+    if not path.is_file():
+        return ()
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def report_skipped(reasons: list[str], total: int, what: str, lost: str = "") -> None:
+    """Prints to standard error which files of a split are skipped, and why.
+
+    Args:
+        reasons: for each skipped file, its name and what is wrong with it.
+        total: the number of files of the split.
+        what: what the files are, such as `images of train`.
+        lost: what is skipped with them, such as `3 questions`.
+
+    Raises:
+        DataError: if all files are skipped.
     """
     if not reasons:
         return
-    some = "; ".join(reasons[:_NAMED]) + ("; ..." if len(reasons) > _NAMED else "")
+    named = "; ".join(reasons[:_MAX_NAMED]) + ("; ..." if len(reasons) > _MAX_NAMED else "")
     lost = f", with {lost}" if lost else ""
-    told = f"{len(reasons)} of {total} {what} are left out{lost}: {some}"
+    message = f"{len(reasons)} of {total} {what} are skipped{lost}: {named}"
     if len(reasons) == total:
-        raise DataError(told)
-    print(f"unroll: {told}", file=sys.stderr)
+        raise DataError(message)
+    print(f"unroll: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Where the files of a dataset come from: a manual folder first, the published address else."""
+"""Published files of datasets: from the manual folder, or downloaded."""
 
 import hashlib
 import os
@@ -17,9 +17,9 @@ class Source:
 
     Attributes:
         folder: the dataset's folder in the manual folder.
-        name: the published file name, which may hold a `/`.
+        name: the published file name. It may contain a `/`.
         url: the published address.
-        sha256: of the published file, where it is known.
+        sha256: the checksum of the file, or `None` if it is not known.
     """
 
     folder: str
@@ -29,10 +29,10 @@ class Source:
 
 
 def manual_folder(manual_dir: str | Path | None = None) -> Path | None:
-    """The folder given, or that of the environment variable `UNROLL_MANUAL_DIR`.
+    """`manual_dir`, or the folder in the environment variable `UNROLL_MANUAL_DIR`, if it is set.
 
     Raises:
-        DataError: if it does not exist.
+        DataError: if the folder does not exist.
     """
     folder = manual_dir or os.environ.get("UNROLL_MANUAL_DIR")
     if not folder:
@@ -43,7 +43,7 @@ def manual_folder(manual_dir: str | Path | None = None) -> Path | None:
 
 
 def in_manual_folder(source: Source, manual_dir: str | Path | None) -> Path | None:
-    """The file in the manual folder, if it is there."""
+    """The path of the file in the manual folder, or `None` if it is not there."""
     folder = manual_folder(manual_dir)
     path = folder / source.folder / source.name if folder else None
     return path if path and path.is_file() else None
@@ -54,33 +54,33 @@ def find(
     downloads: tfds.download.DownloadManager,
     manual_dir: str | Path | None,
 ) -> Path:
-    """The file from the manual folder, else downloaded; where its sha256 is known, checked.
+    """The path of a published file in the manual folder, or of its download.
 
     Raises:
-        DataError: if it is in neither place, or is not the published file.
+        DataError: if the file cannot be found or downloaded, or if its sha256 differs.
     """
     path = in_manual_folder(source, manual_dir)
     if path:
-        if not _as_published(path, source):
+        if not _is_published(path, source):
             raise DataError(f"{path} is not the published file: its sha256 differs.")
         return path
     require_reachable(source, manual_dir)
     try:
         path = Path(downloads.download(source.url))
-    except Exception as error:  # of requests, TFDS or the operating system
+    except Exception as error:  # from requests, TFDS or the operating system
         raise _cannot_download(source, manual_dir, error) from None
-    if not _as_published(path, source):
-        for written in path.parent.glob(path.name + "*"):  # and TFDS's note beside it
+    if not _is_published(path, source):
+        for written in path.parent.glob(path.name + "*"):  # and the file that TFDS writes beside it
             written.unlink()
         raise DataError(f"{source.url} is not the published file: its sha256 differs.")
     return path
 
 
 def require_reachable(source: Source, manual_dir: str | Path | None, timeout: float = 20) -> None:
-    """Asks for the published file, since TFDS repeats a failing download for minutes.
+    """Requests the published file. TFDS would repeat a failing download for minutes.
 
     Raises:
-        DataError: if the address does not answer within `timeout` seconds, or has no such file.
+        DataError: if the address does not respond within `timeout` seconds, or has no such file.
     """
     try:
         with requests.get(source.url, stream=True, timeout=timeout) as response:
@@ -89,13 +89,13 @@ def require_reachable(source: Source, manual_dir: str | Path | None, timeout: fl
         raise _cannot_download(source, manual_dir, error) from None
 
 
-def of_tfds(
+def tfds_builder(
     archive: Source, *, manual_dir: str | Path | None = None, data_dir: str | Path | None = None
 ) -> tfds.core.DatasetBuilder:
-    """TFDS's own builder of the archive's folder, which downloads where it was not prepared yet.
+    """The builder of TFDS for the dataset of `archive`.
 
     Raises:
-        DataError: one line, if it has to be downloaded and cannot be.
+        DataError: if the dataset has to be downloaded and cannot be.
     """
     made = tfds.builder(archive.folder, data_dir=data_dir, try_gcs=False)
     if not made.is_prepared():
@@ -103,20 +103,20 @@ def of_tfds(
             require_reachable(archive, manual_dir)
         except DataError as error:
             why = str(error).partition(": put")[0]
-            raise DataError(f"{why}: name a folder of its unpacked archives instead.") from None
+            raise DataError(f"{why}: use a folder of the extracted archives instead.") from None
     return made
 
 
 def _cannot_download(source: Source, manual_dir: str | Path | None, error: Exception) -> DataError:
-    answer = getattr(error, "response", None)
-    why = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
+    response = getattr(error, "response", None)
+    why = type(error).__name__ if response is None else f"HTTP {response.status_code}"
     path = f"{source.folder}/{source.name}"
     folder = manual_folder(manual_dir)
-    where = f"{folder}/{path}" if folder else f"{path} in the folder of UNROLL_MANUAL_DIR"
-    return DataError(f"{source.url} cannot be downloaded ({why}): put the file at {where}.")
+    target = f"{folder}/{path}" if folder else f"{path} in the folder of UNROLL_MANUAL_DIR"
+    return DataError(f"{source.url} cannot be downloaded ({why}): put the file at {target}.")
 
 
-def _as_published(path: Path, source: Source) -> bool:
+def _is_published(path: Path, source: Source) -> bool:
     return source.sha256 is None or _sha256(path) == source.sha256
 
 

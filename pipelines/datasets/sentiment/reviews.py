@@ -1,14 +1,15 @@
-"""A generated sentiment corpus in which order decides."""
+"""Generated reviews, whose sentiment depends on the order of the words."""
 
 import random
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import TextClassification
+from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.sentiment.base import TextClassification
 
 SIZES = {"train": 4000, "valid": 500, "test": 1000}
 
-# Adjectives for everything, then for each topic its nouns (a plural ends in "s") and its own.
+# Adjectives of all topics; then for each topic its nouns (a plural ends in "s") and adjectives.
 _GENERAL = (
     "bad poor awful terrible dreadful disappointing unpleasant horrible".split(),
     "good great excellent wonderful superb impressive pleasant perfect".split(),
@@ -40,7 +41,7 @@ _TOPICS = {
         "reliable sturdy sharp smooth".split(),
     ),
 }
-# The test split alone has these nouns.
+# Only the test split has these nouns.
 _UNSEEN_NOUNS = {
     "food": ["lasagne", "dumplings"],
     "staff": ["receptionist"],
@@ -48,7 +49,7 @@ _UNSEEN_NOUNS = {
     "place": ["balcony"],
     "device": ["charger"],
 }
-# The topics of one review, and sentences that tell nothing of its worth.
+# The topics of a review, and sentences without sentiment.
 _SCENES = (
     (("food", "staff"), ("We had dinner there on Friday.", "We booked a table for four.")),
     (("film", "film"), ("I saw it with my brother last week.", "The cinema was half full.")),
@@ -74,12 +75,12 @@ _NEGATED = (
     "I would not call {s} {very}{a}",
     "nobody called {s} {a}",
 )
-# What others say proves true or false.
-_HEARSAY = ("I had heard that {said}, {answer}.", "people say that {said}, {answer}.")
+# A claim of others turns out true or false.
+_HEARSAY = ("I had heard that {claim}, {verdict}.", "people say that {claim}, {verdict}.")
 _TRUE = ("and {it_was}", "and {it_was} indeed")
 _FALSE = ("but {it_was} not", "but {it_was} nothing of the kind")
 _AGREEMENTS = ("{win}, and {lose}.", "{win}. Besides, {lose}.")
-# Of two clauses of opposite sentiment {win} is the one that decides.
+# Two clauses of opposite sentiment: {win} gives the label.
 _CONTRASTS = (
     "{lose}, but {win}.",
     "{lose}. However, {win}.",
@@ -101,7 +102,7 @@ def _clause(
     taken: str = "",
     negate: float = 0.4,
 ) -> tuple[str, str]:
-    """A clause of one sentiment about a noun other than `taken`, and that noun."""
+    """A clause of one sentiment about a noun other than `taken`, and the noun."""
     nouns, *own = _TOPICS[topic]
     negated = rng.random() < negate
     polarity = 1 - sentiment if negated else sentiment
@@ -109,7 +110,7 @@ def _clause(
     templates = _NEGATED if negated else _AFFIRMED
     while True:
         noun, adjective, template = (rng.randrange(len(x)) for x in (nouns, adjectives, templates))
-        # A quarter of the pairs is kept for the test split, which has no others.
+        # A quarter of the pairs is reserved for the test split, which has no others.
         new_pair = (noun + adjective) % 4 == 0
         new_negation = (template + adjective) % 4 == 1
         if new_pair == test and (not negated or new_negation == test) and nouns[noun] != taken:
@@ -127,12 +128,12 @@ def _clause(
 
 
 def _hearsay(rng: random.Random, topic: str, label: int, test: bool) -> str:
-    """What others said of a thing, borne out or not."""
+    """A claim of others about a noun, confirmed or not."""
     true = rng.random() < 0.5
-    said, noun = _clause(rng, topic, label if true else 1 - label, test, negate=0)
+    claim, noun = _clause(rng, topic, label if true else 1 - label, test, negate=0)
     it_was = "they were" if noun.endswith("s") else "it was"
-    answer = rng.choice(_TRUE if true else _FALSE)
-    return rng.choice(_HEARSAY).format(said=said, answer=answer.format(it_was=it_was))
+    verdict = rng.choice(_TRUE if true else _FALSE)
+    return rng.choice(_HEARSAY).format(claim=claim, verdict=verdict.format(it_was=it_was))
 
 
 def _review(rng: random.Random, label: int, test: bool) -> str:
@@ -156,12 +157,12 @@ def _review(rng: random.Random, label: int, test: bool) -> str:
     return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in text.split(". "))
 
 
-def generate(seed: int = 1) -> dict[str, list[tuple[str, int]]]:
-    """The reviews of each split as (text, label), half of them positive, none twice."""
+def generate(sizes: dict[str, int] = SIZES, seed: int = 1) -> dict[str, list[tuple[str, int]]]:
+    """The reviews of each split as (text, label), half of them positive, without duplicates."""
     rng = random.Random(seed)
     seen: set[str] = set()
     splits = {}
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         rows: list[tuple[str, int]] = []
         while len(rows) < size:
             text = _review(rng, len(rows) % 2, split == "test")
@@ -172,26 +173,29 @@ def generate(seed: int = 1) -> dict[str, list[tuple[str, int]]]:
     return splits
 
 
-class Reviews(TextClassification, skip_registration=True):
+class Reviews(Generated, TextClassification, skip_registration=True):
     """Generated reviews, 4,000 / 500 / 1,000, negative or positive in equal shares.
 
-    One or two things are praised or blamed, each in one clause, half of them by way of a negation
-    ("nobody called the porter rude"). Of two clauses that disagree one decides, and order tells
-    which: what follows "but" and "however", what "although" does not introduce, what is not said
-    hardly to matter. Since each word serves both sides equally often, a bag of words is right half
-    of the time, with word pairs too. A perfect reader is always right: there is no noise.
+    A review praises or criticizes one or two things, with one clause for each. Many clauses are
+    negated ("nobody called the porter rude"). If two clauses disagree, one of them gives the label,
+    and the order decides which: the one after "but" or "however", the one that "although" does not
+    introduce, the one that is not called unimportant. Each word occurs equally often in both
+    classes, so a bag of words or of word pairs is right half of the time. There is no noise: a
+    perfect model scores 100 %.
 
-    The test split says of its things what training never says of them (each pair of a thing and a
-    quality is kept for one or the other, each pair of a negation and a quality likewise), and a
-    tenth of its things are words that training lacks. No review occurs twice.
+    The test split has pairs of a noun and an adjective, and of a negation and an adjective, that
+    training does not have. A tenth of its nouns do not occur in training. No review occurs twice.
     """
 
-    # What is on a person's disk is read again: whoever changes a text counts up.
+    # Increase it when the texts change: prepared data are read from disk.
     VERSION = tfds.core.Version("1.1.0")
+    SIZES = SIZES
     LABELS = ("negative", "positive")
 
     def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(rows) for split, rows in generate().items()}
+        return {
+            split: self._generate_examples(rows) for split, rows in generate(self.sizes).items()
+        }
 
     def _generate_examples(self, rows: list[tuple[str, int]]):
         for number, (text, label) in enumerate(rows):

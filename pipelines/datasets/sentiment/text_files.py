@@ -1,4 +1,4 @@
-"""A person's own labelled texts: a folder of train, valid and test files."""
+"""Your own labeled texts: a folder of train, valid and test files."""
 
 import csv
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import TextClassification
+from unroll.pipelines.datasets.sentiment.base import TextClassification
 from unroll.pipelines.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -27,29 +27,31 @@ class _Folder(tfds.core.BuilderConfig):
 class TextFiles(TextClassification, skip_registration=True):
     """Texts and labels from files with the columns `text` and `label`.
 
-    `train` is required, `valid` and `test` are not. A file ends in .tsv or .csv, with a header, or
-    in .jsonl, an object a line. The files are read anew when they change.
+    `train` is required, `valid` and `test` are optional. A file ends in .tsv or .csv and has a
+    header, or in .jsonl and has one object per line. The files are read again when they change.
 
     Args:
-        folder: where the files are.
+        folder: the folder of the files.
 
     Raises:
-        DataError: one line that names the file and the row, for whatever is wrong.
+        DataError: one line that names the file and the row.
     """
 
     def __init__(self, folder: str | Path, **kwargs):
         folder = Path(folder)
         files = _files(folder)
         labels = {split: {row["label"]: n for n, row in _rows(p)} for split, p in files.items()}
-        for split, found in labels.items():
-            for label, row in found.items():
+        for split, rows in labels.items():
+            for label, row in rows.items():
                 if label not in labels["train"]:
                     raise DataError(
                         f"{files[split]}, row {row}: the training split has no label {label!r}; "
                         f"it has {', '.join(sorted(labels['train']))}."
                     )
         if len(labels["train"]) < 2:
-            raise DataError(f"{files['train']}: all rows have one label; two are needed.")
+            raise DataError(
+                f"{files['train']}: all rows have the same label; at least two are needed."
+            )
         self.LABELS = tuple(sorted(labels["train"]))
         digest = hashlib.sha256()
         for split, path in files.items():
@@ -71,21 +73,21 @@ def _files(folder: Path) -> dict[str, Path]:
     files = {}
     for alias, suffix in itertools.product(("dev", "val", "validation"), SUFFIXES):
         if (folder / (alias + suffix)).is_file():
-            raise DataError(f"{folder / (alias + suffix)}: name the split valid{suffix}.")
+            raise DataError(f"{folder / (alias + suffix)}: rename the file to valid{suffix}.")
     for split in SPLITS:
-        found = [folder / (split + s) for s in SUFFIXES if (folder / (split + s)).is_file()]
-        if len(found) > 1:
-            raise DataError(f"{folder} has both {found[0].name} and {found[1].name}: keep one.")
-        if found:
-            files[split] = found[0]
+        paths = [folder / (split + s) for s in SUFFIXES if (folder / (split + s)).is_file()]
+        if len(paths) > 1:
+            raise DataError(f"{folder} has both {paths[0].name} and {paths[1].name}: remove one.")
+        if paths:
+            files[split] = paths[0]
     if "train" not in files:
         names = ", ".join("train" + s for s in SUFFIXES)
-        raise DataError(f"{folder} has no training file: one of {names}.")
+        raise DataError(f"{folder} has no training data: one of {names}.")
     return files
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """The rows of a file with their line numbers, each checked."""
+    """The rows of a file, checked, with their line numbers."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -103,16 +105,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
                 )
         content, label = example["text"], example["label"]
         if not isinstance(content, str):
-            raise DataError(f"{path}, row {row}: the text is no string.")
+            raise DataError(f"{path}, row {row}: the text is not a string.")
         if isinstance(label, bool) or not isinstance(label, str | int | float):
             raise DataError(f"{path}, row {row}: the label is neither a string nor a number.")
         label = str(label).strip()
         if not label or len(label.splitlines()) > 1:
-            raise DataError(f"{path}, row {row}: the label is empty or of several lines.")
+            raise DataError(f"{path}, row {row}: the label is empty or has several lines.")
         try:
             f"{content}{label}".encode()
-        except UnicodeEncodeError:  # "\ud83d" in JSON without its other half
-            raise DataError(f"{path}, row {row}: half of a surrogate pair, no text.") from None
+        except UnicodeEncodeError:  # "\ud83d" in JSON without its second half
+            raise DataError(f"{path}, row {row}: an unpaired surrogate.") from None
         empty = False
         yield row, {"text": content, "label": label}
     if empty:
@@ -126,16 +128,16 @@ def _objects(path: Path, text: str):
         try:
             example = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {row}: no JSON ({error.msg}).") from None
+            raise DataError(f"{path}, row {row}: not JSON ({error.msg}).") from None
         if not isinstance(example, dict):
-            raise DataError(f"{path}, row {row}: no JSON object.")
+            raise DataError(f"{path}, row {row}: not a JSON object.")
         yield row, example
 
 
 def _table(path: Path, text: str):
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     lines = io.StringIO(text, newline="")
-    # A tab-separated file knows no quotes: a text may begin with one.
+    # Quotes have no meaning in a tab-separated file: a text may begin with one.
     if path.suffix == ".tsv":
         table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:

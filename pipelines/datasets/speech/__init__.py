@@ -1,1 +1,1 @@
-"""Recordings with their transcripts."""
+"""Recordings with transcripts."""

@@ -1,6 +1,6 @@
-"""LibriSpeech (Panayotov et al. 2015) by TFDS's own builder: a hundred hours of training data.
+"""LibriSpeech (Panayotov et al. 2015) from TFDS, with train-clean-100 as training data.
 
-TFDS downloads all of it, 57 GB.
+TFDS downloads 57 GB.
 """
 
 import tensorflow as tf
@@ -16,8 +16,8 @@ ARCHIVE = Source(
 )
 
 
-def converted(example: dict) -> dict:
-    """An example as the other datasets of recordings have it: a wav file, what is said, by whom."""
+def convert(example: dict) -> dict:
+    """An example with the features of the other datasets of recordings."""
     samples = tf.cast(example["speech"], tf.float32) / 2**15
     return {
         "audio": tf.audio.encode_wav(samples[:, tf.newaxis], RATE),

@@ -1,4 +1,4 @@
-"""A person's own recordings: a folder in one of three layouts."""
+"""Your own recordings: a folder in one of three layouts."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from unroll.pipelines.audio import encode_wav
-from unroll.pipelines.datasets.base import report_left_out, stamp
-from unroll.pipelines.datasets.speech.published import Speech
+from unroll.pipelines.datasets.base import file_version, report_skipped
+from unroll.pipelines.datasets.speech.base import Speech
 from unroll.pipelines.errors import DataError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
@@ -18,12 +18,12 @@ SPLITS = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
 
 @dataclass(frozen=True)
 class Recording:
-    """A file, what is said in it, who says it, and where that is written."""
+    """A file with its transcript and speaker. `source` is the transcript's line, for errors."""
 
     path: Path
     transcript: str
     speaker: str
-    where: str
+    source: str
 
 
 @dataclass
@@ -34,21 +34,21 @@ class _Folder(tfds.core.BuilderConfig):
 class SpeechFiles(Speech, skip_registration=True):
     """Wav or flac files with transcripts, from a folder.
 
-    - `train.tsv`, and perhaps `valid.tsv` (or `dev.tsv`) and `test.tsv`: a line is a path, a tab,
-      and the transcript; a path is as seen from the folder.
-    - LibriSpeech's: folders `train-...`, `dev-...`, `test-...` of `<speaker>/<chapter>`, each with
-      a `<speaker>-<chapter>.trans.txt`.
-    - LJSpeech's: `metadata.csv` of `name|transcript|transcript in words`, and `wavs/<name>.wav`;
-      all of it is training data.
+    - `train.tsv` and, optionally, `valid.tsv` (or `dev.tsv`) and `test.tsv`: a line is a path
+      relative to the folder, a tab, and the transcript.
+    - The layout of LibriSpeech: folders `train-...`, `dev-...`, `test-...` with folders
+      `<speaker>/<chapter>`, each with a `<speaker>-<chapter>.trans.txt`.
+    - The layout of LJSpeech: `metadata.csv` of `name|transcript|normalized transcript`, and
+      `wavs/<name>.wav`; all recordings are training data.
 
-    Recordings that cannot be read, and those without a transcript, are left out, which the standard
-    error tells with their names and number.
+    Recordings that cannot be read or have no transcript are skipped. A message on standard error
+    names them.
 
     Args:
-        folder: where the files are.
+        folder: the folder of the files.
 
     Raises:
-        DataError: one line, if the folder has none of the layouts, a line is no path and
+        DataError: one line, if the folder has none of the layouts, a line is not a path and a
             transcript, or a split has no recording left.
     """
 
@@ -57,7 +57,7 @@ class SpeechFiles(Speech, skip_registration=True):
         digest = hashlib.sha256()
         for split, rows in recordings.items():
             for row in rows:
-                digest.update(repr((split, row, stamp(row.path))).encode())
+                digest.update(repr((split, row, file_version(row.path))).encode())
         config = _Folder(name=digest.hexdigest()[:16], recordings=recordings)
         super().__init__(config=config, **kwargs)
 
@@ -68,25 +68,25 @@ class SpeechFiles(Speech, skip_registration=True):
         }
 
     def _generate_examples(self, split: str, rows: list[Recording]):
-        left_out = []
+        skipped = []
         for k, row in enumerate(rows):
             try:
                 audio = read(row)
             except DataError as error:
-                left_out.append(str(error))
+                skipped.append(str(error))
                 continue
             yield k, {"audio": audio, "transcript": row.transcript, "speaker": row.speaker}
-        report_left_out(left_out, len(rows), f"recordings of {split}")
+        report_skipped(skipped, len(rows), f"recordings of {split}")
 
 
 def read(row: Recording) -> bytes:
-    """The wav file, of 16 bits and one channel, of a recording.
+    """A recording as a wav file of 16 bits and one channel.
 
     Raises:
-        DataError: if there is no sound in the file, or no transcript.
+        DataError: if the file has no samples or cannot be read, or if there is no transcript.
     """
     if not row.transcript:
-        raise DataError(f"{row.where} has no transcript")
+        raise DataError(f"{row.source} has no transcript")
     try:
         samples, rate = soundfile.read(row.path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
@@ -106,26 +106,26 @@ def _recordings(folder: Path) -> dict[str, list[Recording]]:
         for split, names in SPLITS.items()
     }
     if len(tables["valid"]) > 1:
-        raise DataError(f"{folder} has both valid.tsv and dev.tsv: keep one.")
+        raise DataError(f"{folder} has both valid.tsv and dev.tsv: remove one.")
     if tables["train"]:
-        found = {split: list(_table(*paths)) for split, paths in tables.items() if paths}
+        recordings = {split: list(_table(*paths)) for split, paths in tables.items() if paths}
     elif books["train"]:
-        found = {
+        recordings = {
             split: [row for path in paths for row in _book(path)]
             for split, paths in books.items()
             if paths
         }
     elif (folder / "metadata.csv").is_file():
-        found = {"train": list(_metadata(folder / "metadata.csv"))}
+        recordings = {"train": list(_metadata(folder / "metadata.csv"))}
     else:
         raise DataError(
             f"{folder} has no training data: train.tsv of paths and transcripts, LibriSpeech's "
             "train-*/<speaker>/<chapter>/*.trans.txt, or LJSpeech's metadata.csv."
         )
-    for split, rows in found.items():
+    for split, rows in recordings.items():
         if not rows:
             raise DataError(f"{folder} has no recordings ({split}).")
-    return found
+    return recordings
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

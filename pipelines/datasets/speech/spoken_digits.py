@@ -1,4 +1,4 @@
-"""Generated digit strings, spoken by a formant synthesiser with speakers of its own."""
+"""Generated digit strings, spoken by a formant synthesizer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,23 +7,25 @@ import numpy as np
 from scipy import signal
 
 from unroll.pipelines.audio import encode_wav
-from unroll.pipelines.datasets.speech.published import DIGITS, Speech
+from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.speech.base import DIGITS, Speech
 
 RATE = 8000
 SIZES = {"train": 1200, "valid": 120, "test": 240}
 SPEAKERS = {"train": 60, "valid": 12, "test": 24}
-_BLOCK = 40  # samples between changes of the filters: 5 ms
+_BLOCK = 40  # samples between updates of the filters: 5 ms
 
 
 @dataclass(frozen=True)
 class Phone:
-    """A sound of speech: formants (Hz) at its start and end, its sources, its length.
+    """A sound of speech.
 
     Attributes:
-        start, end: the first three formants (Peterson and Barney 1952 for the vowels).
-        voice, breath: how loud the vocal folds are, and the noise.
-        hiss: the middle of the noise's band, Hz.
-        length: in ms, at a rate of one.
+        start, end: the first three formants in Hz, at the start and the end (Peterson and Barney
+            1952 for the vowels).
+        voice, breath: the loudness of the vocal folds, and of the noise.
+        hiss: the center of the noise band, in Hz.
+        length: in ms, at a rate of 1.
     """
 
     start: tuple[int, int, int]
@@ -52,7 +54,7 @@ PHONES = {
     "F": Phone((230, 1100, 2080), voice=0.0, breath=0.06, hiss=1800, length=100),
     "S": Phone((300, 1700, 2600), voice=0.0, breath=0.25, hiss=3600, length=120),
     "TH": Phone((300, 1400, 2600), voice=0.0, breath=0.05, hiss=2600, length=90),
-    "-": Phone((300, 1500, 2500), voice=0.0, length=50),  # the lips, or the tongue, are shut
+    "-": Phone((300, 1500, 2500), voice=0.0, length=50),  # closed lips or tongue
     "K": Phone((300, 1800, 2300), voice=0.0, breath=0.20, hiss=1700, length=30),
     "T": Phone((300, 1800, 2600), voice=0.0, breath=0.20, hiss=3300, length=30),
 }
@@ -72,7 +74,7 @@ PRONUNCIATIONS = {
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who speaks: pitch (Hz), how long the vocal tract is, how fast, how noisy the room."""
+    """A speaker: pitch in Hz, length of the vocal tract, speaking rate, noise of the room."""
 
     pitch: float
     tract: float
@@ -80,8 +82,8 @@ class Speaker:
     noise: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Speaker":
-        """Anybody: a high pitch comes with a short tract, but for chance."""
+    def sample(cls, rng: np.random.Generator) -> "Speaker":
+        """A random speaker: a high pitch tends to come with a short vocal tract."""
         tract = rng.uniform(0.85, 1.2)
         return cls(
             pitch=150 / tract**1.5 * rng.uniform(0.75, 1.35),
@@ -94,34 +96,35 @@ class Speaker:
 def speak(words: list[str], speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
     """The samples of some digits, `[N]`, at 8 kHz.
 
-    A train of glottal pulses and a band of noise pass through three resonators, whose frequencies
-    glide from sound to sound (Klatt 1980, "Software for a cascade/parallel formant synthesizer").
+    Glottal pulses and a band of noise are filtered by three resonators, whose frequencies change
+    smoothly from sound to sound (Klatt 1980, "Software for a cascade/parallel formant
+    synthesizer").
     """
     phones = []
     for word in words:
         pause = Phone(PHONES["-"].start, voice=0.0, length=int(rng.integers(10, 160)))
         phones += [pause, *(PHONES[name] for name in PRONUNCIATIONS[word].split())]
     phones.append(Phone(PHONES["-"].start, voice=0.0, length=100))
-    rows = []  # of each block: three formants, voice, breath, hiss
+    rows = []  # for each block: three formants, voice, breath, hiss
     for phone in phones:
         count = max(2, round(phone.length * rng.uniform(0.85, 1.15) / speaker.rate / 5))
         ends = np.linspace(phone.start, phone.end or phone.start, count)
         rest = np.tile([phone.voice, phone.breath, phone.hiss], (count, 1))
         rows.append(np.concatenate([ends, rest], axis=1))
     track = np.concatenate(rows)
-    kernel = np.ones(7) / 7  # no tongue jumps
+    kernel = np.ones(7) / 7  # smooths the track: a tongue moves continuously
     track = signal.convolve(np.pad(track, ((3, 3), (0, 0)), "edge"), kernel[:, None], "valid")
     track[:, :3] /= speaker.tract
     count = len(track) * _BLOCK
 
-    # The pitch falls towards the end, and trembles.
+    # The pitch falls towards the end, with some jitter.
     pitch = speaker.pitch * np.linspace(1.1, 0.85, count)
     pitch *= 1 + 0.02 * np.interp(
         np.arange(count), np.arange(0, count, 400), rng.normal(size=len(range(0, count, 400)))
     )
     phase = np.cumsum(pitch) / RATE
     pulses = np.diff(np.floor(phase), prepend=0.0) * rng.uniform(0.9, 1.1, count)
-    voice = signal.lfilter([1, -0.95], [1, -1.7, 0.74], pulses)  # of the folds, and of the lips
+    voice = signal.lfilter([1, -0.95], [1, -1.7, 0.74], pulses)  # vocal folds and lips
     voice *= np.repeat(track[:, 3], _BLOCK)
     noise = rng.normal(size=count)
 
@@ -143,36 +146,39 @@ def speak(words: list[str], speaker: Speaker, rng: np.random.Generator) -> np.nd
 
 
 def _resonate(x, frequency: float, width: float, state) -> tuple[np.ndarray, np.ndarray]:
-    """A resonator of gain one at 0 Hz: its output and its state."""
+    """The output and the state of a resonator with a gain of 1 at 0 Hz."""
     radius = np.exp(-np.pi * width / RATE)
     a = [1, -2 * radius * np.cos(2 * np.pi * frequency / RATE), radius**2]
     return signal.lfilter([sum(a)], a, x, zi=state)
 
 
-class SpokenDigits(Speech, skip_registration=True):
-    """Strings of one to five digits at 8 kHz, by speakers of different pitch, tract and rate.
+class SpokenDigits(Generated, Speech, skip_registration=True):
+    """1,200 / 120 / 240 strings of one to five digits at 8 kHz.
 
-    60 speakers train, 12 others validate, 24 others test: none of the latter is heard before. Every
-    recording has noise, at 8 to 32 dB below the loudest. All digits are equally likely and follow
-    one another freely, so that a baseline that always says the most frequent string is nearly
-    always wrong, and no language model helps; a perfect model makes no error.
+    Training has 60 speakers, validation 12 others, test 24 others, with different pitch, vocal
+    tract and rate. Each recording has noise, 8 to 32 dB below its peak. Digits are uniform and
+    independent: a baseline that predicts the most frequent string is almost always wrong, and a
+    language model does not help. A perfect model makes no error.
     """
+
+    SIZES = SIZES
+    MIN_SIZE = 12
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in SIZES}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-        for k, (words, speaker, samples) in enumerate(recordings(split, SIZES[split])):
+        for k, (words, speaker, samples) in enumerate(recordings(split, self.sizes[split])):
             audio = encode_wav(samples, RATE).numpy()
             row = {"audio": audio, "transcript": " ".join(words), "speaker": str(speaker)}
             yield f"{split}_{k}", row
 
 
 def recordings(split: str, count: int) -> Iterator[tuple[list[str], int, np.ndarray]]:
-    """The first recordings of a split: words, the number of the speaker, samples."""
+    """The first recordings of a split: words, index of the speaker, samples."""
     rng = np.random.default_rng([7, list(SIZES).index(split)])
-    people = [Speaker.draw(rng) for _ in range(SPEAKERS[split])]
+    speakers = [Speaker.sample(rng) for _ in range(SPEAKERS[split])]
     for k in range(count):
-        who = k % len(people)
+        speaker = k % len(speakers)
         words = [DIGITS[d] for d in rng.integers(10, size=rng.integers(1, 6))]
-        yield words, who, speak(words, people[who], rng)
+        yield words, speaker, speak(words, speakers[speaker], rng)

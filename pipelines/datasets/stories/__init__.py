@@ -1,1 +1,1 @@
-"""Stories with questions and answers."""
+"""Short stories with questions."""

@@ -1,1 +1,1 @@
-"""Sentences with a tag for each token."""
+"""Sentences with a tag for each word."""

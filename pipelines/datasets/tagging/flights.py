@@ -1,14 +1,15 @@
-"""Generated questions about flights, in which the words around a city tell what it is."""
+"""Generated questions about flights, in which the context of a city gives its slot."""
 
 import random
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.tagging.atis_snips import Tagging
+from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.tagging.base import Tagging
 
 SIZES = {"train": 3000, "valid": 400, "test": 1000}
 
-# Of all splits; new in the second half of the test split; new in that of the validation split.
+# Of all splits; of the second half of the test split; of the second half of the validation split.
 CITIES = (
     "boston denver atlanta dallas pittsburgh baltimore oakland philadelphia washington milwaukee "
     "new_york san_francisco las_vegas salt_lake_city los_angeles st_louis".split(),
@@ -27,7 +28,7 @@ _PERIODS = "morning afternoon evening night".split()
 
 _FROM = ("from {f}", "leaving {f}", "departing from {f}", "out of {f}", "starting in {f}")
 _TO = ("to {t}", "arriving in {t}", "into {t}", "that goes to {t}", "going to {t}")
-# Both places at once: the words between them, or their order alone, tell which is which.
+# Both cities: the words between them, or only their order, give their slots.
 _ROUTES = (
     "between {f} and {t}",
     "{f} to {t}",
@@ -62,7 +63,7 @@ _OPENINGS = {
     ),
     "ground_service": ("is there a bus", "how do i get a taxi", "what ground transport is there"),
 }
-# Cities that are no answer to anything.
+# Cities that are not slots.
 _ASIDES = (
     "i was in {c} last week .",
     "my sister lives in {c} .",
@@ -72,7 +73,7 @@ _ASIDES = (
 
 
 def _phrase(rng: random.Random, template: str, slots: dict[str, tuple[str, str]]) -> list[tuple]:
-    """A template's words with their tags; `slots` gives the name and the words of each letter."""
+    """The words of a template with their tags. `slots` has a name and a value for each letter."""
     pairs = []
     for word in template.split():
         if word.startswith("{"):
@@ -134,22 +135,22 @@ def _question(rng: random.Random, cities: list[str], airlines: list[str]) -> dic
 
 
 def _joined(pairs: list[tuple]) -> list[tuple]:
-    """Neighbours of one date or time are one span: "november 2nd", "7 am"."""
-    joined, before = [], "O"
+    """Joins adjacent words of one date or time to one span: "november 2nd", "7 am"."""
+    joined, previous = [], "O"
     for word, tag in pairs:
-        if tag[2:] in ("date", "time") and before[2:] == tag[2:]:
+        if tag[2:] in ("date", "time") and previous[2:] == tag[2:]:
             tag = "I-" + tag[2:]
         joined.append((word, tag))
-        before = tag
+        previous = tag
     return joined
 
 
-def generate(seed: int = 1) -> dict[str, list[dict]]:
-    """The questions of each split, none twice."""
+def generate(sizes: dict[str, int] = SIZES, seed: int = 1) -> dict[str, list[dict]]:
+    """The questions of each split, without duplicates."""
     rng = random.Random(seed)
     seen: set[tuple] = set()
     splits = {}
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         rows: list[dict] = []
         while len(rows) < size:
             new = 0 if len(rows) < size // 2 else {"train": 0, "test": 1, "valid": 2}[split]
@@ -161,21 +162,24 @@ def generate(seed: int = 1) -> dict[str, list[dict]]:
     return splits
 
 
-class Flights(Tagging, skip_registration=True):
+class Flights(Generated, Tagging, skip_registration=True):
     """Generated questions about flights, 3,000 / 400 / 1,000, seven slots, five intents.
 
-    The same cities are where a flight starts, where it ends, where it stops, or no matter at all;
-    the words around them tell, and sometimes their order alone. The second halves of the validation
-    and of the test split have cities and carriers of their own, which no other split has. The most
-    frequent tag of each word finds about half of the slots and nearly none of those. There is no
-    noise: a perfect reader is always right.
+    The same cities are departures, destinations, stops, or not a slot. The words around a city, or
+    only the order, give its slot. The second halves of the validation and test splits have cities
+    and airlines that no other split has. The most frequent tag of each word finds about half of the
+    slots, and almost none of these. There is no noise: a perfect model scores 100 %.
     """
 
-    # What is on a person's disk is read again: whoever changes a sentence counts up.
+    # Increase it when the sentences change: prepared data are read from disk.
     VERSION = tfds.core.Version("1.1.0")
+    SIZES = SIZES
+    MIN_SIZE = 32
 
     def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(rows) for split, rows in generate().items()}
+        return {
+            split: self._generate_examples(rows) for split, rows in generate(self.sizes).items()
+        }
 
     def _generate_examples(self, rows: list[dict]):
         yield from enumerate(rows)

@@ -1,4 +1,4 @@
-"""A person's own tagged sentences: a folder in one of two layouts."""
+"""Your own tagged sentences: a folder in one of two layouts."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.tagging.atis_snips import PARTS, Tagging, read_columns, read_lines
+from unroll.pipelines.datasets.tagging.base import PARTS, Tagging, read_columns, read_lines
 from unroll.pipelines.errors import DataError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
@@ -23,16 +23,16 @@ class _Folder(tfds.core.BuilderConfig):
 class TaggedFiles(Tagging, skip_registration=True):
     """Sentences from a folder: `train/{seq.in,seq.out,label}`, or `train.conll` (or `.txt`).
 
-    In the first layout a line is a sentence, its tags, and its intent; without a file `label` there
-    are no intents. In the second a line is a word and its tag, and an empty line ends a sentence.
-    Tags are BIO or IOBES. `valid` (or `dev`) and `test` may be missing.
+    In the first layout, each line of the three files has the words, the tags and the intent of a
+    sentence; `label` is optional. In the second, a line has a word and its tag, and an empty line
+    ends a sentence. Tags are BIO or IOBES. `valid` (or `dev`) and `test` are optional.
 
     Args:
-        folder: where the files are.
-        tag_first: whether the tag stands in the first column instead of the last.
+        folder: the folder of the files.
+        tag_first: whether the tag is in the first column instead of the last.
 
     Raises:
-        DataError: one line that names the file and the line, for whatever is wrong.
+        DataError: one line that names the file and the line.
     """
 
     def __init__(self, folder: str | Path, tag_first: bool = False, **kwargs):
@@ -42,8 +42,8 @@ class TaggedFiles(Tagging, skip_registration=True):
             for row, example in _examples(paths, tag_first):
                 if example["intent"] not in known:
                     raise DataError(
-                        f"{paths[-1]}, line {row}: no training example has the intent "
-                        f"{example['intent']!r}; they have {', '.join(sorted(known))}."
+                        f"{paths[-1]}, line {row}: the training split has no intent "
+                        f"{example['intent']!r}; it has {', '.join(sorted(known))}."
                     )
             if not any(True for _ in _examples(paths, tag_first)):
                 raise DataError(f"{paths[0]} has no sentences ({split}).")
@@ -73,31 +73,31 @@ def _examples(paths: list[Path], tag_first: bool) -> Iterator[tuple[int, dict]]:
 def _files(folder: Path) -> dict[str, list[Path]]:
     files = {}
     for split, names in SPLITS.items():
-        found = [
+        layouts = [
             [folder / name / part for part in PARTS if (folder / name / part).is_file()]
             for name in names
             if (folder / name).is_dir()
         ]
-        for paths in found:
+        for paths in layouts:
             missing = {"seq.in", "seq.out"} - {path.name for path in paths}
             if missing:
                 raise DataError(f"{folder}: {split} has no {' and no '.join(sorted(missing))}.")
-        found += [
+        layouts += [
             [folder / (name + suffix)]
             for name in names
             for suffix in SUFFIXES
             if (folder / (name + suffix)).is_file()
         ]
-        if len(found) > 1:
+        if len(layouts) > 1:
             raise DataError(
-                f"{folder} has {split} twice, {found[0][0]} and {found[1][0]}: keep one."
+                f"{folder} has {split} twice, {layouts[0][0]} and {layouts[1][0]}: remove one."
             )
-        if found:
-            files[split] = found[0]
+        if layouts:
+            files[split] = layouts[0]
     if "train" not in files:
         raise DataError(
             f"{folder} has no training data: train/seq.in with train/seq.out, or train.conll."
         )
     if len({len(paths) for paths in files.values()}) > 1:
-        raise DataError(f"{folder}: either all splits have a file 'label' of intents, or none has.")
+        raise DataError(f"{folder}: all splits or none must have a file 'label' of intents.")
     return files

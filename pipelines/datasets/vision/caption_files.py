@@ -1,34 +1,35 @@
-"""A person's own pictures with captions: a folder in one of two layouts."""
+"""Your own images with captions: a folder in one of two layouts."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from unroll.pipelines.datasets.vision.flickr8k import Captions, example
-from unroll.pipelines.datasets.vision.image_files import PictureFiles, Told, table
+from unroll.pipelines.datasets.vision.base import Captions, caption_example
+from unroll.pipelines.datasets.vision.image_files import Annotations, ImageFiles, read_table
 from unroll.pipelines.errors import DataError
 
 _TABLES = {"train": "captions.tsv", "valid": "valid.tsv", "test": "test.tsv"}
 _COCO = {"train": "train", "valid": "val"}
 
 
-class CaptionFiles(PictureFiles, Captions, skip_registration=True):
-    """Pictures with captions, from a folder.
+class CaptionFiles(ImageFiles, Captions, skip_registration=True):
+    """Images with captions, from a folder.
 
-    - `captions.tsv`, and perhaps `valid.tsv` and `test.tsv`: a line is the path of a picture as
-      seen from the folder, a tab, and a caption. A picture may have several lines.
-    - COCO's: `annotations/captions_train2014.json` (or of 2017) with the pictures in `train2014`,
-      and the same of `val2014`, which is the validation split.
+    - `captions.tsv` and, optionally, `valid.tsv` and `test.tsv`: a line is the path of an image
+      relative to the folder, a tab, and a caption. An image may have several lines.
+    - The layout of COCO: `annotations/captions_train2014.json` (or of 2017) with the images in
+      `train2014`, and the same of `val2014` for validation.
 
-    What cannot be read is left out, as in `PictureFiles`.
+    Unreadable images are skipped, as in `ImageFiles`.
 
     Raises:
-        DataError: one line, if the folder has neither layout, a line is no picture and caption, a
-            caption names no picture, or a split has no picture left.
+        DataError: one line, if the folder has neither layout, a line is not an image and a caption,
+            a caption has no image, or a split has no image left.
     """
 
-    SAID = "captions"
+    ANNOTATION = "captions"
 
-    def _read(self, folder: Path) -> dict[str, Told]:
+    def _read(self, folder: Path) -> dict[str, Annotations]:
         tables = {split: folder / name for split, name in _TABLES.items()}
         coco = {
             split: path
@@ -36,40 +37,40 @@ class CaptionFiles(PictureFiles, Captions, skip_registration=True):
             for path in sorted(folder.glob(f"annotations/captions_{name}[0-9]*.json"))
         }
         if tables["train"].is_file():
-            found = {
-                split: _grouped(table(path, ["a picture", "a caption"]))
+            captions = {
+                split: _group(read_table(path, ["an image", "a caption"]))
                 for split, path in tables.items()
                 if path.is_file()
             }
         elif "train" in coco:
-            found = {split: _of_coco(folder, path) for split, path in coco.items()}
+            captions = {split: _read_coco(folder, path) for split, path in coco.items()}
         else:
             raise DataError(
-                f"{folder} has no training data: captions.tsv of pictures and captions, or COCO's "
-                "annotations/captions_train2014.json with its pictures."
+                f"{folder} has no training data: captions.tsv of images and captions, or COCO's "
+                "annotations/captions_train2014.json with its images."
             )
-        for split, told in found.items():
-            if not told:
+        for split, rows in captions.items():
+            if not rows:
                 raise DataError(f"{folder} has no captions ({split}).")
-        return found
+        return captions
 
-    def _example(self, name: str, contents: bytes, said: list) -> dict:
-        return example(name, contents, said)
-
-
-def _grouped(rows) -> Told:
-    told: Told = {}
-    for picture, caption in rows:
-        told.setdefault(picture, []).append(caption)
-    return told
+    def _example(self, name: str, contents: bytes, rows: list) -> dict:
+        return caption_example(name, contents, rows)
 
 
-def _of_coco(folder: Path, path: Path) -> Told:
-    pictures = folder / path.stem.removeprefix("captions_")
+def _group(rows: Iterable[tuple[str, str]]) -> Annotations:
+    captions: Annotations = {}
+    for image, caption in rows:
+        captions.setdefault(image, []).append(caption)
+    return captions
+
+
+def _read_coco(folder: Path, path: Path) -> Annotations:
+    images = folder / path.stem.removeprefix("captions_")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        names = {each["id"]: each["file_name"] for each in read["images"]}
-        captions = [(each["image_id"], each["caption"].strip()) for each in read["annotations"]]
+        coco = json.loads(path.read_text(encoding="utf-8"))
+        names = {each["id"]: each["file_name"] for each in coco["images"]}
+        captions = [(each["image_id"], each["caption"].strip()) for each in coco["annotations"]]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} is not in COCO's layout: {type(error).__name__} {error}."
@@ -79,4 +80,4 @@ def _of_coco(folder: Path, path: Path) -> Told:
             f"{path} has no image for {len(missing)} of {len(captions)} captions, such as that of "
             f"{missing[0]!r}."
         )
-    return _grouped((str(pictures / names[image]), caption) for image, caption in captions)
+    return _group((str(images / names[image]), caption) for image, caption in captions)

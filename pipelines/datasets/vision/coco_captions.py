@@ -1,4 +1,4 @@
-"""COCO's captions (Chen et al. 2015) by TFDS's own builder: 2014's photos in Karpathy's splits.
+"""The captions of COCO (Chen et al. 2015) from TFDS: the photos of 2014 in Karpathy's splits.
 
 TFDS downloads 38 GB.
 """
@@ -13,8 +13,8 @@ DECODERS = {"image": tfds.decode.SkipDecoding()}
 ARCHIVE = Source(NAME, "train2014.zip", "http://images.cocodataset.org/zips/train2014.zip")
 
 
-def converted(example: dict) -> dict:
-    """An example as the other datasets of captions have it: a picture file and its captions."""
+def convert(example: dict) -> dict:
+    """An example with the features of the other datasets of captions."""
     return {
         "image": example["image"],
         "image_id": example["image/filename"],

@@ -1,4 +1,4 @@
-"""Folders of a person's own pictures, each with what is said of it."""
+"""Folders of your own images, with captions or questions."""
 
 import hashlib
 from abc import abstractmethod
@@ -8,71 +8,76 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import Builder, report_left_out, stamp
+from unroll.pipelines.datasets.base import Builder, file_version, report_skipped
 from unroll.pipelines.errors import DataError
-from unroll.pipelines.image import readable_picture
+from unroll.pipelines.image import read_image
 
-# By the path of a picture, as a string, what is said of it.
-Told = dict[str, list]
+# By the path of an image its captions or questions.
+Annotations = dict[str, list]
 
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    told: dict[str, Told] = field(default_factory=dict)
+    annotations: dict[str, Annotations] = field(default_factory=dict)
 
 
-class PictureFiles(Builder, skip_registration=True):
+class ImageFiles(Builder, skip_registration=True):
     """What the builders of such folders share.
 
-    Pictures that are missing or cannot be decoded are left out with all that is said of them, which
-    the standard error tells with their names and number. A subclass reads the folder, and makes an
-    example of a picture.
+    Images that are missing or cannot be decoded are skipped with their annotations. A message on
+    standard error names them. A subclass reads the folder, and makes the example of an image.
 
     Args:
-        folder: where the files are.
-        **kwargs: as in `Builder`.
+        folder: the folder of the files.
+        **kwargs: arguments of `Builder`.
     """
 
-    SAID = ""  # what is said of pictures, in one word
+    ANNOTATION = ""  # what an image has: "captions" or "questions"
 
     def __init__(self, folder: str | Path, **kwargs):
-        told = self._read(Path(folder))
+        annotations = self._read(Path(folder))
         digest = hashlib.sha256()
-        for split, pictures in told.items():
-            for path, said in pictures.items():
-                digest.update(repr((split, path, said, stamp(Path(path)))).encode())
-        super().__init__(config=_Folder(name=digest.hexdigest()[:16], told=told), **kwargs)
+        for split, images in annotations.items():
+            for path, rows in images.items():
+                digest.update(repr((split, path, rows, file_version(Path(path)))).encode())
+        config = _Folder(name=digest.hexdigest()[:16], annotations=annotations)
+        super().__init__(config=config, **kwargs)
 
     @abstractmethod
-    def _read(self, folder: Path) -> dict[str, Told]:
-        """What is said in each split."""
+    def _read(self, folder: Path) -> dict[str, Annotations]:
+        """The annotations of each split."""
 
     @abstractmethod
-    def _example(self, name: str, contents: bytes, said: list) -> dict:
-        """What the builder generates of a picture."""
+    def _example(self, name: str, contents: bytes, rows: list) -> dict:
+        """The example of an image."""
 
     def _split_generators(self, dl_manager):
-        told = self.builder_config.told
-        return {split: self._generate_examples(split, each) for split, each in told.items()}
+        annotations = self.builder_config.annotations
+        return {split: self._generate_examples(split, own) for split, own in annotations.items()}
 
-    def _generate_examples(self, split: str, told: Told):
-        left_out, lost = [], 0
-        for path, said in told.items():
+    def _generate_examples(self, split: str, annotations: Annotations):
+        skipped, lost = [], 0
+        for path, rows in annotations.items():
             try:
-                contents = readable_picture(Path(path))
+                contents = read_image(Path(path))
             except DataError as error:
-                left_out.append(str(error))
-                lost += len(said)
+                skipped.append(str(error))
+                lost += len(rows)
                 continue
-            yield path, self._example(Path(path).name, contents, said)
-        report_left_out(left_out, len(told), f"pictures of {split}", f"{lost} {self.SAID}")
+            yield path, self._example(Path(path).name, contents, rows)
+        report_skipped(skipped, len(annotations), f"images of {split}", f"{lost} {self.ANNOTATION}")
 
 
-def table(path: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
-    """The rows of a file of cells with tabs between them; the first is a picture, as a path.
+def read_table(path: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    """The rows of a tab-separated file. The first column is the path of an image.
+
+    Args:
+        path: the file.
+        columns: what the columns are, for errors.
 
     Raises:
-        DataError: one line, if the file is not UTF-8, or a row has an empty cell or others.
+        DataError: one line, if the file is not UTF-8, or a row has an empty cell or another number
+            of cells.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -81,7 +86,7 @@ def table(path: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        picture, *cells = (cell.strip() for cell in line.split("\t"))
-        if len(cells) + 1 != len(columns) or not all((picture, *cells)):
+        image, *cells = (cell.strip() for cell in line.split("\t"))
+        if len(cells) + 1 != len(columns) or not all((image, *cells)):
             raise DataError(f"{path}, line {number}: expected {', a tab, '.join(columns)}.")
-        yield str(path.parent / picture), *cells
+        yield str(path.parent / image), *cells

@@ -1,81 +1,80 @@
-"""A person's own pictures with questions: a folder in one of two layouts."""
+"""Your own images with questions: a folder in one of two layouts."""
 
 import json
 from pathlib import Path
 
-from unroll.pipelines.datasets.vision.image_files import PictureFiles, table
-from unroll.pipelines.datasets.vision.visual_questions import (
+from unroll.pipelines.datasets.vision.base import (
     Questions,
     VisualQuestions,
-    example,
-    grouped,
+    group_questions,
+    question_example,
 )
+from unroll.pipelines.datasets.vision.image_files import ImageFiles, read_table
 from unroll.pipelines.errors import DataError
 
 _COCO = {"train": "train2014", "valid": "val2014"}
 
 
-class VisualFiles(PictureFiles, VisualQuestions, skip_registration=True):
-    """Pictures with questions and answers, from a folder.
+class QuestionFiles(ImageFiles, VisualQuestions, skip_registration=True):
+    """Images with questions and answers, from a folder.
 
-    - `train.tsv`, and perhaps `valid.tsv` and `test.tsv`: a line is the path of a picture as seen
-      from the folder, a tab, a question, a tab, and the answer. The questions of a dialog stand in
-      its order.
-    - VQA v2's: `v2_OpenEnded_mscoco_train2014_questions.json`,
-      `v2_mscoco_train2014_annotations.json` and the pictures in `train2014`, and the same of
-      `val2014`, which is the validation split.
+    - `train.tsv` and, optionally, `valid.tsv` and `test.tsv`: a line is the path of an image
+      relative to the folder, a tab, a question, a tab, and the answer. The questions of a dialog
+      are in its order.
+    - The layout of VQA v2: `v2_OpenEnded_mscoco_train2014_questions.json`,
+      `v2_mscoco_train2014_annotations.json` and the images in `train2014`, and the same of
+      `val2014` for validation.
 
-    What cannot be read is left out, as in `PictureFiles`.
+    Unreadable images are skipped, as in `ImageFiles`.
 
     Raises:
-        DataError: one line, if the folder has neither layout, a line is no picture, question and
-            answer, a question has no annotation, or a split has no picture left.
+        DataError: one line, if the folder has neither layout, a line is not an image, a question
+            and an answer, a question has no annotation, or a split has no image left.
     """
 
-    SAID = "questions"
+    name = "visual_files"  # prepared folders stay valid
+    ANNOTATION = "questions"
 
     def _read(self, folder: Path) -> dict[str, Questions]:
-        return _read(folder)
-
-    def _example(self, name: str, contents: bytes, said: list) -> dict:
-        return example(name, contents, said)
-
-
-def _read(folder: Path) -> dict[str, Questions]:
-    tables = {split: folder / f"{split}.tsv" for split in ("train", "valid", "test")}
-    questions = {
-        split: folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
-        for split, name in _COCO.items()
-    }
-    if tables["train"].is_file():
-        found = {split: _table(path) for split, path in tables.items() if path.is_file()}
-    elif questions["train"].is_file():
-        found = {
-            split: _coco(folder, _COCO[split], path)
-            for split, path in questions.items()
-            if path.is_file()
+        tables = {split: folder / f"{split}.tsv" for split in ("train", "valid", "test")}
+        coco = {
+            split: folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
+            for split, name in _COCO.items()
         }
-    else:
-        raise DataError(
-            f"{folder} has no training data: train.tsv of pictures, questions and answers, or "
-            f"VQA v2's {questions['train'].name} with its annotations and pictures."
-        )
-    for split, asked in found.items():
-        if not asked:
-            raise DataError(f"{folder} has no questions ({split}).")
-    return found
+        if tables["train"].is_file():
+            questions = {
+                split: _read_table(path) for split, path in tables.items() if path.is_file()
+            }
+        elif coco["train"].is_file():
+            questions = {
+                split: _read_vqa(folder, _COCO[split], path)
+                for split, path in coco.items()
+                if path.is_file()
+            }
+        else:
+            raise DataError(
+                f"{folder} has no training data: train.tsv of images, questions and answers, or "
+                f"VQA v2's {coco['train'].name} with its annotations and images."
+            )
+        for split, rows in questions.items():
+            if not rows:
+                raise DataError(f"{folder} has no questions ({split}).")
+        return questions
+
+    def _example(self, name: str, contents: bytes, rows: list) -> dict:
+        return question_example(name, contents, rows)
 
 
-def _table(path: Path) -> Questions:
-    rows = table(path, ["a picture", "a question", "an answer"])
-    return grouped((picture, question, [answer]) for picture, question, answer in rows)
+def _read_table(path: Path) -> Questions:
+    rows = read_table(path, ["an image", "a question", "an answer"])
+    return group_questions((image, question, [answer]) for image, question, answer in rows)
 
 
-def _coco(folder: Path, name: str, path: Path) -> Questions:
+def _read_vqa(folder: Path, name: str, path: Path) -> Questions:
     annotations = folder / f"v2_mscoco_{name}_annotations.json"
     try:
-        asked = json.loads(path.read_text(encoding="utf-8"))["questions"]
-        answered = {
+        questions = json.loads(path.read_text(encoding="utf-8"))["questions"]
+        answers = {
             each["question_id"]: [answer["answer"] for answer in each["answers"]]
             for each in json.loads(annotations.read_text(encoding="utf-8"))["annotations"]
         }
@@ -83,9 +82,9 @@ def _coco(folder: Path, name: str, path: Path) -> Questions:
             (
                 str(folder / name / f"COCO_{name}_{each['image_id']:012}.jpg"),
                 each["question"],
-                answered.get(each["question_id"], []),
+                answers.get(each["question_id"], []),
             )
-            for each in asked
+            for each in questions
         ]
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: there is no such file.") from None
@@ -94,9 +93,9 @@ def _coco(folder: Path, name: str, path: Path) -> Questions:
             f"{path} and {annotations.name} are not in VQA v2's layout: {type(error).__name__} "
             f"{error}."
         ) from None
-    if missing := [question for _, question, answers in rows if not answers]:
+    if missing := [question for _, question, own in rows if not own]:
         raise DataError(
             f"{annotations} has no answers to {len(missing)} of {len(rows)} questions, such as "
             f"{missing[0]!r}."
         )
-    return grouped(rows)
+    return group_questions(rows)

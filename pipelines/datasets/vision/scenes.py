@@ -1,4 +1,4 @@
-"""Drawn scenes: coloured shapes with sizes and places, some before others."""
+"""Rendered scenes: colored shapes of two sizes that may overlap."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 SIDE = 64  # pixels
-COLOURS = {
+COLORS = {
     "red": (214, 40, 40),
     "orange": (245, 140, 30),
     "yellow": (245, 220, 40),
@@ -21,8 +21,8 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")
 SIZES = {"small": (6.5, 8.0), "large": (10.5, 12.5)}  # radius, pixels
-_GROUND = 150
-# A colour and a shape that only one split has together.
+_BACKGROUND = 150
+# Combinations of color and shape that only one split has.
 UNSEEN = {
     "valid": (
         ("red", "cross"),
@@ -40,14 +40,14 @@ UNSEEN = {
     ),
 }
 _HIDDEN = {pair for pairs in UNSEEN.values() for pair in pairs}
-SEEN = tuple(pair for pair in product(COLOURS, SHAPES) if pair not in _HIDDEN)
+SEEN = tuple(pair for pair in product(COLORS, SHAPES) if pair not in _HIDDEN)
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A shape in a scene: its middle and radius are in pixels, from the upper left corner."""
+    """A shape in a scene. The center and the radius are in pixels, from the upper left corner."""
 
-    colour: str
+    color: str
     shape: str
     size: str
     x: float
@@ -55,70 +55,75 @@ class Thing:
     radius: float
 
 
-def draw(
+def choice(options, rng: np.random.Generator):
+    """One of a sequence of options."""
+    return options[int(rng.integers(len(options)))]
+
+
+def sample(
     rng: np.random.Generator, split: str, count: int, pairs: tuple | None = None
 ) -> list[Thing]:
-    """Things at places of their own; the later ones stand before the earlier and may touch them.
+    """Things at random positions. A later one is in front of the earlier ones, and may touch them.
 
     Args:
-        rng: random numbers.
-        split: in `valid` and `test`, about half of the things, and at least one, have a colour and
-            a shape that no other split has together.
-        count: how many.
-        pairs: their colours and shapes; by default they are drawn.
+        rng: a random generator.
+        split: in `valid` and `test`, about half of the things, and at least one, have a combination
+            of color and shape that no other split has.
+        count: the number of things.
+        pairs: their colors and shapes. They are sampled by default.
     """
     if pairs is None:
-        pairs = draw_pairs(rng, split, count)
+        pairs = sample_pairs(rng, split, count)
     things: list[Thing] = []
     while len(things) < count:
-        colour, shape = pairs[len(things)]
+        color, shape = pairs[len(things)]
         size = str(rng.choice(list(SIZES)))
         radius = rng.uniform(*SIZES[size])
         x, y = rng.uniform(radius + 1, SIDE - radius - 1, 2)
-        # A quarter of the smaller of two may be covered.
+        # At most a quarter of the smaller of two things is covered.
         if all(
             np.hypot(x - t.x, y - t.y) > radius + t.radius - 0.5 * min(radius, t.radius)
             for t in things
         ):
-            things.append(Thing(colour, shape, size, x, y, radius))
-        elif rng.random() < 0.02:  # there is no place left: begin again
+            things.append(Thing(color, shape, size, x, y, radius))
+        elif rng.random() < 0.02:  # there may be no position left: start again
             things = []
     return things
 
 
-def draw_pairs(rng: np.random.Generator, split: str, count: int) -> tuple:
-    """Colours and shapes, as in `draw`."""
+def sample_pairs(rng: np.random.Generator, split: str, count: int) -> tuple:
+    """Colors and shapes, as in `sample`."""
     unseen = UNSEEN.get(split, ())
     chosen = []
     for k in range(count):
-        among = unseen if unseen and (k == 0 or rng.random() < 0.4) else SEEN
-        chosen.append(among[rng.integers(len(among))])
+        options = unseen if unseen and (k == 0 or rng.random() < 0.4) else SEEN
+        chosen.append(options[rng.integers(len(options))])
     return tuple(chosen[i] for i in rng.permutation(count))
 
 
 def render(
     things: list[Thing], rng: np.random.Generator, noise: np.random.Generator | None = None
 ) -> np.ndarray:
-    """The picture, `[64, 64, 3]`, uint8, with soft edges and some noise.
+    """The image, `[64, 64, 3]`, uint8, with antialiased edges and some noise.
 
     Args:
         things: from the back to the front.
-        rng: of the ground, of the shades of the colours, and of the noise.
-        noise: of the noise, if it is another.
+        rng: the random generator of the background, the shades of the colors, and the noise.
+        noise: another random generator for the noise.
     """
     rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
-    picture = np.full((SIDE, SIDE, 3), _GROUND + rng.uniform(-15, 15))
+    image = np.full((SIDE, SIDE, 3), _BACKGROUND + rng.uniform(-15, 15))
     for thing in things:
         inside = _distance(thing, columns - thing.x, rows - thing.y)
         cover = np.clip(0.5 - inside, 0, 1)[..., None]
-        colour = np.array(COLOURS[thing.colour]) + rng.uniform(-20, 20, 3)
-        picture = picture * (1 - cover) + colour * cover
-    picture += (noise or rng).normal(scale=4, size=picture.shape)
-    return np.clip(picture, 0, 255).astype("uint8")
+        color = np.array(COLORS[thing.color]) + rng.uniform(-20, 20, 3)
+        image = image * (1 - cover) + color * cover
+    image += (noise or rng).normal(scale=4, size=image.shape)
+    return np.clip(image, 0, 255).astype("uint8")
 
 
-def samples() -> list[bytes]:
-    """Three files: a large red circle and a small blue ring, the circle alone, and nothing."""
+def examples() -> list[bytes]:
+    """Three PNG files: a large red circle and a small blue ring, the circle alone, no shape."""
     rng = np.random.default_rng(0)
     circle = Thing("red", "circle", "large", 18, 20, 10)
     ring = Thing("blue", "ring", "small", 46, 44, 6)
@@ -128,7 +133,7 @@ def samples() -> list[bytes]:
 
 
 def _distance(thing: Thing, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How far a place is outside a shape, in pixels; negative inside."""
+    """The signed distance of points to the edge of a shape, in pixels; negative inside."""
     r = thing.radius
     if thing.shape == "circle":
         return np.hypot(x, y) - r
@@ -141,5 +146,5 @@ def _distance(thing: Thing, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if thing.shape == "cross":
         wide, thin = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
         return np.maximum(wide - r, thin - 0.32 * r)
-    # A triangle whose base is below.
+    # A triangle with its base at the bottom.
     return np.maximum(y - 0.7 * r, (np.abs(x) * 2 - (y + r)) / np.sqrt(5))

@@ -1,0 +1,50 @@
+"""easy-VQA."""
+
+import json
+import zipfile
+
+from unroll.pipelines.datasets.sources import Source, find
+from unroll.pipelines.datasets.vision.base import (
+    VisualQuestions,
+    examples_from_zip,
+    group_questions,
+)
+
+ARCHIVE = Source(
+    "easy_vqa",
+    "easy-VQA-3b553bb7ff42a868d5f4cbe8c88255d7333c3c31.zip",
+    "https://codeload.github.com/vzhou842/easy-VQA/zip/3b553bb7ff42a868d5f4cbe8c88255d7333c3c31",
+)
+
+
+class EasyVqa(VisualQuestions, skip_registration=True):
+    """easy-VQA: 48,248 questions on 5,000 images of one shape, thirteen answers.
+
+    The test split is the published one (1,000 images, 9,673 questions). Validation is every tenth
+    image of the published training data.
+    """
+
+    HOMEPAGE = "https://github.com/vzhou842/easy-VQA"
+    CITATION = "Zhou 2019, easy-VQA"
+
+    def _split_generators(self, dl_manager):
+        path = find(ARCHIVE, dl_manager, self.manual_dir)
+        with zipfile.ZipFile(path) as archive:
+            root = archive.namelist()[0] + "easy_vqa/data"
+            questions = {}
+            for split in ("train", "test"):
+                rows = json.loads(archive.read(f"{root}/{split}/questions.json"))
+                questions[split] = group_questions((str(image), q, [a]) for q, a, image in rows)
+            held_out = set(sorted(questions["train"], key=int)[::10])
+            training = questions["train"].items()
+            questions["valid"] = {k: v for k, v in training if k in held_out}
+            questions["train"] = {k: v for k, v in training if k not in held_out}
+            folders = {"valid": "train"}
+            return {
+                split: list(
+                    examples_from_zip(
+                        archive, f"{root}/{folders.get(split, split)}/images/{{}}.png", own
+                    )
+                )
+                for split, own in questions.items()
+            }
