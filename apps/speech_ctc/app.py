@@ -20,7 +20,7 @@ from unroll.apps.speech_ctc.streaming import letters_as_they_come
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import datasets, speech
 from unroll.pipelines.audio import FrontEnd
-from unroll.pipelines.datasets.speech.published import SPEAKERS
+from unroll.pipelines.datasets.speech.fsdd import SPEAKERS
 
 KERNEL, STRIDE = 5, 2  # of the convolutions that subsample
 
@@ -136,7 +136,7 @@ EXAMPLES = recordings.examples()
 
 def load(config: Config, assets: Assets | None = None) -> Data:
     """The dataset's recordings as batches of features, with the labels of their transcripts."""
-    builder = datasets.builder(config.data, folder="spoken")
+    builder = datasets.builder(config.data, kind="speech")
     raw, front_end = datasets.splits(builder), None
     if "features" not in raw["train"].element_spec:
         ms = {"window": config.window, "hop": config.hop}

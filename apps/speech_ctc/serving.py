@@ -22,7 +22,7 @@ def features_of(contents, settings: dict) -> tf.Tensor:
     """A recording as the model takes it, `[T, F]`: a wav file, or one of MFCCs."""
     front_end = recordings.front_end_of(settings)
     if front_end:
-        found = front_end(speech.sound_of(contents, front_end))
+        found = front_end(speech.waveform(contents, front_end.rate))
     else:
         size = settings["features"]
         count = tf.maximum(tf.strings.length(contents) // 4 - 1, 0)  # without the number of them
@@ -146,7 +146,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         if step is not None:
             front_end = recordings.front_end_of(settings)
             some = [
-                speech.sound_of(each, front_end)[: 20 * piece_of(settings)] for each in examples
+                speech.waveform(each, front_end.rate)[: 20 * piece_of(settings)] for each in examples
             ]
             least = min(len(each) for each in some) // piece_of(settings) * piece_of(settings)
             sound = np.stack([each[:least] for each in some])

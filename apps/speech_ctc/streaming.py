@@ -117,7 +117,7 @@ def letters_as_they_come(
             "and without --deltas can hear a stream."
         )
     front_end = recordings.front_end_of(settings)
-    sound = speech.sound_of(contents, front_end)
+    sound = speech.waveform(contents, front_end.rate)
     piece = piece_of(settings)
     size = piece * max(1, round(seconds * front_end.rate / piece))
     states = first_states(model, assets, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.apps.core.protocol import Assets, Data
-from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION
+from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION
 
 OPENINGS = 8  # so many kinds of questions are told apart
 

@@ -7,7 +7,7 @@ from unroll import layers
 from unroll.apps.shared import groups
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.text import PADDING
-from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION
+from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION
 
 # The standard deviation of word vectors at the start, about that of published ones. With Keras's
 # smaller default, attention was learned epochs later on drawn scenes.

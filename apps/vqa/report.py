@@ -32,7 +32,7 @@ def report_unknown(asked: dict, answers: list[str]) -> None:
 
 def examples() -> list[tuple[bytes, str]]:
     """Some drawn scenes with questions."""
-    files = scenes.samples()
+    files = scenes.examples()
     return [
         (files[0], "What color is the ring?"),
         (files[0], "is the red circle left of the blue ring ?"),

@@ -54,7 +54,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         tokens = text.tokenize(features["question"])
         given = {"tokens": text.to_dense(encoder.vocabulary(tokens))}
         if takes_files:
-            given["image"] = image.decode_all(features["image_bytes"], settings["image_size"])
+            given["image"] = image.decode_batch(features["image_bytes"], settings["image_size"])
         elif sees:
             given["regions"] = features["regions"]
         if remembers:
@@ -83,7 +83,7 @@ def service(model: keras.Model, assets: Assets) -> Service:
         given = {"tokens": text.to_dense(encoder(tf.constant(questions))["tokens"]).numpy()}
         if takes_files:
             asked["image_bytes"] = np.array([images.read(each) for each in shown], object)
-            given["image"] = image.decode_all(tf.constant(asked["image_bytes"]), size).numpy()
+            given["image"] = image.decode_batch(tf.constant(asked["image_bytes"]), size).numpy()
         elif sees:
             asked["regions"] = given["regions"] = images.regions_of(shown, settings)
         if remembers:

@@ -28,7 +28,7 @@ from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.vision import scenes, scenes_captions, scenes_clips
 
 FOLDER = Path(app.__file__).parent
-ENTRIES = [*captions.ENTRIES, "a", "red", "ring", "blue", "above"]
+ENTRIES = [*captions.SPECIAL_TOKENS, "a", "red", "ring", "blue", "above"]
 SETTINGS = {
     **images.NO_PICTURES,
     **{"image_size": 16, "frames": 0, "labels": [], "told": ""},
@@ -88,7 +88,7 @@ def test_every_picture_gets_captions(made):
         assert result["scores"][0] >= result["scores"][1]
         for caption, words in zip(result["captions"], result["words"], strict=True):
             assert caption.split() == [word for word in words if word]
-            assert set(caption.split()) <= set(ENTRIES) - set(captions.ENTRIES)
+            assert set(caption.split()) <= set(ENTRIES) - set(captions.SPECIAL_TOKENS)
         if "attention" in result:
             spoken = len(result["captions"][0].split())
             looks = np.array(result["attention"][0])
@@ -270,8 +270,8 @@ class TestScores:
     def test_all_wordings_say_the_same(self):
         for k in range(20):
             rng = np.random.default_rng(k)
-            things = scenes.draw(rng, "train", 3)
-            moves = scenes_clips.draw_moves(things, rng)
+            things = scenes.sample(rng, "train", 3)
+            moves = scenes_clips.sample_moves(things, rng)
             told = {
                 "things": scenes_captions.captions(things, rng),
                 "moves": scenes_clips.captions(things, moves, rng),
@@ -292,7 +292,7 @@ class TestScores:
 
 
 def scene(rng, split="train"):
-    things = scenes.draw(rng, split, int(rng.integers(1, 3)))
+    things = scenes.sample(rng, split, int(rng.integers(1, 3)))
     return scenes.render(things, rng), scenes_captions.captions(things, rng)
 
 
@@ -412,13 +412,13 @@ def test_coco_is_data_of_the_app(monkeypatch, tmp_path):
         options = ["--data=coco_captions", "--image-size=16", "--min-count=2"]
         data = app.load(config.parse(app, options))
         inputs, labels = next(iter(data.valid))
-    assert data.assets["vocabulary"] == [*captions.ENTRIES, "a", "dog"]
+    assert data.assets["vocabulary"] == [*captions.SPECIAL_TOKENS, "a", "dog"]
     assert inputs["image"].shape == [2, 16, 16, 3]
     assert labels.shape == [2, 2, 3]
 
 
 def test_clips_with_labelled_frames(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(scenes_clips, "CLIPS", {"train": 16, "valid": 8, "test": 8})
+    monkeypatch.setattr(scenes_clips.ScenesClips, "SIZES", {"train": 16, "valid": 8, "test": 8})
     # Its variable in the environment was read when it was imported.
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
     monkeypatch.setattr(metrics, "BEAMS", (1,))  # each width is a graph of its own to build
@@ -431,8 +431,8 @@ def test_clips_with_labelled_frames(tmp_path, monkeypatch, capsys):
     assert 0 <= figures["moves_right"] <= 1
     capsys.readouterr()
     rng = np.random.default_rng(0)
-    things = scenes.draw(rng, "train", 2)
-    film, _ = scenes_clips.film(things, scenes_clips.draw_moves(things, rng), rng)
+    things = scenes.sample(rng, "train", 2)
+    film, _ = scenes_clips.render(things, scenes_clips.sample_moves(things, rng), rng)
     (tmp_path / "clip.gif").write_bytes(scenes_clips.encode_gif(film))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["image_captioning", "predict", str(run), "clip.gif", "--json"]) == 0
@@ -468,7 +468,7 @@ def test_what_a_scene_needs_is_learned(tmp_path):
         for k in range(number):
             rng = np.random.default_rng([k, number])
             colour = ("red", "blue", "white")[k % 3]
-            [thing] = scenes.draw(rng, "train", 1, ((colour, "circle"),))
+            [thing] = scenes.sample(rng, "train", 1, ((colour, "circle"),))
             pixels = scenes.render([thing], rng)
             (folder / f"{name}{k}.png").write_bytes(tf.io.encode_png(pixels).numpy())
             lines.append(f"{name}{k}.png\ta {thing.size} {colour} circle\n")

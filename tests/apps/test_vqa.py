@@ -21,8 +21,8 @@ from unroll.apps.shared import images, questions
 from unroll.apps.vqa import app, metrics, network, report
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines import datasets
-from unroll.pipelines.datasets.vision import scenes, scenes_qa
-from unroll.pipelines.visual import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
+from unroll.pipelines.datasets.vision import scenes, scenes_dialog, scenes_qa
+from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
 
 FOLDER = Path(app.__file__).parent
 SETTINGS = {"image_size": 16, "encoder": "", "encoder_weights": "", "regions": ""}
@@ -296,7 +296,7 @@ def own(tmp_path_factory) -> Path:
         lines = []
         for k in range(number):
             rng = np.random.default_rng([k, number])
-            things = scenes.draw(rng, "train", 2)
+            things = scenes.sample(rng, "train", 2)
             name = f"{split}{k}.png"
             pixels = scenes.render(things, rng)
             (folder / name).write_bytes(tf.io.encode_png(pixels).numpy())
@@ -375,7 +375,7 @@ def test_a_frozen_network_of_keras_applications(own, tmp_path):
     options = [*SMALL, "--image-size=64", "--encoder=MobileNet", "--epochs=1"]
     options += [f"--encoder-weights={weights}"]
     assert cli.main(["vqa", "train", f"--data={own}", f"--run={run}", *options]) == 0
-    folder = Path(datasets.builder(str(own), folder="visual").data_dir)
+    folder = Path(datasets.builder(str(own), kind="visual_questions").data_dir)
     stored = {path.name: path.stat().st_mtime_ns for path in folder.glob("train-*.npy")}
     figures = evaluate(app, Run(run))
     assert 0 <= figures["accuracy"] <= 1
@@ -408,11 +408,11 @@ def test_a_dialog_on_the_command_line(tmp_path, monkeypatch, capsys):
         lines = []
         for k in range(12):
             rng = np.random.default_rng([k, len(split)])
-            pairs = scenes_qa._with_twins(rng, "train")
-            things = scenes.draw(rng, "train", len(pairs), pairs)
+            pairs = scenes_dialog.sample_twins(rng, "train")
+            things = scenes.sample(rng, "train", len(pairs), pairs)
             pixels = scenes.render(things, rng)
             (tmp_path / f"{split}{k}.png").write_bytes(tf.io.encode_png(pixels).numpy())
-            asked = scenes_qa.dialog(things, rng)
+            asked = scenes_dialog.dialog(things, rng)
             lines += [f"{split}{k}.png\t{question}\t{answer}\n" for question, answer in asked]
         (tmp_path / f"{split}.tsv").write_text("".join(lines))
     monkeypatch.chdir(tmp_path)
@@ -456,12 +456,12 @@ def test_what_a_scene_needs_is_learned(tmp_path):
         lines = []
         for k in range(number):
             rng = np.random.default_rng([k, number])
-            things = scenes.draw(rng, "train", 1, ((("red", "blue", "white")[k % 3], "circle"),))
+            things = scenes.sample(rng, "train", 1, ((("red", "blue", "white")[k % 3], "circle"),))
             pixels = scenes.render(things, rng)
             (folder / f"{split}{k}.png").write_bytes(tf.io.encode_png(pixels).numpy())
             thing = things[0]
             lines += [
-                f"{split}{k}.png\twhat color is the circle ?\t{thing.colour}\n",
+                f"{split}{k}.png\twhat color is the circle ?\t{thing.color}\n",
                 f"{split}{k}.png\tis there a red thing ?\t{'yes' if k % 3 == 0 else 'no'}\n",
             ]
         (folder / f"{split}.tsv").write_text("".join(lines))

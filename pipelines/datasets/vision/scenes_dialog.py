@@ -31,12 +31,12 @@ class ScenesDialog(Generated, VisualQuestions, skip_registration=True):
     def _generate_examples(self, split: str, number: int):
         for k in range(number):
             rng = np.random.default_rng([k, *map(ord, f"dialog {split}")])
-            pairs = _with_twins(rng, split)
+            pairs = sample_twins(rng, split)
             things = scenes.sample(rng, split, len(pairs), pairs)
             yield k, scene_example(f"{split}_{k}", things, rng, dialog(things, rng))
 
 
-def _with_twins(rng: np.random.Generator, split: str) -> tuple:
+def sample_twins(rng: np.random.Generator, split: str) -> tuple:
     """Colors and shapes of three or four things: all different, but two have the same shape."""
     count = int(rng.integers(3, 5))
     while True:
