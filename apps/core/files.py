@@ -69,7 +69,7 @@ def read_assets(folder: Path) -> dict[str, Asset]:
     """The assets that `write_assets` wrote into a folder, by name.
 
     Raises:
-        OSError, ValueError: if a file cannot be read.
+        OSError, ValueError, EOFError: if a file cannot be read.
     """
     return {
         path.stem: _READERS[path.suffix](path)

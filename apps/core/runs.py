@@ -23,7 +23,11 @@ PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-datasets", "ai
 # The version of the format of a run's folder. Other versions are refused.
 FORMAT = 2
 # Files that a recorded result changes, and that no run reads.
-_RESULTS = (":(exclude)apps/*/results.json", ":(exclude)apps/*/results.md", ":(exclude)*README.md")
+_RESULTS = (
+    ":(top,exclude)apps/*/results.json",
+    ":(top,exclude)apps/*/results.md",
+    ":(top,exclude)apps/*/README.md",
+)
 
 
 def git_commit() -> str | None:
@@ -172,7 +176,7 @@ class Run:
         """The assets that the run was trained with."""
         try:
             assets = read_assets(self.path / "assets")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"{self.path / 'assets'} cannot be read: {error}") from None
         if not assets:
             raise UsageError(f"{self.path} has no assets: it was not trained.")

@@ -1,31 +1,37 @@
-"""The folder of a run: names, files, what is left after a failure."""
+"""The folder of a run: its name, its files, its format."""
 
 import dataclasses
 import json
+import subprocess
 import threading
 
+import numpy as np
 import pytest
 
 from tests.apps import toy
+from unroll.apps.core import config as configs
 from unroll.apps.core import runs
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.runs import Run, atomic, write_json
+from unroll.apps.core.files import write_json
+from unroll.apps.core.runs import Run
 
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=5, jit=True)
+# Files that `evaluate --record` changes.
+RECORDED = ("results.json", "results.md", "README.md")
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def empty_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_names_take_the_next_number():
+def test_a_run_gets_the_next_number():
     paths = [str(Run.create(toy, data).path) for data in ("digits", "digits", "some/folder/", ".")]
     here = runs.Path.cwd().name
     assert paths == [f"runs/toy/{n}" for n in ("digits-1", "digits-2", "folder-1", f"{here}-1")]
 
 
-def test_many_at_once_get_folders_of_their_own():
+def test_concurrent_runs_get_different_folders():
     made = []
     threads = [
         threading.Thread(target=lambda: made.append(Run.create(toy, "digits").path))
@@ -38,22 +44,22 @@ def test_many_at_once_get_folders_of_their_own():
     assert len(set(made)) == 16
 
 
-def test_a_folder_of_ones_own(tmp_path):
+def test_a_named_folder_must_be_empty(tmp_path):
     assert Run.create(toy, "digits", "new/one").path.is_dir()
-    assert Run.create(toy, "digits", "new/one").path.is_dir()  # empty still
+    assert Run.create(toy, "digits", "new/one").path.is_dir()  # it is still empty
     (tmp_path / "new/one/file").touch()
     for taken in ("new/one", "new/one/file"):
         with pytest.raises(UsageError, match=f"^--run={taken} exists"):
             Run.create(toy, "digits", taken)
-    with pytest.raises(UsageError, match=r"^new/one/file/deeper cannot be made: [^\n]+$"):
+    with pytest.raises(UsageError, match=r"^new/one/file/deeper cannot be created: [^\n]+$"):
         Run.create(toy, "digits", "new/one/file/deeper")
 
 
-def test_opening():
-    with pytest.raises(UsageError, match="nowhere is no run folder"):
+def test_open_needs_a_configuration_and_weights():
+    with pytest.raises(UsageError, match="^nowhere is not a run folder"):
         Run.open(toy, "nowhere")
     run = Run.create(toy, "digits")
-    with pytest.raises(UsageError, match=r"digits-1 is no run folder: it has no config\.json"):
+    with pytest.raises(UsageError, match=r"digits-1 is not a run folder: it has no config\.json"):
         Run.open(toy, run.path)
     run.write_config(toy, CONFIG)
     with pytest.raises(UsageError, match="digits-1 has no weights"):
@@ -63,70 +69,106 @@ def test_opening():
     assert Run.open(toy, run.path).config(toy) == CONFIG
 
 
-def test_a_run_of_another_app():
+def test_a_run_of_another_app_is_refused():
     run = Run.create(toy, "digits")
-    write_json(run.path / "config.json", {"app": "vqa"})
-    with pytest.raises(UsageError, match="is a run of vqa, not of toy"):
+    write_json(run.path / "config.json", {"app": "vqa", "format": runs.FORMAT})
+    with pytest.raises(UsageError, match=r"is a run of vqa, not of toy\.$"):
         Run.open(toy, run.path)
 
 
+@pytest.mark.parametrize(
+    ("about", "version"),
+    [({}, 1), ({"format": runs.FORMAT - 1}, runs.FORMAT - 1), ({"format": 99}, 99)],
+)
+def test_a_run_of_another_format_is_refused(about, version):
+    run = Run.create(toy, "digits")
+    fields = {"app": "toy", **about, **configs.to_json(CONFIG)}
+    write_json(run.path / "config.json", fields)
+    message = f"digits-1 is a run of format {version}, .* reads format {runs.FORMAT}: train it"
+    for trained in (True, False):
+        with pytest.raises(UsageError, match=message):
+            Run.open(toy, run.path, trained=trained)
+
+
+def test_a_run_that_lacks_a_field_is_refused():
+    run = Run.create(toy, "digits")
+    run.write_config(toy, CONFIG)
+    file = run.path / "config.json"
+    fields = json.loads(file.read_text())
+    assert fields.pop("units") == 5  # it must not become the default of 12
+    write_json(file, fields)
+    with pytest.raises(UsageError, match=r"config\.json: it lacks the field units\.$"):
+        run.config(toy)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'"text"'])
-def test_a_broken_config(content):
+def test_a_broken_configuration_is_one_line(content):
     run = Run.create(toy, "digits")
     (run.path / "config.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"^[^\n]*config\.json [^\n]+$"):
         Run.open(toy, run.path)
 
 
+def test_search_options_override_those_of_the_run():
+    run = Run.create(toy, "digits")
+    run.write_config(toy, CONFIG)
+    run.best.touch()
+    assert Run.open(toy, run.path, search={"least": 0.5}).config(toy).least == 0.5
+    assert Run.open(toy, run.path).config(toy).least == 0
+    with pytest.raises(UsageError, match=r"least must be in \[0, 1\], got 2"):
+        Run.open(toy, run.path, search={"least": 2.0})
+
+
+def test_assets_of_all_types_round_trip():
+    run = Run.create(toy, "digits")
+    mean = np.array([[1.5, -2]], "float32")
+    run.write_assets({"labels": ["a", "é"], "scaler": {"k": [1]}, "model": b"\x00\n", "mean": mean})
+    names = {path.name for path in (run.path / "assets").iterdir()}
+    assert names == {"labels.txt", "scaler.json", "model.bin", "mean.npy"}
+    assets = run.assets()
+    read = assets.pop("mean")
+    assert assets == {"labels": ["a", "é"], "scaler": {"k": [1]}, "model": b"\x00\n"}
+    assert read.dtype == mean.dtype
+    np.testing.assert_array_equal(read, mean)
+
+
 @pytest.mark.parametrize(
-    "lines",
-    [[], [""], ["a"], ["", "a", ""], ["\r", " ", "\u2028", "\x85", "é", "日本", "\x00", "a\r"]],
+    ("name", "content"),
+    [("labels.txt", b"\xff\n"), ("scaler.json", b"{"), ("mean.npy", b"?"), ("mean.npy", b"")],
 )
-def test_assets_come_back_as_they_were(lines):
+def test_a_broken_asset_is_one_line(name, content):
     run = Run.create(toy, "digits")
-    run.write_assets({"words": lines, "labels": ["x", "y"]})
-    assert run.assets() == {"words": lines, "labels": ["x", "y"]}
-
-
-def test_assets_that_are_no_lines_or_none():
-    run = Run.create(toy, "digits")
-    with pytest.raises(UsageError, match="has no assets"):
+    run.write_assets({"labels": ["a"]})
+    (run.path / "assets" / name).write_bytes(content)
+    with pytest.raises(UsageError, match=r"^[^\n]*digits-1/assets cannot be read: [^\n]+$"):
         run.assets()
-    with pytest.raises(ValueError, match="Asset words: 'a\\\\nb' is no single line"):
-        run.write_assets({"words": ["a\nb"]})
-    assert not (run.path / "assets/words.txt").exists()
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path):
-    file = tmp_path / "file.json"
-    write_json(file, {"old": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"new": object()})
-    with pytest.raises(IsADirectoryError), atomic(file) as temporary:
-        temporary.write_text("half") and tmp_path.read_text()
-    assert json.loads(file.read_text()) == {"old": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
-
-
-def test_what_a_killed_process_left_is_removed():
+def test_a_run_without_assets_was_not_trained():
     run = Run.create(toy, "digits")
-    run.write_assets({"words": ["a"]})
-    kept = sorted(run.path.rglob("*"))
+    with pytest.raises(UsageError, match="has no assets: it was not trained"):
+        run.assets()
+
+
+def test_files_of_a_killed_process_are_removed():
+    run = Run.create(toy, "digits")
+    run.write_assets({"tokens": ["a"]})
+    complete = sorted(run.path.rglob("*"))
     (run.path / ".123.state.npz").touch()
-    (run.path / "assets/.123.words.txt").touch()
-    assert run.assets() == {"words": ["a"]}
+    (run.path / "assets/.123.tokens.txt").touch()
+    assert run.assets() == {"tokens": ["a"]}
     run.remove_half_written()
-    assert sorted(run.path.rglob("*")) == kept
+    assert sorted(run.path.rglob("*")) == complete
 
 
-def test_metrics():
+def test_metrics_are_empty_before_the_first_evaluation():
     run = Run.create(toy, "digits")
     assert run.read_metrics() == {}
     write_json(run.metrics, {"test": {"accuracy": 0.5}})
     assert run.read_metrics() == {"test": {"accuracy": 0.5}}
 
 
-def test_environment():
+def test_the_environment_names_versions_hardware_and_commit():
     run = Run.create(toy, "digits")
     run.write_environment(seconds=3.5)
     about = run.environment()
@@ -136,6 +178,39 @@ def test_environment():
     assert about["commit"] is None or len(about["commit"].rstrip("+")) == 40
 
 
-def test_no_commit_outside_of_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
-    assert runs.git_commit() is None
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with the engine and results, in which the engine runs."""
+    folder = tmp_path / "checkout"
+    for name in ("apps/core/runs.py", *(f"apps/toy/{name}" for name in RECORDED)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old\n")
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True, capture_output=True)
+    monkeypatch.setattr(runs, "__file__", str(folder / "apps/core/runs.py"))
+    return folder
+
+
+def test_the_commit_marks_local_changes_to_the_code(checkout):
+    commit = runs.git_commit()
+    assert len(commit) == 40
+    assert runs.has_commit(commit)
+    assert not runs.has_commit("0" * 40)
+    (checkout / "untracked.txt").touch()
+    # Recorded results must not prevent the next ones.
+    for name in RECORDED:
+        (checkout / "apps/toy" / name).write_text("new\n")
+    assert runs.git_commit() == commit
+    (checkout / "apps/core/runs.py").write_text("new\n")
+    assert runs.git_commit() == f"{commit}+"
+
+
+def test_an_installed_copy_has_no_commit(checkout, monkeypatch, tmp_path):
+    installed = checkout / "site-packages/unroll/apps/core/runs.py"  # inside a checkout, untracked
+    installed.parent.mkdir(parents=True)
+    for file in (installed, tmp_path / "runs.py"):
+        file.touch()
+        monkeypatch.setattr(runs, "__file__", str(file))
+        assert runs.git_commit() is None
+    assert not runs.has_commit("0" * 40)
