@@ -1,4 +1,4 @@
-"""Loops over time and custom gradients on the JAX backend; `layers/backend.py` lists them."""
+"""Loops over time and custom gradients on the JAX backend; see `layers/backend.py`."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Loops over time and custom gradients on the TensorFlow backend; `layers/backend.py` lists them."""
+"""Loops over time and custom gradients on the TensorFlow backend; see `layers/backend.py`."""
 
 import contextlib
 import contextvars

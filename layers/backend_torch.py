@@ -1,4 +1,4 @@
-"""Loops over time and gradients on the PyTorch backend; `layers/backend.py` lists them.
+"""Loops over time and gradients on the PyTorch backend; see `layers/backend.py`.
 
 PyTorch differentiates a Python loop, so nothing here defines a gradient of its own.
 """

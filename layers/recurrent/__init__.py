@@ -1,6 +1,6 @@
-"""Recurrent layers: each published variant in a file of its own, all on one time loop."""
+"""Recurrent layers and cells: one file for each published variant, one time loop for all."""
 
-from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent.base import GatedCell, RecurrentCell, RecurrentLayer
 from unroll.layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
 from unroll.layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
 from unroll.layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
@@ -30,6 +30,7 @@ __all__ = [
     "ElmanRNN",
     "ElmanRNNCell",
     "GRUCell",
+    "GatedCell",
     "IRNNCell",
     "JordanRNN",
     "JordanRNNCell",
@@ -38,6 +39,8 @@ __all__ = [
     "LayerNormLSTMCell",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
+    "RecurrentCell",
+    "RecurrentLayer",
     "SCRNCell",
     "Segmented",
     "Stack",
@@ -45,9 +48,11 @@ __all__ = [
     "mean_over_time",
 ]
 
-# The names of the recurrent layers, for those who choose one by its name.
+# The names of the recurrent layers, for an option that selects one.
 RECURRENT_LAYERS = tuple(
     name
     for name in __all__
-    if isinstance(globals()[name], type) and issubclass(globals()[name], RecurrentLayer)
+    if isinstance(globals()[name], type)
+    and issubclass(globals()[name], RecurrentLayer)
+    and globals()[name] is not RecurrentLayer
 )

@@ -1,35 +1,90 @@
-"""What all recurrent cells and layers share: arguments, weights, dropout, the way through time."""
+"""The base classes of recurrent cells and layers: arguments, weights, dropout, the time loop."""
 
+import contextlib
+import inspect
 import math
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-# Keras gives no public name to the mixin by which `keras.layers.RNN` draws one dropout mask a
-# sequence instead of one a step.
-from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
-
 from unroll.layers.backend import split_batch
 from unroll.layers.operations import require_size, time_major
+from unroll.layers.recurrent.keras_private import DropoutRNNCell, OwnLoopRNN
 from unroll.layers.recurrent.recurrence import pre_activation, recurrence
 
 
-class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
-    """Abstract: one step of a recurrent network whose pre-activation is x W + h R + b.
+def forwarded(arguments: dict, *own: str) -> dict:
+    """The arguments that a constructor passes on to its base class.
 
-    A subclass sets `gates` and `states`, and writes its equations in `step`. It is a Keras cell:
-    it runs in `keras.layers.RNN` and `keras.layers.StackedRNNCells`.
+    Args:
+        arguments: the `locals()` of the constructor, before it sets any other variable.
+        *own: the names of the arguments that the base class does not take.
+    """
+    dropped = {"self", "__class__", "kwargs", *own}
+    return {k: v for k, v in arguments.items() if k not in dropped} | arguments["kwargs"]
+
+
+class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
+    """Base class of cells: one step of a recurrent network whose pre-activation is x W + h R + b.
+
+    A subclass sets `gates` and `states`, and defines `step`. It then runs in `keras.layers.RNN`,
+    in `keras.layers.StackedRNNCells`, and, faster, in a subclass of `RecurrentLayer`. For example,
+    h' = a h + (1 - a) tanh(x W + h R + b):
+
+    >>> import keras, numpy as np
+    >>> from unroll.layers.recurrent import RecurrentCell, RecurrentLayer
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class LeakyRNNCell(RecurrentCell):
+    ...     gates = 1
+    ...     states = 1
+    ...
+    ...     def __init__(self, units, leak=0.9, **kwargs):
+    ...         super().__init__(units, **kwargs)
+    ...         self.leak = leak
+    ...
+    ...     def step(self, z, states):
+    ...         (h,) = states
+    ...         return (self.leak * h + (1 - self.leak) * self.activation(z),)
+    ...
+    ...     def get_config(self):
+    ...         return {**super().get_config(), "leak": self.leak}
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class LeakyRNN(RecurrentLayer):
+    ...     cell_class = LeakyRNNCell
+    >>> LeakyRNN(8, leak=0.5, return_sequences=True)(np.zeros((2, 5, 3), "float32")).shape
+    TensorShape([2, 5, 8])
+
+    The time loop of `RecurrentLayer` uses these members of a cell. All but the first three have a
+    default.
+
+    | member | meaning |
+    | --- | --- |
+    | `gates` | the number of blocks of U columns in W, R and b |
+    | `states` | the number of states, each `[B, U]`; the first is the output |
+    | `step(z, states, *weights)` | the equations after the products x W and h R |
+    | `state_size`, `output_size` | the sizes of the states and of the output; U each |
+    | `build(input_shape)` | creates the weights, with `add_weights` |
+    | `project(inputs)` | x W + b, which the loop computes for all steps at once |
+    | `loop_kernel` | the matrix that h is multiplied with in each step; R |
+    | `added_columns` | how many columns of x W + b and h R are added; all |
+    | `step_weights(dropout_mask)` | the `weights` of `step`; none |
+    | `read_out(h)` | the output for the first state; h |
+    | `multiply_adds` | the work of the product in one step of one sequence |
+    | `over_time(...)` | the loop over all steps; `recurrence` |
 
     Args:
         units: U, the size of the output and of each state.
-        activation: of what is not a gate.
+        activation: the activation of everything that is not a gate.
         use_bias: whether there is a bias b.
         kernel_initializer, recurrent_initializer, bias_initializer: of W, R and b.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: of W, R and b.
-        kernel_constraint, recurrent_constraint, bias_constraint: on W, R and b.
-        dropout: the share of the inputs to drop, one mask for all time steps.
-        recurrent_dropout: the share of h to drop before R, one mask for all time steps.
-        seed: of the dropout.
+        kernel_constraint, recurrent_constraint, bias_constraint: of W, R and b.
+        dropout: the fraction of the inputs to drop, with one mask for all time steps.
+        recurrent_dropout: the fraction of h to drop before the product with R, with one mask for
+            all time steps.
+        seed: the random seed of the dropout.
+        **kwargs: `name`, `dtype` and `trainable` of `keras.layers.Layer`. `implementation`, which
+            Keras's cells take, has no effect.
 
     Call arguments:
         inputs: `[B, D]`.
@@ -37,7 +92,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         training: whether dropout applies.
 
     Raises:
-        ValueError: if `units` is below one or a dropout rate lies outside [0, 1].
+        ValueError: if `units` is not an integer of at least 1 or a dropout rate is not in [0, 1].
     """
 
     gates: int
@@ -62,10 +117,12 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         seed: int | None = None,
         **kwargs,
     ):
-        require_size("units", units)
+        kwargs.pop("implementation", None)
+        label = type(self).__name__
+        require_size(f"{label}: units", units)
         for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if not 0 <= rate <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {rate!r}.")
+                raise ValueError(f"{label}: {name} must be in [0, 1], got {rate!r}.")
         super().__init__(**kwargs)
         self.units = units
         self.activation = activations.get(activation)
@@ -91,7 +148,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.add_weights((input_shape[-1], width), (self.units, width), (width,))
 
     def add_weights(self, kernel, recurrent_kernel, bias):
-        """Adds W, R and b, each of the shape given."""
+        """Creates W, R and b of the given shapes."""
         self.kernel = self.add_weight(
             shape=kernel,
             name="kernel",
@@ -117,65 +174,66 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             )
 
     def initial_bias(self, shape, dtype=None):
-        """The bias before training; a subclass may start a gate open."""
+        """The initial value of b. A subclass may start a gate open."""
         return self.bias_initializer(shape, dtype=dtype)
 
     @property
     def loop_kernel(self):
-        """The matrix of the product in every step, by default R."""
+        """The matrix that h is multiplied with in each step; R by default."""
         return self.recurrent_kernel
 
     @property
-    def work(self) -> int:
-        """The multiply-adds of the product in a step of one sequence."""
+    def multiply_adds(self) -> int:
+        """The multiply-adds of the product in one step of one sequence."""
         return math.prod(self.loop_kernel.shape)
 
     @property
     def added_columns(self) -> int | None:
-        """How many columns of x W + b and of h R are added before `step`; see `recurrence`."""
+        """How many columns of x W + b and h R are added, as in `pre_activation`; None for all."""
         return None
 
     def step_weights(self, dropout_mask=None) -> tuple:
-        """What `step` takes beside z and the states: what it learns beside W, R and b.
+        """The weights other than W, R and b that `step` takes.
 
-        A step with a recurrent product of its own adds the recurrent dropout's mask, `[B, U]`.
+        A cell whose `step` has a recurrent product of its own adds the mask of the recurrent
+        dropout, `[B, U]`.
         """
         return ()
 
     def step(self, z, states, *weights):
-        """The cell's equations after the products.
+        """The equations of the cell after the products.
 
         Args:
-            z: x W + b and h R joined, `[..., gates * U]`.
-            states: each `[..., U]`.
+            z: the sum of x W + b and h R, `[..., gates * U]`; see `added_columns`.
+            states: `[..., U]` each.
             *weights: the `step_weights`.
 
         Returns:
             The new states, the output first.
         """
-        raise AttributeError(f"{type(self).__name__} has no equations: it must define step().")
+        raise NotImplementedError(f"{type(self).__name__} must define step().")
 
     def project(self, inputs):
-        """x W + b, `[..., D]` to `[..., gates * U]`."""
+        """x W + b: `[..., D]` to `[..., gates * U]`."""
         z = ops.matmul(inputs, self.kernel)
         return z if self.bias is None else z + self.bias
 
     def read_out(self, h):
-        """What the cell puts out for its first state, `[..., U]`."""
+        """The output of the cell for its first state, `[..., U]`."""
         return h
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
-        """The states of all steps.
+        """Runs the cell over all time steps.
 
         Args:
             inputs: `[T, B, D]`.
-            states: the initial ones, each `[B, U]`.
+            states: the initial states, `[B, U]` each.
             mask: `[T, B]`, boolean, or None.
-            dropout_mask: `[B, U]`, on h before R, or None.
-            reverse: whether time runs from the last step to the first.
+            dropout_mask: `[B, U]`, multiplied with h before the product with R, or None.
+            reverse: whether the loop runs from the last step to the first.
 
         Returns:
-            The first state of each step, `[T, B, U]`, and all states after the last.
+            The first state after each step, `[T, B, U]`, and all states after the last step.
         """
         return recurrence(
             self.step,
@@ -196,7 +254,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         if training and self.recurrent_dropout:
             dropout_mask = self.get_recurrent_dropout_mask(h)
             h = h * dropout_mask
-        z = pre_activation(self.project(inputs), ops.matmul(h, self.loop_kernel), self.added_columns)
+        product = ops.matmul(h, self.loop_kernel)
+        z = pre_activation(self.project(inputs), product, self.added_columns)  # [B, gates * U]
         states = self.step(z, states, *self.step_weights(dropout_mask))
         return self.read_out(states[0]), list(states)
 
@@ -224,16 +283,36 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
 
 class GatedCell(RecurrentCell):
-    """Abstract: a cell with gates.
+    """Base class of cells with gates: a `RecurrentCell` with an activation for the gates.
 
     Args:
         units: U, the size of the output and of each state.
-        recurrent_activation: of the gates.
-        **kwargs: as in `RecurrentCell`.
+        activation: the activation of everything that is not a gate.
+        recurrent_activation: the activation of the gates.
+        use_bias, kernel_initializer, ..., seed, **kwargs: as in `RecurrentCell`.
     """
 
-    def __init__(self, units: int, recurrent_activation="sigmoid", **kwargs):
-        super().__init__(units, **kwargs)
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals(), "recurrent_activation"))
         self.recurrent_activation = activations.get(recurrent_activation)
 
     def get_config(self):
@@ -241,22 +320,26 @@ class GatedCell(RecurrentCell):
         return {**super().get_config(), "recurrent_activation": gate}
 
 
-class RecurrentLayer(keras.layers.RNN):
-    """Abstract: a recurrent layer, its cell run over time by `recurrence`.
+class RecurrentLayer(OwnLoopRNN):
+    """Base class of recurrent layers: a `keras.layers.RNN` that runs its cell by `recurrence`.
 
-    A subclass names its `cell_class`. Everything else is as in `keras.layers.RNN`. On a CPU the two
-    halves of a batch run side by side: the product of one step is too small for more than one core.
+    A subclass sets `cell_class`, a subclass of `RecurrentCell` (which shows an example), and may
+    write out the arguments of its cell in a constructor of its own. On a CPU the two halves of a
+    batch run in parallel, because the product of one step is too small for more than one core.
 
     Args:
         units: U, the size of the output.
-        return_sequences: whether to return the output of every step instead of the last.
+        activity_regularizer: of the output.
+        return_sequences: whether to return the output of every step instead of the last one.
         return_state: whether to return the final states too.
-        go_backwards: whether to read the sequence from its end; the outputs then stand in the
-            order of reading.
-        stateful: whether a batch starts where the one before it ended.
-        zero_output_for_mask: whether the output of a masked step is zero instead of that of the
-            step before.
-        **kwargs: of the cell, or of `keras.layers.Layer`.
+        go_backwards: whether to read the sequence from its end. The outputs are in the order of
+            reading.
+        stateful: whether each batch starts from the final states of the one before.
+        unroll, use_cudnn, implementation: accepted as in Keras's layers, without effect.
+        zero_output_for_mask: whether the output of a masked step is zero instead of the output of
+            the step before.
+        **kwargs: the other arguments of the cell, and `name`, `dtype` and `trainable` of
+            `keras.layers.Layer`.
 
     Call arguments:
         sequences: `[B, T, D]`.
@@ -265,12 +348,12 @@ class RecurrentLayer(keras.layers.RNN):
         training: whether dropout applies.
 
     Returns:
-        `[B, U]`, or `[B, T, U]` with `return_sequences`; with `return_state` a tuple of that and
+        `[B, U]`, or `[B, T, U]` with `return_sequences`. With `return_state` a tuple of that and
         the final states.
 
     Raises:
-        ValueError: as `RecurrentCell`, or if the initial states are not as many as the cell's or
-            not of their shapes.
+        ValueError: as `RecurrentCell`, or if the number or the shapes of the initial states are
+            not those of the cell.
     """
 
     cell_class: type[RecurrentCell]
@@ -279,39 +362,52 @@ class RecurrentLayer(keras.layers.RNN):
         self,
         units: int,
         *,
+        activity_regularizer=None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: bool | str = "auto",
         zero_output_for_mask: bool = False,
-        activity_regularizer=None,
-        name: str | None = None,
-        dtype=None,
-        trainable: bool = True,
         **kwargs,
     ):
+        kwargs.pop("implementation", None)
+        names = _constructor_arguments(self.cell_class)
+        of_the_cell = {k: kwargs.pop(k) for k in list(kwargs) if k in names}
+        of_both = {k: kwargs[k] for k in ("dtype", "trainable") if k in kwargs}
+        with self._errors_name_the_layer():
+            cell = self.cell_class(units, name="cell", **of_both, **of_the_cell)
         super().__init__(
-            self.cell_class(units, dtype=dtype, trainable=trainable, name="cell", **kwargs),
+            cell,
+            activity_regularizer=activity_regularizer,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
             stateful=stateful,
             zero_output_for_mask=zero_output_for_mask,
-            activity_regularizer=activity_regularizer,
-            name=name,
-            dtype=dtype,
-            trainable=trainable,
+            **kwargs,
         )
+        self.without_effect = {"unroll": unroll, "use_cudnn": use_cudnn}
         self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    @contextlib.contextmanager
+    def _errors_name_the_layer(self):
+        """A `ValueError` of the cell names the layer instead, which is what the user wrote."""
+        try:
+            yield
+        except ValueError as error:
+            message = str(error).removeprefix(f"{self.cell_class.__name__}: ")
+            error.args = (f"{type(self).__name__}: {message}",)
+            raise
 
     @property
     def units(self) -> int:
         return self.cell.units
 
-    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
-        # Keras draws the masks here even when it does not train, which would leave random ops in
-        # an exported model. `inner_loop` draws them when they are needed.
-        pass
+    def build(self, sequences_shape, initial_state_shape=None):
+        with self._errors_name_the_layer():
+            super().build(sequences_shape, initial_state_shape)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         cell = self.cell
@@ -323,26 +419,10 @@ class RecurrentLayer(keras.layers.RNN):
             dropout_mask = cell.get_recurrent_dropout_mask(initial_state[0])
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
-        parts = [
-            cell.over_time(
-                ops.transpose(part["sequences"], (1, 0, 2)),  # [T, B, D]
-                part["states"],
-                None if part["mask"] is None else time_major(part["mask"]),
-                part["dropout_mask"],
-                self.go_backwards,
-            )
-            for part in split_batch(
-                {
-                    "sequences": sequences,
-                    "states": list(initial_state),
-                    "mask": mask,
-                    "dropout_mask": dropout_mask,
-                },
-                cell.work,
-            )
-        ]
-        outputs = _side_by_side([ops.transpose(h, (1, 0, 2)) for h, _ in parts])  # [B, T, U]
-        states = [_side_by_side(s) for s in zip(*(states for _, states in parts), strict=True)]
+        batch = (sequences, list(initial_state), mask, dropout_mask)
+        parts = [self._over_time(*part) for part in split_batch(batch, cell.multiply_adds)]
+        outputs = _concatenate([h for h, _ in parts])  # [B, T, U]
+        states = [_concatenate(s) for s in zip(*(states for _, states in parts), strict=True)]
         last_output = cell.read_out(states[0])
         outputs = cell.read_out(outputs)
         if mask is not None and self.zero_output_for_mask:
@@ -350,6 +430,17 @@ class RecurrentLayer(keras.layers.RNN):
         if self.go_backwards:
             outputs = ops.flip(outputs, axis=1)
         return last_output, outputs, states
+
+    def _over_time(self, sequences, states, mask, dropout_mask):
+        """The first state after each step, `[B, T, U]`, and the final states."""
+        outputs, states = self.cell.over_time(
+            ops.transpose(sequences, (1, 0, 2)),  # [T, B, D]
+            states,
+            None if mask is None else time_major(mask),
+            dropout_mask,
+            self.go_backwards,
+        )
+        return ops.transpose(outputs, (1, 0, 2)), states
 
     def _assert_states_fit(self, states, batch):
         given = [tuple(s.shape) for s in states]
@@ -363,18 +454,28 @@ class RecurrentLayer(keras.layers.RNN):
             )
 
     def get_config(self):
-        config = super().get_config()
-        cell = self.cell.get_config()
-        for of_the_layer in ("name", "dtype", "trainable"):
-            cell.pop(of_the_layer)
-        for of_keras in ("cell", "unroll"):
-            config.pop(of_keras)
-        return {**config, **cell}
+        config, cell = super().get_config(), self.cell.get_config()
+        for name in ("name", "dtype", "trainable"):  # the layer has its own
+            cell.pop(name)
+        config.pop("cell")
+        return {**config, **self.without_effect, **cell}
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
 
 
-def _side_by_side(parts):
+def _constructor_arguments(cell_class: type) -> set[str]:
+    """The names of the arguments of a cell, without those of `keras.layers.Layer`."""
+    names = set()
+    for base in cell_class.__mro__:
+        if base is keras.layers.Layer:
+            break
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return names - {"self"}
+
+
+def _concatenate(parts):
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)

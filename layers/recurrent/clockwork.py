@@ -1,10 +1,12 @@
-"""The recurrent network of modules that tick at different rates."""
+"""The recurrent network of modules that are active at different rates."""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 from unroll.layers.recurrent.recurrence import recurrence
 
 
@@ -12,45 +14,66 @@ from unroll.layers.recurrent.recurrence import recurrence
 class ClockworkRNNCell(RecurrentCell):
     """One step of a clockwork network: modules of units, each with a period.
 
-    Koutnik, Greff, Gomez and Schmidhuber 2014, "A clockwork RNN", equations 1 to 6. Module i ticks
-    at step t where t mod T_i = 0, and sees itself and the slower modules:
+    Koutnik, Greff, Gomez and Schmidhuber 2014, "A clockwork RNN", equations 1 to 6. Module i is
+    active at step t if t mod T_i = 0. It reads its own state and those of the slower modules:
 
-        h_i' = tanh(x W_i + sum over j >= i of h_j R_ji + b_i)   where it ticks
-        h_i' = h_i                                               elsewhere
+        h_i' = tanh(x W_i + sum over j >= i of h_j R_ji + b_i)   if it is active
+        h_i' = h_i                                               otherwise
 
-    The states are h and, for each module, how many steps ago it last ticked, `[B, modules]`, so a
-    sequence can go on where another ended. A masked step is none: no clock goes on.
+    The states are h and a clock, `[B, modules]`: the number of steps since each module was last
+    active. With both, a sequence can continue in another call. Clocks do not advance at a masked
+    step.
 
-    Over time, a slow module depends on no faster one. So the modules are run one after the other,
-    the slowest first, each through its own ticks alone: a module of period T_i costs 1 / T_i of
-    what it would cost at every step.
+    A slow module does not depend on the faster ones. Over time, the modules therefore run one after
+    the other, the slowest first, each over its active steps only. A module of period T_i takes
+    1 / T_i of the work that it would take at every step.
 
     Args:
-        units: U, of all modules together.
-        periods: T_i of each module, none smaller than the one before it; their number divides U.
-        **kwargs: as in `RecurrentCell`. The blocks of R from a faster to a slower module are not
-            used.
+        units: U, the number of units of all modules together.
+        periods: T_i of each module, in ascending order. Their number must divide U.
+        The others are those of `RecurrentCell`. The blocks of R from a faster to a slower module
+        are not used.
 
     Raises:
-        ValueError: if `periods` is empty, holds something that is not an integer of at least one,
-            falls, or if the number of periods does not divide `units`.
+        ValueError: if `periods` is empty, has a value that is not an integer of at least 1, is not
+            in ascending order, or has a length that does not divide `units`.
 
-    Differs from the paper: nothing. In half precision a period above 256 is not exact.
+    Differs from the paper: nothing. In half precision, periods above 256 are not exact.
     """
 
     gates = 1
     states = 2
 
-    def __init__(self, units: int, periods=(1, 2, 4, 8), **kwargs):
-        super().__init__(units, **kwargs)
-        periods = list(periods)
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
+        periods: Sequence[int] = (1, 2, 4, 8),
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals(), "periods"))
+        label, periods = type(self).__name__, list(periods)
         if not periods or any(not isinstance(p, int) or p < 1 for p in periods):
-            raise ValueError(f"periods must be integers of at least 1, got {periods}.")
+            raise ValueError(f"{label}: periods must be integers of at least 1, got {periods}.")
         if periods != sorted(periods):
-            raise ValueError(f"periods must not fall from one module to the next, got {periods}.")
+            raise ValueError(f"{label}: periods must be in ascending order, got {periods}.")
         if units % len(periods):
             raise ValueError(
-                f"units must be divisible by the number of periods, got {units} units "
+                f"{label}: units must be divisible by the number of periods, got {units} units "
                 f"and {len(periods)} periods."
             )
         self.periods = periods
@@ -62,26 +85,26 @@ class ClockworkRNNCell(RecurrentCell):
         h, clock = states
         if training and self.dropout:
             inputs = inputs * self.get_dropout_mask(inputs)
-        seen = h
+        recurrent_input = h
         if training and self.recurrent_dropout:
-            seen = h * self.get_recurrent_dropout_mask(h)
+            recurrent_input = h * self.get_recurrent_dropout_mask(h)
         kernel = self.recurrent_kernel * ops.cast(self.connected, self.compute_dtype)
-        new = self.activation(self.project(inputs) + ops.matmul(seen, kernel))  # [B, U]
+        z = self.project(inputs) + ops.matmul(recurrent_input, kernel)  # [B, U]
         phase = self.phase(clock)  # [B, modules]
-        ticks = ops.repeat(phase == 0, self.units // len(self.periods), axis=-1)  # [B, U]
-        h = ops.where(ticks, new, h)
+        active = ops.repeat(phase == 0, self.units // len(self.periods), axis=-1)  # [B, U]
+        h = ops.where(active, self.activation(z), h)
         return h, [h, ops.cast(self.modulo(phase + 1), clock.dtype)]
 
     @property
-    def work(self):
+    def multiply_adds(self):
         return (self.units // len(self.periods)) ** 2  # of one module
 
     def phase(self, clock):
-        """How many steps ago each module ticked, `[B, modules]`: 0 where it ticks now."""
+        """The number of steps since each module was last active, `[B, modules]`; 0 if it is now."""
         return self.modulo(ops.cast(ops.round(clock), "int32"))
 
     def modulo(self, steps):
-        """`steps` modulo each module's period."""
+        """`steps` modulo the period of each module."""
         return ops.mod(steps, ops.convert_to_tensor(self.periods, dtype="int32"))
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
@@ -92,36 +115,37 @@ class ClockworkRNNCell(RecurrentCell):
         steps = _Steps(inputs, mask)
         size = self.units // len(self.periods)
         kernel = ops.convert_to_tensor(self.recurrent_kernel)
-        # What the modules run so far held before each step that is read and after the last,
-        # `[T + 1, B, units of these]`, with the dropout of the recurrent products and without.
-        slower, seen = [], []
+        # The states of the slower modules before each step and after the last one,
+        # [T + 1, B, size] each, without and with the dropout of the recurrent products.
+        slower, dropped = [], []
         for k in reversed(range(len(self.periods))):
             own, others = slice(k * size, (k + 1) * size), slice((k + 1) * size, None)
-            first = (-phase[:, k]) % self.periods[k]  # [B], the first step at which it ticks
-            ticks = steps.every(self.periods[k], first)  # [ticks, B]
-            z = ops.matmul(steps.take(inputs, ticks), self.kernel[:, own])  # [ticks, B, size]
+            first = (-phase[:, k]) % self.periods[k]  # [B], the first active step
+            active = steps.every(self.periods[k], first)  # [active steps, B]
+            z = ops.matmul(steps.take(inputs, active), self.kernel[:, own])  # [active, B, size]
             if self.bias is not None:
                 z = z + self.bias[own]
-            if seen:
-                below = ops.concatenate(seen, axis=-1)
-                z = z + ops.matmul(steps.at(below, ticks), kernel[others, own])
+            if dropped:
+                below = ops.concatenate(dropped, axis=-1)
+                z = z + ops.matmul(steps.at(below, active), kernel[others, own])
             after, _ = recurrence(
                 lambda z, states: (self.activation(z),),
                 z,
                 (h[:, own],),
                 kernel[own, own],
-                mask=None if steps.are_all(ticks) else ticks < steps.count,
+                mask=None if steps.are_all(active) else active < steps.count,
                 dropout_mask=None if dropout_mask is None else dropout_mask[:, own],
             )
-            held = ops.concatenate([h[None, :, own], after], axis=0)  # [ticks + 1, B, size]
-            if not steps.are_all(ticks):
-                held = steps.at(held, steps.ticks_before(self.periods[k], first))  # [T + 1, B, ..]
+            held = ops.concatenate([h[None, :, own], after], axis=0)  # [active + 1, B, size]
+            if not steps.are_all(active):
+                before = steps.number_before(self.periods[k], first)  # [T + 1, B]
+                held = steps.at(held, before)  # [T + 1, B, size]
             slower.insert(0, held)
-            seen.insert(0, held if dropout_mask is None else held * dropout_mask[:, own])
+            dropped.insert(0, held if dropout_mask is None else held * dropout_mask[:, own])
         outputs = steps.after(ops.concatenate(slower, axis=-1))  # [T, B, U]
-        read = steps.count[:, None]
-        phase = ops.cast(self.modulo(phase + read), clock.dtype)
-        final = [outputs[-1], ops.where(read > 0, phase, clock)]
+        count = steps.count[:, None]
+        phase = ops.cast(self.modulo(phase + count), clock.dtype)
+        final = [outputs[-1], ops.where(count > 0, phase, clock)]
         return ops.flip(outputs, 0) if reverse else outputs, final
 
     def get_config(self):
@@ -129,10 +153,10 @@ class ClockworkRNNCell(RecurrentCell):
 
 
 class _Steps:
-    """Which steps of a batch are read: they are numbered from 0, each sequence for itself.
+    """The steps of a batch that are not masked, numbered from 0 in each sequence.
 
     Attributes:
-        count: how many steps of each sequence are read, `[B]`.
+        count: the number of such steps in each sequence, `[B]`.
     """
 
     def __init__(self, inputs, mask):
@@ -141,11 +165,12 @@ class _Steps:
         if mask is None:
             self.count = ops.full((self.batch,), self.time, dtype="int32")
             return
-        read = ops.cast(mask, "int32")  # [T, B]
-        self.read_so_far = ops.cumsum(read, axis=0)
-        self.count = self.read_so_far[-1]
+        valid = ops.cast(mask, "int32")  # [T, B]
+        self.count_so_far = ops.cumsum(valid, axis=0)
+        self.count = self.count_so_far[-1]
         time = self.range(self.time)[:, None]
-        self.places = ops.argsort(time + self.time * (1 - read), axis=0)  # the steps read first
+        # The time indices of the steps, those that are not masked first.
+        self.order = ops.argsort(time + self.time * (1 - valid), axis=0)
 
     @staticmethod
     def range(stop):
@@ -153,35 +178,35 @@ class _Steps:
 
     @staticmethod
     def are_all(numbers) -> bool:
-        """Whether these are the steps as they stand in the sequences."""
+        """Whether these are all time steps, in order."""
         return numbers is None
 
     def every(self, period: int, first):
-        """The numbers of the steps `first`, `first + period`, ..., `[ticks, B]`, beyond T too.
+        """The step numbers `first`, `first + period`, ..., `[active, B]`, also those beyond T.
 
-        None for all steps as they stand in the sequences.
+        None for all time steps in order.
         """
         if period == 1 and self.mask is None:
             return None
-        ticks = (self.time + period - 1) // period
-        return first[None] + period * self.range(ticks)[:, None]
+        active = (self.time + period - 1) // period
+        return first[None] + period * self.range(active)[:, None]
 
-    def ticks_before(self, period: int, first):
+    def number_before(self, period: int, first):
         """How many of `every` are below 0, 1, ..., T: `[T + 1, B]`."""
         return (self.range(self.time + 1)[:, None] - first[None] + period - 1) // period
 
     def take(self, x, numbers):
-        """What stands in `x`, `[T, B, D]`, at the steps of these numbers, `[N, B]`."""
+        """The rows of `x`, `[T, B, D]`, at the steps with these numbers, `[N, B]`."""
         if self.mask is None:
             return self.at(x, numbers)
-        return self.at(x, self.at(self.places, numbers))
+        return self.at(x, self.at(self.order, numbers))
 
     def after(self, held):
-        """From one value a number, `[T + 1, B, U]`, to one a step, `[T, B, U]`."""
-        return held[1:] if self.mask is None else self.at(held, self.read_so_far)
+        """From one value per step number, `[T + 1, B, U]`, to one per time step, `[T, B, U]`."""
+        return held[1:] if self.mask is None else self.at(held, self.count_so_far)
 
     def at(self, x, index):
-        """`x[index[n, b], b]` for all n and b; an index beyond the end counts as the last."""
+        """`x[index[n, b], b]` for all n and b. An index beyond the end counts as the last."""
         if index is None:
             return x[: self.time]
         index = ops.minimum(index, ops.shape(x)[0] - 1) * self.batch + self.range(self.batch)
@@ -191,7 +216,10 @@ class _Steps:
 
 @keras.saving.register_keras_serializable(package="unroll")
 class ClockworkRNN(RecurrentLayer):
-    """A clockwork network: `ClockworkRNNCell` has the equations, `RecurrentLayer` the arguments.
+    """A clockwork network over time.
+
+    `ClockworkRNNCell` has the equations. The arguments, except for `periods`, are those of
+    `keras.layers.SimpleRNN`; `unroll` has no effect. `RecurrentLayer` describes the call.
 
     >>> import numpy as np
     >>> from unroll.layers import ClockworkRNN
@@ -200,3 +228,33 @@ class ClockworkRNN(RecurrentLayer):
     """
 
     cell_class = ClockworkRNNCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        zero_output_for_mask: bool = False,
+        *,
+        periods: Sequence[int] = (1, 2, 4, 8),
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

@@ -1,52 +1,76 @@
-"""Long short-term memory with a context vector at its gates."""
+"""Long short-term memory with a context vector."""
 
 import keras
 from keras import ops
 
 from unroll.layers.initializers import clone_initializer
-from unroll.layers.recurrent.base import RecurrentLayer
-from unroll.layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.base import forwarded
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class ContextLSTMCell(LSTMCell):
-    """One step of an LSTM that a context vector A enters through weights of its own.
+    """One step of an LSTM with a context vector A, which has its own weights in each gate.
 
-    The decoder of Xu et al. 2015, "Show, attend and tell", equations 1 to 3, and the one that
-    Bahdanau-style translation uses with an LSTM:
+    It is the decoder of Xu et al. 2015, "Show, attend and tell", equations 1 to 3, and that of
+    Bahdanau-style translation with an LSTM:
 
-        i, f, o = sigmoid(x W + A V + h R + b), each its own columns
+        i, f, o = sigmoid(x W + A V + h R + b), each with its own columns
         g = tanh(x W + A V + h R + b)
         c' = f * c + i * g
         h' = o * tanh(c')
 
-    A cell has one input, so it is given `[x; A]`: the last `context_size` features are A.
-    `context_kernel` is V; W, R and b are as in `LSTMCell`.
+    A cell has one input, `[x; A]`: the last `context_size` features are A. V is `context_kernel`;
+    W, R and b are as in `LSTMCell`.
 
     Args:
-        context_size: C, the length of A. With 0 there is none, and the cell is the LSTM.
-        **kwargs: as in `LSTMCell`; V starts as the kernel does.
+        context_size: C, the length of A. With 0 the cell is an LSTM.
+        The others are those of `LSTMCell`; `kernel_initializer` is also that of V.
 
     Raises:
-        ValueError: if `context_size` is below zero, or if the inputs are not longer than it.
+        ValueError: if `context_size` is not an integer of at least 0, or if the inputs have no more
+            features than that.
 
     Differs from the paper: nothing.
     """
 
-    def __init__(self, units: int, context_size: int = 0, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
+        context_size: int = 0,
+        **kwargs,
+    ):
         if not isinstance(context_size, int) or context_size < 0:
             raise ValueError(
-                f"context_size must be an integer of at least 0, got {context_size!r}."
+                f"{type(self).__name__}: context_size must be an integer of at least 0, "
+                f"got {context_size!r}."
             )
-        super().__init__(units, **kwargs)
+        super().__init__(**forwarded(locals(), "context_size"))
         self.context_size = context_size
 
     def build(self, input_shape):
         width = input_shape[-1] - self.context_size
         if width < 1:
             raise ValueError(
-                f"the inputs hold {input_shape[-1]} features, and the last {self.context_size} are "
-                "the context: at least one must be left."
+                f"{type(self).__name__}: the inputs must have more features than the "
+                f"{self.context_size} of the context, got {input_shape[-1]}."
             )
         super().build((*input_shape[:-1], width))
         self.context_kernel = None
@@ -60,7 +84,8 @@ class ContextLSTMCell(LSTMCell):
     def project(self, inputs):
         if self.context_kernel is None:
             return super().project(inputs)
-        # Two products, for in a decoder's loop one kernel would be put together at each step.
+        # Two products: in the loop of a decoder, concatenating the kernels would cost time in
+        # each step.
         x, context = ops.split(inputs, [self.kernel.shape[0]], axis=-1)
         z = ops.matmul(x, self.kernel) + ops.matmul(context, self.context_kernel)  # [..., 4 U]
         return z if self.bias is None else z + self.bias
@@ -70,23 +95,59 @@ class ContextLSTMCell(LSTMCell):
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class ContextLSTM(RecurrentLayer):
-    """An LSTM with context: `ContextLSTMCell` has the equations, `RecurrentLayer` the arguments.
+class ContextLSTM(LSTM):
+    """An LSTM with a context vector over time.
+
+    `ContextLSTMCell` has the equations. The arguments, except for `context_size`, are those of
+    `LSTM`.
 
     Call arguments:
-        sequences: `[B, T, D]`, or `[B, T, D + C]` with the context inside (as in
-            `keras.layers.Bidirectional`, which hands no other arguments on).
-        context: `[B, C]`, the same at every step, or `[B, T, C]`; C is `context_size`.
+        sequences: `[B, T, D]`, or `[B, T, D + C]` with the context as the last features (as in
+            `keras.layers.Bidirectional`, which passes no other arguments on).
+        context: `[B, C]`, the same at every step, or `[B, T, C]`. C is `context_size`.
         initial_state, mask, training: as in `RecurrentLayer`.
 
     >>> import numpy as np
     >>> from unroll.layers import ContextLSTM
-    >>> words, image = np.zeros((2, 5, 3), "float32"), np.zeros((2, 4), "float32")
-    >>> ContextLSTM(8, context_size=4, return_sequences=True)(words, context=image).shape
+    >>> tokens, image = np.zeros((2, 5, 3), "float32"), np.zeros((2, 4), "float32")
+    >>> ContextLSTM(8, context_size=4, return_sequences=True)(tokens, context=image).shape
     TensorShape([2, 5, 8])
     """
 
     cell_class = ContextLSTMCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: bool | str = "auto",
+        zero_output_for_mask: bool = False,
+        *,
+        context_size: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))
 
     def build(self, sequences_shape, context_shape=None, initial_state_shape=None):
         width = sequences_shape[-1]
@@ -112,6 +173,6 @@ class ContextLSTM(RecurrentLayer):
             or not (steps == time or None in (steps, time))
         ):
             raise ValueError(
-                f"{self.name} takes a context of the shape [B, {size}] or [B, T, {size}] for its "
+                f"{self.name} takes a context of the shape [B, {size}] or [B, T, {size}] with "
                 f"{time} steps, got {tuple(shape)}."
             )

@@ -1,27 +1,26 @@
-"""Long short-term memory that forgets as much as it takes in."""
+"""Long short-term memory with coupled gates."""
 
 import keras
 from keras import ops
 
-from unroll.layers.recurrent.base import RecurrentLayer
-from unroll.layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class CoupledLSTMCell(LSTMCell):
-    """One step of an LSTM with coupled input and forget gates (CIFG): three quarters of the work.
+    """One step of an LSTM with a coupled input and forget gate (CIFG).
 
-    Greff et al. 2015, "LSTM: a search space odyssey", variant CIFG:
+    It has three quarters of the weights of an LSTM. Greff et al. 2015, "LSTM: a search space
+    odyssey", variant CIFG:
 
-        f, o = sigmoid(x W + h R + b), each its own columns
+        f, o = sigmoid(x W + h R + b), each with its own columns
         g = tanh(x W + h R + b)
         c' = f * c + (1 - f) * g
         h' = o * tanh(c')
 
-    The columns of the weights stand in the order f, g, o.
+    The columns of the weights are in the order f, g, o.
 
-    Args:
-        **kwargs: as in `LSTMCell`.
+    Args: those of `LSTMCell`.
 
     Differs from the paper: there are no peepholes.
     """
@@ -38,8 +37,10 @@ class CoupledLSTMCell(LSTMCell):
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class CoupledLSTM(RecurrentLayer):
-    """A coupled LSTM: `CoupledLSTMCell` has the equations, `RecurrentLayer` the arguments.
+class CoupledLSTM(LSTM):
+    """An LSTM with a coupled input and forget gate over time.
+
+    `CoupledLSTMCell` has the equations. The arguments and the call are those of `LSTM`.
 
     >>> import numpy as np
     >>> from unroll.layers import CoupledLSTM

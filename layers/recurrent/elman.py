@@ -5,46 +5,65 @@ from keras import activations, ops
 
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class ElmanRNNCell(RecurrentCell):
-    """One step of a simple recurrent network, with an output map where one is asked for.
+    """One step of a simple recurrent network, with an optional output map.
 
     Elman 1990, "Finding structure in time":
 
         h' = tanh(x W + h R + b)
         y = sigmoid(h' W_y + b_y)
 
-    The state is h. Without `output_units` h' itself is put out, and the weights move to and from
-    `keras.layers.SimpleRNNCell` with `set_weights`.
+    The state is h. Without `output_units` the output is h', and `set_weights` copies weights from
+    and to `keras.layers.SimpleRNNCell`.
 
     Args:
-        output_units: the size of y; by default there is no output map.
-        output_activation: of y.
-        **kwargs: as in `RecurrentCell`; the matrix of the output map starts as the kernel does,
-            its bias as the bias does.
+        output_units: the size of y. By default there is no output map.
+        output_activation: the activation of y.
+        The others are those of `RecurrentCell`; `kernel_initializer` is also that of W_y, and
+        `bias_initializer` that of b_y.
 
     Raises:
-        ValueError: if `output_units` is below one.
+        ValueError: if `output_units` is not an integer of at least 1.
 
-    Differs from the paper: tanh instead of the logistic function in the hidden layer, as is usual
-    since.
+    Differs from the paper: the hidden layer has tanh instead of the logistic function, as is usual
+    today.
     """
 
     gates = 1
     states = 1
 
     def __init__(
-        self, units: int, output_units: int | None = None, output_activation="sigmoid", **kwargs
+        self,
+        units: int,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
+        output_units: int | None = None,
+        output_activation="sigmoid",
+        **kwargs,
     ):
-        super().__init__(units, **kwargs)
+        if output_units is not None:
+            require_size(f"{type(self).__name__}: output_units", output_units)
+        super().__init__(**forwarded(locals(), "output_units", "output_activation"))
         self.output_units = output_units
         self.output_activation = activations.get(output_activation)
-        if output_units is not None:
-            require_size("output_units", output_units)
-            self.output_size = output_units
+        self.output_size = output_units or units
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -80,7 +99,11 @@ class ElmanRNNCell(RecurrentCell):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class ElmanRNN(RecurrentLayer):
-    """A simple recurrent network: `ElmanRNNCell` has the equations, `RecurrentLayer` the arguments.
+    """A simple recurrent network over time.
+
+    `ElmanRNNCell` has the equations. The arguments, except for `output_units` and
+    `output_activation`, are those of `keras.layers.SimpleRNN`; `unroll` has no effect.
+    `RecurrentLayer` describes the call.
 
     >>> import numpy as np
     >>> from unroll.layers import ElmanRNN
@@ -89,3 +112,34 @@ class ElmanRNN(RecurrentLayer):
     """
 
     cell_class = ElmanRNNCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        zero_output_for_mask: bool = False,
+        *,
+        output_units: int | None = None,
+        output_activation="sigmoid",
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

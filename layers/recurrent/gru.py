@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.recurrent.base import GatedCell, RecurrentLayer
+from unroll.layers.recurrent.base import GatedCell, RecurrentLayer, forwarded
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -12,28 +12,48 @@ class GRUCell(GatedCell):
 
     Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5 to 8:
 
-        z, r = sigmoid(x W + h R + b), each its own columns
+        z, r = sigmoid(x W + h R + b), each with its own columns
         g = tanh(x W + (r * h) R + b)            reset before the product (the paper)
-        g = tanh(x W + b + r * (h R + b_g))      reset after it (cuDNN)
+        g = tanh(x W + b + r * (h R + b_g))      reset after the product (cuDNN)
         h' = z * h + (1 - z) * g
 
-    The columns of the weights stand in the order z, r, g. The bias has a second row, added to h R,
-    where the reset comes after. All as in `keras.layers.GRUCell`, to and from which the weights
-    move with `set_weights`.
+    The columns of the weights are in the order z, r, g. With the reset after the product the bias
+    has a second row, which is added to h R. All of this is as in `keras.layers.GRUCell`:
+    `set_weights` copies weights between the two.
 
     Args:
-        reset_after: whether the reset gate acts after the recurrent product, which is one product
-            a step instead of two.
-        **kwargs: as in `GatedCell`.
+        reset_after: whether the reset gate is applied after the recurrent product. This takes one
+            product in each step instead of two.
+        The others are those of `GatedCell`.
 
-    Differs from the paper: there the reset comes before (`reset_after=False`), without biases.
+    Differs from the paper: it has the reset before the product (`reset_after=False`) and no biases.
     """
 
     gates = 3
     states = 1
 
-    def __init__(self, units: int, reset_after: bool = True, **kwargs):
-        super().__init__(units, **kwargs)
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals(), "reset_after"))
         self.reset_after = reset_after
 
     def build(self, input_shape):
@@ -46,7 +66,7 @@ class GRUCell(GatedCell):
 
     @property
     def added_columns(self):
-        return 2 * self.units  # of g the step needs x W and h R apart
+        return 2 * self.units  # for g the step needs x W and h R separately
 
     @property
     def loop_kernel(self):
@@ -66,8 +86,8 @@ class GRUCell(GatedCell):
             return x
         if not self.reset_after:
             return x + self.bias
-        of_the_gates = ops.pad(self.bias[1, : self.added_columns], [[0, self.units]])
-        return x + self.bias[0] + of_the_gates
+        gate_bias = ops.pad(self.bias[1, : self.added_columns], [[0, self.units]])
+        return x + self.bias[0] + gate_bias
 
     def step(self, z, states, weight=0.0, dropout_mask=1.0):
         (h,) = states
@@ -85,7 +105,10 @@ class GRUCell(GatedCell):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class GRU(RecurrentLayer):
-    """A gated recurrent unit: `GRUCell` has the equations, `RecurrentLayer` the arguments.
+    """A gated recurrent unit over time, with the arguments and weights of `keras.layers.GRU`.
+
+    `GRUCell` has the equations. `RecurrentLayer` describes the call and the arguments that the cell
+    does not have; `unroll` and `use_cudnn` have no effect.
 
     >>> import numpy as np
     >>> from unroll.layers import GRU
@@ -94,3 +117,34 @@ class GRU(RecurrentLayer):
     """
 
     cell_class = GRUCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        use_cudnn: bool | str = "auto",
+        zero_output_for_mask: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

@@ -2,8 +2,8 @@
 
 import keras
 
-from unroll.layers.recurrent.base import RecurrentLayer
-from unroll.layers.recurrent.elman import ElmanRNNCell
+from unroll.layers.recurrent.base import forwarded
+from unroll.layers.recurrent.elman import ElmanRNN, ElmanRNNCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -15,26 +15,47 @@ class IRNNCell(ElmanRNNCell):
 
         h' = relu(x W + h R + b), where R starts as the identity and b at zero
 
-    so that at first a state that is not negative stays as it is while nothing comes in.
+    Before training, a state without negative values does not change while the input is zero.
 
     Args:
-        activation: of the state.
-        recurrent_initializer: of R. The paper also starts from a fraction of the identity,
-            `keras.initializers.Identity(0.01)`, where short dependencies matter more.
-        **kwargs: as in `ElmanRNNCell`.
+        recurrent_initializer: of R. The paper also uses a fraction of the identity,
+            `keras.initializers.Identity(0.01)`, where only short dependencies matter.
+        The others are those of `ElmanRNNCell`.
 
-    Differs from the paper: nothing. Such a network needs clipped gradients.
+    Differs from the paper: nothing. Training needs clipped gradients.
     """
 
-    def __init__(self, units: int, activation="relu", recurrent_initializer="identity", **kwargs):
-        super().__init__(
-            units, activation=activation, recurrent_initializer=recurrent_initializer, **kwargs
-        )
+    def __init__(
+        self,
+        units: int,
+        activation="relu",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="identity",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
+        output_units: int | None = None,
+        output_activation="sigmoid",
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class IRNN(RecurrentLayer):
-    """An IRNN over time: `IRNNCell` has the equations, `RecurrentLayer` the arguments.
+class IRNN(ElmanRNN):
+    """An IRNN over time.
+
+    `IRNNCell` has the equations. The arguments, with other defaults, and the call are those of
+    `ElmanRNN`.
 
     >>> import numpy as np
     >>> from unroll.layers import IRNN
@@ -43,3 +64,34 @@ class IRNN(RecurrentLayer):
     """
 
     cell_class = IRNNCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="relu",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="identity",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        zero_output_for_mask: bool = False,
+        *,
+        output_units: int | None = None,
+        output_activation="sigmoid",
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

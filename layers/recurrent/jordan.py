@@ -5,12 +5,12 @@ from keras import activations, ops
 
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class JordanRNNCell(RecurrentCell):
-    """One step of a network whose output, and not its hidden layer, is fed back.
+    """One step of a network that feeds back its output instead of its hidden layer.
 
     Jordan 1986, "Serial order: a parallel distributed processing approach":
 
@@ -22,25 +22,45 @@ class JordanRNNCell(RecurrentCell):
     Args:
         units: U, the size of h.
         output_units: the size of y; by default U.
-        output_activation: of y.
-        **kwargs: as in `RecurrentCell`; W_y starts as the kernel does, b_y as the bias does.
+        output_activation: the activation of y.
+        The others are those of `RecurrentCell`; `kernel_initializer` is also that of W_y, and
+        `bias_initializer` that of b_y.
 
     Raises:
-        ValueError: if `output_units` is below one.
+        ValueError: if `output_units` is not an integer of at least 1.
 
-    Differs from the paper: the state is the last output alone, not a decaying sum of the outputs
-    before it, and tanh stands for the logistic function in the hidden layer.
+    Differs from the paper: the state is the last output instead of a decaying sum of all outputs,
+    and the hidden layer has tanh instead of the logistic function.
     """
 
     gates = 1
     states = 1
 
     def __init__(
-        self, units: int, output_units: int | None = None, output_activation="sigmoid", **kwargs
+        self,
+        units: int,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
+        output_units: int | None = None,
+        output_activation="sigmoid",
+        **kwargs,
     ):
-        super().__init__(units, **kwargs)
         if output_units is not None:
-            require_size("output_units", output_units)
+            require_size(f"{type(self).__name__}: output_units", output_units)
+        super().__init__(**forwarded(locals(), "output_units", "output_activation"))
         self.output_units = output_units
         self.output_activation = activations.get(output_activation)
         self.output_size = output_units or units
@@ -81,7 +101,11 @@ class JordanRNNCell(RecurrentCell):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class JordanRNN(RecurrentLayer):
-    """A Jordan network: `JordanRNNCell` has the equations, `RecurrentLayer` the arguments.
+    """A Jordan network over time.
+
+    `JordanRNNCell` has the equations. The arguments, except for `output_units` and
+    `output_activation`, are those of `keras.layers.SimpleRNN`; `unroll` has no effect.
+    `RecurrentLayer` describes the call.
 
     >>> import numpy as np
     >>> from unroll.layers import JordanRNN
@@ -90,3 +114,34 @@ class JordanRNN(RecurrentLayer):
     """
 
     cell_class = JordanRNNCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        zero_output_for_mask: bool = False,
+        *,
+        output_units: int | None = None,
+        output_activation="sigmoid",
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

@@ -3,39 +3,61 @@
 import keras
 from keras import ops
 
-from unroll.layers.recurrent.base import RecurrentLayer
-from unroll.layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.base import forwarded
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class LayerNormLSTMCell(LSTMCell):
-    """One step of a layer-normalized LSTM.
+    """One step of an LSTM with layer normalization.
 
-    Ba, Kiros and Hinton 2016, "Layer normalization", equations 20 to 22. With LN(v; a) the vector
-    v less its mean, over its standard deviation, times a:
+    Ba, Kiros and Hinton 2016, "Layer normalization", equations 20 to 22. LN(v; a) is the vector v
+    minus its mean, divided by its standard deviation, times a:
 
-        i, f, o = sigmoid(LN(x W; a_x) + LN(h R; a_h) + b), each its own columns
+        i, f, o = sigmoid(LN(x W; a_x) + LN(h R; a_h) + b), each with its own columns
         g = tanh(LN(x W; a_x) + LN(h R; a_h) + b)
         c' = f * c + i * g
         h' = o * tanh(LN(c'; a_c) + b_c)
 
-    What is carried on is c', not its normalized value. LN(x W) and LN(h R) are taken over the
-    columns of all gates together, as in the paper.
+    The state is c', not its normalized value. LN(x W) and LN(h R) normalize the columns of all
+    gates together, as in the paper.
 
     Args:
         epsilon: added to the variance.
-        **kwargs: as in `LSTMCell`.
+        The others are those of `LSTMCell`.
 
     Raises:
-        ValueError: if `epsilon` is not above zero.
+        ValueError: if `epsilon` is not above 0.
 
-    Differs from the paper: the biases of the two normalizations in the gates are one with b.
+    Differs from the paper: the biases of the two normalizations in the gates are part of b.
     """
 
-    def __init__(self, units: int, epsilon: float = 1e-5, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
+        epsilon: float = 1e-5,
+        **kwargs,
+    ):
         if not epsilon > 0:
-            raise ValueError(f"epsilon must be above zero, got {epsilon!r}.")
-        super().__init__(units, **kwargs)
+            raise ValueError(f"{type(self).__name__}: epsilon must be above 0, got {epsilon!r}.")
+        super().__init__(**forwarded(locals(), "epsilon"))
         self.epsilon = epsilon
 
     def build(self, input_shape):
@@ -47,7 +69,7 @@ class LayerNormLSTMCell(LSTMCell):
 
     @property
     def added_columns(self):
-        return 0  # the step normalizes h R by itself
+        return 0  # the step normalizes h R before it adds it
 
     def step_weights(self, dropout_mask=None):
         return (self.recurrent_gain, self.cell_gain, self.cell_bias)
@@ -75,8 +97,11 @@ class LayerNormLSTMCell(LSTMCell):
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class LayerNormLSTM(RecurrentLayer):
-    """A normalized LSTM: `LayerNormLSTMCell` has the equations, `RecurrentLayer` the arguments.
+class LayerNormLSTM(LSTM):
+    """An LSTM with layer normalization over time.
+
+    `LayerNormLSTMCell` has the equations. The call and the arguments, except for `epsilon`, are
+    those of `LSTM`.
 
     >>> import numpy as np
     >>> from unroll.layers import LayerNormLSTM
@@ -85,3 +110,36 @@ class LayerNormLSTM(RecurrentLayer):
     """
 
     cell_class = LayerNormLSTMCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: bool | str = "auto",
+        zero_output_for_mask: bool = False,
+        *,
+        epsilon: float = 1e-5,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

@@ -3,37 +3,59 @@
 import keras
 from keras import initializers, ops
 
-from unroll.layers.recurrent.base import GatedCell, RecurrentLayer
+from unroll.layers.recurrent.base import GatedCell, RecurrentLayer, forwarded
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class LSTMCell(GatedCell):
     """One step of an LSTM with a forget gate.
 
-    Hochreiter and Schmidhuber 1997, "Long short-term memory"; the forget gate is that of Gers,
+    Hochreiter and Schmidhuber 1997, "Long short-term memory". The forget gate is from Gers,
     Schmidhuber and Cummins 2000, "Learning to forget":
 
-        i, f, o = sigmoid(x W + h R + b), each its own columns
+        i, f, o = sigmoid(x W + h R + b), each with its own columns
         g = tanh(x W + h R + b)
         c' = f * c + i * g
         h' = o * tanh(c')
 
-    The columns of the weights stand in the order i, f, g, o, and the weights move to and from
-    `keras.layers.LSTMCell` with `set_weights`.
+    The columns of the weights are in the order i, f, g, o, as in `keras.layers.LSTMCell`:
+    `set_weights` copies weights between the two.
 
     Args:
-        unit_forget_bias: whether the forget gate's bias starts at one (Jozefowicz et al. 2015).
-        **kwargs: as in `GatedCell`.
+        unit_forget_bias: whether the bias of the forget gate starts at one (Jozefowicz et al.
+            2015).
+        The others are those of `GatedCell`.
 
-    Differs from the paper: recurrent dropout masks h once for all gates, Keras's once a gate.
+    Differs from the paper: nothing. Differs from Keras: recurrent dropout uses one mask for all
+    gates.
     """
 
     gates = 4
     states = 2
-    forget_gate = 1  # its place among the gates
+    forget_gate = 1  # its index among the gates
 
-    def __init__(self, units: int, unit_forget_bias: bool = True, **kwargs):
-        super().__init__(units, **kwargs)
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals(), "unit_forget_bias"))
         self.unit_forget_bias = unit_forget_bias
 
     def initial_bias(self, shape, dtype=None):
@@ -57,7 +79,10 @@ class LSTMCell(GatedCell):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class LSTM(RecurrentLayer):
-    """An LSTM over time: `LSTMCell` has the equations, `RecurrentLayer` the arguments.
+    """An LSTM over time, with the arguments and weights of `keras.layers.LSTM`.
+
+    `LSTMCell` has the equations. `RecurrentLayer` describes the call and the arguments that the
+    cell does not have; `unroll` and `use_cudnn` have no effect.
 
     >>> import numpy as np
     >>> from unroll.layers import LSTM
@@ -66,3 +91,34 @@ class LSTM(RecurrentLayer):
     """
 
     cell_class = LSTMCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: bool | str = "auto",
+        zero_output_for_mask: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

@@ -1,30 +1,29 @@
-"""Long short-term memory whose gates see the cell."""
+"""Long short-term memory with peepholes."""
 
 import keras
 from keras import ops
 
-from unroll.layers.recurrent.base import RecurrentLayer
-from unroll.layers.recurrent.lstm import LSTMCell
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class PeepholeLSTMCell(LSTMCell):
-    """One step of an LSTM with peepholes.
+    """One step of an LSTM with peepholes: its gates read the cell state.
 
     Gers and Schmidhuber 2000, "Recurrent nets that time and count", as in Greff et al. 2015,
-    appendix A. Input and forget gate see the cell as it was, the output gate as it has become:
+    appendix A. The input gate and the forget gate read the old cell state, the output gate the new
+    one:
 
-        i, f = sigmoid(x W + h R + p * c + b), each its own columns and p
+        i, f = sigmoid(x W + h R + p * c + b), each with its own columns and p
         g = tanh(x W + h R + b)
         c' = f * c + i * g
         o = sigmoid(x W + h R + p * c' + b)
         h' = o * tanh(c')
 
-    W, R and b are as in `LSTMCell`; `peephole_kernel`, `[3, U]`, has a row for each of i, f and o.
-    It starts at zero, where the layer is the LSTM.
+    W, R and b are as in `LSTMCell`. The rows of `peephole_kernel`, `[3, U]`, are the p of i, f and
+    o. They start at zero, where the cell is an LSTM.
 
-    Args:
-        **kwargs: as in `LSTMCell`.
+    Args: those of `LSTMCell`.
 
     Differs from the papers: nothing.
     """
@@ -48,8 +47,10 @@ class PeepholeLSTMCell(LSTMCell):
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class PeepholeLSTM(RecurrentLayer):
-    """An LSTM with peepholes: `PeepholeLSTMCell` has the equations, `RecurrentLayer` the arguments.
+class PeepholeLSTM(LSTM):
+    """An LSTM with peepholes over time.
+
+    `PeepholeLSTMCell` has the equations. The arguments and the call are those of `LSTM`.
 
     >>> import numpy as np
     >>> from unroll.layers import PeepholeLSTM

@@ -228,9 +228,7 @@ class _Loop:
 
         xs = (z, arguments.mask, d_outputs, *states)
         like = (z[0], *arguments.states) if arguments.weights else (z[0],)
-        d_initial, (d_z, *d_states) = backend.scan(
-            body, tuple(d_final), xs, like, not self.reverse
-        )
+        d_initial, (d_z, *d_states) = backend.scan(body, tuple(d_final), xs, like, not self.reverse)
         return d_initial, d_z, tuple(d_states)
 
     def _advance(self, arguments: _Arguments, states, x, keep):

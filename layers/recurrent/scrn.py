@@ -5,36 +5,37 @@ from keras import ops
 
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class SCRNCell(RecurrentCell):
-    """One step of a structurally constrained recurrent network: slow units beside fast ones.
+    """One step of a structurally constrained recurrent network, with slow context units.
 
     Mikolov et al. 2015, "Learning longer memory in recurrent neural networks", equations 5 to 7:
 
         s' = (1 - alpha) x B + alpha s
         h' = sigmoid(s' P + x A + h R + b)
 
-    The one state, which is also the output, is `[h; s]`: a dense layer above it is the paper's
-    h U + s V. The columns of `kernel` are those of A and then of B; `context_kernel` is P.
+    The only state, which is also the output, is `[h; s]`: a dense layer on top of it is h U + s V
+    of the paper. The columns of `kernel` are those of A and then those of B. P is `context_kernel`.
 
-    For speed s' P is taken apart, (1 - alpha) (x B) P + alpha s P: the first term needs no loop,
-    and the second joins h R in one product.
+    For speed s' P is computed as (1 - alpha) (x B) P + alpha s P: the first term is outside the
+    loop, and the second is part of the product with R.
 
     Args:
         units: U, the number of hidden units h.
-        context_units: C, the number of context units s; by default `units`.
-        alpha: how much of its context a step keeps, from 0 to 1. With 1 the context is frozen.
-        activation: of h.
-        **kwargs: as in `RecurrentCell`. Recurrent dropout acts on h alone; P starts as the kernel
-            does.
+        activation: the activation of h.
+        context_units: C, the number of context units s; by default U.
+        alpha: the fraction of s that remains in each step, from 0 to 1. With 1 the context never
+            changes.
+        The others are those of `RecurrentCell`; `kernel_initializer` is also that of P, and
+        recurrent dropout applies to h only.
 
     Raises:
-        ValueError: if `context_units` is below one or `alpha` lies outside [0, 1].
+        ValueError: if `context_units` is not an integer of at least 1 or `alpha` is not in [0, 1].
 
-    Differs from the paper: there is a bias b, and alpha is not learned (the paper found no gain).
+    Differs from the paper: there is a bias b, and alpha is not learned (the paper reports no gain).
     """
 
     gates = 1
@@ -43,16 +44,30 @@ class SCRNCell(RecurrentCell):
     def __init__(
         self,
         units: int,
+        activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        *,
         context_units: int | None = None,
         alpha: float = 0.95,
-        activation="sigmoid",
         **kwargs,
     ):
-        super().__init__(units, activation=activation, **kwargs)
         if context_units is not None:
-            require_size("context_units", context_units)
+            require_size(f"{type(self).__name__}: context_units", context_units)
         if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}.")
+            raise ValueError(f"{type(self).__name__}: alpha must be in [0, 1], got {alpha!r}.")
+        super().__init__(**forwarded(locals(), "context_units", "alpha"))
         self.context_units = context_units
         self.alpha = alpha
         self.output_size = units + (context_units or units)
@@ -108,7 +123,10 @@ class SCRNCell(RecurrentCell):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class SCRN(RecurrentLayer):
-    """Slow units beside fast ones: `SCRNCell` has the equations, `RecurrentLayer` the arguments.
+    """A structurally constrained recurrent network over time.
+
+    `SCRNCell` has the equations. The arguments, except for `context_units` and `alpha`, are those
+    of `keras.layers.SimpleRNN`; `unroll` has no effect. `RecurrentLayer` describes the call.
 
     >>> import numpy as np
     >>> from unroll.layers import SCRN
@@ -117,3 +135,34 @@ class SCRN(RecurrentLayer):
     """
 
     cell_class = SCRNCell
+
+    def __init__(
+        self,
+        units: int,
+        activation="sigmoid",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        zero_output_for_mask: bool = False,
+        *,
+        context_units: int | None = None,
+        alpha: float = 0.95,
+        **kwargs,
+    ):
+        super().__init__(**forwarded(locals()))

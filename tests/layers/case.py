@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tests.layers import running
-from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent import RecurrentLayer
 
 B, T, D, U = 6, 5, 3, 4
 SEQUENCES = np.random.default_rng(1).normal(size=(B, T, D))

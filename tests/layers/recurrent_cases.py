@@ -1,4 +1,4 @@
-"""The rows of the recurrent layers, and of what wraps them."""
+"""The cases of the recurrent layers and of their wrappers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ import numpy as np
 from tests import reference
 from tests.layers.case import SEQUENCES, Case, Recurrent, U
 from unroll import layers
-from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent import RecurrentLayer
 
 RECURRENT_OPTIONS = {
     "units": 7,
@@ -33,6 +33,8 @@ RECURRENT_OPTIONS = {
     "return_state": True,
     "go_backwards": True,
     "stateful": True,
+    "unroll": True,
+    "use_cudnn": False,
     "zero_output_for_mask": True,
     "name": "another",
     "dtype": keras.DTypePolicy("float64"),
@@ -53,15 +55,15 @@ def recurrent(
     idle=None,
     **settings,
 ) -> Recurrent:
-    """The row of a recurrent layer.
+    """The case of a recurrent layer.
 
     Args:
         layer_class: the layer.
         oracle: its equations in `tests.reference`.
-        name: of the row, where a layer has several: it is then a variant of the first.
-        options: an uncommon value for each argument that this layer alone has.
+        name: the name of the case if the layer has several: it is then a variant of the first.
+        options: an uncommon value for each argument that only this layer has.
         idle: as in `Case`.
-        **settings: the arguments that the row is about; the oracle must follow them.
+        **settings: the arguments that the case tests. The oracle must follow them.
     """
     settings = {"units": U, **settings}
     return Recurrent(
@@ -83,7 +85,7 @@ def recurrent(
 def stack(
     name: str, units: tuple[int, int], both: bool, skip: str | None, variant: bool = True
 ) -> Case:
-    """A stack of an LSTM and an Elman net."""
+    """A stack of an LSTM and an Elman network."""
     plan = [(reference.lstm, 3, 2), (reference.elman, 3, 1)]
     return Case(
         name=name,
@@ -122,7 +124,7 @@ def lstm_segments(weights, sequences, states=(), mask=None):
     return reference.segments(oracle, 2, weights, sequences, mask=mask)
 
 
-# R of a clockwork network of two modules: nothing goes from the faster to the slower one.
+# The part of R in a clockwork network of two modules from the faster to the slower module.
 FAST_TO_SLOW = np.kron([[0, 1], [0, 0]], np.ones((U // 2, U // 2))).astype("bool")
 
 CASES: tuple[Case, ...] = (
@@ -147,7 +149,7 @@ CASES: tuple[Case, ...] = (
     recurrent(
         layers.ElmanRNN, reference.elman, "ElmanRNN with output", options=OUTPUT_MAP, output_units=7
     ),
-    # With these inputs each unit is active after each other one at least once.
+    # With these inputs each unit is active after each other unit at least once.
     replace(recurrent(layers.IRNN, reference.irnn, options=OUTPUT_MAP), inputs=-SEQUENCES),
     recurrent(layers.JordanRNN, reference.jordan, options=OUTPUT_MAP, output_units=7),
     recurrent(

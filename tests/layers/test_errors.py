@@ -9,7 +9,7 @@ import pytest
 from tests.layers import running
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
-from unroll.layers.recurrent.base import RecurrentCell
+from unroll.layers.recurrent import RecurrentCell
 
 
 def sequences(*shape):

@@ -9,7 +9,7 @@ from tests.layers.case import MASK, SEQUENCES, B, D, T, U
 from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
 from unroll import layers
-from unroll.layers.recurrent.base import RecurrentLayer
+from unroll.layers.recurrent import RecurrentLayer
 
 BY_NAME = {case.name: case for case in CASES}
 BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE}
