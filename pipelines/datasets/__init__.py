@@ -1,7 +1,7 @@
 """Datasets: TFDS builders, one file each, grouped by task.
 
-A builder looks for its files in the manual folder first (`manual_dir`, or the environment variable
-`UNROLL_MANUAL_DIR`), as `<dataset>/<published file name>`. It downloads files that are not there.
+A builder reads its files from the manual folder (`manual_dir`, or the environment variable
+`UNROLL_MANUAL_DIR`), as `<dataset>/<published file name>`, or downloads them.
 """
 
 import contextlib
