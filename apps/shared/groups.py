@@ -1,4 +1,4 @@
-"""Texts in groups: several to a picture, in one batch with it."""
+"""Layers for batches of images with several texts each."""
 
 import keras
 from keras import ops
@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="unroll")
 class Merge(keras.layers.Layer):
-    """The texts of all pictures in one row: `[P, Q, ...]` to `[P * Q, ...]`."""
+    """Merges the axes of images and texts: `[P, Q, ...]` to `[P * Q, ...]`."""
 
     def call(self, x):
         return ops.reshape(x, (-1, *ops.shape(x)[2:]))
@@ -14,7 +14,7 @@ class Merge(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class Split(keras.layers.Layer):
-    """What `Merge` merged: `[P * Q, ...]` to `[P, Q, ...]`, as in `like`, `[P, Q, ...]`."""
+    """The inverse of `Merge`: `[P * Q, ...]` to `[P, Q, ...]`, with P and Q those of `like`."""
 
     def call(self, x, like):
         return ops.reshape(x, (*ops.shape(like)[:2], *ops.shape(x)[1:]))
@@ -22,7 +22,10 @@ class Split(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class ForEach(keras.layers.Layer):
-    """What each text is given of its picture: `[P, U]` to `[P * Q, U]`; `like` is `[P, Q, ...]`."""
+    """Repeats a vector per image for each of its texts: `[P, U]` to `[P * Q, U]`.
+
+    Q is that of `like`, `[P, Q, ...]`.
+    """
 
     def call(self, x, like):
         return ops.repeat(x, ops.shape(like)[1], axis=0)

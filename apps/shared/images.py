@@ -1,172 +1,244 @@
-"""Pictures of any app: what a model is given of them, and what a person gives of one."""
+"""Images: what a network reads of them, and the files that a user gives."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
-from unroll.pipelines import image, visual
+from unroll.pipelines import image, vision
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+# The asset `images` of a model that reads no images.
+NO_IMAGES = {"kind": "none", "shape": []}
 
 
 @dataclass(frozen=True)
-class PictureConfig(TrainingConfig):
-    """What the `Config` of an app of pictures has."""
+class ImageConfig(TrainingConfig):
+    """The fields of the `Config` of an app that reads images."""
 
-    # pictures are made so many pixels wide and high
+    # images are resized to this height and width, in pixels
     image_size: int = 64
-    # what reads a picture: `residual`, trained from scratch, or a frozen network of
-    # keras.applications, such as ResNet50
+    # image encoder: `residual`, trained from scratch, or a frozen network of keras.applications,
+    # such as ResNet50
     encoder: str = "residual"
-    # how many filters the first stage of the residual encoder has; each next one has twice as many
+    # filters in the first stage of the residual encoder; each later stage has twice as many
     filters: int = 24
-    # how many stages it has, each of which halves the sides of the picture
+    # stages of the residual encoder; each halves the height and width
     stages: int = 3
-    # how many blocks of two convolutions a stage has, but for the first
+    # blocks of two convolutions per stage, except in the first one
     blocks: int = 1
-    # how many the first has
-    first_blocks: int = 0
-    # whether its shapes are learned from pictures in other colours, drawn anew in each step
-    random_colours: bool = False
-    # the share of features dropped from its grid
+    # blocks of two convolutions in the first stage
+    first_stage_blocks: int = 0
+    # learn shapes from images whose colors are changed at random in each training step
+    random_colors: bool = False
+    # dropout rate of the channels of the residual encoder's output
     image_dropout: float = 0.0
-    # of a frozen encoder: `imagenet`, which is downloaded, or a file
+    # weights of a frozen encoder: `imagenet`, which is downloaded, or a file
     encoder_weights: str = "imagenet"
-    # a file of vectors for the regions of each picture, .npz or TFRecords, instead of an encoder
+    # file of region vectors for each image, .npz or TFRecords, in place of an encoder
     regions: str = ""
+    # in training: largest translation of an image, in pixels
+    translate: int = 0
+    # in training: largest relative change of brightness, contrast and saturation
+    color_jitter: float = 0.0
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.encoder != "residual":
+            _constructor(self.encoder)
 
-# The settings of a model that sees none; those of others have the same names.
-NO_PICTURES = {
-    **{"image_size": 0, "encoder": "", "encoder_weights": "", "regions": ""},
-    **{"kind": "none", "shape": []},
-}
+    @property
+    def frozen(self) -> bool:
+        """Whether a frozen encoder reads the images."""
+        return not self.regions and self.encoder != "residual"
 
 
 def arrays(
-    config: PictureConfig,
-    raw: dict[str, tf.data.Dataset],
-    told: dict[str, list],
+    config: ImageConfig,
+    raw: Mapping[str, tf.data.Dataset],
+    image_ids: dict[str, list[str]],
     folder: Path,
     frames: int = 0,
-):
-    """The pictures of each split as one array, and what serving must know of them.
+) -> tuple[dict[str, np.ndarray], dict]:
+    """The images of some splits as arrays, and their description.
 
-    Pixels, and the features of a frozen encoder, are computed once and kept beside the dataset.
+    Pixels, and the features of a frozen encoder, are computed once and stored in the dataset's
+    folder.
 
     Args:
-        config: where its encoder is `residual`, the app trains one.
-        raw: by split, of `{"image": string}`.
-        told: by split, what is said of each picture, with its name, `image_id`.
-        folder: of the dataset.
-        frames: so many are taken of a clip, which then is an array of them; 0 where the files are
-            pictures. Of frozen features each frame has their mean.
+        config: names the encoder or the file of regions.
+        raw: datasets of `{"image": string}` by split. Only the splits in `image_ids` are read.
+        image_ids: the names of the images, by split.
+        folder: of the prepared dataset.
+        frames: the number of frames that are taken from a clip; 0 for images. A frozen encoder
+            gives one vector per frame, the mean over its grid.
+
+    Returns:
+        By split, `[N, S, S, 3]` (clips `[N, F, S, S, 3]`), uint8, or the features of regions; and
+        `{"kind": "image" or "regions", "shape": of one image}`, an asset.
     """
     size = config.image_size
-    settings = {**NO_PICTURES, "image_size": size}
     if config.regions:
-        known = visual.read_regions(config.regions)
+        known = vision.read_regions(config.regions)
         found = {
-            split: visual.regions_of(known, [each.image_id for each in rows], config.regions)
-            for split, rows in told.items()
+            split: vision.select_regions(known, names, config.regions)
+            for split, names in image_ids.items()
         }
-        shape = [None, found["train"].shape[-1]]
-        return found, settings | {"kind": "regions", "shape": shape, "regions": config.regions}
-    if config.encoder == "residual":
-        made, kind, dtype = (lambda files: decode(files, size, frames)), "image", "uint8"
-        key = visual.fingerprint("rounded pixels", size, *[frames] * bool(frames))
-    else:
-        encoder = frozen_encoder(config.encoder, config.encoder_weights, size)
-        own = {"encoder": config.encoder, "encoder_weights": config.encoder_weights}
-        settings |= own
+        width = next(iter(known.values())).shape[-1]
+        return found, {"kind": "regions", "shape": [None, width]}
+    extra = [frames] if frames else []
+    if encoder := frozen_encoder(config):
         weights = Path(config.encoder_weights)
-        # Another file of the same name gives other features.
+        # The file may be replaced by another one of the same name.
         stamp = weights.stat().st_mtime_ns if weights.is_file() else 0
-        kind, dtype = "regions", "float16"
-        key = visual.fingerprint("features", size, *own.values(), stamp, *[frames] * bool(frames))
+        names = config.encoder, config.encoder_weights
+        key = vision.fingerprint("features", size, *names, stamp, *extra)
+        grid = list(encoder.output_shape[1:])
+        spec = {"kind": "regions", "shape": [frames, grid[-1]] if frames else grid}
 
-        def made(files):
+        def read(files):
             return frozen_features(encoder, decode(files, size, frames))
+    else:
+        key = vision.fingerprint("rounded pixels", size, *extra)
+        spec = {"kind": "image", "shape": [*extra, size, size, 3]}
 
+        def read(files):
+            return decode(files, size, frames)
+
+    dtype = "float16" if config.frozen else "uint8"
     found = {
-        split: visual.stored(rows, folder / f"{split}-{key}.npy", made, dtype)
-        for split, rows in raw.items()
+        split: vision.cached_array(raw[split], folder / f"{split}-{key}.npy", read, dtype)
+        for split in image_ids
     }
-    return found, settings | {"kind": kind, "shape": list(found["train"].shape[1:])}
+    return found, spec
 
 
 def decode(files, size: int, frames: int = 0) -> tf.Tensor:
-    """Files `[B]` to pixels `[B, S, S, 3]`, or of clips `[B, F, S, S, 3]`."""
-    return image.decode_clips(files, size, frames) if frames else image.decode_all(files, size)
+    """Files `[B]` to pixels `[B, S, S, 3]`, or to those of clips `[B, F, S, S, 3]`."""
+    return (
+        image.decode_clip_batch(files, size, frames) if frames else image.decode_batch(files, size)
+    )
 
 
 def frozen_features(encoder: keras.Model, pixels) -> tf.Tensor:
-    """A grid of features of pictures, `[B, H, W, D]`; of clips `[B, F, D]`."""
+    """The features of images, `[B, H, W, D]`, or of the frames of clips, `[B, F, D]`."""
     if len(pixels.shape) == 4:
         return encoder(pixels, training=False)
     flat = encoder(tf.reshape(pixels, [-1, *pixels.shape[2:]]), training=False)
     return tf.reshape(tf.reduce_mean(flat, axis=[1, 2]), [-1, pixels.shape[1], flat.shape[-1]])
 
 
-def frozen_encoder(name: str, weights: str, size: int) -> keras.Model:
-    """A network of `keras.applications` without its head, from `[B, S, S, 3]` to `[B, H, W, D]`.
+def frozen_encoder(config: ImageConfig) -> keras.Model | None:
+    """A network of `keras.applications` without its head, `[B, S, S, 3]` to `[B, H, W, D]`.
 
-    Args:
-        name: such as `ResNet50`.
-        weights: `imagenet`, which is downloaded, or a file of weights.
-        size: S.
-
-    Raises:
-        ValueError: if there is no such network.
+    `None` if the configuration has another encoder, or reads regions.
     """
+    if not config.frozen:
+        return None
+    make, preprocess = _constructor(config.encoder)
+    shape = (config.image_size, config.image_size, 3)
+    inputs = keras.Input(shape, name="image")
+    network = make(include_top=False, weights=config.encoder_weights, input_shape=shape)
+    network.trainable = False
+    return keras.Model(inputs, network(preprocess(inputs)), name="encoder")
+
+
+def _constructor(name: str) -> tuple[Callable, Callable]:
+    """A constructor of `keras.applications`, and the function that prepares its pixels."""
     make = getattr(keras.applications, name, None)
     if not callable(make):
-        raise ValueError(f"encoder={name}: neither residual nor a network of keras.applications.")
+        raise ValueError(
+            f"encoder must be residual or a network of keras.applications, got {name!r}."
+        )
     module = next(
         each
         for each in vars(keras.applications).values()
         if hasattr(each, "preprocess_input") and getattr(each, name, None) is make
     )
-    given = keras.Input((size, size, 3), name="image")
-    network = make(include_top=False, weights=weights, input_shape=(size, size, 3))
-    network.trainable = False
-    return keras.Model(given, network(module.preprocess_input(given)), name="encoder")
+    return make, module.preprocess_input
 
 
-def read(given: str | bytes) -> bytes:
-    """The bytes of a picture file.
+def is_image_path(argument: str) -> bool:
+    """Whether a command-line argument is the path of an image, and not a text."""
+    return argument.lower().endswith(SUFFIXES) or Path(argument).is_file()
+
+
+def read(source: str | bytes) -> bytes:
+    """The contents of an image file.
+
+    Args:
+        source: the path of the file, or its contents.
 
     Raises:
-        UsageError: if it cannot be read, or is no picture.
+        UsageError: if it cannot be read or decoded.
     """
     try:
-        contents = given if isinstance(given, bytes) else Path(given).read_bytes()
+        contents = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise UsageError(f"{given}: {error.strerror}.") from None
-    if not image.is_picture(contents):
-        name = "The picture" if isinstance(given, bytes) else given
-        raise UsageError(f"{name} cannot be decoded: JPEG, PNG, GIF and BMP can.")
+        raise UsageError(f"{source}: {error.strerror}.") from None
+    if not image.is_image(contents):
+        name = "The image" if isinstance(source, bytes) else source
+        raise UsageError(f"{name} cannot be decoded: it must be a JPEG, PNG, GIF or BMP file.")
     return contents
 
 
-def regions_of(shown: tuple, settings: dict) -> np.ndarray:
-    """The regions of pictures named by a path, from the file with which the model was trained."""
-    if all(isinstance(each, bytes) for each in shown):
-        # The app's examples have no names: three regions each, of numbers from 0 to 1.
-        width = settings["shape"][-1]
-        return np.linspace(0, 1, len(shown) * 3 * width, dtype="float32").reshape(-1, 3, width)
-    known = visual.read_regions(settings["regions"])
-    return visual.regions_of(known, [str(each) for each in shown], settings["regions"])
+def regions_of(sources: Sequence[str | bytes], config: ImageConfig, spec: dict) -> np.ndarray:
+    """The regions of images, `[N, S, D]`, from the file `config.regions`.
+
+    Args:
+        sources: paths of images. An app's examples are bytes, which the file does not contain:
+            these get three regions each, with numbers from 0 to 1.
+        config: names the file.
+        spec: the asset `images`.
+    """
+    if all(isinstance(source, bytes) for source in sources):
+        width = spec["shape"][-1]
+        size = len(sources) * 3 * width
+        return np.linspace(0, 1, size, dtype="float32").reshape(-1, 3, width)
+    known = vision.read_regions(config.regions)
+    return vision.select_regions(known, [str(source) for source in sources], config.regions)
 
 
-def overlay(axis, photo: np.ndarray, weights: np.ndarray | None = None) -> None:
-    """Draws a photo `[H, W, 3]` on Matplotlib's axes, under weights `[h, w]` if there are any."""
-    height, width = photo.shape[:2]
-    axis.imshow(photo, extent=(0, width, height, 0))
-    axis.axis("off")
+def pixels_of(path: str) -> np.ndarray:
+    """The pixels of an image file, `[H, W, 3]`; of a clip, those of its first frame.
+
+    Raises:
+        UsageError: as `read`.
+    """
+    return tf.io.decode_image(read(path), channels=3, expand_animations=False).numpy()
+
+
+def overlay(axes, pixels: np.ndarray, weights: np.ndarray | None = None) -> None:
+    """Draws an image `[H, W, 3]` on Matplotlib's axes, and over it weights `[h, w]`, if given."""
+    height, width = pixels.shape[:2]
+    axes.imshow(pixels, extent=(0, width, height, 0))
+    axes.axis("off")
     if weights is not None:
         smooth = {"interpolation": "bilinear", "cmap": "inferno", "alpha": 0.6}
-        axis.imshow(weights, extent=(0, width, height, 0), **smooth)
+        axes.imshow(weights, extent=(0, width, height, 0), **smooth)
+
+
+def sheet(rows: Sequence[Sequence[tuple]], size: float = 2.3) -> matplotlib.figure.Figure:
+    """A Matplotlib figure of rows of images.
+
+    Args:
+        rows: each a sequence of `(title, pixels [H, W, 3], weights [h, w] or None)`.
+        size: height and width of an image, in inches.
+    """
+    columns = max(map(len, rows))
+    figure = matplotlib.figure.Figure(
+        figsize=(size * columns, (size + 0.4) * len(rows)), layout="constrained"
+    )
+    for of_row, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        for axes in of_row:
+            axes.axis("off")
+        for axes, (title, pixels, weights) in zip(of_row, row, strict=False):
+            overlay(axes, pixels, weights)
+            axes.set_title(title, fontsize=8)
+    return figure

@@ -1,37 +1,38 @@
-"""Questions on the command line, behind what they are about."""
+"""Questions on the command line."""
 
 from collections.abc import Callable
 
 from unroll.apps.core.errors import UsageError
 
 
-def pairs(inputs: list, is_subject: Callable[[str], bool], kind: str) -> list[tuple]:
-    """Subjects with questions: pairs as they are; of strings each subject with those behind it.
+def pairs(
+    arguments: list[str], is_subject: Callable[[str], bool], kind: str
+) -> list[tuple[str, str]]:
+    """Pairs of a subject and a question about it.
 
     Args:
-        inputs: pairs and strings.
-        is_subject: tells what questions are about from the questions.
-        kind: what a subject is, for errors.
+        arguments: subjects, each followed by one or more questions.
+        is_subject: whether an argument is a subject.
+        kind: what a subject is, for the errors.
 
     Raises:
-        UsageError: if there is a question before any subject, or a subject without a question.
+        UsageError: if a question precedes all subjects, or a subject has no question.
 
-    >>> pairs(["a.png", "What?", "Where?"], lambda given: given.endswith(".png"), "picture")
+    >>> pairs(["a.png", "What?", "Where?"], lambda x: x.endswith(".png"), "image")
     [('a.png', 'What?'), ('a.png', 'Where?')]
     """
-    found, subject, asked = [], None, True
-    for given in inputs:
-        if not isinstance(given, str):
-            found.append(tuple(given))
-        elif is_subject(given):
-            if not asked:
+    found: list[tuple[str, str]] = []
+    subject, has_question = None, True
+    for argument in arguments:
+        if is_subject(argument):
+            if not has_question:
                 break
-            subject, asked = given, False
+            subject, has_question = argument, False
         elif subject is None:
-            raise UsageError(f"{given!r}: name the {kind} before the questions about it.")
+            raise UsageError(f"{argument!r}: name the {kind} before the questions about it.")
         else:
-            found.append((subject, given))
-            asked = True
-    if not asked:
-        raise UsageError(f"{subject}: what is the question about it?")
+            found.append((subject, argument))
+            has_question = True
+    if not has_question:
+        raise UsageError(f"{subject}: a question about it is missing.")
     return found

@@ -1,46 +1,57 @@
-"""A small residual network that an app trains from scratch to read pictures."""
+"""A small residual network that an app trains from scratch to read images."""
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from unroll.apps.shared.images import PictureConfig
+from unroll.apps.shared.images import ImageConfig
 
 
-def residual_encoder(config: PictureConfig, frames: int = 1) -> keras.Model:
+def residual_encoder(config: ImageConfig, frames: int = 1) -> keras.Model:
     """A residual network (He et al. 2016) from `[B, S, S, 3]` to a grid `[B, H, W, D]`.
 
-    Each stage halves the sides and has twice the filters of the one before. The first is a single
-    convolution, with blocks of two behind it if `first_blocks` says so; the others are such blocks.
-    To the last features of a cell of the grid are added the means of the first ones, in which
-    colours are told apart from shapes, and its place, from -1 to 1. With `random_colours` these are
-    of a convolution of their own, which alone sees the colours as they are. Of clips it takes the
-    frames one behind another.
+    The first stage is a convolution, followed by `first_stage_blocks` blocks. Each later stage
+    consists of `blocks` blocks, halves the height and width, and doubles the number of filters. The
+    features of a cell of the grid are those of the last stage; the mean of the first convolution's
+    features, which separate colors better; and the coordinates of the cell, from -1 to 1.
+
+    With `random_colors` the stages read images with random colors, and the second part of the
+    features comes from a convolution of its own, which reads the original colors.
+
+    Args:
+        config: the configuration of the encoder.
+        frames: the number of consecutive images of the batch that are the frames of one clip.
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
     low = first = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
-    if config.random_colours:
-        x = RandomColours(frames, name="random_colours")(x)
+    if config.random_colors:
+        x = RandomColors(frames, name="random_colors")(x)
         first = keras.layers.Activation("relu")(_convolution(x, config.filters, 2))
     x = first
     for stage in range(config.stages):
-        for block in range(config.blocks if stage else config.first_blocks):
+        for block in range(config.blocks if stage else config.first_stage_blocks):
             x = _block(x, config.filters * 2**stage, 2 if stage and not block else 1)
     low = keras.layers.AveragePooling2D(2 ** (config.stages - 1), padding="same")(low)
     x = ops.concatenate([x, low], axis=-1)
     x = keras.layers.SpatialDropout2D(config.image_dropout)(x)
-    return keras.Model(image, ops.concatenate([x, _places(x)], axis=-1), name="encoder")
+    return keras.Model(image, ops.concatenate([x, _coordinates(x)], axis=-1), name="encoder")
 
 
 @keras.saving.register_keras_serializable(package="unroll")
-class RandomColours(keras.layers.Layer):
-    """In training, turns the colours of each picture about the middle grey, at random.
+class RandomColors(keras.layers.Layer):
+    """Rotates the colors of each image around gray at random, in training only.
 
-    Pictures are `[B, H, W, 3]`, -1 to 1; so many frames of a clip stand one behind another, and are
-    turned alike. Reds, greens and blues are mirrored twice, each time in a plane drawn at random
-    (Householder reflections): what differs in a picture differs as much as before, in other
-    colours.
+    The rotation is the product of two Householder reflections in random planes, so that distances
+    between colors do not change.
+
+    Args:
+        frames: the number of consecutive images that are the frames of one clip and get the same
+            rotation.
+
+    Call arguments:
+        images: `[B, H, W, 3]`, -1 to 1.
+        training: whether colors are changed.
     """
 
     def __init__(self, frames: int = 1, **kwargs):
@@ -48,17 +59,19 @@ class RandomColours(keras.layers.Layer):
         self.frames = frames
         self.seed_generator = keras.random.SeedGenerator()
 
-    def call(self, picture, training=False):
+    def call(self, images, training=False):
         if not training:
-            return picture
-        clips, turn = ops.shape(picture)[0] // self.frames, ops.eye(3)
+            return images
+        clips, rotation = ops.shape(images)[0] // self.frames, ops.eye(3)
         for _ in range(2):
-            across = keras.random.normal((clips, 3), seed=self.seed_generator)
-            across = ops.expand_dims(ops.normalize(across), -1)  # [B, 3, 1]
-            turn = turn - 2 * ops.matmul(turn, across) * ops.transpose(across, (0, 2, 1))
-        turn = ops.repeat(turn, self.frames, axis=0)
-        pixels = ops.reshape(picture, (-1, picture.shape[1] * picture.shape[2], 3))
-        return ops.reshape(ops.matmul(pixels, turn), ops.shape(picture))
+            normal = keras.random.normal((clips, 3), seed=self.seed_generator)
+            normal = ops.expand_dims(ops.normalize(normal), -1)  # [B, 3, 1]
+            rotation = rotation - 2 * ops.matmul(rotation, normal) * ops.transpose(
+                normal, (0, 2, 1)
+            )
+        rotation = ops.repeat(rotation, self.frames, axis=0)  # [B, 3, 3]
+        pixels = ops.reshape(images, (-1, images.shape[1] * images.shape[2], 3))
+        return ops.reshape(ops.matmul(pixels, rotation), ops.shape(images))
 
     def get_config(self):
         return {**super().get_config(), "frames": self.frames}
@@ -66,10 +79,10 @@ class RandomColours(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="unroll")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's, of `[B, H, W, C]`, in one pass a step instead of one for each of its sums.
+    """Batch normalization of `[B, H, W, C]` with TensorFlow's fused operation in training.
 
-    In training it is a single operation of TensorFlow, with a gradient that is one too; Keras puts
-    it together of a dozen, each of which reads all pixels. In inference it is Keras's own.
+    Keras computes it with about a dozen operations, each of which reads all pixels. Inference is
+    Keras's own.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -79,7 +92,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             ops.cast(inputs, "float32"), self.gamma, self.beta, epsilon=self.epsilon
         )
         pixels = ops.cast(ops.size(inputs[..., 0]), variance.dtype)
-        variance *= ops.maximum(pixels - 1, 1) / pixels  # Keras's is that of these, not of all
+        variance *= ops.maximum(pixels - 1, 1) / pixels  # the biased variance, as in Keras
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + now * (1 - self.momentum))
         return ops.cast(outputs, self.compute_dtype)
@@ -98,8 +111,8 @@ def _convolution(x, filters: int, strides: int, kernel: int = 3):
     return FusedBatchNormalization(momentum=0.9)(x)
 
 
-def _places(x):
-    """`[B, H, W, 2]`: how far right and how far down each cell lies."""
+def _coordinates(x):
+    """`[B, H, W, 2]`: the column and the row of each cell, from -1 to 1."""
     height, width = x.shape[1:3]
-    across, down = ops.meshgrid(ops.linspace(-1.0, 1.0, width), ops.linspace(-1.0, 1.0, height))
-    return ops.zeros_like(x[..., :2]) + ops.stack([across, down], axis=-1)
+    columns, rows = ops.meshgrid(ops.linspace(-1.0, 1.0, width), ops.linspace(-1.0, 1.0, height))
+    return ops.zeros_like(x[..., :2]) + ops.stack([columns, rows], axis=-1)
