@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on, beside one that was not."""
+"""A helper of the apps' tests: training that is interrupted and resumed."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from unroll.apps.core.runs import Run
 
 
 def histories(app: ModuleType, config: TrainingConfig, folder: Path, monkeypatch) -> list[list]:
-    """The figures of each epoch of a whole run, and of one that stopped after its first."""
-    runs = [Run(folder / name) for name in ("whole", "resumed")]
+    """The figures by epoch of an uninterrupted run, and of one resumed after its first epoch."""
+    runs = [Run(folder / name) for name in ("uninterrupted", "resumed")]
     for run in runs:
         run.path.mkdir()
     training.train(app, config, runs[0])

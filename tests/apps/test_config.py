@@ -1,7 +1,8 @@
-"""Overrides from the command line, and the way to a file and back."""
+"""Configurations from the command line, and from the file of a run."""
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -10,7 +11,7 @@ from unroll.apps.core import config
 from unroll.apps.core.errors import UsageError
 
 DIGITS = toy.PRESETS["digits"]
-OPTIONS = "The options are --data, --seed, "
+OPTIONS = "The options are --data, --generated-size, --seed, "
 
 
 @pytest.mark.parametrize(
@@ -28,24 +29,24 @@ OPTIONS = "The options are --data, --seed, "
         (["--clip-norm=0"], {"clip_norm": 0.0}),
     ],
 )
-def test_overrides_stand_over_the_first_preset(arguments, changes):
+def test_options_override_the_first_preset(arguments, changes):
     assert config.parse(toy, arguments) == dataclasses.replace(DIGITS, **changes)
 
 
 @pytest.mark.parametrize(
     "arguments", [["--jit=true", "--data", "false"], ["--jit", "true", "--data", "false"]]
 )
-def test_only_a_switch_s_own_value_is_read_as_one(arguments):
+def test_only_the_value_of_a_switch_is_read_as_a_boolean(arguments):
     assert config.parse_options(toy.Config, arguments, DIGITS).data == "false"
 
 
 @pytest.mark.parametrize("data", [["--data=long_digits"], ["--data", "long_digits"]])
-def test_data_picks_its_preset(data):
+def test_data_selects_its_preset(data):
     parsed = config.parse(toy, ["--units=5", *data])
     assert parsed == dataclasses.replace(toy.PRESETS["long_digits"], units=5)
 
 
-def test_a_folder_of_data_takes_the_first_preset(tmp_path):
+def test_a_folder_of_data_uses_the_first_preset(tmp_path):
     parsed = config.parse(toy, [f"--data={tmp_path}"])
     assert parsed == dataclasses.replace(DIGITS, data=str(tmp_path))
 
@@ -73,12 +74,15 @@ def test_a_folder_of_data_takes_the_first_preset(tmp_path):
         (["--learning-rate=nan"], ["learning_rate must be above 0", "got nan"]),
         (["--learning-rate=inf"], ["learning_rate must be above 0", "got inf"]),
         (["--clip-norm=-1"], ["clip_norm must be 0 or more, got -1.0"]),
-        (["--dropout=1"], ["dropout must lie in [0, 1), got 1.0"]),
-        (["--seed=-1"], ["seed must lie in [0, 2**32), got -1"]),
+        (["--dropout=1"], ["dropout must be in [0, 1), got 1.0"]),
+        (["--seed=-1"], ["seed must be in [0, 2**32), got -1"]),
+        (["--generated-size=0"], ["generated_size must be above 0", "got 0.0"]),
+        (["--generated-size=inf"], ["generated_size must be above 0 and finite, got inf"]),
+        (["--monitor=val_acuracy"], ["--monitor=val_acuracy", "val_loss, val_accuracy, "]),
     ],
 )
-def test_wrong_options_are_one_line(monkeypatch, columns, arguments, parts):
-    monkeypatch.setenv("COLUMNS", columns)  # tyro wraps its box to the terminal
+def test_a_wrong_option_is_one_line(monkeypatch, columns, arguments, parts):
+    monkeypatch.setenv("COLUMNS", columns)  # tyro wraps its box to the width of the terminal
     with pytest.raises(UsageError) as error:
         config.parse(toy, arguments)
     message = str(error.value)
@@ -88,14 +92,14 @@ def test_wrong_options_are_one_line(monkeypatch, columns, arguments, parts):
         assert part in message
 
 
-def test_help_has_the_comments_and_the_defaults_of_the_preset(capsys):
+def test_help_has_the_comments_and_the_preset_s_defaults(capsys):
     with pytest.raises(SystemExit) as stop:
         config.parse(toy, ["--data=long_digits", "--help"])
     assert stop.value.code == 0
-    said = capsys.readouterr().out
-    assert "the size of the recurrent state" in said
-    assert "(default: long_digits)" in said
-    assert "--clip-norm" in said
+    printed = capsys.readouterr().out
+    assert "size of the recurrent state" in printed
+    assert "(default: long_digits)" in printed
+    assert "--clip-norm" in printed
 
 
 def test_to_json_and_back():
@@ -105,16 +109,65 @@ def test_to_json_and_back():
 
 
 @pytest.mark.parametrize(
-    ("fields", "part"),
-    [({"units": "x"}, "--units"), ({"unitz": 3}, "--unitz"), ({"epochs": 0}, "epochs must be")],
+    ("changes", "part"),
+    [
+        ({"units": "x"}, "--units"),
+        ({"unitz": 3}, "--unitz"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"units": None}, "it lacks the field units"),
+    ],
 )
-def test_a_broken_file_is_named(fields, part):
+def test_a_broken_file_is_named(changes, part):
+    fields = {**config.to_json(DIGITS), **changes}
+    fields = {name: value for name, value in fields.items() if value is not None}
     with pytest.raises(UsageError, match=rf"^run/config\.json: [^\n]*{part}"):
         config.from_json(toy.Config, fields, "run/config.json")
 
 
+@pytest.mark.parametrize(
+    ("monitor", "direction"),
+    [
+        ("loss", "min"),
+        ("val_loss", "min"),
+        ("val_accuracy", "max"),
+        ("val_mae", "min"),
+        ("cer", "min"),
+        ("nll", "min"),
+    ],
+)
+def test_an_app_declares_the_direction_of_a_figure(monkeypatch, monitor, direction):
+    declared = {"val_accuracy": "max", "val_mae": "min", "cer": "min", "nll": "min"}
+    monkeypatch.setattr(toy, "MONITORS", declared)
+    assert config.monitor_direction(toy, monitor) == direction
+    assert config.parse(toy, [f"--monitor={monitor}"]).monitor == monitor
+
+
+@pytest.mark.parametrize("monitor", ["val_acuracy", "", "val_mae"])
+def test_a_figure_that_is_not_declared_is_refused(monitor):
+    message = "^--monitor=.*: it must be one of loss, val_loss, val_accuracy, val_error_rate"
+    with pytest.raises(UsageError, match=message):
+        config.parse(toy, [f"--monitor={monitor}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [0.01] * 8),
+        ({"schedule": "cosine"}, [0.005 + 0.005 * math.cos(math.pi * k / 8) for k in range(8)]),
+        ({"schedule": "halving"}, [0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.00125, 0.00125]),
+    ],
+)
+def test_learning_rate_schedules(changes, expected):
+    given = dataclasses.replace(DIGITS, epochs=8, **changes)
+    rates = [given.learning_rate_at(epoch, []) for epoch in range(8)]
+    assert rates == pytest.approx(expected)
+    six = dataclasses.replace(given, schedule="halving", epochs=6)
+    rates = [six.learning_rate_at(epoch, []) for epoch in range(6)]
+    assert rates == pytest.approx([0.01 / n for n in (1, 1, 2, 4, 4, 8)])
+
+
 @pytest.mark.parametrize(("clip", "expected"), [(0.5, 0.5), (0.0, None)])
-def test_optimizers(clip, expected):
+def test_the_optimizers_clip_the_gradient(clip, expected):
     given = dataclasses.replace(DIGITS, clip_norm=clip, learning_rate=0.25)
     adam, adamw = config.optimizer(given), config.optimizer(given, weight_decay=0.125)
     assert type(adam).__name__ == "Adam"

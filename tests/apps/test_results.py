@@ -1,4 +1,4 @@
-"""The rows of results and their table."""
+"""Recorded results: the rows, what is refused, the tables of the README and results.md."""
 
 import dataclasses
 import json
@@ -8,17 +8,28 @@ import pytest
 
 from tests.apps import toy
 from unroll.apps.core import results
+from unroll.apps.core import runs as run_folders
 from unroll.apps.core.errors import UsageError
+from unroll.apps.core.files import write_json
+from unroll.apps.core.protocol import Data
 from unroll.apps.core.runs import Run
 
 README = "# Toy\n\n<!-- results -->\nold\n<!-- /results -->\n\nend\n"
 CONFIG = toy.PRESETS["digits"]
 ASSETS = {"labels": ["of", "this", "run"]}
+COMMIT, OTHER, UNKNOWN = "a" * 40, "b" * 40, "c" * 40
+
+
+@pytest.fixture(autouse=True)
+def repository(monkeypatch):
+    """A checkout whose repository has two commits."""
+    monkeypatch.setattr(run_folders, "git_commit", lambda: COMMIT)
+    monkeypatch.setattr(run_folders, "has_commit", lambda commit: commit in (COMMIT, OTHER))
 
 
 @pytest.fixture
 def app(tmp_path, monkeypatch):
-    """The toy app in a folder of its own; its runs need no training here."""
+    """The toy app in an empty folder. Its runs need no training here."""
     folder = tmp_path / "toy"
     folder.mkdir()
     (folder / "README.md").write_text(README)
@@ -27,20 +38,15 @@ def app(tmp_path, monkeypatch):
     def evaluate(app, run, split):
         if split == "dev":
             raise UsageError("--split=dev: digits has train, valid, test.")
-        accuracy = 0.5 + run.config(app).seed / 10
-        return {
-            "data": "digits",
-            "split": split,
-            "examples": 103,
-            "accuracy": accuracy,
-            "errors": 7,
-        }
+        figures = {"data": "digits", "split": split, "examples": 103}
+        return figures | {"accuracy": 0.5 + run.config(app).seed / 10, "errors": 7}
 
-    def load(config, assets=None):
-        return config, assets
+    def load(config, splits, assets=None):
+        return Data(dict.fromkeys(splits), assets)
 
     def baseline(config, data, split):
-        assert data == (config, ASSETS)
+        assert data.assets == ASSETS
+        assert set(data.splits) == {"train", "valid", split}
         return {"what": "most frequent label", "accuracy": 0.512345}
 
     monkeypatch.setattr(results, "evaluate", evaluate)
@@ -51,12 +57,13 @@ def app(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make(tmp_path):
-    def make(seed=0, **changes) -> Run:
+    def make(seed=0, commit=COMMIT, **changes) -> Run:
         run = Run(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
         run.path.mkdir()
         run.write_config(toy, dataclasses.replace(CONFIG, seed=seed, **changes))
         run.write_assets(ASSETS)
-        run.write_environment(seconds=60.0 * (seed + 1), command="x")
+        environment = {"seconds": 60.0 * (seed + 1), "commit": commit, "hardware": "2 cores"}
+        write_json(run.path / "environment.json", environment)
         return run
 
     return make
@@ -66,17 +73,23 @@ def rows_of(app) -> list[dict]:
     return results.read(results.Path(app.__file__).parent)
 
 
-def readme_of(app) -> str:
-    return results.Path(app.__file__).with_name("README.md").read_text("utf-8")
+def file_of(app, name: str) -> str:
+    return results.Path(app.__file__).with_name(name).read_text("utf-8")
 
 
-def test_a_row_of_three_seeds(app, make):
+def unchanged(app) -> bool:
+    folder = results.Path(app.__file__).parent
+    return [path.name for path in folder.iterdir()] == ["README.md"] and (
+        file_of(app, "README.md") == README
+    )
+
+
+def test_three_seeds_are_one_row(app, make):
     row = results.record(app, [make(seed) for seed in (2, 0, 1)], "test")
     assert rows_of(app) == [row]
-    accuracies = [0.7, 0.5, 0.6]
     assert row["metrics"]["accuracy"] == {
         "mean": pytest.approx(0.6),
-        "std": pytest.approx(statistics.stdev(accuracies)),
+        "std": pytest.approx(statistics.stdev([0.7, 0.5, 0.6])),
         "runs": 3,
     }
     assert row["metrics"]["errors"] == {"mean": 7, "std": 0, "runs": 3}
@@ -84,14 +97,16 @@ def test_a_row_of_three_seeds(app, make):
     assert (row["data"], row["split"], row["variant"]) == ("digits", "test", "default")
     assert row["examples"] == 103
     assert row["minutes"] == 2.0
+    assert row["hardware"] == "2 cores"
     assert row["published"] == {"accuracy": 1.0, "source": "the rule"}
     assert row["command"] == "unroll toy train --data=digits --seed={0,1,2}"
+    assert row["commit"] == COMMIT
     assert row["config"]["units"] == 12
-    assert "seed" not in row["config"]
+    assert not {"seed", "data"} & set(row["config"])
     assert row["baseline"] == {"what": "most frequent label", "accuracy": 0.5123}
 
 
-def test_parts_of_a_whole_are_one_row(app, make, monkeypatch):
+def test_parts_with_a_model_each_are_one_row(app, make, monkeypatch):
     def combine(figures):
         assert [f.get("examples", 103) for f in figures] == [103, 103]
         return figures[0] | {"accuracy": sum(f["accuracy"] for f in figures)}
@@ -106,7 +121,7 @@ def test_parts_of_a_whole_are_one_row(app, make, monkeypatch):
     assert row["metrics"]["accuracy"]["runs"] == 2
     assert row["baseline"]["accuracy"] == pytest.approx(1.0247)
     assert row["published"] == published
-    assert row["minutes"] == 3.0  # two of one minute, two of two: in all six for two seeds
+    assert row["minutes"] == 3.0  # two parts of one minute and two of two, over two seeds
     assert row["command"] == "unroll toy train --data=digits --units={7,5} --seed={0,1}"
     assert "units" not in row["config"]
 
@@ -119,20 +134,20 @@ def test_parts_of_a_whole_are_one_row(app, make, monkeypatch):
     assert rows_of(app) == [row]
 
 
-def test_one_run_has_no_spread_and_the_command_has_what_was_overridden(app, make):
+def test_a_single_run_has_no_deviation_and_the_command_has_its_options(app, make):
     row = results.record(app, [make(3, units=5, normalize=False)], "valid", "small")
     assert row["metrics"]["accuracy"] == {"mean": pytest.approx(0.8), "std": None, "runs": 1}
-    assert row["command"] == ("unroll toy train --data=digits --units=5 --normalize=False --seed=3")
-    assert row["published"] is None  # the figure is of the test split
+    assert row["command"] == "unroll toy train --data=digits --units=5 --normalize=False --seed=3"
+    assert row["published"] is None  # the published figure is of the test split
 
 
-def test_a_row_takes_the_place_of_its_like_alone(app, make):
+def test_a_row_replaces_only_that_of_its_data_variant_and_split(app, make):
     results.record(app, [make(0, data="long_digits")], "test")
     results.record(app, [make(0, units=3)], "test", "small")
     results.record(app, [make(0)], "test")
     results.record(app, [make(0)], "valid")
-    places = [(r["data"], r["variant"], r["split"]) for r in rows_of(app)]
-    assert places == [
+    keys = [(r["data"], r["variant"], r["split"]) for r in rows_of(app)]
+    assert keys == [
         ("digits", "default", "test"),
         ("digits", "default", "valid"),
         ("digits", "small", "test"),
@@ -145,37 +160,115 @@ def test_a_row_takes_the_place_of_its_like_alone(app, make):
     assert after[0]["metrics"]["accuracy"]["mean"] == pytest.approx(0.6)
 
 
-def test_the_readme_has_the_table_and_keeps_the_rest(app, make):
+def test_the_files_beside_the_rows_hold_their_tables(app, make):
     results.record(app, [make(0)], "test")
     results.record(app, [make(0), make(4)], "test", "wide")
-    table = results.table(rows_of(app))
-    expected = README.replace("old", table)
-    assert readme_of(app) == expected
-    assert len(table.splitlines()) == 4
+    rows = rows_of(app)
+    assert file_of(app, "README.md") == README.replace("old", results.tables(app, rows))
+    assert file_of(app, "results.md") == results.details(app, rows)
 
 
-def test_the_table_shows_all_of_a_row_and_a_miss_as_it_is():
-    row = {
-        "data": "atis",
-        "variant": "crf",
+def row(**changes) -> dict:
+    return {
+        "data": "digits",
+        "variant": "default",
         "split": "test",
-        "examples": 893,
+        "examples": 1893,
         "metrics": {
-            "slot_f1": {"mean": 0.957, "std": 0.002, "runs": 3},
-            "failed_tasks": {"mean": 2, "std": None, "runs": 1},
+            "accuracy": {"mean": 0.957, "std": 0.002, "runs": 3},
+            "errors": {"mean": 2, "std": None, "runs": 1},
+            "accuracy_of_long": {"mean": 12.345, "std": 0.0, "runs": 3},
         },
-        "baseline": {"what": "most frequent slot", "slot_f1": 0.61},
-        "published": {"slot_f1": 0.9598, "source": "Liu and Lane 2016"},
+        "baseline": {"what": "most frequent label", "accuracy": 0.61},
+        "published": {"accuracy": 0.9598, "source": "Liu and Lane 2016"},
         "minutes": 14.2,
         "hardware": "2 cores",
-        "command": "train | tee",
-    }
-    assert results.table([row]).splitlines()[2] == (
-        "| atis | crf | test (893) | slot_f1 0.9570 ± 0.0020 (3); failed_tasks 2 (1) "
-        "| slot_f1 0.6100 (most frequent slot) | slot_f1 0.9598 (Liu and Lane 2016) "
-        r"| 14.2 on 2 cores | `train \| tee` |"
+        "command": "unroll toy train --data=digits --seed={0,1,2}",
+        "commit": COMMIT,
+    } | changes
+
+
+def test_a_table_has_the_headline_figures_and_a_line_for_each_reference_and_variant():
+    rows = [
+        row(),
+        row(variant="small", metrics={"accuracy": {"mean": 0.5, "std": None, "runs": 1}}),
+        row(data="long_digits", published=None, examples=5),
+    ]
+    assert results.tables(toy, rows) == (
+        """**digits**, test split, 1,893 examples
+
+|  | accuracy | errors | minutes per run |
+| --- | --- | --- | --- |
+| baseline: most frequent label | 0.6100 |  |  |
+| published: Liu and Lane 2016 | 0.9598 |  |  |
+| default | 0.9570 ± 0.0020 (3) | 2 (1) | 14.2 |
+| small | 0.5000 (1) |  | 14.2 |
+
+```sh
+unroll toy train --data=digits --seed={0,1,2}
+unroll toy train --data=digits --seed={0,1,2}  # small
+```
+
+**long_digits**, test split, 5 examples
+
+|  | accuracy | errors | minutes per run |
+| --- | --- | --- | --- |
+| baseline: most frequent label | 0.6100 |  |  |
+| default | 0.9570 ± 0.0020 (3) | 2 (1) | 14.2 |
+
+```sh
+unroll toy train --data=digits --seed={0,1,2}
+```"""
     )
-    assert " | none | " in results.table([{**row, "published": None}])
+
+
+def test_a_row_without_a_commit_is_marked():
+    assert "†" not in results.tables(toy, [row()]) + results.details(toy, [row()])
+    rows = [row(), row(variant="wide", commit=None)]
+    table = results.tables(toy, rows)
+    assert "| wide † |" in table
+    assert "| default |" in table
+    assert table.count("\n† Measured at a commit that is not in the repository") == 1
+    details = results.details(toy, rows)
+    assert "| wide | 14.2 | 2 cores | none † |" in details
+    assert details.count("\n† Measured at") == 1
+
+
+def test_the_details_have_every_figure_of_every_variant():
+    published = {"accuracy": 0.9, "source": "by parts"}
+    rows = [
+        row(),
+        row(
+            variant="parts",
+            metrics={"parts": {"mean": 1234, "std": 0, "runs": 2}},
+            published=published,
+        ),
+    ]
+    assert results.details(toy, rows) == (
+        f"""# Results of toy
+
+Written by `evaluate --record`.
+
+## digits, test split, 1,893 examples
+
+|  | baseline: most frequent label | published: Liu and Lane 2016 | published: by parts | \
+default | parts |
+| --- | --- | --- | --- | --- | --- |
+| accuracy | 0.6100 | 0.9598 | 0.9000 | 0.9570 ± 0.0020 (3) |  |
+| errors |  |  |  | 2 (1) |  |
+| accuracy of long |  |  |  | 12.35 ± 0.0000 (3) |  |
+| parts |  |  |  |  | 1,234 (2) |
+
+| variant | minutes per run | hardware | commit |
+| --- | --- | --- | --- |
+| default | 14.2 | 2 cores | {COMMIT[:12]} |
+| parts | 14.2 | 2 cores | {COMMIT[:12]} |
+"""
+    )
+
+
+def test_a_cell_keeps_its_line():
+    assert results.markdown_table(["a|b"], [["x | y"]]) == "| a\\|b |\n| --- |\n| x \\| y |"
 
 
 @pytest.mark.parametrize(
@@ -186,31 +279,53 @@ def test_the_table_shows_all_of_a_row_and_a_miss_as_it_is():
         ([{"seed": 1}, {"seed": 1}], "test", r"need different seeds, got \[1, 1\]"),
         ([{"data": "my/folder"}], "test", r"\(digits, long_digits\), not for my/folder"),
         ([{"seed": 0}], "dev", "--split=dev: digits has train, valid, test"),
+        ([{"commit": f"{COMMIT}+"}], "test", "run-1 was trained with local changes to the code"),
+        ([{"commit": None}], "test", "run-1 was trained with local changes to the code"),
+        ([{"commit": UNKNOWN}], "test", f"run-1 was trained at {UNKNOWN}, which the repository"),
+        (
+            [{"seed": 0}, {"seed": 1, "commit": UNKNOWN}],
+            "test",
+            f"run-2 was trained at {UNKNOWN}, which the repository",
+        ),
+        (
+            [{"seed": 0}, {"seed": 1, "commit": OTHER}],
+            "test",
+            f"need one commit, got {COMMIT}, {OTHER}",
+        ),
     ],
 )
-def test_what_makes_no_row_is_one_line_and_changes_nothing(app, make, runs, split, message):
+def test_runs_that_are_not_a_row_are_refused(app, make, runs, split, message):
     made = [make(**changes) for changes in runs]
     with pytest.raises(UsageError, match=message) as error:
         results.record(app, made, split)
     assert "\n" not in str(error.value)
-    assert rows_of(app) == []
-    assert readme_of(app) == README
+    assert unchanged(app)
+
+
+def test_an_installed_copy_records_nothing(app, make, monkeypatch):
+    monkeypatch.setattr(run_folders, "git_commit", lambda: None)
+    message = r"^--record writes into a checkout of the repository, not an installed copy\.$"
+    with pytest.raises(UsageError, match=message):
+        results.record(app, [make(0)], "test")
+    assert unchanged(app)
 
 
 @pytest.mark.parametrize("text", [None, "# Toy\n", "<!-- results -->\n"])
-def test_a_readme_without_a_place_changes_nothing(app, make, text):
+def test_a_readme_without_the_marks_is_refused_before_the_evaluation(app, make, monkeypatch, text):
     path = results.Path(app.__file__).with_name("README.md")
     path.unlink()
     if text is not None:
         path.write_text(text)
+    monkeypatch.setattr(results, "evaluate", lambda *_: pytest.fail("it was evaluated"))
     with pytest.raises(UsageError, match=r"README\.md lacks the marks"):
         results.record(app, [make(0)], "test")
     assert rows_of(app) == []
 
 
-def test_the_file_is_json_that_people_can_compare(app, make):
+def test_the_rows_are_indented_json_and_reproducible(app, make):
     results.record(app, [make(0)], "test")
-    text = results.Path(app.__file__).with_name("results.json").read_text("utf-8")
-    assert text == json.dumps(rows_of(app), indent=2, ensure_ascii=False) + "\n"
+    names = ("results.json", "results.md", "README.md")
+    before = [file_of(app, name) for name in names]
+    assert before[0] == json.dumps(rows_of(app), indent=2, ensure_ascii=False) + "\n"
     results.record(app, [make(0)], "test")
-    assert results.Path(app.__file__).with_name("results.json").read_text("utf-8") == text
+    assert [file_of(app, name) for name in names] == before

@@ -56,7 +56,7 @@ def test_a_named_folder_must_be_empty(tmp_path):
 
 
 def test_open_needs_a_configuration_and_weights():
-    with pytest.raises(UsageError, match="^nowhere is not a run folder"):
+    with pytest.raises(UsageError, match=r"^nowhere is not a run folder"):
         Run.open(toy, "nowhere")
     run = Run.create(toy, "digits")
     with pytest.raises(UsageError, match=r"digits-1 is not a run folder: it has no config\.json"):
