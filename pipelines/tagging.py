@@ -181,7 +181,7 @@ def tag_name(tag_id: int, tags: list[str]) -> str:
 
 def _hash_tags(tags) -> tf.Tensor:
     """Even integers for `B-` tags and odd integers for `I-` tags, int32."""
-    types = tf.strings.substr(tags, 2, tf.maximum(tf.strings.length(tags) - 2, 0))
+    types = tf.strings.regex_replace(tags, "^[BI]-", "")
     hashed = tf.strings.to_hash_bucket_fast(types, _HASH_SIZE)
     inside = tf.strings.regex_full_match(tags, "I-.*")
     return tf.cast(2 * hashed + tf.cast(inside, tf.int64), tf.int32)

@@ -117,7 +117,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
 
     def batches(split: str) -> tf.data.Dataset:
         train = split == "train"
-        return texts.labelled_batches(
+        return texts.text_batches(
             raw[split],
             encoder,
             config.batch_size,

@@ -1,10 +1,10 @@
-"""Asks an exported LiteRT file, with its interpreter and NumPy and nothing else.
+"""Runs an exported LiteRT file with the interpreter and NumPy only.
 
-    python litert_example.py saved_models/sentiment/1 "The room was not clean."
+    python litert.py saved_models/sentiment/1 "The room was not clean."
 
-LiteRT takes no strings: a line of `vocabulary.txt` is a token, and its number, from 0, the id (0 is
-padding, 1 the unknown). The split into tokens below agrees with that of the SavedModel on plain
-English in ASCII; the SavedModel's own, in `pipelines/text.py`, covers all the rest.
+LiteRT has no strings. Each line of `vocabulary.txt` is a token, and its line number, from 0, is the
+id (0 is padding, 1 the unknown token). The tokenizer below agrees with that of the SavedModel on
+plain English in ASCII; `pipelines/text.py` handles all texts.
 """
 
 import re
@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 
 def tokenize(sentence: str) -> list[str]:
-    """Lower case, contractions as in the Penn Treebank, marks on their own."""
+    """Lower case; contractions as in the Penn Treebank; punctuation marks are tokens."""
     text = re.sub(r"(^|\s)'", r"\1' ", sentence.casefold())
     text = re.sub(r"([a-z])n't\b", r"\1 n't", text)
     text = re.sub(r"'\s?(s|m|d|ll|re|ve)\b", r" '\1", text)
@@ -35,11 +35,11 @@ def main(folder: str, *sentences: str) -> None:
     labels = read_lines(Path(folder) / "labels.txt")
     model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
     if model.get_input_details().keys() != {"tokens"}:
-        sys.exit(f"{folder}: the model takes letter trigrams (--encoding=word_hashing) as well.")
+        sys.exit(f"{folder}: the model also needs letter trigrams (--encoding=word_hashing).")
     for sentence in sentences:
         row = []
         for token in tokenize(sentence):
-            # A number that is not in the vocabulary counts as one of zeros.
+            # A number that the vocabulary lacks is looked up with its digits replaced by 0.
             row.append(ids.get(token, ids.get(re.sub(r"\d", "0", token), 1)))
         tokens = np.array([row or [0]], np.int32)
         probabilities = model(tokens=tokens)["probabilities"][0]
@@ -49,5 +49,5 @@ def main(folder: str, *sentences: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python litert_example.py FOLDER TEXT...")
+        sys.exit("usage: python litert.py FOLDER TEXT...")
     main(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""Asks an exported SavedModel, with TensorFlow and TensorFlow Text and nothing else.
+"""Runs an exported SavedModel with TensorFlow and TensorFlow Text only.
 
-python serving_example.py saved_models/slot_filling/1 "flights from boston to denver"
+python serving.py saved_models/slot_filling/1 "flights from boston to denver"
 """
 
 import sys
@@ -12,10 +12,10 @@ import tensorflow_text  # noqa: F401  (the ops that split a text into words)
 def main(folder: str, *sentences: str) -> None:
     """Prints the intent of each text, and its slots."""
     model = tf.saved_model.load(folder)
-    answers = model.signatures["serving_default"](text=tf.constant(sentences))
+    outputs = model.signatures["serving_default"](text=tf.constant(sentences))
     for k, sentence in enumerate(sentences):
-        intent = answers["intent"][k].numpy().decode() if "intent" in answers else ""
-        spans = zip(answers["span_labels"][k].numpy(), answers["spans"][k].numpy(), strict=True)
+        intent = outputs["intent"][k].numpy().decode() if "intent" in outputs else ""
+        spans = zip(outputs["span_labels"][k].numpy(), outputs["spans"][k].numpy(), strict=True)
         slots = [
             f"{label.decode()}={sentence[begin:end]}" for label, (begin, end) in spans if label
         ]
@@ -24,5 +24,5 @@ def main(folder: str, *sentences: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python serving_example.py FOLDER TEXT...")
+        sys.exit("usage: python serving.py FOLDER TEXT...")
     main(*sys.argv[1:])

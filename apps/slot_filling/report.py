@@ -1,0 +1,87 @@
+"""What the model gets wrong, and a result as an image."""
+
+from pathlib import Path
+
+import matplotlib.figure
+import tensorflow as tf
+from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
+
+from unroll.apps.core.protocol import Report, Trained
+from unroll.apps.core.results import markdown_table
+from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
+from unroll.apps.slot_filling import metrics
+
+
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """F1 by slot, accuracy by intent, wrong sentences, and slots that are confused."""
+    found = metrics.predictions(trained.model, trained.assets, dataset)
+    parts = [f"## Slots\n\n{slot_table(found)}"]
+    if found.intents:
+        parts.append(f"## Intents\n\n{per_class_table(found.intents, found.predicted_intents)}")
+    heads = ["sentence with correct slots", "predicted slots", "intent", "predicted intent"]
+    parts.append(f"## Wrong sentences\n\n{examples_table(heads, _wrong_sentences(found))}")
+    correct, predicted = (
+        [tag[2:] or "O" for row in rows for tag in row]
+        for rows in (found.tags, found.predicted_tags)
+    )
+    return Report("\n\n".join(parts), {"confusion": confusion_figure(correct, predicted)})
+
+
+def slot_table(found: metrics.Predictions) -> str:
+    """Precision, recall and F1 of the spans of each slot, the most frequent first."""
+    columns = precision_recall_fscore_support(
+        found.tags, found.predicted_tags, average=None, zero_division=0
+    )
+    spans = {name for rows in (found.tags, found.predicted_tags) for name, *_ in get_entities(rows)}
+    rows = sorted(zip(sorted(spans), *columns, strict=True), key=lambda row: -row[4])
+    body = [[n, f"{p:.3f}", f"{r:.3f}", f"{f:.3f}", str(s)] for n, p, r, f, s in rows]
+    return markdown_table(["slot", "precision", "recall", "F1", "spans"], body)
+
+
+def _wrong_sentences(found: metrics.Predictions) -> list[list[str]]:
+    none = [""] * len(found.tags)
+    rows = zip(
+        found.tokens,
+        found.tags,
+        found.predicted_tags,
+        found.intents or none,
+        found.predicted_intents or none,
+        strict=True,
+    )
+    return [
+        [_bracketed(tokens, tags), _bracketed(tokens, predicted), intent, predicted_intent]
+        for tokens, tags, predicted, intent, predicted_intent in rows
+        if tags != predicted or intent != predicted_intent
+    ]
+
+
+def _bracketed(tokens: list[str], tags: list[str]) -> str:
+    """Tokens with their spans in brackets: `from [boston city]`."""
+    tokens = list(tokens)
+    for name, begin, end in get_entities(tags):
+        tokens[begin] = f"[{tokens[begin]}"
+        tokens[end] = f"{tokens[end]} {name}]"
+    return " ".join(tokens)
+
+
+def plot(result: dict, path: Path) -> None:
+    """The tokens, those of a slot on its color, with the names of the slots below."""
+    names = sorted({tag[2:] for tag in result["slots"] if tag[2:]})
+    figure = matplotlib.figure.Figure(figsize=(0.25 + 0.11 * len(" ".join(result["tokens"])), 1.2))
+    axes = figure.add_axes((0, 0, 1, 1))
+    width = max(1, len(" ".join(result["tokens"])))
+    axes.set(xlim=(-1, width + 1), ylim=(0, 3))
+    axes.axis("off")
+    font = {"family": "monospace", "fontsize": 11}
+    if "intent" in result:
+        axes.text(0, 2.5, f"{result['intent']} ({result['intent_score']:.0%})", **font)
+    begin = 0
+    for token, tag in zip(result["tokens"], result["slots"], strict=True):
+        if tag[2:]:
+            color = matplotlib.colormaps["tab10"](names.index(tag[2:]) % 10)
+            axes.axvspan(begin - 0.3, begin + len(token) + 0.3, 0.36, 0.62, color=color, alpha=0.35)
+            if tag[:2] == "B-":
+                axes.text(begin, 0.6, tag[2:], fontsize=7, color=color, rotation=0)
+        axes.text(begin, 1.3, token, **font)
+        begin += len(token) + 1
+    figure.savefig(path, dpi=150)
