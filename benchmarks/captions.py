@@ -1,10 +1,10 @@
-"""How many captions a second the caption app writes, by the width of the beam.
+"""Captions per second of the caption app, by beam width.
 
     python benchmarks/captions.py RUN
 
-Takes a trained run, and pixels (or regions) of its test split in memory. One picture at a time and
-32 together; what is timed is the encoder with the greedy search or a beam search, in one graph, as
-exports do it. Medians, taken in turns.
+It reads a trained run, and pixels (or regions) of its test split. The times are of the encoder with
+greedy or beam search, in one graph as in exports, for one image and for a batch of 32. They are
+medians of interleaved rounds.
 """
 
 import sys
@@ -16,7 +16,7 @@ from measuring import seconds_of, table
 
 from unroll.apps.core.quiet import import_tensorflow
 
-WIDTHS, TOGETHER = (1, 3, 5), 32
+BEAM_WIDTHS, BATCH_SIZES = (1, 3, 5), (1, 32)
 
 
 def main(folder: str) -> None:
@@ -24,41 +24,36 @@ def main(folder: str) -> None:
     import_tensorflow()
     import tensorflow as tf
 
-    from unroll import layers
-    from unroll.apps.core.evaluation import load_model
-    from unroll.apps.core.protocol import settings_of
+    from unroll.apps.core.evaluation import load_split
     from unroll.apps.core.runs import Run
     from unroll.apps.image_captioning import app, serving
-    from unroll.pipelines.captions import END, START
 
-    model, config, assets = load_model(app, Run(Path(folder)))
-    settings, begin = settings_of(assets), serving.writer(model, assets)
-    limits = {"start": START, "end": END, "max_length": settings["max_length"]}
-    test = app.load(config, assets).test
-    given = tf.concat([features[settings["kind"]] for features, _ in test.take(4)], axis=0)
+    trained, dataset = load_split(app, Run.open(app, folder))
+    begin, kind = serving.decoding(trained), trained.assets["images"]["kind"]
+    inputs = tf.concat([features[kind] for features, _ in dataset.take(4)], axis=0)
 
-    def search(width: int):
-        def write(given):
-            step, states, _ = begin(given)
-            if width == 1:
-                return layers.greedy(step, states, **limits).tokens
-            return layers.beam_search(step, states, beam_width=width, **limits).tokens
+    def search(beam_width: int):
+        def write(inputs):
+            step_function, states, _ = begin(inputs)
+            if beam_width == 1:
+                return serving.greedy(step_function, states, trained.config).tokens
+            return serving.beam_search(step_function, states, trained.config, beam_width).tokens
 
         return tf.function(write)
 
     functions = {}
-    for width in WIDTHS:
+    for width in BEAM_WIDTHS:
         write = search(width)
-        for number in (1, TOGETHER):
-            rows = given[:number]
-            functions[width, number] = lambda write=write, rows=rows: write(rows).numpy()
-    taken = seconds_of(functions, rounds=15)
+        for size in BATCH_SIZES:
+            batch = inputs[:size]
+            functions[width, size] = lambda write=write, batch=batch: write(batch).numpy()
+    seconds = seconds_of(functions, rounds=15)
     rows = [
-        [width, *(f"{number / taken[width, number]:.0f}" for number in (1, TOGETHER))]
-        for width in WIDTHS
+        [width, *(f"{size / seconds[width, size]:.0f}" for size in BATCH_SIZES)]
+        for width in BEAM_WIDTHS
     ]
-    print(f"{config.data}: captions per second")
-    print("\n".join(table(["beam", "one at a time", f"{TOGETHER} together"], rows)))
+    print(f"{trained.config.data}: captions per second")
+    print("\n".join(table(["beam width", *(f"batch of {n}" for n in BATCH_SIZES)], rows)))
 
 
 if __name__ == "__main__":

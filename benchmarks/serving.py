@@ -1,9 +1,9 @@
-"""How long an exported app takes for one input: its SavedModel and its LiteRT file.
+"""Latency and size of an exported app: its SavedModel and its LiteRT file.
 
     python benchmarks/serving.py slot_filling RUN
 
-A trained run of any app is exported into a temporary folder. Each of the app's examples is asked
-alone, in turns, and the medians are shown with the sizes of the files.
+A trained run of an app is exported into a temporary folder. The times are medians over the app's
+examples, one input per request, in interleaved rounds.
 """
 
 import importlib
@@ -26,40 +26,38 @@ def main(name: str, folder: str) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     from unroll.apps.core import export
-    from unroll.apps.core.evaluation import load_model
+    from unroll.apps.core.evaluation import load_trained
     from unroll.apps.core.runs import Run
 
-    run = Run(Path(folder))
     app = importlib.import_module(f"unroll.apps.{name}.app")
-    model, _, assets = load_model(app, run)
-    service = app.serve(model, assets)
+    run = Run.open(app, folder)
+    service = app.serve(load_trained(app, run))
     with tempfile.TemporaryDirectory() as temporary:
         exported = export.export(app, run, Path(temporary))
-        served = tf.saved_model.load(str(exported)).signatures["serving_default"]
-        path = exported / "model.tflite"
-        runners = {
-            f"LiteRT, {n} thread{'s' * (n > 1)}": Interpreter(str(path), num_threads=n)
+        saved_model = tf.saved_model.load(str(exported)).signatures["serving_default"]
+        litert = exported / "model.tflite"
+        interpreters = {
+            f"LiteRT, {n} thread{'s' * (n > 1)}": Interpreter(str(litert), num_threads=n)
             for n in (1, 2)
         }
         functions = {}
-        for k, example in enumerate(app.EXAMPLES):
+        for k, example in enumerate(app.examples()):
             requests = service.requests([example])
             raw = {name: tf.constant(x) for name, x in requests["serving_default"].items()}
-            functions["SavedModel", k] = lambda raw=raw: served(**raw)
-            for name, interpreter in runners.items():
-                ask = interpreter.get_signature_runner()
-                given = requests[service.litert]
-                functions[name, k] = lambda ask=ask, given=given: ask(**given)
-        taken = seconds_of(functions, rounds=30, first=3)
-        size = {"LiteRT": path.stat().st_size}
-        variables = exported.glob("variables/*")
-        size["SavedModel"] = sum(file.stat().st_size for file in variables)
+            functions["SavedModel", k] = lambda raw=raw: saved_model(**raw)
+            for artifact, interpreter in interpreters.items():
+                runner = interpreter.get_signature_runner()
+                arrays = requests[service.litert]
+                functions[artifact, k] = lambda runner=runner, arrays=arrays: runner(**arrays)
+        seconds = seconds_of(functions, rounds=30, first=3)
+        size = {"LiteRT": litert.stat().st_size}
+        size["SavedModel"] = sum(file.stat().st_size for file in exported.glob("variables/*"))
     rows = []
-    for what in ("SavedModel", *runners):
-        times = [value for (name, _), value in taken.items() if name == what]
-        megabytes = size[what.partition(",")[0]] / 1e6
-        rows.append([what, f"{1e3 * statistics.median(times):.2f}", f"{megabytes:.2f}"])
-    print("\n".join(table(["what", "ms an input", "MB"], rows)))
+    for artifact in ("SavedModel", *interpreters):
+        times = [value for (name, _), value in seconds.items() if name == artifact]
+        megabytes = size[artifact.partition(",")[0]] / 1e6
+        rows.append([artifact, f"{1e3 * statistics.median(times):.2f}", f"{megabytes:.2f}"])
+    print("\n".join(table(["artifact", "ms per input", "MB"], rows)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Captions of pictures: a sentence for a picture, and a look at the place of each word."""
+"""Captions of images: a sentence about an image or a clip, and the attention of each word."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,88 +10,88 @@ from rich.text import Text
 
 from unroll import layers
 from unroll.apps.core.config import optimizer
-from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
-from unroll.apps.image_captioning import metrics, network, report, serving
+from unroll.apps.core.data import RawSplits
+from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.image_captioning import metrics, network, serving
+from unroll.apps.image_captioning import report as reports
 from unroll.apps.shared import groups, images
-from unroll.layers.recurrent import RECURRENT_LAYERS, mean_over_time
-from unroll.pipelines import captions, datasets, text, visual
+from unroll.apps.shared.recurrent import require_cell
+from unroll.layers.recurrent import mean_over_time
+from unroll.pipelines import captions, text, vision
 from unroll.pipelines.datasets.vision import scenes
 
 
 @dataclass(frozen=True)
 class Search:
-    # how many captions the search keeps
-    beam: int = 3
-    # how many captions a picture gets
-    best: int = 3
-    # the power of the length by which log probabilities are divided
+    # beam width of the search
+    beam_width: int = 3
+    # captions per image
+    num_return_sequences: int = 3
+    # scores are log probabilities divided by the length to this power
     length_penalty: float = 0.0
-    # so many captions are drawn at random, and of the beam's those that agree most with them come
-    # first; with 0 the likeliest do
-    agreement: int = 0
+    # samples for minimum Bayes risk decoding, which ranks the captions of the beam by their overlap
+    # with samples from the model; 0 ranks them by score
+    mbr_samples: int = 0
 
 
 @dataclass(frozen=True)
-class Config(Search, images.PictureConfig):
-    # a generated or published dataset, or a folder of pictures and captions
+class Config(Search, images.ImageConfig):
+    # name of a dataset, or a folder of images and captions
     data: str = "scenes_captions"
-    # the validation figure that decides
+    # figure that selects the best epoch
     monitor: str = "val_word_loss"
-    # pictures a batch, each with all its captions
+    # images per batch, each with its captions
     batch_size: int = 16
-    # of a picture's captions so many are learned at a time, drawn anew in each epoch; 0 for all
-    drawn_captions: int = 0
-    # how often a word must occur in the captions to enter the vocabulary
+    # captions of each image that are sampled in each epoch; 0 for all
+    captions_per_image: int = 0
+    # minimum count of a word in the training captions to be in the vocabulary
     min_count: int = 1
-    # the most words of a caption, in training and in what is written
+    # maximum number of words of a caption, in training and in the search
     max_length: int = 30
-    # of a clip so many frames are taken; 0 where the files are pictures
+    # number of frames that are taken from a clip; 0 if the files are images
     frames: int = 0
-    # the recurrent layer that goes over the frames of a clip, by its name in `layers`
+    # bidirectional recurrent layer over the frames of a clip, by its name in `unroll.layers`
     clip_cell: str = "LSTM"
-    # when the decoder looks at places of the picture: before it reads the word before (Show, Attend
-    # and Tell) or after; or never, and the picture is the first thing it reads (Show and Tell)
+    # attention before the recurrent step (Show, Attend and Tell), after it, or none: the decoder
+    # reads the image in its first step (Show and Tell)
     attention: Literal["before", "after", "none"] = "before"
-    # whether the state tells how much the picture counts for a word, with attention=before
+    # multiply the context by a gate that depends on the state, for attention=before
     gate: bool = True
-    # how much it costs if places are looked at too seldom or too often
+    # weight of the doubly stochastic regularization of attention
     coverage: float = 0.0
-    # the size of what places and state are compared in, with attention=before
+    # size of the hidden layer of the attention scores, for attention=before and for clips
     attention_units: int = 64
-    # the decoder's recurrent layer, by its name in `layers`
+    # recurrent layer of the decoder, by its name in `unroll.layers`
     cell: str = "ContextLSTM"
-    # the size of the recurrent state
+    # size of the recurrent state
     units: int = 128
-    # how many recurrent layers the decoder has
+    # number of recurrent layers of the decoder
     depth: int = 1
-    # the size of a word's vector
-    features: int = 64
-    # the share of features dropped, from the words and before the next word is chosen
+    # size of the word vectors
+    embedding_dim: int = 64
+    # dropout rate of word vectors and before the output layer
     dropout: float = 0.2
-    # how much of the probability of the right word goes to all words
+    # label smoothing
     label_smoothing: float = 0.0
-    # how often the decoder reads its own word in training instead of the right one
+    # probability that the decoder reads its own prediction in training, not the correct word
     scheduled_sampling: float = 0.0
-    # in training: by at most so many pixels pictures are moved
-    shift: int = 0
-    # in training: of the sides of pictures at most this share is cut off, the rest enlarged
+    # in training: largest fraction of the height and width of an image that is cut off
     zoom: float = 0.0
-    # in training: brightness, contrast and saturation change by at most this share
-    light: float = 0.0
-    # in training: whether left and right change places in one of two cases
+    # in training: mirror images left to right with probability 0.5
     flip: bool = False
-    # the decay of the weights in AdamW
+    # weight decay of AdamW
     weight_decay: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("cell", "clip_cell"):
-            if getattr(self, name) not in RECURRENT_LAYERS:
-                known = ", ".join(RECURRENT_LAYERS)
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
-        if not 1 <= self.best <= self.beam:
-            raise ValueError(f"best must lie in [1, beam], got {self.best} of {self.beam}.")
-        for name in ("drawn_captions", "agreement"):
+        require_cell("cell", self.cell)
+        require_cell("clip_cell", self.clip_cell)
+        if not 1 <= self.num_return_sequences <= self.beam_width:
+            raise ValueError(
+                f"num_return_sequences must be in [1, beam_width], got {self.num_return_sequences} "
+                f"with beam_width={self.beam_width}."
+            )
+        for name in ("captions_per_image", "mbr_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if self.frames < 0 or self.frames == 1:
@@ -99,14 +99,14 @@ class Config(Search, images.PictureConfig):
 
 
 _SCENES = Config(
-    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, filters=16, first_blocks=1,
-    random_colours=True, units=64, attention_units=32, shift=3, light=0.1,
+    epochs=9, patience=9, schedule="cosine", learning_rate=3e-3, filters=16, first_stage_blocks=1,
+    random_colors=True, units=64, attention_units=32, translate=3, color_jitter=0.1,
 )  # fmt: skip
 _PHOTOS = replace(
-    _SCENES, epochs=24, patience=24, drawn_captions=2, min_count=5, image_size=96, filters=32,
-    stages=4, random_colours=False, units=256, features=192, attention_units=128, dropout=0.5,
-    image_dropout=0.1, shift=0, zoom=0.4, light=0.2, flip=True, weight_decay=1e-2, beam=30,
-    agreement=60,
+    _SCENES, epochs=24, patience=24, captions_per_image=2, min_count=5, image_size=96, filters=32,
+    stages=4, random_colors=False, units=256, embedding_dim=192, attention_units=128, dropout=0.5,
+    image_dropout=0.1, translate=0, zoom=0.4, color_jitter=0.2, flip=True, weight_decay=1e-2,
+    beam_width=30, mbr_samples=60,
 )  # fmt: skip
 PRESETS = {
     "scenes_captions": _SCENES,
@@ -117,76 +117,86 @@ PRESETS = {
     "flickr8k": replace(_PHOTOS, data="flickr8k"),
     "coco_captions": replace(_PHOTOS, data="coco_captions", epochs=10, patience=10, dropout=0.3),
 }  # fmt: skip
+
 PUBLISHED = {
     "flickr8k": {
         **{"bleu_1": 67.0, "bleu_2": 44.8, "bleu_3": 29.9, "bleu_4": 19.5},
         "source": "soft attention on a pretrained encoder, Xu et al. 2015",
     },
 }
-EXAMPLES = scenes.samples()
+
+METRICS = {"bleu_1": "max", "bleu_4": "max", "cider": "max", "caption_accuracy": "max"}
+MONITORS = {
+    "val_word_loss": "min",
+    # With frame labels, the model has two outputs.
+    "val_captions_word_loss": "min",
+    "val_frames_accuracy": "max",
+}
 
 
-def load(config: Config, assets: Assets | None = None) -> Data:
-    """The dataset's pictures, each with the ids of all its captions."""
-    builder = datasets.builder(config.data, folder="captioned")
-    raw = datasets.splits(builder)
-    told = {split: captions.read(rows) for split, rows in raw.items()}
-    folder = Path(builder.data_dir)
-    arrays, settings = images.arrays(config, raw, told, folder, frames=config.frames)
-    labelled = config.frames and "frames" in raw["train"].element_spec
+def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+    """Images with the ids of their captions. The vocabulary is that of the training captions."""
+    raw = RawSplits(config, "captions")
+    folder = Path(raw.builder.data_dir)
+    annotated = {split: captions.read(raw[split]) for split in splits}
+    image_ids = {split: [each.image_id for each in rows] for split, rows in annotated.items()}
+    arrays, spec = images.arrays(config, raw, image_ids, folder, config.frames)
     if assets is None:
-        settings |= {
-            "frames": config.frames,
-            "labels": captions.labels_of_frames(raw["train"]) if labelled else [],
-            "told": metrics.TOLD.get(config.data, ""),
-            **{name: getattr(config, name) for name in serving.SEARCH},
+        training = annotated["train"] if "train" in annotated else captions.read(raw["train"])
+        assets = {
+            "vocabulary": captions.build_vocabulary(training, config.min_count),
+            "images": spec,
         }
-        vocabulary = captions.build_vocabulary(told["train"], config.min_count)
-        assets = {"vocabulary": vocabulary, "settings": settings_asset(settings)}
-    labels = settings_of(assets)["labels"]
+        if config.frames and "frames" in raw["train"].element_spec:
+            assets["frame_labels"] = captions.frame_label_names(raw["train"])
     vocabulary = text.Vocabulary(assets["vocabulary"])
+    frame_labels = assets.get("frame_labels")
+    augmentation = vision.Augmentation(
+        config.translate, config.zoom, config.color_jitter, config.flip
+    )
 
-    disturbances = visual.Augmentation(config.shift, config.zoom, config.light, config.flip)
-
-    def batches(split: str):
-        if split not in raw:
-            return None
-        training = split == "train"
+    def batches(split: str) -> tf.data.Dataset:
+        train = split == "train"
         return captions.caption_batches(
-            told[split],
+            annotated[split],
             arrays[split],
             vocabulary,
             config.batch_size,
-            # Others are compared whole with what is written.
-            max_length=config.max_length if training else 0,
-            drawn=config.drawn_captions if training else 0,
-            frames=captions.frame_labels(raw[split], labels, config.frames) if labels else None,
-            augmentation=disturbances if training else None,
-            shuffle=config.seed if training else None,
-            static=config.jit and training,
+            max_length=config.max_length if train else 0,
+            captions_per_image=config.captions_per_image if train else 0,
+            frames=captions.frame_labels(raw[split], frame_labels, config.frames)
+            if frame_labels
+            else None,
+            augmentation=augmentation if train else None,
+            shuffle=config.seed if train else None,
+            static=train and config.jit,
         )
 
-    return Data(batches("train"), batches("valid"), batches("test"), assets)
+    return Data({split: batches(split) for split in splits}, assets)
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
-    """P pictures and C captions of each, `[P, C, T]`, to the logits of the words behind them."""
-    settings, size = settings_of(assets), len(assets["vocabulary"])
-    given = keras.Input(settings["shape"], name=settings["kind"])
+    """P images and C captions of each, `[P, C, T]`, to the logits of the next words."""
+    spec, vocabulary_size = assets["images"], len(assets["vocabulary"])
+    image = keras.Input(spec["shape"], name=spec["kind"])
     tokens = keras.Input((None, None), dtype="int32", name="tokens")  # [P, C, T]
-    seen = network.viewer(config, settings)(given)
-    memory, mask = seen["memory"], seen["mask"]  # [P, S, D], [P, S]
-    mean, words = mean_over_time(memory, mask), groups.Merge()(tokens)
+    encoded = network.image_encoder(config, spec, len(assets.get("frame_labels", ())))(image)
+    memory, mask = encoded["memory"], encoded["mask"]  # [P, S, D], [P, S]
+    mean, words = mean_over_time(memory, mask), groups.Merge()(tokens)  # [P, D], [PC, T]
     options = {"dropout": config.dropout, "scheduled_sampling": config.scheduled_sampling}
     options |= {"seed": config.seed, "name": "decoder"}
-    width = {"before": memory.shape[-1], "after": config.units, "none": 0}[config.attention]
-    cells = [network.cell(config.cell, config.units, width)]
+    context_size = {"before": memory.shape[-1], "after": config.units, "none": 0}[config.attention]
+    cells = [network.cell(config.cell, config.units, context_size)]
     cells += [network.cell(config.cell, config.units, 0) for _ in range(config.depth - 1)]
-    if config.attention != "none":
+    if config.attention == "none":
+        decoder = layers.RecurrentDecoder(vocabulary_size, config.embedding_dim, cells, **options)
+        first = keras.layers.Dense(config.embedding_dim, name="start")(mean)
+        logits = decoder(words, first_input=groups.ForEach()(first, tokens))  # [PC, T, V]
+    else:
         before = config.attention == "before"
         decoder = layers.AttentionDecoder(
-            size,
-            config.features,
+            vocabulary_size,
+            config.embedding_dim,
             cells,
             layers.BahdanauAttention(config.attention_units)
             if before
@@ -197,67 +207,81 @@ def build(config: Config, assets: Assets) -> keras.Model:
         )
         sizes = decoder.cell_state_sizes
         first = keras.layers.Dense(sum(sizes), "tanh", name="start")(mean)
-        first = network.split(groups.ForEach()(first, tokens), sizes)
-        logits, weights = decoder(words, memory, initial_state=first, mask=mask)  # [PC, T, V]
+        states = network.split_states(groups.ForEach()(first, tokens), sizes)
+        logits, weights = decoder(words, memory, initial_state=states, mask=mask)  # [PC, T, V]
         if config.coverage:
             logits = network.DoublyStochastic(config.coverage)(logits, weights, words)
-    else:
-        decoder = layers.RecurrentDecoder(size, config.features, cells, **options)
-        first = keras.layers.Dense(config.features, name="start")(mean)
-        logits = decoder(words, first_input=groups.ForEach()(first, tokens))
     outputs = {"captions": groups.Split(dtype="float32", name="captions")(logits, tokens)}
     losses = {"captions": network.CaptionLoss(config.label_smoothing)}
-    metrics = {"captions": [network.WordLoss()]}
-    if "frames" in seen:
-        outputs["frames"] = keras.layers.Identity(dtype="float32", name="frames")(seen["frames"])
+    figures = {"captions": [network.WordLoss()]}
+    if "frames" in encoded:
+        frames = keras.layers.Identity(dtype="float32", name="frames")(encoded["frames"])
+        outputs["frames"] = frames  # [P, F, K]
         losses["frames"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        metrics["frames"] = ["accuracy"]
-    alone = len(outputs) == 1
-    model = keras.Model(
-        {settings["kind"]: given, "tokens": tokens}, outputs["captions"] if alone else outputs
-    )
+        figures["frames"] = ["accuracy"]
+    if len(outputs) == 1:
+        [outputs], [losses], [figures] = outputs.values(), losses.values(), figures.values()
+    model = keras.Model({spec["kind"]: image, "tokens": tokens}, outputs)
     model.compile(
         optimizer(config, weight_decay=config.weight_decay),
-        losses["captions"] if alone else losses,
-        metrics=metrics["captions"] if alone else metrics,
+        losses,
+        metrics=figures,
         jit_compile=config.jit,
     )
     return model
 
 
-def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
-    """BLEU and CIDEr-D of what beams of one, three and five write; how much they write alike."""
-    return metrics.score(model, assets, dataset)
+def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
+    """BLEU, CIDEr-D, the BLEU-4 of several beam widths, and the variety of the captions."""
+    return metrics.score(trained, dataset)
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
-    """The most frequent caption; and a caption of the training picture that looks most alike."""
-    plain = replace(config, drawn_captions=0, shift=0, zoom=0.0, light=0.0, flip=False)
-    return metrics.baseline(load(plain, data.assets), split)
+    """The most frequent caption, and a caption of the most similar training image."""
+    plain = replace(
+        config, captions_per_image=0, translate=0, zoom=0.0, color_jitter=0.0, flip=False
+    )
+    return metrics.baseline(load(plain, ("train", split), data.assets), split)
 
 
-def serve(model: keras.Model, assets: Assets) -> Service:
-    """`serving_default`: picture files to captions; `ids`: pixels to ids, for LiteRT."""
-    return serving.service(model, assets)
+def serve(trained: Trained) -> Service:
+    """`serving_default`: image files to captions; `ids`: pixels to token ids, for LiteRT."""
+    return serving.service(trained)
 
 
-def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
-    """The likeliest captions of each picture, and where the model looked for each word.
+def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
+    """The captions of each image, best first, and with attention the weights of each word.
 
     Args:
-        model, assets: of a run.
-        inputs: paths of pictures, of each of which another with the attention is written into the
-            working folder; or the bytes of files.
+        trained: with weights.
+        inputs: paths of images, or the contents of files.
     """
-    return report.results(ask(serve(model, assets), inputs), inputs)
+    results = []
+    for source, outputs in zip(inputs, query(serve(trained), inputs), strict=True):
+        image = {"image": source} if isinstance(source, str) else {}
+        results.append(image | outputs)
+    return results
 
 
 def show(result: dict) -> Text:
-    """The captions with their log probabilities, and where the picture of the attention lies."""
+    """The captions with their scores and, with frame labels, the label of each frame."""
     best, *others = zip(result["captions"], result["scores"], strict=True)
     line = Text(best[0], style="bold") + Text(f"  {best[1]:.2f}", style="dim")
-    for caption, log_probability in others:
-        line += Text(f"\n       {caption}  {log_probability:.2f}", style="dim")
+    for caption, score in others:
+        line += Text(f"\n       {caption}  {score:.2f}", style="dim")
     if "frames" in result:
         line += Text(f"\n       {' '.join(result['frames'])}")
-    return line + Text(f"\n       {result['picture']}" if "picture" in result else "", style="dim")
+    return line
+
+
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """The figures by length, the best and worst captions, words that are never written."""
+    return reports.report(trained, dataset)
+
+
+plot = reports.plot
+
+
+def examples() -> list[bytes]:
+    """Three rendered scenes, as PNG files."""
+    return scenes.examples()

@@ -1,200 +1,262 @@
-"""Figures: BLEU and CIDEr-D against all references, what is said alike, what is right in scenes."""
+"""Captions of a split and their figures: BLEU, CIDEr-D, and what is correct in generated scenes."""
 
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 
-import keras
 import numpy as np
 import tensorflow as tf
 from sacrebleu.metrics import BLEU
 
-from unroll.apps.core.protocol import Assets, Data, settings_of
+from unroll.apps.core.protocol import Data, Trained
 from unroll.apps.image_captioning import serving
 from unroll.pipelines.captions import END, PADDING
 from unroll.pipelines.datasets.vision import scenes
 
-BEAMS = (1, 3, 5)
-# What captions of generated data tell, by which they are right or wrong as a whole.
-TOLD = {"scenes_captions": "things", "scenes_clips": "moves"}
-_SIDE = 16  # pixels, of the thumbnails by which pictures are compared
+# `score` also reports the BLEU-4 of beam searches of these widths.
+BEAM_WIDTHS = (1, 3, 5)
+# What a caption of a generated dataset must name to be correct: the things, or also their moves.
+CONTENT = {"scenes_captions": "things", "scenes_clips": "moves"}
+_THUMBNAIL = 16  # pixels: the size at which the baseline compares images
 
 # A caption is a tuple of words.
 Caption = tuple[str, ...]
 
 
-def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
-    """All figures of a split. The main ones are of the search that the settings name."""
-    settings, begin = settings_of(assets), serving.writer(model, assets)
-    beams = (0, *BEAMS)  # 0: as the settings say
+@dataclass(frozen=True)
+class Predictions:
+    """The captions that a model writes for a split, and the references.
+
+    Attributes:
+        captions: of the search of the configuration, one for each of N images.
+        references: all references of each image.
+        by_beam_width: captions of other beam searches, by width.
+        frames: ids of the predicted labels of the frames of clips, `[N, F]`, if frames are labeled.
+        frame_labels: ids of their correct labels, `[N, F]`.
+    """
+
+    captions: list[Caption]
+    references: list[list[Caption]]
+    by_beam_width: dict[int, list[Caption]] = field(default_factory=dict)
+    frames: np.ndarray | None = None
+    frame_labels: np.ndarray | None = None
+
+
+def predictions(
+    trained: Trained, dataset: tf.data.Dataset, beam_widths: tuple[int, ...] = ()
+) -> Predictions:
+    """The captions of a split, in one graph for all searches."""
+    start = serving.decoding(trained)
 
     @tf.function(reduce_retracing=True)
-    def write(given) -> tuple:
-        step, states, seen = begin(given)
-        found = [serving.search(step, states, settings, beam) for beam in beams]
-        frames = tf.argmax(seen["frames"], axis=-1) if "frames" in seen else ()
-        return [(each.tokens[:, 0], each.lengths[:, 0]) for each in found], frames
-
-    written = {beam: [] for beam in beams}
-    references, right_frames = [], []
-    for features, labels in dataset:
-        found, frames = write(features[settings["kind"]])
-        for beam, (tokens, lengths) in zip(beams, found, strict=True):
-            written[beam] += [
-                tuple(row[:n].tolist())
-                for row, n in zip(tokens.numpy(), lengths.numpy(), strict=True)
-            ]
-        if isinstance(labels, dict):
-            right_frames.append(frames.numpy() == labels["frames"].numpy())
-            labels = labels["captions"]
-        references += references_of(labels.numpy())
-    names = dict(enumerate(assets["vocabulary"]))
-    references = [[_words(each, names) for each in of] for of in references]
-    written = {beam: [_words(each, names) for each in rows] for beam, rows in written.items()}
-    result = {"examples": len(references), **figures(written[0], references)}
-    for beam in BEAMS:
-        result[f"bleu_4_beam_{beam}"] = bleu(written[beam], references)[3]
-    if settings["told"]:
-        right = [
-            said(caption, settings["told"]) in [said(each, settings["told"]) for each in of]
-            for caption, of in zip(written[0], references, strict=True)
+    def write(inputs) -> tuple:
+        step_function, states, encoded = start(inputs)
+        results = [
+            serving.search(step_function, states, trained.config),
+            *(serving.beam_search(step_function, states, trained.config, k) for k in beam_widths),
         ]
-        result[f"{settings['told']}_right"] = float(np.mean(right))
-    if right_frames:
-        result["frame_accuracy"] = float(np.mean(np.concatenate(right_frames)))
+        frames = tf.argmax(encoded["frames"], axis=-1) if "frames" in encoded else ()
+        return [(each.tokens[:, 0], each.lengths[:, 0]) for each in results], frames
+
+    words = dict(enumerate(trained.assets["vocabulary"]))
+    captions: list[list[Caption]] = [[] for _ in range(1 + len(beam_widths))]
+    references, frames, frame_labels = [], [], []
+    for features, labels in dataset:
+        results, batch_frames = write(features[trained.assets["images"]["kind"]])
+        for rows, (tokens, lengths) in zip(captions, results, strict=True):
+            for row, length in zip(tokens.numpy(), lengths.numpy(), strict=True):
+                rows.append(_words(row[:length].tolist(), words))
+        if isinstance(labels, dict):
+            frames.append(batch_frames.numpy())
+            frame_labels.append(labels["frames"].numpy())
+        for each in references_of(_caption_labels(labels)):
+            references.append([_words(reference, words) for reference in each])
+    return Predictions(
+        captions[0],
+        references,
+        dict(zip(beam_widths, captions[1:], strict=True)),
+        np.concatenate(frames) if frames else None,
+        np.concatenate(frame_labels) if frames else None,
+    )
+
+
+def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
+    """The figures of a split."""
+    found = predictions(trained, dataset, BEAM_WIDTHS)
+    result = {"examples": len(found.references), **figures(found.captions, found.references)}
+    for width, captions in found.by_beam_width.items():
+        result[f"bleu_4_beam_{width}"] = bleu(captions, found.references)[3]
+    if kind := CONTENT.get(trained.config.data):
+        correct = correct_captions(found.captions, found.references, kind)
+        result["caption_accuracy"] = float(np.mean(correct))
+    if found.frames is not None:
+        result["frame_accuracy"] = float(np.mean(found.frames == found.frame_labels))
     return result
 
 
 def references_of(labels: np.ndarray) -> list[list[tuple[int, ...]]]:
-    """The captions of each picture, from labels `[P, C, T]`."""
+    """The references of each image as ids, from labels `[P, C, T]`."""
     return [
-        [tuple(k for k in row.tolist() if k not in (PADDING, END)) for row in of if row.any()]
-        for of in labels
+        [
+            tuple(i for i in caption.tolist() if i not in (PADDING, END))
+            for caption in captions
+            if caption.any()
+        ]
+        for captions in labels
     ]
 
 
-def _words(caption: tuple[int, ...], names: dict[int, str]) -> Caption:
-    # A word that the vocabulary lacks is told apart from others by its number.
-    return tuple(names.get(k, f"[{k}]") for k in caption)
+def _caption_labels(labels) -> np.ndarray:
+    return (labels["captions"] if isinstance(labels, dict) else labels).numpy()
 
 
-def figures(written: list[Caption], references: list[list[Caption]]) -> dict:
-    """`bleu_1` to `bleu_4`, `cider`, how many captions are distinct, and how long they are."""
-    found = {f"bleu_{n}": value for n, value in enumerate(bleu(written, references), start=1)}
-    found["cider"] = cider(written, references)
-    found["distinct"] = len(set(written)) / len(written)
-    found["words"] = float(np.mean([len(caption) for caption in written]))
-    return found
+def _words(ids: tuple[int, ...] | list[int], words: dict[int, str]) -> Caption:
+    # Different words that are not in the vocabulary stay different.
+    return tuple(words.get(i, f"[{i}]") for i in ids)
 
 
-def bleu(written: list[Caption], references: list[list[Caption]]) -> list[float]:
-    """BLEU-1 to BLEU-4 in points: sacrebleu's, of words as they are, without smoothing.
+def figures(captions: list[Caption], references: list[list[Caption]]) -> dict:
+    """`bleu_1` to `bleu_4`, `cider`, the share of distinct captions, and their mean length."""
+    result = {f"bleu_{n}": value for n, value in enumerate(bleu(captions, references), start=1)}
+    result["cider"] = cider(captions, references)
+    result["distinct"] = len(set(captions)) / len(captions)
+    result["mean_length"] = float(np.mean([len(caption) for caption in captions]))
+    return result
 
-    It clips by the reference that has an n-gram most often, and takes the length of the closest, as
-    the published evaluation of COCO captions does.
+
+def bleu(captions: list[Caption], references: list[list[Caption]]) -> list[float]:
+    """BLEU-1 to BLEU-4 in percent: sacreBLEU without tokenization and smoothing.
+
+    As in the published evaluation of COCO captions, counts are clipped by the reference that has an
+    n-gram most often, and the brevity penalty uses the reference of the closest length.
     """
     most = max(map(len, references))
-    streams = [[" ".join(of[k]) if k < len(of) else None for of in references] for k in range(most)]
-    spoken = [" ".join(caption) for caption in written]
+    streams = [
+        [" ".join(each[k]) if k < len(each) else None for each in references] for k in range(most)
+    ]
+    texts = [" ".join(caption) for caption in captions]
     return [
         BLEU(max_ngram_order=n, tokenize="none", smooth_method="none")
-        .corpus_score(spoken, streams)
+        .corpus_score(texts, streams)
         .score
         for n in (1, 2, 3, 4)
     ]
 
 
-def cider(written: list[Caption], references: list[list[Caption]]) -> float:
-    """CIDEr-D (Vedantam, Zitnick and Parikh 2015, section 5, with sigma 6), of words as they are.
+def cider(captions: list[Caption], references: list[list[Caption]]) -> float:
+    """CIDEr-D of a split: the mean of `cider_of_each`."""
+    return sum(cider_of_each(captions, references)) / len(references)
 
-    How rare an n-gram is is counted in the references of the split, as the published evaluation
-    does. It is ten times the mean over n of one to four.
+
+def cider_of_each(captions: list[Caption], references: list[list[Caption]]) -> list[float]:
+    """CIDEr-D of each caption (Vedantam, Zitnick and Parikh 2015, section 5, with sigma 6).
+
+    Document frequencies are those of the references of the split, as in the published evaluation.
+    A score is 10 times the mean over n-grams of 1 to 4 words.
     """
-    seen = Counter(
-        gram for of in references for gram in {gram for each in of for gram in _grams(each)}
+    frequencies = Counter(
+        ngram
+        for each in references
+        for ngram in {ngram for reference in each for ngram in _ngrams(reference)}
     )
 
-    def vector(caption: Caption) -> list[dict]:
-        weighed = [{} for _ in range(4)]
-        for gram, count in _grams(caption).items():
-            rare = math.log(len(references)) - math.log(max(1, seen[gram]))
-            weighed[len(gram) - 1][gram] = count * rare
-        return weighed
+    def tf_idf(caption: Caption) -> list[dict]:
+        vectors: list[dict] = [{} for _ in range(4)]
+        for ngram, count in _ngrams(caption).items():
+            idf = math.log(len(references)) - math.log(max(1, frequencies[ngram]))
+            vectors[len(ngram) - 1][ngram] = count * idf
+        return vectors
 
-    total = 0.0
-    for caption, of in zip(written, references, strict=True):
-        own = vector(caption)
-        for each in of:
-            penalty = math.exp(-((len(caption) - len(each)) ** 2) / (2 * 6.0**2))
-            total += penalty * sum(map(_likeness, own, vector(each))) / len(of)
-    return 10 * total / 4 / len(references)
+    scores = []
+    for caption, of_image in zip(captions, references, strict=True):
+        vectors, total = tf_idf(caption), 0.0
+        for reference in of_image:
+            penalty = math.exp(-((len(caption) - len(reference)) ** 2) / (2 * 6.0**2))
+            similarity = sum(map(_clipped_cosine, vectors, tf_idf(reference)))
+            total += penalty * similarity / len(of_image)
+        scores.append(10 * total / 4)
+    return scores
 
 
-def _grams(words: Caption) -> Counter:
+def _ngrams(words: Caption) -> Counter:
     return Counter(words[k : k + n] for n in (1, 2, 3, 4) for k in range(len(words) - n + 1))
 
 
-def _likeness(own: dict, other: dict) -> float:
-    """The cosine of two vectors, the first of which counts for no more than the second."""
-    norms = [math.sqrt(sum(x * x for x in each.values())) for each in (own, other)]
+def _clipped_cosine(caption: dict, reference: dict) -> float:
+    """The cosine of two vectors, with the elements of the first clipped by those of the second."""
+    norms = [math.sqrt(sum(x * x for x in each.values())) for each in (caption, reference)]
     if not all(norms):
         return 0.0
-    return sum(min(x, other.get(g, 0)) * other.get(g, 0) for g, x in own.items()) / math.prod(norms)
+    clipped = (min(x, y) * y for ngram, x in caption.items() if (y := reference.get(ngram, 0)))
+    return sum(clipped) / math.prod(norms)
 
 
-_THING = re.compile(rf"({'|'.join(scenes.COLOURS)}) ({'|'.join(scenes.SHAPES)})\b")
-_WAY = re.compile(r"\b(left|right|up|down)\b")
+_THING = re.compile(rf"({'|'.join(scenes.COLORS)}) ({'|'.join(scenes.SHAPES)})\b")
+_DIRECTION = re.compile(r"\b(left|right|up|down)\b")
 
 
-def said(caption: Caption, told: str) -> tuple:
-    """What a caption says of a generated scene: its things, or what moves and where to, in order.
+def content(caption: Caption, kind: str) -> tuple:
+    """What a caption of a generated scene says, in any wording.
 
-    >>> said(("a", "red", "ring", "above", "a", "blue", "cross"), "things")
+    Args:
+        caption: its words.
+        kind: `things` (colors and shapes, in any order), or `moves` (the things that move and
+            their directions, in order).
+
+    >>> content(("a", "red", "ring", "above", "a", "blue", "cross"), "things")
     (('blue', 'cross'), ('red', 'ring'))
     """
     text = " ".join(caption)
     things = tuple(_THING.findall(text))
-    return tuple(sorted(things)) if told == "things" else (things, tuple(_WAY.findall(text)))
+    return tuple(sorted(things)) if kind == "things" else (things, tuple(_DIRECTION.findall(text)))
+
+
+def correct_captions(
+    captions: list[Caption], references: list[list[Caption]], kind: str
+) -> list[bool]:
+    """Whether the content of each caption is that of one of its references."""
+    return [
+        content(caption, kind) in [content(each, kind) for each in of_image]
+        for caption, of_image in zip(captions, references, strict=True)
+    ]
 
 
 def baseline(data: Data, split: str) -> dict:
-    """What the most frequent caption scores, and the captions of the most similar pictures."""
-    counts, thumbnails, firsts = Counter(), [], []
-    for features, labels in data.train:
-        of_each = references_of(_captions(labels))
-        counts.update(caption for of in of_each for caption in of)
-        firsts += [of[0] for of in of_each]
+    """Figures of the most frequent caption, and of the captions of the most similar images."""
+    counts, thumbnails, first_captions = Counter(), [], []
+    for features, labels in data["train"]:
+        references = references_of(_caption_labels(labels))
+        counts.update(caption for of_image in references for caption in of_image)
+        first_captions += [of_image[0] for of_image in references]
         thumbnails.append(_thumbnails(features))
-    names = dict(enumerate(data.assets["vocabulary"]))
+    words = dict(enumerate(data.assets["vocabulary"]))
     known = np.concatenate(thumbnails)
-    most = max(counts, key=lambda caption: (counts[caption], caption))
+    most_frequent = max(counts, key=lambda caption: (counts[caption], caption))
     nearest, references = [], []
-    for features, labels in getattr(data, split):
+    for features, labels in data[split]:
         for each in _thumbnails(features):
-            nearest.append(_words(firsts[int(((known - each) ** 2).sum(-1).argmin())], names))
-        references += references_of(_captions(labels))
-    references = [[_words(each, names) for each in of] for of in references]
-    of_most = bleu([_words(most, names)] * len(references), references)
-    of_nearest = bleu(nearest, references)
+            index = int(((known - each) ** 2).sum(-1).argmin())
+            nearest.append(_words(first_captions[index], words))
+        for of_image in references_of(_caption_labels(labels)):
+            references.append([_words(each, words) for each in of_image])
+    constant = bleu([_words(most_frequent, words)] * len(references), references)
+    retrieved = bleu(nearest, references)
     return {
-        "what": "the most frequent caption; nearest: that of the most similar training picture",
-        "bleu_1": of_most[0],
-        "bleu_4": of_most[3],
-        "nearest_bleu_1": of_nearest[0],
-        "nearest_bleu_4": of_nearest[3],
+        "what": "most frequent caption; nearest: caption of the most similar training image",
+        "bleu_1": constant[0],
+        "bleu_4": constant[3],
+        "nearest_bleu_1": retrieved[0],
+        "nearest_bleu_4": retrieved[3],
     }
 
 
-def _captions(labels) -> np.ndarray:
-    return (labels["captions"] if isinstance(labels, dict) else labels).numpy()
-
-
 def _thumbnails(features: dict) -> np.ndarray:
-    """Small pictures as vectors; of clips the mean of the frames, of regions their mean."""
+    """Small images as vectors. Frames of a clip are averaged, and so are regions."""
     if "regions" in features:
         regions = features["regions"]
         return tf.reduce_mean(tf.reshape(regions, [len(regions), -1, regions.shape[-1]]), 1).numpy()
     pixels = features["image"]
     pixels = tf.reduce_mean(pixels, axis=1) if pixels.shape.rank == 5 else pixels
-    small = tf.image.resize(pixels, [_SIDE, _SIDE], antialias=True)
+    small = tf.image.resize(pixels, [_THUMBNAIL, _THUMBNAIL], antialias=True)
     return tf.reshape(small, [len(small), -1]).numpy()

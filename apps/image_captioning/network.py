@@ -1,4 +1,4 @@
-"""Parts of the network: what sees pictures and clips, cells, losses and a metric."""
+"""Parts of the network: the encoder of images and clips, cells, losses and a metric."""
 
 import keras
 from keras import ops
@@ -9,74 +9,80 @@ from unroll.apps.shared.residual import residual_encoder
 from unroll.pipelines.captions import PADDING, UNKNOWN
 
 
-def viewer(config, settings: dict) -> keras.Model:
-    """What becomes of pictures before there are words.
+def image_encoder(config, spec: dict, num_frame_labels: int = 0) -> keras.Model:
+    """The part of the model that runs once per image, before the decoder.
 
-    Its outputs are the `memory` `[P, S, D]` that a decoder looks at, and which of its rows there
-    are, `mask` `[P, S]`. The memory is the cells of a grid, or regions as they are given; of a clip
-    a vector for each frame, which recurrent layers in both directions make of what a model saw in
-    all frames. Where frames have labels there are their logits too, `frames` `[P, F, K]`.
+    Args:
+        config: of the app.
+        spec: `kind` and `shape` of the input: pixels, `image`, or features, `regions`.
+        num_frame_labels: K, the number of labels of the frames of clips; 0 without labels.
+
+    Returns:
+        A model with the outputs `memory` `[P, S, D]`, which the decoder attends to, and `mask`
+        `[P, S]`, which of its rows exist. They are the cells of a grid, regions, or the frames of a
+        clip, which pass through a bidirectional recurrent layer. With frame labels there is a third
+        output: their logits, `frames` `[P, F, K]`.
     """
-    given = x = keras.Input(settings["shape"], name=settings["kind"])
-    frames = settings["frames"]
-    if settings["kind"] == "image":
-        if frames:
-            grids = residual_encoder(config, frames)(groups.Merge()(given))
-            x = look_at_motion(groups.Split()(grids, given), config.attention_units)
+    given = x = keras.Input(spec["shape"], name=spec["kind"])
+    if spec["kind"] == "image":
+        if config.frames:
+            grids = residual_encoder(config, config.frames)(groups.Merge()(given))
+            x = motion_features(groups.Split()(grids, given), config.attention_units)
         else:
             x = residual_encoder(config)(given)
     if len(x.shape) == 4:
         x = keras.layers.Reshape((-1, x.shape[-1]))(x)
-    # Where there is no region there are zeros.
-    mask = ops.any(ops.not_equal(x, 0), axis=-1)
+    mask = ops.any(ops.not_equal(x, 0), axis=-1)  # rows of zeros are padding
     outputs = {"mask": mask}
-    if frames:
+    if config.frames:
         recurrent = getattr(layers, config.clip_cell)(config.units, return_sequences=True)
         x = keras.layers.Dense(config.units, "relu")(x)
         states = keras.layers.Bidirectional(recurrent, name="over_time")(x, mask=mask)
         x = ops.concatenate([x, states], axis=-1)
-    if settings["labels"]:
-        outputs["frames"] = keras.layers.Dense(len(settings["labels"]), name="frame")(x)
-    return keras.Model(given, outputs | {"memory": x}, name="viewer")
+    if num_frame_labels:
+        outputs["frames"] = keras.layers.Dense(num_frame_labels, name="frame")(x)
+    return keras.Model(given, outputs | {"memory": x}, name="image_encoder")
 
 
-def look_at_motion(grids, units: int):
-    """What is seen of each frame, `[P, F, H, W, D]` to `[P, F, 2 D]`, by attention over its cells.
+def motion_features(grids, units: int):
+    """A vector per frame, by attention over its grid: `[P, F, H, W, D]` to `[P, F, 2 D]`.
 
-    Beside the features of a cell stands how they differ from those of the frame before: where that
-    is much, something moves.
+    The features of a cell are concatenated with their difference to the previous frame, which is
+    large where something moves.
     """
-    before = ops.concatenate([grids[:, :1], grids[:, :-1]], axis=1)
-    cells = ops.concatenate([grids, grids - before], axis=-1)
+    previous = ops.concatenate([grids[:, :1], grids[:, :-1]], axis=1)
+    cells = ops.concatenate([grids, grids - previous], axis=-1)
     pool = layers.AttentionPool(units, name="motion")
-    seen, _ = pool(ops.reshape(cells, (-1, grids.shape[2] * grids.shape[3], cells.shape[-1])))
-    return groups.Split()(seen, grids)
+    pooled, _ = pool(ops.reshape(cells, (-1, grids.shape[2] * grids.shape[3], cells.shape[-1])))
+    return groups.Split()(pooled, grids)
 
 
 def cell(name: str, units: int, context_size: int):
-    """A cell by the name of its layer; a `ContextLSTM` takes the context by weights of its own."""
+    """A cell by the name of its layer. `ContextLSTM` has separate weights for the context."""
     make = getattr(layers, f"{name}Cell")
     return make(units, context_size=context_size) if name == "ContextLSTM" else make(units)
 
 
-def split(states, sizes: list[int]) -> list:
-    """States of all cells side by side, `[N, U]`, as one of each size."""
+def split_states(states, sizes: list[int]) -> list:
+    """Splits concatenated states, `[N, U]`, into one tensor per size."""
     ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
     return [states[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class DoublyStochastic(keras.layers.Layer):
-    """Adds to the loss what attention leaves out: Xu et al. 2015, equation 14.
+    """Doubly stochastic regularization of attention (Xu et al. 2015, equation 14).
 
-    With weights `a_ti` of word t on region i the loss grows by `strength` times the mean over the
-    captions of the sum over i of `(1 - sum over t of a_ti)^2`, divided by the number of words, as
-    the loss of the words is.
+    With the weight `a_ti` of region i at word t, it adds to the loss `strength` times the sum over
+    captions and regions of `(1 - sum over t of a_ti)^2`, divided by the number of words.
+
+    Args:
+        strength: the factor.
 
     Call arguments:
-        logits: handed on.
-        weights: `[N, T, S]`.
-        tokens: `[N, T]`; words that are padding do not count.
+        logits: returned unchanged.
+        weights: attention weights, `[N, T, S]`.
+        tokens: `[N, T]`. Padding is ignored.
     """
 
     def __init__(self, strength: float, **kwargs):
@@ -85,10 +91,10 @@ class DoublyStochastic(keras.layers.Layer):
 
     def call(self, logits, weights, tokens):
         words = ops.cast(ops.not_equal(tokens, PADDING), weights.dtype)  # [N, T]
-        seen = ops.sum(weights * ops.expand_dims(words, -1), axis=1)  # [N, S]
-        there = ops.cast(ops.sum(words, axis=1) > 0, weights.dtype)
-        missed = ops.sum(there * ops.sum(ops.square(1 - seen), axis=-1))
-        self.add_loss(self.strength * missed / ops.maximum(ops.sum(words), 1))
+        sums = ops.sum(weights * ops.expand_dims(words, -1), axis=1)  # [N, S]
+        exists = ops.cast(ops.sum(words, axis=1) > 0, weights.dtype)  # [N]
+        penalty = ops.sum(exists * ops.sum(ops.square(1 - sums), axis=-1))
+        self.add_loss(self.strength * penalty / ops.maximum(ops.sum(words), 1))
         return logits
 
     def get_config(self):
@@ -96,32 +102,35 @@ class DoublyStochastic(keras.layers.Layer):
 
 
 def word_losses(labels, logits, smoothing: float = 0.0):
-    """The cross entropy of each word, and whether it counts: `[P, C, T]` each, not padding.
+    """The cross entropy of each word, and 1 for words or 0 for padding; `[P, C, T]` each.
 
-    Labels from the vocabulary's size on are words that it lacks.
+    Labels of the vocabulary's size and above are words that are not in the vocabulary.
     """
     vocabulary_size = logits.shape[-1]
     labels = ops.cast(labels, "int32")
-    wanted = ops.where(labels >= vocabulary_size, UNKNOWN, labels)
-    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    chosen = ops.expand_dims(wanted, -1)
-    losses = -ops.squeeze(ops.take_along_axis(log_probabilities, chosen, axis=-1), -1)
+    targets = ops.where(labels >= vocabulary_size, UNKNOWN, labels)
+    log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    losses = -ops.squeeze(ops.take_along_axis(log_probs, targets[..., None], axis=-1), -1)
     if smoothing:
-        losses = (1 - smoothing) * losses - smoothing * ops.mean(log_probabilities, axis=-1)
+        losses = (1 - smoothing) * losses - smoothing * ops.mean(log_probs, axis=-1)
     return losses, ops.cast(ops.not_equal(labels, PADDING), "float32")
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class CaptionLoss(keras.losses.Loss):
-    """The mean cross entropy of the words of all captions; labels `[P, C, T]`."""
+    """The mean cross entropy of the words of all captions. Labels are `[P, C, T]`.
+
+    Args:
+        smoothing: label smoothing.
+    """
 
     def __init__(self, smoothing: float = 0.0, name="caption_loss", **kwargs):
         super().__init__(name=name, **kwargs)
         self.smoothing = smoothing
 
     def call(self, y_true, y_pred):
-        losses, there = word_losses(y_true, y_pred + 0, self.smoothing)
-        return ops.sum(losses * there) / ops.maximum(ops.sum(there), 1)
+        losses, weights = word_losses(y_true, y_pred, self.smoothing)
+        return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1)
 
     def get_config(self):
         return {**super().get_config(), "smoothing": self.smoothing}
@@ -137,9 +146,9 @@ class WordLoss(keras.metrics.Metric):
         self.words = self.add_weight(name="words", initializer="zeros")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        losses, there = word_losses(y_true, y_pred + 0)
-        self.total.assign_add(ops.sum(losses * there))
-        self.words.assign_add(ops.sum(there))
+        losses, weights = word_losses(y_true, y_pred)
+        self.total.assign_add(ops.sum(losses * weights))
+        self.words.assign_add(ops.sum(weights))
 
     def result(self):
         return self.total / ops.maximum(self.words, 1)

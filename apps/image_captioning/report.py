@@ -1,52 +1,166 @@
-"""Pictures with captions, as people see them: each word over the place that it looked at."""
+"""What the captions get wrong, and a result as an image."""
 
+from collections import Counter
 from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.shared.images import overlay, read
+from unroll.apps.core.protocol import Report, Trained
+from unroll.apps.core.results import markdown_table
+from unroll.apps.image_captioning import metrics
+from unroll.apps.image_captioning.metrics import Caption, Predictions
+from unroll.apps.shared import images
+from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
 
-_ROW = 6  # pictures side by side
+_COLUMNS = 6  # images side by side
+_SHOWN = 10  # captions in a table
 
 
-def results(answers: list[dict], inputs: list[str | bytes]) -> list[dict]:
-    """The answers with the names of the files; of files, a picture of where each word looked."""
-    found = []
-    for answer, given in zip(answers, inputs, strict=True):
-        result = {"image": given} if isinstance(given, str) else {}
-        result |= answer
-        if isinstance(given, str) and "attention" in answer:
-            path = Path(f"{Path(given).stem}.attention.png")
-            draw(read(given), answer, path)
-            result["picture"] = str(path)
-        found.append(result)
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """The figures by length, the best and worst captions, words that are never written.
+
+    The images of the best and worst captions are a figure, if the model reads pixels.
+    """
+    found = metrics.predictions(trained, dataset)
+    scores = metrics.cider_of_each(found.captions, found.references)
+    worst = sorted(range(len(scores)), key=lambda i: scores[i])  # stable
+    best = worst[::-1]
+    text = [
+        f"CIDEr-D of {np.mean(scores):.3f} for {len(scores):,} images, "
+        f"{len(set(found.captions)):,} distinct captions.",
+        f"## Figures by the length of the caption\n\n{_by_length(found, scores)}",
+        f"## Captions with the lowest CIDEr-D\n\n{_examples(found, scores, worst)}",
+        f"## Captions with the highest CIDEr-D\n\n{_examples(found, scores, best)}",
+        f"## Frequent words that are never written\n\n{_never_written(found)}",
+        f"## Most frequent captions\n\n{_frequent(found.captions)}",
+    ]
+    figures = {}
+    if kind := metrics.CONTENT.get(trained.config.data):
+        correct = metrics.correct_captions(found.captions, found.references, kind)
+        text.append(f"## Correct captions\n\n{_by_number_of_things(found, correct)}")
+    if found.frames is not None:
+        names = np.array(trained.assets["frame_labels"])
+        labels, predicted = names[found.frame_labels.ravel()], names[found.frames.ravel()]
+        text.append(f"## Labels of frames\n\n{per_class_table(labels, predicted)}")
+        figures["frames"] = confusion_figure(labels, predicted)
+    if trained.assets["images"]["kind"] == "image":
+        shown = worst[: 2 * _COLUMNS] + best[:_COLUMNS]
+        pixels = _pixels(dataset, set(shown))
+        cells = [(_title(found.captions[i], scores[i]), pixels[i], None) for i in shown]
+        figures["images"] = images.sheet(
+            [cells[k : k + _COLUMNS] for k in range(0, len(cells), _COLUMNS)]
+        )
+    return Report("\n\n".join(text), figures)
+
+
+def _by_length(found: Predictions, scores: list[float]) -> str:
+    lengths = np.array([len(caption) for caption in found.captions])
+    edges = sorted({int(edge) for edge in np.quantile(lengths, [0, 0.25, 0.5, 0.75])})
+    rows = []
+    for low, following in zip(edges, [*edges[1:], lengths.max() + 1], strict=True):
+        of_bin = np.flatnonzero((lengths >= low) & (lengths < following))
+        captions = [found.captions[i] for i in of_bin]
+        bleu = metrics.bleu(captions, [found.references[i] for i in of_bin])
+        score = np.mean([scores[i] for i in of_bin])
+        words = f"{low}" if low == following - 1 else f"{low} to {following - 1}"
+        rows.append([words, len(of_bin), f"{bleu[0]:.1f}", f"{bleu[3]:.1f}", f"{score:.2f}"])
+    return markdown_table(["words", "captions", "BLEU-1", "BLEU-4", "CIDEr-D"], rows)
+
+
+def _examples(found: Predictions, scores: list[float], order: list[int]) -> str:
+    rows = [
+        [
+            f"{scores[i]:.2f}",
+            " ".join(found.captions[i]),
+            "<br>".join(" ".join(each) for each in found.references[i]),
+        ]
+        for i in order[:_SHOWN]
+    ]
+    return markdown_table(["CIDEr-D", "caption", "references"], rows)
+
+
+def _never_written(found: Predictions) -> str:
+    counts = Counter(word for of_image in found.references for each in of_image for word in each)
+    written = {word for caption in found.captions for word in caption}
+    missing = [(word, count) for word, count in counts.most_common() if word not in written]
+    # In references, words that are not in the vocabulary are ids in brackets.
+    known = [[word, f"{count:,}"] for word, count in missing if not word.startswith("[")]
+    line = (
+        f"{len(written):,} of {len(counts):,} words of the references are written; "
+        f"{len(missing) - len(known):,} are not in the vocabulary.\n\n"
+    )
+    return line + examples_table(["word", "occurrences in references"], known)
+
+
+def _frequent(captions: list[Caption]) -> str:
+    rows = [[f"{n:,}", " ".join(caption)] for caption, n in Counter(captions).most_common(_SHOWN)]
+    return markdown_table(["images", "caption"], rows)
+
+
+def _by_number_of_things(found: Predictions, correct: list[bool]) -> str:
+    counts: dict[int, list[bool]] = {}
+    for of_image, each in zip(found.references, correct, strict=True):
+        content = metrics.content(of_image[0], "things")
+        counts.setdefault(len(content), []).append(each)
+    rows = [[n, len(rows), f"{np.mean(rows):.3f}"] for n, rows in sorted(counts.items())]
+    return markdown_table(["things in the reference", "images", "correct"], rows)
+
+
+def _title(caption: Caption, score: float) -> str:
+    lines, width = [f"{score:.2f}"], 0
+    for word in caption:
+        if not width or width + len(word) > 26:
+            lines.append(word)
+            width = len(word)
+        else:
+            lines[-1] += f" {word}"
+            width += 1 + len(word)
+    return "\n".join(lines)
+
+
+def _pixels(dataset: tf.data.Dataset, indices: set[int]) -> dict[int, np.ndarray]:
+    """The pixels of some images of a split; of clips, those of the middle frame."""
+    found, first = {}, 0
+    for features, _ in dataset:
+        batch = features["image"].numpy()
+        for i in indices & set(range(first, first + len(batch))):
+            pixels = batch[i - first]
+            found[i] = (pixels[len(pixels) // 2] if pixels.ndim == 4 else pixels).astype("uint8")
+        first += len(batch)
     return found
 
 
-def draw(contents: bytes, answer: dict, path: Path) -> None:
-    """The photo, and the photo under the attention of each word of the best caption.
+def plot(result: dict, path: Path) -> None:
+    """The image, and the image under the attention of each word of the best caption.
 
-    Of a clip, or of regions, which lie nowhere, the weights of each word are a row of bars.
+    The attention over regions or the frames of a clip is a heat map, with a row per word. Without
+    attention, the image is shown with the captions.
     """
-    words = [word for word in answer["words"][0] if word]
-    weights = np.array(answer["attention"][0][: len(words)])
-    if weights.ndim == 2:
-        figure = matplotlib.figure.Figure(figsize=(6, 1 + 0.3 * len(words)), layout="constrained")
-        axis = figure.subplots()
-        axis.imshow(weights, cmap="inferno", aspect="auto", vmin=0)
-        axis.set_yticks(range(len(words)), words)
-        axis.set_xlabel("frame" if "frames" in answer else "region")
+    words = [word for word in result["words"][0] if word]
+    weights = np.array(result["attention"][0][: len(words)]) if "attention" in result else None
+    if weights is None:
+        figure = images.sheet(
+            [[("\n".join(result["captions"]), images.pixels_of(result["image"]), None)]], 4
+        )
+    elif weights.ndim == 2:
+        figure = _heat_map(words, weights, result.get("frames"))
     else:
-        photo = tf.io.decode_image(contents, channels=3, expand_animations=False).numpy()
-        rows = -(-(len(words) + 1) // _ROW)
-        figure = matplotlib.figure.Figure(figsize=(2 * _ROW, 2.3 * rows), layout="constrained")
-        axes = figure.subplots(rows, _ROW, squeeze=False).ravel()
-        shown = [None, *weights, *[None] * (len(axes) - len(words) - 1)]
-        for k, (axis, looks) in enumerate(zip(axes, shown, strict=True)):
-            axis.axis("off")
-            if k <= len(words):
-                overlay(axis, photo, looks)
-                axis.set_title(["", *words][k])
-    figure.savefig(path, dpi=80)
+        pixels = images.pixels_of(result["image"])
+        cells = [("", pixels, None)]
+        cells += [(word, pixels, each) for word, each in zip(words, weights, strict=True)]
+        figure = images.sheet([cells[k : k + _COLUMNS] for k in range(0, len(cells), _COLUMNS)])
+    figure.savefig(path, dpi=100)
+
+
+def _heat_map(words: list[str], weights: np.ndarray, frames: list[str] | None):
+    """A Matplotlib figure of weights `[L, S]`, with the labels of the frames if there are any."""
+    figure = matplotlib.figure.Figure(figsize=(6, 1.5 + 0.3 * len(words)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="inferno", aspect="auto", vmin=0)
+    axes.set_yticks(range(len(words)), words)
+    if frames:
+        axes.set_xticks(range(len(frames)), frames, rotation=45, ha="right")
+    axes.set_xlabel("frame" if frames else "region or frame")
+    return figure

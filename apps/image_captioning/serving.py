@@ -1,150 +1,177 @@
-"""What the app exports: picture files to captions; pixels to ids, for LiteRT."""
+"""Decoding, and the functions that the app exports: image files to captions, pixels to ids."""
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from unroll import layers
-from unroll.apps.core.protocol import Assets, Service, settings_of, with_inputs
+from unroll.apps.core.protocol import Service, Trained, with_inputs
 from unroll.apps.image_captioning import network
 from unroll.apps.shared import images
 from unroll.layers.decoding import SearchResult
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
 
-# A number that leaves a logit no chance, and is still a float16.
-_NEVER = -6e4
-# How far captions that are drawn at random keep to the likely words; chosen on Flickr8k's
-# validation split, as that pairs of words count.
+# Added to the logits of tokens that are never written. It fits into a float16.
+_BANNED = -6e4
+# Temperature of the samples for minimum Bayes risk; chosen on Flickr8k's validation split, like the
+# bigrams of `layers.minimum_bayes_risk`.
 _TEMPERATURE = 0.8
-# The settings that `search` reads.
-SEARCH = ("max_length", "beam", "best", "length_penalty", "agreement")
 
 
-def writer(model: keras.Model, assets: Assets) -> Callable:
-    """How the model begins to write: `f(pixels or regions)` to `(step, states, seen)`.
+def decoding(trained: Trained) -> Callable:
+    """A function of images or regions that returns the arguments of a search.
 
-    The first two are what a search takes; no word that is padding, unknown or a start is written.
-    `seen` is what `network.viewer` gives.
+    It returns `(step_function, initial_states, encoded)`. The step function never allows padding,
+    the unknown word or the start symbol. `encoded` is the output of `network.image_encoder`.
     """
-    view, decoder, start = (model.get_layer(name) for name in ("viewer", "decoder", "start"))
-    never = np.zeros(len(assets["vocabulary"]), "float32")
-    never[[PADDING, UNKNOWN, START]] = _NEVER
+    parts = ("image_encoder", "decoder", "start")
+    encoder, decoder, start = map(trained.model.get_layer, parts)
+    banned = np.zeros(len(trained.assets["vocabulary"]), "float32")
+    banned[[PADDING, UNKNOWN, START]] = _BANNED
 
-    def begin(given) -> tuple:
-        seen = view(given, training=False)
-        memory, mask = seen["memory"], seen["mask"]
+    def begin(inputs) -> tuple:
+        encoded = encoder(inputs, training=False)
+        memory, mask = encoded["memory"], encoded["mask"]
         first = start(mean_over_time(memory, mask))
         if isinstance(decoder, layers.AttentionDecoder):
-            own = network.split(first, decoder.cell_state_sizes)
-            states, step = decoder.initial_states(memory, own), decoder.step_function(memory, mask)
+            initial = network.split_states(first, decoder.cell_state_sizes)
+            states = decoder.initial_states(memory, initial)
+            step = decoder.step_function(memory, mask)
         else:
             states = decoder.initial_states(tf.shape(first)[0], first_input=first)
             step = decoder.step_function()
 
-        def allowed(tokens, states) -> tuple:
+        def step_function(tokens, states) -> tuple:
             logits, states, weights = step(tokens, states)
-            return tf.cast(logits, tf.float32) + never, states, weights
+            return tf.cast(logits, tf.float32) + banned, states, weights
 
-        return allowed, states, seen
+        return step_function, states, encoded
 
     return begin
 
 
-def search(step: Callable, states: list, settings: dict, beam: int = 0) -> SearchResult:
-    """The captions that the settings ask for; or the likeliest one of a beam of another width."""
-    limits = {"start": START, "end": END, "max_length": settings["max_length"]}
-    drawn = 0 if beam else settings["agreement"]
-    found = layers.beam_search(
-        step,
+def search(step_function: Callable, states: list, config) -> SearchResult:
+    """The captions of the search that `config` describes: `num_return_sequences` for each image.
+
+    With `mbr_samples`, the captions of the beam are ranked by their expected overlap with samples.
+    """
+    count = config.beam_width if config.mbr_samples else config.num_return_sequences
+    candidates = beam_search(step_function, states, config, config.beam_width, count)
+    if not config.mbr_samples:
+        return candidates
+    samples = layers.sample(
+        step_function,
         states,
-        beam_width=beam or settings["beam"],
-        num_return_sequences=settings["beam"] if drawn else 1 if beam else settings["best"],
-        length_penalty=settings["length_penalty"],
-        **limits,
+        num_samples=config.mbr_samples,
+        temperature=_TEMPERATURE,
+        seed=0,
+        **_limits(config),
     )
-    if not drawn:
-        return found
-    others = layers.sample(
-        step, states, num_samples=drawn, temperature=_TEMPERATURE, seed=0, **limits
+    return layers.minimum_bayes_risk(
+        candidates, samples, num_return_sequences=config.num_return_sequences
     )
-    return layers.minimum_bayes_risk(found, others, num_return_sequences=settings["best"])
 
 
-def service(model: keras.Model, assets: Assets) -> Service:
+def beam_search(
+    step_function: Callable, states: list, config, beam_width: int, num_return_sequences: int = 1
+) -> SearchResult:
+    """The most probable captions of a beam search with the limits of `config`."""
+    return layers.beam_search(
+        step_function,
+        states,
+        beam_width=beam_width,
+        num_return_sequences=num_return_sequences,
+        length_penalty=config.length_penalty,
+        **_limits(config),
+    )
+
+
+def greedy(step_function: Callable, states: list, config) -> SearchResult:
+    """The most probable word at each step."""
+    return layers.greedy(step_function, states, **_limits(config))
+
+
+def _limits(config) -> dict:
+    return {"start": START, "end": END, "max_length": config.max_length}
+
+
+def service(trained: Trained) -> Service:
     """The app's functions.
 
-    - `serving_default`, `image_bytes` `[B]` (or `regions` `[B, S, D]`, made elsewhere): `captions`
-      `[B, n]` from the best down, their `scores` (log probabilities, over a power of the length; or
-      with `agreement` how much they share with the captions drawn, 0 to 1),
-      `words` `[B, n, L]`, and `attention`, where each word looked: `[B, n, L, H, W]` of a grid,
-      `[B, n, L, S]` of regions or of the frames of a clip. Of clips whose frames have labels also
-      `frames` `[B, F]`.
-    - `ids`: `image` `[B, S, S, 3]`, 0 to 255, of clips `[B, F, S, S, 3]` (or `regions`), to the
-      greedy search's `ids` `[B, L]`, `lengths` `[B]` and `attention`.
+    - `serving_default`: `image_bytes` `[B]` (or `regions` `[B, S, D]`) to
+
+        - `captions` `[B, n]`, the best first,
+        - `scores` `[B, n]`: log probabilities, divided by a power of the length; with `mbr_samples`
+          the mean overlap with the samples, 0 to 1,
+        - `words` `[B, n, L]`,
+        - with attention, `attention`: the weights of each word, `[B, n, L, H, W]` for a grid,
+          `[B, n, L, S]` for regions or the frames of a clip,
+        - with frame labels, `frames` `[B, F]`.
+
+    - `ids`: `image` `[B, S, S, 3]` or `[B, F, S, S, 3]`, 0 to 255 (or `regions`), to the `ids`
+      `[B, L]`, `lengths` `[B]` and `attention` of greedy search.
     """
-    settings = settings_of(assets)
-    begin, entries = writer(model, assets), tf.constant(assets["vocabulary"])
-    grid = _grid(model, settings)
-    size, frames, frozen = settings["image_size"], settings["frames"], None
-    if settings["encoder"]:
-        names = settings["encoder"], settings["encoder_weights"]
-        frozen = images.frozen_encoder(*names, size)
+    config, assets = trained.config, trained.assets
+    spec, begin = assets["images"], decoding(trained)
+    vocabulary, grid = tf.constant(assets["vocabulary"]), _grid(trained)
+    frozen = images.frozen_encoder(config)
 
-    def see(files):
-        shown = images.decode(files, size, frames)
-        return images.frozen_features(frozen, shown) if frozen else shown
+    def encode(files):
+        pixels = images.decode(files, config.image_size, config.frames)
+        return images.frozen_features(frozen, pixels) if frozen else pixels
 
-    def write(given: dict) -> dict:
-        step, states, _ = begin(given[settings["kind"]])
-        limit = settings["max_length"]
-        found = layers.greedy(step, states, start=START, end=END, max_length=limit)
-        return {"ids": found.tokens, "lengths": found.lengths} | looks(found)
-
-    def looks(found) -> dict:
-        if found.alignments is None:
+    def attention(result: SearchResult) -> dict:
+        if result.alignments is None:
             return {}
-        weights = found.alignments
-        return {"attention": tf.reshape(weights, [*tf.unstack(tf.shape(weights))[:-1], *grid])}
+        shape = [*tf.unstack(tf.shape(result.alignments))[:-1], *grid]
+        return {"attention": tf.reshape(result.alignments, shape)}
 
-    def write_files(given: dict) -> dict:
-        step, states, seen = begin(
-            given["regions"] if settings["regions"] else see(given["image_bytes"])
-        )
-        found = search(step, states, settings)
-        known = tf.gather(entries, found.tokens)
-        words = tf.where(found.tokens == PADDING, "", known)  # [B, n, L]
+    def ids(inputs: dict) -> dict:
+        step_function, states, _ = begin(inputs[spec["kind"]])
+        result = greedy(step_function, states, config)
+        return {"ids": result.tokens, "lengths": result.lengths} | attention(result)
+
+    def serving_default(inputs: dict) -> dict:
+        given = inputs["regions"] if config.regions else encode(inputs["image_bytes"])
+        step_function, states, encoded = begin(given)
+        result = search(step_function, states, config)
+        words = tf.where(result.tokens == PADDING, "", tf.gather(vocabulary, result.tokens))
         captions = tf.strings.strip(tf.strings.reduce_join(words, axis=-1, separator=" "))
-        answer = {"captions": captions, "scores": found.scores, "words": words} | looks(found)
-        if "frames" in seen:
-            labels = tf.constant(settings["labels"])
-            answer["frames"] = tf.gather(labels, tf.argmax(seen["frames"], axis=-1))
-        return answer
+        outputs = {"captions": captions, "scores": result.scores, "words": words}
+        if "frames" in encoded:
+            labels = tf.constant(assets["frame_labels"])
+            outputs["frames"] = tf.gather(labels, tf.argmax(encoded["frames"], axis=-1))
+        return outputs | attention(result)
 
-    ids = {settings["kind"]: tf.TensorSpec([None, *settings["shape"]], tf.float32)}
-    files = ids if settings["regions"] else {"image_bytes": tf.TensorSpec([None], tf.string)}
+    arrays = {spec["kind"]: tf.TensorSpec([None, *spec["shape"]], tf.float32)}
+    files = arrays if config.regions else {"image_bytes": tf.TensorSpec([None], tf.string)}
 
     def requests(examples: list) -> dict[str, dict[str, np.ndarray]]:
-        if settings["regions"]:
-            given = {"regions": images.regions_of(tuple(examples), settings)}
+        if config.regions:
+            given = {"regions": images.regions_of(examples, config, spec)}
             return {"serving_default": given, "ids": given}
         contents = np.array([images.read(each) for each in examples], object)
         return {
             "serving_default": {"image_bytes": contents},
-            "ids": {settings["kind"]: see(tf.constant(contents)).numpy()},
+            "ids": {spec["kind"]: encode(tf.constant(contents)).numpy()},
         }
 
-    functions = {"serving_default": with_inputs(write_files, files), "ids": with_inputs(write, ids)}
-    keep = [model.variables, frozen.variables if frozen else []]
-    return Service(functions, requests, litert="ids", keep=keep)
+    return Service(
+        {"serving_default": with_inputs(serving_default, files), "ids": with_inputs(ids, arrays)},
+        requests,
+        litert="ids",
+        keep=[trained.model.variables, frozen.variables if frozen else []],
+    )
 
 
-def _grid(model: keras.Model, settings: dict) -> list[int]:
-    """The axes of the places that a picture has: of a grid two, else one."""
-    if settings["frames"]:
-        return [settings["frames"]]
-    if settings["kind"] == "image":
-        return list(model.get_layer("viewer").get_layer("encoder").output.shape[1:3])
-    return settings["shape"][:-1] if len(settings["shape"]) == 3 else [-1]
+def _grid(trained: Trained) -> list[int]:
+    """The shape of the attention of a word: height and width, or the number of rows."""
+    spec = trained.assets["images"]
+    if trained.config.frames:
+        return [trained.config.frames]
+    if spec["kind"] == "image":
+        encoder = trained.model.get_layer("image_encoder").get_layer("encoder")
+        return list(encoder.output.shape[1:3])
+    return spec["shape"][:-1] if len(spec["shape"]) == 3 else [-1]

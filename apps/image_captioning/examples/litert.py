@@ -1,10 +1,9 @@
-"""Asks an exported LiteRT file, with its interpreter, NumPy and Pillow and nothing else.
+"""Queries an exported LiteRT file, with only its interpreter, NumPy and Pillow.
 
-    python litert_example.py saved_models/image_captioning/1 photo.jpg
+    python litert.py saved_models/image_captioning/1 photo.jpg
 
-LiteRT takes no files: a photo goes in as pixels from 0 to 255, and the numbers of words come out; a
-line of `vocabulary.txt` is a word, and its number, from 0, the id. Pillow's pictures differ from
-TensorFlow's by a little where a photo is made smaller.
+LiteRT reads no files: the input is pixels from 0 to 255, the output the ids of words. An id is the
+index of a line of `vocabulary.txt`. Pillow and TensorFlow resize images slightly differently.
 """
 
 import sys
@@ -15,21 +14,21 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 
-def main(folder: str, *photos: str) -> None:
-    """Prints the caption of each photo that the greedy search writes."""
-    words = (Path(folder) / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
+def main(folder: str, *paths: str) -> None:
+    """Prints the caption of each image, from greedy search."""
+    vocabulary = (Path(folder) / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
     model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
-    details = model.get_input_details()
-    if list(details) != ["image"] or len(details["image"]["shape"]) != 4:
-        sys.exit(f"{folder}: the model takes no pictures but {', '.join(details)}.")
-    side = int(details["image"]["shape"][1])
-    for photo in photos:
-        picture = Image.open(photo).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-        found = model(image=np.asarray(picture, np.float32)[None])
-        print(*(words[k] for k in found["ids"][0, : int(found["lengths"][0])]))
+    inputs = model.get_input_details()
+    if list(inputs) != ["image"] or len(inputs["image"]["shape"]) != 4:
+        sys.exit(f"{folder}: the input of this model is not images but {', '.join(inputs)}.")
+    size = int(inputs["image"]["shape"][1])
+    for path in paths:
+        image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        outputs = model(image=np.asarray(image, np.float32)[None])
+        print(*(vocabulary[i] for i in outputs["ids"][0, : int(outputs["lengths"][0])]))
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python litert_example.py FOLDER PHOTO...")
+        sys.exit("usage: python litert.py FOLDER IMAGE...")
     main(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""Asks an exported SavedModel, with TensorFlow and nothing else.
+"""Queries an exported SavedModel, with only TensorFlow.
 
-python serving_example.py saved_models/image_captioning/1 photo.jpg
+python serving.py saved_models/image_captioning/1 photo.jpg
 """
 
 import sys
@@ -9,16 +9,18 @@ from pathlib import Path
 import tensorflow as tf
 
 
-def main(folder: str, *photos: str) -> None:
-    """Prints the captions of each photo, the likeliest first, with their scores."""
-    write = tf.saved_model.load(folder).signatures["serving_default"]
-    answer = write(image_bytes=tf.constant([Path(photo).read_bytes() for photo in photos]))
-    for captions, scores in zip(answer["captions"].numpy(), answer["scores"].numpy(), strict=True):
+def main(folder: str, *paths: str) -> None:
+    """Prints the captions of each image with their scores, best first."""
+    model = tf.saved_model.load(folder).signatures["serving_default"]
+    outputs = model(image_bytes=tf.constant([Path(path).read_bytes() for path in paths]))
+    for captions, scores in zip(
+        outputs["captions"].numpy(), outputs["scores"].numpy(), strict=True
+    ):
         for caption, score in zip(captions, scores, strict=True):
             print(caption.decode(), f"{score:.2f}", sep="\t")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python serving_example.py FOLDER PHOTO...")
+        sys.exit("usage: python serving.py FOLDER IMAGE...")
     main(*sys.argv[1:])
