@@ -1,14 +1,12 @@
 """Recurrent, attention, decoding, structured and embedding layers for any Keras 3 model.
 
-Shape letters: B batch, T time, S memory length, D features, U units, K classes, V vocabulary,
-C context features, L letter trigrams of a word, G columns of all gates.
+Shape letters in all files: B batch, T time, S memory length, D features, U units, K classes,
+V vocabulary, C context features, L letter trigrams of a word, G columns of all gates.
 """
 
 if __name__ != "unroll.layers":
     raise ImportError("Import this package as `unroll.layers`: `from unroll import layers`.")
 
-
-import os
 
 import keras
 
@@ -119,7 +117,6 @@ __all__ = [
 ]
 
 if keras.backend.backend() == "tensorflow":
-    # On a CPU, batched products that run at once and share a primitive of oneDNN's cache write into
-    # freed memory (TensorFlow 2.21, oneDNN 3.7). TensorFlow has a cache of its own, a thread each.
-    # oneDNN reads this with the first product.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
+    from unroll.layers.onednn_tensorflow import turn_off_primitive_cache
+
+    turn_off_primitive_cache()
