@@ -1,101 +1,121 @@
-"""Figures: accuracy over all questions and by how they begin; VQA's where ten people answered."""
+"""Predictions on a split, their accuracy by type of question, VQA's accuracy, and the baseline."""
 
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Assets, Data
+from unroll.apps.core.protocol import Assets, Data, Trained
 from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION
 
-OPENINGS = 8  # so many kinds of questions are told apart
+# The number of question types that have an accuracy of their own.
+NUM_QUESTION_TYPES = 8
 
 
-class Answers(NamedTuple):
-    """Of N questions: the ids of their words, the labels of their answers, what was answered."""
+@dataclass
+class Predictions:
+    """The questions of a split and the predicted answers.
 
-    tokens: list[np.ndarray]
-    labels: list[np.ndarray]
-    chosen: list[int]
+    Attributes:
+        tokens: the token ids of N questions.
+        labels: the labels of the answers to each question.
+        predicted: N labels.
+    """
 
+    tokens: list[np.ndarray] = field(default_factory=list)
+    labels: list[np.ndarray] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
 
-def answers(model: keras.Model, dataset: tf.data.Dataset) -> Answers:
-    """What a model answers to each question of a split."""
-    found = Answers([], [], [])
-    for features, labels in dataset:
-        logits = np.asarray(model.predict_on_batch(features))
-        chosen = logits.argmax(-1) + FIRST_ANSWER
-        _collect(found, features["tokens"].numpy(), labels.numpy(), chosen)
-    return found
+    def add(self, tokens: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
+        """Adds the questions of a batch: `[P, Q, T]`, `[P, Q, N]` and `[P, Q]`."""
+        present = labels[..., 0] != NO_QUESTION
+        self.tokens.extend(tokens[present])
+        self.labels.extend(labels[present])
+        self.predicted.extend(predicted[present].tolist())
 
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the first answer is predicted, `[N]`."""
+        return np.array([labels[0] for labels in self.labels]) == np.array(self.predicted)
 
-def _collect(found: Answers, tokens, labels, chosen) -> None:
-    there = labels[..., 0] != NO_QUESTION
-    found.tokens.extend(tokens[there])
-    found.labels.extend(labels[there])
-    found.chosen.extend(chosen[there].tolist())
-
-
-def by_opening(data: Data, split: str) -> Answers:
-    """To each question the most frequent answer to those of the training data that begin alike."""
-    seen, all_seen = defaultdict(Counter), Counter()
-    for features, labels in data.train:
-        there = labels.numpy()[..., 0] >= FIRST_ANSWER
-        for words, label in zip(
-            features["tokens"].numpy()[there], labels.numpy()[there][:, 0], strict=True
-        ):
-            seen[tuple(words[:2])][int(label)] += 1
-            all_seen[int(label)] += 1
-    found = Answers([], [], [])
-    for features, labels in getattr(data, split):
-        tokens = features["tokens"].numpy()
-        chosen = np.array(
-            [
-                [_most(seen.get(tuple(words[:2]), all_seen)) for words in of_picture]
-                for of_picture in tokens
-            ]
+    def question_types(self, vocabulary: list[str]) -> np.ndarray:
+        """The first two words of each question, `[N]`."""
+        return np.array(
+            [" ".join(vocabulary[i] for i in tokens[:2] if i) for tokens in self.tokens]
         )
-        _collect(found, tokens, labels.numpy(), chosen)
+
+
+def predictions(trained: Trained, dataset: tf.data.Dataset) -> Predictions:
+    """The model's answer to each question of a split."""
+    found = Predictions()
+    for features, labels in dataset:
+        logits = np.asarray(trained.model.predict_on_batch(features))
+        found.add(features["tokens"].numpy(), labels.numpy(), logits.argmax(-1) + FIRST_ANSWER)
     return found
 
 
-def _most(counts: Counter) -> int:
+def most_frequent_answers(data: Data, split: str) -> Predictions:
+    """For each question the most frequent training answer to questions with its first two words."""
+    by_type, of_all = defaultdict(Counter), Counter()
+    for features, labels in data["train"]:
+        known = labels.numpy()[..., 0] >= FIRST_ANSWER
+        for tokens, label in zip(
+            features["tokens"].numpy()[known], labels.numpy()[known][:, 0], strict=True
+        ):
+            by_type[tuple(tokens[:2])][int(label)] += 1
+            of_all[int(label)] += 1
+    found = Predictions()
+    for features, labels in data[split]:
+        tokens = features["tokens"].numpy()
+        predicted = [
+            [_most_frequent(by_type.get(tuple(row[:2]), of_all)) for row in rows] for rows in tokens
+        ]
+        found.add(tokens, labels.numpy(), np.array(predicted))
+    return found
+
+
+def _most_frequent(counts: Counter) -> int:
     return max(counts, key=lambda label: (counts[label], -label))
 
 
-def figures(found: Answers, assets: Assets) -> dict:
-    """`accuracy`; for each frequent opening `accuracy_<words>`; and where there are several answers
-    to a question `vqa_accuracy`.
-
-    Antol et al. 2015: an answer is right in part if one or two of the other people gave it too, and
-    wholly if three did; that is averaged over all choices of those others.
-    """
-    right = np.array([labels[0] for labels in found.labels]) == np.array(found.chosen)
-    result = {"examples": len(right), "accuracy": float(right.mean())}
+def figures(found: Predictions, assets: Assets) -> dict:
+    """`accuracy`, `accuracy_<question type>`, and `vqa_accuracy` of questions with many answers."""
+    correct = found.correct
+    result = {"examples": len(correct), "accuracy": float(correct.mean())}
     if max((labels > NO_QUESTION).sum() for labels in found.labels) > 1:
-        agreed = [
-            agreement(int((labels == chosen).sum()), int((labels > NO_QUESTION).sum()))
-            for labels, chosen in zip(found.labels, found.chosen, strict=True)
+        scores = [
+            vqa_accuracy(int((labels == predicted).sum()), int((labels > NO_QUESTION).sum()))
+            for labels, predicted in zip(found.labels, found.predicted, strict=True)
         ]
-        result["vqa_accuracy"] = float(np.mean(agreed))
-    vocabulary = assets["vocabulary"]
-    kinds = np.array([" ".join(vocabulary[k] for k in words[:2] if k) for words in found.tokens])
-    for kind in assets["openings"]:
-        of_kind = right[kinds == kind]
-        if len(of_kind):
-            result[f"accuracy_{kind.replace(' ', '_')}"] = float(of_kind.mean())
+        result["vqa_accuracy"] = float(np.mean(scores))
+    types = found.question_types(assets["vocabulary"])
+    for name in assets["question_types"]:
+        of_type = correct[types == name]
+        if len(of_type):
+            result[f"accuracy_{name.replace(' ', '_')}"] = float(of_type.mean())
     return result
 
 
-def agreement(same: int, people: int) -> float:
-    """VQA's accuracy of an answer that so many of the people gave.
+def vqa_accuracy(agreeing: int, people: int) -> float:
+    """The accuracy of an answer that `agreeing` of `people` gave (Antol et al. 2015).
 
-    >>> [round(agreement(same, 10), 2) for same in (0, 1, 2, 3, 4, 10)]
+    An answer is correct if three people gave it, and in part if one or two did. This is averaged
+    over all subsets of `people - 1` people.
+
+    >>> [round(vqa_accuracy(n, 10), 2) for n in (0, 1, 2, 3, 4, 10)]
     [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]
     """
     if people == 1:
-        return float(same)
-    of_others = same * min(1, (same - 1) / 3) + (people - same) * min(1, same / 3)
-    return of_others / people
+        return float(agreeing)
+    without_one = agreeing * min(1, (agreeing - 1) / 3)
+    return (without_one + (people - agreeing) * min(1, agreeing / 3)) / people
+
+
+def baseline(data: Data, split: str) -> dict:
+    """The accuracy of the most frequent answer by the first two words of the question."""
+    found = figures(most_frequent_answers(data, split), data.assets)
+    return {
+        "what": "most frequent answer to questions that begin alike",
+        "accuracy": found["accuracy"],
+    }

@@ -1,97 +1,160 @@
-"""Pictures with questions, as people give them; and drawn with what the model looked at."""
+"""What the model gets wrong, and a result as an image."""
 
-import sys
+import heapq
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Assets
-from unroll.apps.shared.images import overlay, read
-from unroll.pipelines.datasets.vision import scenes
+from unroll.apps.core.protocol import Assets, Report, Trained
+from unroll.apps.core.results import markdown_table
+from unroll.apps.shared import images
+from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
+from unroll.apps.vqa import metrics, network
+from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
-
-
-def report_unknown(asked: dict, answers: list[str]) -> None:
-    """Tells, on the standard error, of answers that the vocabulary lacks."""
-    known = set(answers)
-    for split, rows in asked.items():
-        firsts = [of[0] for each in rows for of in each.answers]
-        unknown = [answer for answer in firsts if answer not in known]
-        if unknown:
-            named = "; ".join(map(repr, unknown[:3])) + (" ..." if len(unknown) > 3 else "")
-            what = "not trained on" if split == "train" else "always counted as wrong"
-            print(
-                f"unroll: {len(unknown)} of {len(firsts)} questions of {split} have an answer that "
-                f"is not in the vocabulary, and are {what}: {named}",
-                file=sys.stderr,
-            )
+# The answer of a question whose answer is not in the vocabulary.
+UNKNOWN = "[other]"
+# The number of errors whose images are shown.
+NUM_IMAGES = 6
 
 
-def examples() -> list[tuple[bytes, str]]:
-    """Some drawn scenes with questions."""
-    files = scenes.examples()
+@dataclass(frozen=True)
+class Error:
+    """An incorrect answer.
+
+    Attributes:
+        question, correct, predicted: texts.
+        probability: of the predicted answer.
+        image: `[S, S, 3]`, 0 to 255, or `None` if the model reads features.
+        attention: `[glimpses, H, W]`, or `None` without attention to the image.
+    """
+
+    question: str
+    correct: str
+    predicted: str
+    probability: float
+    image: np.ndarray | None
+    attention: np.ndarray | None
+
+
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """Accuracy by type of question, confusion of answers, errors with the highest probability.
+
+    The images of some errors are shown under the attention of each glimpse, if the model reads
+    pixels.
+    """
+    assets, model = trained.assets, network.with_attention(trained.model)
+    found, rows, worst = metrics.Predictions(), [], []
+    for features, labels in dataset:
+        outputs = {k: np.asarray(v) for k, v in model.predict_on_batch(features).items()}
+        predicted = outputs["logits"].argmax(-1) + FIRST_ANSWER
+        found.add(features["tokens"].numpy(), labels.numpy(), predicted)
+        errors = errors_of(assets, features, labels.numpy(), outputs)
+        rows += [(e.correct, e.predicted, e.probability, e.question) for e in errors]
+        worst = heapq.nlargest(NUM_IMAGES, worst + errors, key=lambda e: e.probability)
+    rows.sort(key=lambda row: -row[2])
+    body = [[correct, predicted, f"{p:.3f}", text] for correct, predicted, p, text in rows]
+    correct = [_answer(assets, labels[0]) for labels in found.labels]
+    predicted = [_answer(assets, label) for label in found.predicted]
+    text = (
+        f"{len(rows):,} of {len(correct):,} questions are answered incorrectly.\n\n"
+        f"## Question types\n\n{question_types_table(found, assets)}\n\n"
+        f"## Answers\n\n{per_class_table(correct, predicted)}\n\n"
+        "## Errors with the highest probability\n\n"
+        f"{examples_table(['correct', 'predicted', 'probability', 'question'], body)}"
+    )
+    figures = {"confusion": confusion_figure(correct, predicted)}
+    if worst and worst[0].image is not None:
+        figures["errors"] = images.sheet([_row(error) for error in worst])
+    return Report(text, figures)
+
+
+def errors_of(assets: Assets, features: dict, labels: np.ndarray, outputs: dict) -> list[Error]:
+    """The incorrect answers of a batch."""
+    logits = outputs["logits"]
+    probabilities = np.asarray(tf.nn.softmax(logits))
+    predicted = logits.argmax(-1) + FIRST_ANSWER
+    wrong = (labels[..., 0] != NO_QUESTION) & (labels[..., 0] != predicted)
+    tokens, pixels = features["tokens"].numpy(), features.get("image")
+    attention = outputs.get("image_attention")
     return [
-        (files[0], "What color is the ring?"),
-        (files[0], "is the red circle left of the blue ring ?"),
-        (files[1], "how many circles are there?"),
-        (files[1], "Is it there?"),
+        Error(
+            " ".join(assets["vocabulary"][i] for i in tokens[p, q] if i),
+            _answer(assets, labels[p, q, 0]),
+            _answer(assets, predicted[p, q]),
+            float(probabilities[p, q].max()),
+            None if pixels is None else pixels[p].numpy().astype("uint8"),
+            None if attention is None else attention[p, q],
+        )
+        for p, q in np.argwhere(wrong)
     ]
 
 
-def is_picture(given: str) -> bool:
-    """Whether an input on the command line is a picture's path."""
-    return given.lower().endswith(SUFFIXES) or Path(given).is_file()
+def question_types_table(found: metrics.Predictions, assets: Assets) -> str:
+    """For the frequent first two words of questions, and the others: count and accuracy."""
+    types, correct = found.question_types(assets["vocabulary"]), found.correct
+    groups = {f"{name} ...": types == name for name in assets["question_types"]}
+    groups["others"] = ~np.isin(types, assets["question_types"])
+    body = [
+        [name, f"{group.sum():,}", f"{correct[group].mean():.3f}"]
+        for name, group in groups.items()
+        if group.any()
+    ]
+    return markdown_table(["question", "examples", "accuracy"], body)
 
 
-def results(ask, service, assets: Assets, asked: list[tuple[str | bytes, str]]) -> list[dict]:
-    """What the model answers to each pair; questions about one picture are the rounds of a dialog.
+def _answer(assets: Assets, label: int) -> str:
+    return assets["answers"][label - FIRST_ANSWER] if label >= FIRST_ANSWER else UNKNOWN
 
-    For a picture that is given by its path, another with the attention over it is written into the
-    working folder.
+
+def _row(error: Error) -> list[tuple]:
+    title = (
+        f"{textwrap.fill(error.question, 40)}\n{error.predicted} {error.probability:.0%} "
+        f"(correct: {error.correct})"
+    )
+    glimpses = [] if error.attention is None else error.attention
+    return [
+        (title, error.image, None),
+        *((f"glimpse {k}", error.image, weights) for k, weights in enumerate(glimpses, start=1)),
+    ]
+
+
+def plot(result: dict, path: Path) -> None:
+    """The image, the image under the attention of each glimpse, and the weights of the tokens.
+
+    The weights of regions, which have no positions, are a matrix. Without any attention, the
+    scores of the answers are shown.
     """
-    names = {spec.name for spec in service.functions["serving_default"].input_signature}
-    if "history" not in names:
-        answers = ask(service, asked)
+    attention = np.array(result.get("image_attention", []))
+    tokens = result.get("question_attention")
+    upper = [None] * (bool(result.get("image")) and Path(result["image"]).is_file())
+    upper += [*attention] if upper and attention.ndim == 3 else []
+    matrix = attention.ndim == 2 and attention.size > 0
+    columns = max(1, len(upper) + matrix)
+    heights = ([3.2] if upper or matrix else []) + [1.8]
+    size = (3 * columns + 1, sum(heights) + 0.5)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    *rows, lower = np.ravel(figure.subfigures(len(heights), 1, height_ratios=heights))
+    if rows:
+        panels = np.ravel(rows[0].subplots(1, columns))
+        for axes, weights in zip(panels, upper, strict=False):
+            images.overlay(axes, images.pixels_of(result["image"]), weights)
+        if matrix:
+            panels[-1].imshow(attention, cmap="inferno", aspect="auto", vmin=0)
+            panels[-1].set(xlabel="region", ylabel="glimpse")
+    bars = lower.subplots()
+    if tokens:
+        bars.bar(range(len(tokens)), tokens)
+        bars.set_xticks(range(len(tokens)), result["tokens"], rotation=30, ha="right", fontsize=8)
+        bars.set_ylabel("attention")
     else:
-        answers, rounds = [], {}
-        for shown, question in asked:
-            before = rounds.setdefault(shown, [])
-            [answer] = ask(service, [(shown, question, tuple(before))])
-            answers.append(answer)
-            before.append(f"{question} {answer['answers'][0]}")
-    found = []
-    for number, ((shown, question), answer) in enumerate(zip(asked, answers, strict=True), start=1):
-        count = len([token for token in answer["tokens"] if token])
-        result = {"image": shown} if isinstance(shown, str) else {}
-        result |= {"question": question, **answer, "tokens": answer["tokens"][:count]}
-        if "question_attention" in answer:
-            result["question_attention"] = answer["question_attention"][:count]
-        if isinstance(shown, str) and np.ndim(answer.get("image_attention")) == 3:
-            path = Path(f"{Path(shown).stem}.attention-{number}.png")
-            draw(read(shown), result, path)
-            result["picture"] = str(path)
-        found.append(result)
-    return found
-
-
-def draw(contents: bytes, result: dict, path: Path) -> None:
-    """The photo, the photo under the attention of each glimpse, and the weights of the words."""
-    photo = tf.io.decode_image(contents, channels=3, expand_animations=False).numpy()
-    glimpses = np.array(result["image_attention"])  # [G, H, W]
-    words = result.get("question_attention")
-    figure = matplotlib.figure.Figure(figsize=(3 * (1 + len(glimpses)), 3.2 + 1.2 * bool(words)))
-    rows = figure.subfigures(2 if words else 1, 1, height_ratios=[3, 1.2] if words else None)
-    upper, lower = rows if words else (rows, None)
-    axes = upper.subplots(1, 1 + len(glimpses))
-    for axis, weights in zip(axes, [None, *glimpses], strict=True):
-        overlay(axis, photo, weights)
-    axes[0].set_title(f"{result['answers'][0]} ({result['scores'][0]:.0%})")
-    if words:
-        bars = lower.subplots()
-        bars.bar(range(len(words)), words)
-        bars.set_xticks(range(len(words)), result["tokens"], rotation=30, ha="right", fontsize=8)
-        lower.subplots_adjust(bottom=0.5)
+        bars.barh(result["answers"], result["scores"])
+        bars.set_xlim(0, 1)
+        bars.set_xlabel("probability")
+    answer = f"{result['answers'][0]} ({result['scores'][0]:.0%})"
+    figure.suptitle(f"{textwrap.fill(result['question'], 60)}\n{answer}", fontsize=10)
     figure.savefig(path, dpi=100)
