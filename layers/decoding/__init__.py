@@ -1,9 +1,12 @@
-"""Decoders, and the search for sequences."""
+"""Decoders and sequence search."""
 
 from unroll.layers.decoding.attention_decoder import AttentionDecoder
-from unroll.layers.decoding.bayes_risk import minimum_bayes_risk
+from unroll.layers.decoding.beam_search import beam_search
+from unroll.layers.decoding.greedy import greedy
+from unroll.layers.decoding.minimum_bayes_risk import minimum_bayes_risk
 from unroll.layers.decoding.recurrent_decoder import RecurrentDecoder
-from unroll.layers.decoding.search import SearchResult, beam_search, greedy, sample
+from unroll.layers.decoding.sample import sample
+from unroll.layers.decoding.search import SearchResult
 
 __all__ = [
     "AttentionDecoder",

@@ -1,4 +1,6 @@
-"""A recurrent decoder that attends to a memory."""
+"""A recurrent decoder with attention."""
+
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -7,57 +9,66 @@ from unroll.layers.attention.base import Attention
 from unroll.layers.decoding.recurrent_decoder import (
     RecurrentDecoder,
     build_once,
-    count_states,
-    plan,
+    serialize_unbuilt,
+    state_sizes,
 )
-
-ORDERS = ("before", "after")
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class AttentionDecoder(RecurrentDecoder):
-    """A `RecurrentDecoder` that looks at a memory while it writes.
+    """A `RecurrentDecoder` that attends to a memory at each step.
 
-    With E the embedding of words, s_t the states of the cells and a(q) what the attention returns
-    for the query q:
+    With the embedding E, the states s_t of the cells and the result a(q) of the attention for the
+    query q:
 
         attend="before" (Bahdanau, Cho and Bengio 2015, sections 3.1 and A.2.2)
-            c_t = a(h_{t-1}), with h the first state of the last cell
+            c_t = a(h_{t-1}), where h is the first state of the last cell
             s_t = cells([E y_{t-1}; c_t], s_{t-1})
             r_t = tanh(W_r [h_t; c_t; E y_{t-1}] + b_r)
         attend="after" (Luong, Pham and Manning 2015, sections 3.1 and 3.3)
-            s_t = cells([E y_{t-1}; r_{t-1}], s_{t-1}), which is input feeding
+            s_t = cells([E y_{t-1}; r_{t-1}], s_{t-1}), with input feeding
             r_t = a(h_t)
-        logits = W_o r_t + b_o, or E^T r_t + b_o where they are tied
+        logits = W_o r_t + b_o, or E^T r_t + b_o with tied weights
 
-    With `gated` a scalar of the state before tells how much the memory counts (Xu et al. 2015,
-    "Show, attend and tell", section 4.2.1): c_t is sigmoid(w h_{t-1} + b) a(h_{t-1}).
+    With `gated` the context is multiplied by a scalar gate (Xu et al. 2015, "Show, attend and
+    tell", section 4.2.1): c_t = sigmoid(w h_{t-1} + b) a(h_{t-1}).
 
-    The context stands last in what the first cell reads: give a `ContextLSTMCell` the
-    `context_size` of the memory (before) or of the attentional vector (after), and it enters
-    through weights of its own.
+    The first cell reads the context (or r_{t-1}) after the embedded token. A `ContextLSTMCell` with
+    the `context_size` of the memory (or of r) has separate weights for it.
 
     Args:
-        vocabulary_size, embedding_dim, cells, **kwargs: as in `RecurrentDecoder`. With
-            attend="before" r has the size of E, and dropout is on what r is made from; else on r.
-        attention: a `BahdanauAttention` or `LuongAttention`. With attend="after" it needs an
-            attentional vector.
-        attend: `"before"` the cells or `"after"`.
-        gated: whether the context is scaled; with attend="before".
+        vocabulary_size: V.
+        embedding_dim: the size of an embedded token, and with attend="before" of r_t.
+        cells: list of recurrent cells, from the bottom up, without dropout of their own.
+        attention: a `BahdanauAttention`, a `LuongAttention` or another subclass of
+            `unroll.layers.attention.Attention`. With attend="after" it must be a `LuongAttention`
+            with `units`.
+        attend: `"before"` or `"after"`, whether to attend before or after the cells.
+        gated: whether a gate scales the context; only with attend="before".
+        tie_weights: whether the output uses E (Press and Wolf 2017). The size of r_t must then be
+            `embedding_dim`.
+        dropout: the dropout rate of the embedded tokens, and of r_t (attend="after") or its inputs
+            (attend="before").
+        scheduled_sampling: the probability, in training, that a step reads the most probable token
+            of the previous step, as in `RecurrentDecoder`.
+        seed: the seed of dropout and scheduled sampling.
 
     Call arguments:
-        tokens: `[B, T]`, integers: what each step reads, the start symbol first.
+        tokens: `[B, T]`, integers, what each step reads: the start symbol and the tokens before.
         memory: `[B, S, D]`.
-        initial_state: list of the cells' states, `[B, size]` each (`cell_state_sizes`), for
-            instance the encoder's; zeros by default.
-        mask: `[B, S]`, boolean, of the memory.
-        training: whether dropout and scheduled sampling apply.
+        initial_state: list of the states of the cells, `[B, size]` each (see `cell_state_sizes`),
+            for instance those of an encoder; zeros by default.
+        mask: `[B, S]`, boolean, the mask of the memory. A position where it is False gets the
+            weight zero.
+        training: whether to apply dropout and scheduled sampling.
 
     Returns:
-        A tuple of the logits `[B, T, V]` and the weights of the attention `[B, T, S]`.
+        A tuple of the logits `[B, T, V]` and the attention weights `[B, T, S]`.
 
     Raises:
-        ValueError: if an argument is none of the above, or the initial states do not fit.
+        ValueError: if an argument is out of its range, `attention` or `gated` does not fit
+            `attend`, a cell has dropout, `tie_weights` does not fit the size of r_t, or the initial
+            states do not fit the cells.
 
     >>> import keras, numpy as np
     >>> from unroll import layers
@@ -67,16 +78,19 @@ class AttentionDecoder(RecurrentDecoder):
     ...     cells=[layers.ContextLSTMCell(16, context_size=6)],
     ...     attention=layers.BahdanauAttention(10),
     ... )
-    >>> encoded = np.ones((2, 5, 6), "float32")
-    >>> logits, weights = decoder(np.ones((2, 4), "int32"), encoded)
+    >>> memory = np.ones((2, 5, 6), "float32")
+    >>> logits, weights = decoder(np.ones((2, 4), "int32"), memory)
     >>> logits.shape, weights.shape
     (TensorShape([2, 4, 50]), TensorShape([2, 4, 5]))
-    >>> step, states = decoder.step_function(encoded), decoder.initial_states(encoded)
-    >>> layers.beam_search(step, states, start=1, end=2, max_length=7, best=3).tokens.shape
+    >>> step_function, states = decoder.step_function(memory), decoder.initial_states(memory)
+    >>> result = layers.beam_search(
+    ...     step_function, states, start=1, end=2, max_length=7, num_return_sequences=3
+    ... )
+    >>> result.tokens.shape
     TensorShape([2, 3, 7])
 
-    Differs from the papers: r is a tanh layer and not Bahdanau's maxout; the first state is the
-    caller's affair.
+    Differs from the papers: r_t is a tanh layer instead of Bahdanau's maxout, and the layer does
+    not compute the initial state from the memory.
     """
 
     def __init__(
@@ -87,21 +101,23 @@ class AttentionDecoder(RecurrentDecoder):
         attention: Attention,
         attend: str = "before",
         gated: bool = False,
+        tie_weights: bool = False,
+        dropout: float = 0.0,
+        scheduled_sampling: float = 0.0,
+        seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(vocabulary_size, embedding_dim, cells, **kwargs)
-        if not isinstance(attention, Attention):
-            raise ValueError(f"attention must be an attention layer, got {attention!r}.")
-        if attend not in ORDERS:
-            raise ValueError(f"attend must be before or after, got {attend!r}.")
-        if attend == "after" and getattr(attention, "score", None) is None:
-            raise ValueError("attend='after' is Luong's, and needs a LuongAttention with units.")
-        if attend == "after" and attention.units is None:
-            raise ValueError(
-                "attend='after' needs an attentional vector: give the attention units."
-            )
-        if attend == "after" and gated:
-            raise ValueError("gated=True needs attend='before', which has the state before.")
+        super().__init__(
+            vocabulary_size,
+            embedding_dim,
+            cells,
+            tie_weights=tie_weights,
+            dropout=dropout,
+            scheduled_sampling=scheduled_sampling,
+            seed=seed,
+            **kwargs,
+        )
+        self._check(attention, attend, gated)
         self.attention = attention
         self.attend = attend
         self.gated = gated
@@ -114,72 +130,87 @@ class AttentionDecoder(RecurrentDecoder):
         if gated:
             self.gate = keras.layers.Dense(1, activation="sigmoid", dtype=policy, name="gate")
 
-    @property
-    def _step_layers(self) -> list:
-        return [*self.cells, self.attention, *([self.gate] if self.gated else [])]
+    @staticmethod
+    def _check(attention, attend: str, gated: bool):
+        if not isinstance(attention, Attention):
+            raise ValueError(
+                "attention must be a BahdanauAttention, a LuongAttention or another subclass of "
+                f"Attention, got {attention!r}."
+            )
+        if attend not in ("before", "after"):
+            raise ValueError(f"attend must be 'before' or 'after', got {attend!r}.")
+        if attend == "after":
+            has_score = getattr(attention, "score", None) is not None
+            if not has_score or attention.units is None:
+                raise ValueError(
+                    "attention must be a LuongAttention with units if attend='after', got "
+                    f"{type(attention).__name__}{' with units=None' if has_score else ''}."
+                )
+            if gated:
+                raise ValueError("gated=True needs attend='before', got attend='after'.")
 
     @property
     def _counts_steps(self) -> bool:
         return getattr(self.attention, "window", None) == "local_m"
 
     def build(self, tokens_shape, memory_shape):
-        vector = self.attention.output_size(memory_shape[-1])
-        width = self._build_cells(self.embedding_dim + vector)
+        vector_size = self.attention.output_size(memory_shape[-1])
+        hidden_size = self.build_cells(self.embedding_dim + vector_size)
         if self.attend == "before":
-            query = self.cell_state_sizes[-count_states(self.cells[-1])]
-            build_once(self.attention, (None, query), memory_shape)
+            query_size = state_sizes(self.cells[-1])[0]
+            build_once(self.attention, (None, query_size), memory_shape)
             if self.gated:
-                self.gate.build((None, query))
-            self.readout.build((None, width + vector + self.embedding_dim))
+                self.gate.build((None, query_size))
+            self.readout.build((None, hidden_size + vector_size + self.embedding_dim))
+            self.build_output(tokens_shape, self.embedding_dim)
         else:
-            build_once(self.attention, (None, width), memory_shape)
-        self._build_words(tokens_shape, self.embedding_dim if self.readout else vector)
+            build_once(self.attention, (None, hidden_size), memory_shape)
+            self.build_output(tokens_shape, vector_size)
 
     def initial_states(self, memory, initial_state=None) -> list:
-        """The states before the first step.
+        """The states before the first token.
 
         Args:
-            memory: `[B, S, D]`, which tells the batch size.
+            memory: `[B, S, D]`.
             initial_state: as in the call.
 
         Returns:
-            A list of `[B, size]`: the cells' states, with attend="after" the attentional vector,
-            and with a local-m window the number of steps.
+            A list of `[B, size]`: the states of the cells, with attend="after" the attentional
+            vector, and with a local-m window the number of steps.
         """
         states = super().initial_states(ops.shape(memory)[0], initial_state)
-        # Several rows may share one memory.
-        batch = ops.shape(states[0])[0]
+        # If several rows share one memory, there are more states than memories.
+        rows = ops.shape(states[0])[0]
         if self.attend == "after":
-            states.append(ops.zeros((batch, self.attention.units), self.compute_dtype))
+            states.append(ops.zeros((rows, self.attention.units), self.compute_dtype))
         if self._counts_steps:
-            states.append(ops.zeros((batch, 1), self.compute_dtype))
+            states.append(ops.zeros((rows, 1), self.compute_dtype))
         return states
 
     def step(self, tokens, states, memory, keys=None, mask=None):
-        """One step, as in the search of a sequence.
+        """One step of a search.
 
         Args:
-            tokens: `[N]`, integers: the words before.
-            states: as `initial_states` and this method return them.
-            memory: `[B, S, D]`, where N is B, or a multiple of it: then the rows of one memory
-                stand together.
-            keys: `attention.compute_keys(memory)`; made anew by default.
+            tokens: `[N]`, integers, the previous tokens.
+            states: list of states, as `initial_states` and this method return them.
+            memory: `[B, S, D]`. N is B or a multiple of it; the rows of one memory are consecutive.
+            keys: the result of `attention.compute_keys(memory)`; computed by default.
             mask: `[B, S]`, boolean.
 
         Returns:
-            A tuple of the logits `[N, V]`, the new states and the weights `[N, S]`.
+            A tuple of the logits `[N, V]`, the new states and the attention weights `[N, S]`.
         """
         keys = self.attention.compute_keys(memory) if keys is None else keys
         memory = ops.cast(memory, self.compute_dtype)
-        features, states, weights = self._advance(
-            self.embedding(tokens), list(states), memory, keys, mask
-        )
-        return self._logits(features), states, weights
+        embedded = self.embedding(tokens)
+        outputs, states, weights = self._advance(embedded, list(states), memory, keys, mask)
+        return self.logits(outputs), states, weights
 
-    def step_function(self, memory, mask=None):
-        """`step` with the memory given, for a search.
+    def step_function(self, memory, mask=None) -> Callable:
+        """`step` with a memory, as `greedy`, `sample` and `beam_search` take it.
 
-        It is called `(tokens, states) -> (logits, states, weights)`. The keys are prepared once.
+        It is called as `(tokens, states) -> (logits, states, weights)`. The keys of the memory are
+        computed once.
         """
         keys = self.attention.compute_keys(memory)
         return lambda tokens, states: self.step(tokens, states, memory, keys, mask)
@@ -189,55 +220,65 @@ class AttentionDecoder(RecurrentDecoder):
         memory = ops.cast(memory, self.compute_dtype)
 
         def advance(x, states, constants):
-            features, states, weights = self._advance(x, states, *constants, mask)
-            return (features, weights), states
+            outputs, states, weights = self._advance(x, states, *constants, mask)
+            return (outputs, weights), states
 
         states = self.initial_states(memory, initial_state)
-        features, weights = self._unroll(tokens, states, advance, (memory, keys), training)
-        return self._logits(features), weights
+        step_layers = [*self.cells, self.attention, *([self.gate] if self.gated else [])]
+        outputs, weights = self.run_steps(
+            advance, tokens, states, (memory, keys), step_layers, training
+        )
+        return self.logits(outputs), weights
 
-    def _advance(self, x, states, memory, keys, mask):
-        """From the embedded words `[N, E]` to what the logits are made of."""
+    def _advance(self, x, states: list, memory, keys, mask) -> tuple:
+        """One step from the embedded tokens `[N, E]`.
+
+        Returns:
+            A tuple of what the logits are made from, the new states and the weights `[N, S]`.
+        """
         count = None
         if self._counts_steps:
             *states, count = states
-        fed = states.pop() if self.attend == "after" else None
-        if fed is None:
-            query = states[-count_states(self.cells[-1])]
-            fed, weights = self._attend(query, memory, keys, mask, count)
-            if self.gated:
-                fed = fed * self.gate(query)
-        h, new = self._run_cells(ops.concatenate([x, fed], axis=-1), states)
-        if self.attend == "before":
-            features = ops.concatenate([h, fed, x], axis=-1)
-        else:
-            features, weights = self._attend(h, memory, keys, mask, count)
-            new.append(features)
-        if count is not None:
-            new.append(count + 1)
-        return features, new, weights
+        step = self._attend_before if self.attend == "before" else self._attend_after
+        outputs, states, weights = step(x, states, memory, keys, mask, count)
+        return outputs, states if count is None else [*states, count + 1], weights
 
-    def _attend(self, query, memory, keys, mask, count):
-        # Several rows to one memory are several queries of it, so that no memory is repeated.
+    def _attend_before(self, x, states: list, memory, keys, mask, count) -> tuple:
+        query = states[-len(state_sizes(self.cells[-1]))]
+        context, weights = self._attend(query, memory, keys, mask, count)  # [N, D]
+        if self.gated:
+            context = context * self.gate(query)
+        h, states = self.run_cells(ops.concatenate([x, context], axis=-1), states)
+        return ops.concatenate([h, context, x], axis=-1), states, weights
+
+    def _attend_after(self, x, states: list, memory, keys, mask, count) -> tuple:
+        *states, previous = states
+        h, states = self.run_cells(ops.concatenate([x, previous], axis=-1), states)
+        vector, weights = self._attend(h, memory, keys, mask, count)  # [N, U]
+        return vector, [*states, vector], weights
+
+    def _attend(self, query, memory, keys, mask, count) -> tuple:
+        """The vectors `[N, D]` and the weights `[N, S]` of queries `[N, Q]`."""
+        # The rows of one memory are queries of it, so that no memory is repeated.
         queries = ops.reshape(query, (ops.shape(memory)[0], -1, query.shape[-1]))  # [B, W, Q]
         options = {}
         if count is not None:
             options["position"] = ops.reshape(count, (ops.shape(memory)[0], -1))
         vectors, weights = self.attention(queries, memory, keys=keys, mask=mask, **options)
-        rows = (-1, vectors.shape[-1])
-        width = ops.shape(weights)[-1]
-        return ops.reshape(vectors, rows), ops.reshape(weights, (-1, width))
+        vectors = ops.reshape(vectors, (-1, vectors.shape[-1]))
+        return vectors, ops.reshape(weights, (-1, ops.shape(weights)[-1]))
 
-    def _logits(self, features):
-        return super()._logits(features if self.readout is None else self.readout(features))
+    def logits(self, outputs):
+        """The logits `[..., V]` of r, or with attend="before" of its inputs."""
+        return super().logits(outputs if self.readout is None else self.readout(outputs))
 
-    def compute_mask(self, *arguments, **options):
+    def compute_mask(self, *args, **kwargs):
         return [None, None]
 
     def get_config(self):
         return {
             **super().get_config(),
-            "attention": plan(self.attention),
+            "attention": serialize_unbuilt(self.attention),
             "attend": self.attend,
             "gated": self.gated,
         }

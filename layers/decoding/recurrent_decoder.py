@@ -1,4 +1,6 @@
-"""A recurrent decoder: a state, and the words so far, to the next word."""
+"""A recurrent decoder without attention."""
+
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -9,51 +11,55 @@ from unroll.layers.recurrent.recurrence import scan
 
 @keras.saving.register_keras_serializable(package="unroll")
 class RecurrentDecoder(keras.layers.Layer):
-    """Recurrent cells that write a sequence of words, each after those before it.
+    """Recurrent cells that predict each token of a sequence from the tokens before it.
 
-    The language model of Mikolov et al. 2010 and the decoder of Sutskever, Vinyals and Le 2014,
-    "Sequence to sequence learning with neural networks". With E the embedding of words and s_t the
-    states of the cells, the output of the last of which is h_t:
+    The language model of Mikolov et al. 2010, "Recurrent neural network based language model", and
+    the decoder of Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural
+    networks". With the embedding E, the states s_t of the cells and the output h_t of the last
+    cell:
 
         s_t = cells(E y_{t-1}, s_{t-1})
-        logits = W_o h_t + b_o, or E^T h_t + b_o where they are tied
+        logits = W_o h_t + b_o, or E^T h_t + b_o with tied weights
 
-    With `first_input` x the states before the first word are cells(x, s): the picture that starts
-    Show and Tell (Vinyals et al. 2015, equations 10 and 11).
+    With `first_input` x the states before the first token are cells(x, s), as for the image
+    features of Vinyals et al. 2015, "Show and tell", equations 10 and 11.
 
     Args:
         vocabulary_size: V.
-        embedding_dim: of E.
-        cells: the recurrent cells, from the bottom up, without dropout of their own.
-        tie_weights: whether the output uses E (Press and Wolf 2017); h must then have its size.
-        dropout: the share of E y and of h to drop in training.
-        scheduled_sampling: the probability, in training, that a step reads the likeliest word of
-            the step before instead of the given one (Bengio et al. 2015). It is the start value of
-            the variable `sampling_probability`, which a schedule may assign; no gradient flows
-            through the choice.
-        seed: of dropout and sampling.
+        embedding_dim: the size of an embedded token.
+        cells: list of recurrent cells, from the bottom up, without dropout of their own.
+        tie_weights: whether the output uses E (Press and Wolf 2017). The size of h_t must then be
+            `embedding_dim`.
+        dropout: the dropout rate of the embedded tokens and of h_t.
+        scheduled_sampling: the probability, in training, that a step reads the most probable token
+            of the previous step instead of the given token (Bengio et al. 2015). It is the initial
+            value of the variable `sampling_probability`, which a callback can assign. No gradient
+            flows through the choice.
+        seed: the seed of dropout and scheduled sampling.
 
     Call arguments:
-        tokens: `[B, T]`, integers: what each step reads, the start symbol first.
-        initial_state: list of the cells' states, `[B, size]` each (`cell_state_sizes`); zeros by
-            default.
-        first_input: `[B, embedding_dim]`, what the cells read before the tokens.
-        training: whether dropout and scheduled sampling apply.
+        tokens: `[B, T]`, integers, what each step reads: the start symbol and the tokens before.
+        initial_state: list of the states of the cells, `[B, size]` each (see `cell_state_sizes`);
+            zeros by default.
+        first_input: `[B, embedding_dim]`, an input that the cells read before the tokens.
+        training: whether to apply dropout and scheduled sampling.
 
     Returns:
-        The logits `[B, T, V]`.
+        The logits, `[B, T, V]`.
 
     Raises:
-        ValueError: if an argument is none of the above, or the initial states do not fit.
+        ValueError: if an argument is out of its range, a cell has dropout, `tie_weights` does not
+            fit the size of the cells, or the initial states do not fit the cells.
 
     >>> import keras, numpy as np
     >>> from unroll import layers
     >>> decoder = layers.RecurrentDecoder(50, 8, cells=[layers.LSTMCell(16)])
-    >>> picture = np.ones((2, 8), "float32")
-    >>> decoder(np.ones((2, 4), "int32"), first_input=picture).shape
+    >>> image = np.ones((2, 8), "float32")
+    >>> decoder(np.ones((2, 4), "int32"), first_input=image).shape
     TensorShape([2, 4, 50])
-    >>> states = decoder.initial_states(2, first_input=picture)
-    >>> layers.greedy(decoder.step_function(), states, start=1, end=2, max_length=7).tokens.shape
+    >>> states = decoder.initial_states(2, first_input=image)
+    >>> result = layers.greedy(decoder.step_function(), states, start=1, end=2, max_length=7)
+    >>> result.tokens.shape
     TensorShape([2, 7])
 
     Differs from the papers: nothing.
@@ -73,15 +79,16 @@ class RecurrentDecoder(keras.layers.Layer):
         require_size("vocabulary_size", vocabulary_size)
         require_size("embedding_dim", embedding_dim)
         if not cells:
-            raise ValueError(f"{type(self).__name__} needs at least one cell, got none.")
+            raise ValueError(f"{type(self).__name__} needs at least one cell, got {cells!r}.")
         for cell in cells:
             if getattr(cell, "dropout", 0) or getattr(cell, "recurrent_dropout", 0):
                 raise ValueError(
-                    f"the cells of a decoder have no dropout of their own, {cell.name} has: "
-                    "use the decoder's."
+                    f"{type(self).__name__} takes cells without dropout, got {cell.name!r} with "
+                    "dropout. Use the argument dropout instead."
                 )
-        if not 0 <= scheduled_sampling <= 1:
-            raise ValueError(f"scheduled_sampling must lie in [0, 1], got {scheduled_sampling!r}.")
+        for name, rate in (("dropout", dropout), ("scheduled_sampling", scheduled_sampling)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {rate!r}.")
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
@@ -100,43 +107,33 @@ class RecurrentDecoder(keras.layers.Layer):
 
     @property
     def cell_state_sizes(self) -> list[int]:
-        """The sizes of the cells' states, from the bottom up."""
-        return [
-            size
-            for cell in self.cells
-            for size in (
-                cell.state_size if hasattr(cell.state_size, "__len__") else [cell.state_size]
-            )
-        ]
-
-    @property
-    def _step_layers(self) -> list:
-        """The layers that a step in training runs through."""
-        return self.cells
+        """The sizes of the states of all cells, from the bottom up."""
+        return [size for cell in self.cells for size in state_sizes(cell)]
 
     def build(self, tokens_shape):
-        self._build_words(tokens_shape, self._build_cells(self.embedding_dim))
+        self.build_output(tokens_shape, self.build_cells(self.embedding_dim))
 
-    def _build_cells(self, width: int) -> int:
-        """Builds the cells for inputs of this width; returns that of their output."""
+    def build_cells(self, input_size: int) -> int:
+        """Builds the cells for inputs of this size; returns the size of their output."""
+        size = input_size
         for cell in self.cells:
-            build_once(cell, (None, width))
-            width = cell.output_size
-        return width
+            build_once(cell, (None, size))
+            size = cell.output_size
+        return size
 
-    def _build_words(self, tokens_shape, width: int):
-        """Builds what turns words into vectors, and vectors of this width into logits."""
-        if self.tie_weights and width != self.embedding_dim:
+    def build_output(self, tokens_shape, size: int):
+        """Builds the embedding, and the logits from vectors of this size."""
+        if self.tie_weights and size != self.embedding_dim:
             raise ValueError(
-                f"tie_weights=True needs outputs of the embedding's size, {self.embedding_dim}, got "
-                f"{width}."
+                f"{type(self).__name__} with tie_weights=True needs outputs of the size of the "
+                f"embedding, {self.embedding_dim}, got {size}."
             )
         self.embedding.build(tokens_shape)
         self.output_kernel = None
         if not self.tie_weights:
             self.output_kernel = self.add_weight(
                 name="output_kernel",
-                shape=(width, self.vocabulary_size),
+                shape=(size, self.vocabulary_size),
                 initializer="glorot_uniform",
             )
         self.output_bias = self.add_weight(
@@ -153,105 +150,133 @@ class RecurrentDecoder(keras.layers.Layer):
         self.built = True
 
     def initial_states(self, batch_size, initial_state=None, first_input=None) -> list:
-        """The states before the first word, `[B, size]` each.
+        """The states before the first token.
 
         Args:
-            batch_size: B, where there is no initial state.
+            batch_size: B, used if `initial_state` is None.
             initial_state, first_input: as in the call.
+
+        Returns:
+            A list of `[B, size]`.
         """
         sizes = self.cell_state_sizes
         if initial_state is None:
             states = [ops.zeros((batch_size, n), self.compute_dtype) for n in sizes]
         else:
             states = [ops.cast(s, self.compute_dtype) for s in initial_state]
-            found = [s.shape[-1] for s in states]
-            if found != sizes:
+            given = [s.shape[-1] for s in states]
+            if given != sizes:
                 raise ValueError(
-                    f"{self.name} takes initial states of the sizes {sizes}, got {found}. A Dense "
-                    "layer makes an encoder's states fit."
+                    f"{type(self).__name__} needs initial states of the sizes {sizes}, got "
+                    f"{given}. A Dense layer converts the states of an encoder."
                 )
         if first_input is not None:
-            _, states = self._run_cells(ops.cast(first_input, self.compute_dtype), states)
+            _, states = self.run_cells(ops.cast(first_input, self.compute_dtype), states)
         return states
 
     def step(self, tokens, states):
-        """One step, as in the search of a sequence.
+        """One step of a search.
 
         Args:
-            tokens: `[N]`, integers: the words before.
-            states: as `initial_states` and this method return them.
+            tokens: `[N]`, integers, the previous tokens.
+            states: list of states, as `initial_states` and this method return them.
 
         Returns:
-            A tuple of the logits `[N, V]`, the new states and None, for there are no weights.
+            A tuple of the logits `[N, V]`, the new states, and None in place of attention weights.
         """
-        h, states = self._run_cells(self.embedding(tokens), list(states))
-        return self._logits(h), states, None
+        h, states = self.run_cells(self.embedding(tokens), list(states))
+        return self.logits(h), states, None
 
-    def step_function(self):
-        """`step`, as a search takes it: `(tokens, states) -> (logits, states, None)`."""
+    def step_function(self) -> Callable:
+        """`step`, as `greedy`, `sample` and `beam_search` take it."""
         return self.step
 
     def call(self, tokens, initial_state=None, first_input=None, training=False):
         states = self.initial_states(ops.shape(tokens)[0], initial_state, first_input)
 
         def advance(x, states, constants):
-            h, states = self._run_cells(x, states)
+            h, states = self.run_cells(x, states)
             return (h,), states
 
-        (features,) = self._unroll(tokens, states, advance, (), training)
-        return self._logits(features)
+        (outputs,) = self.run_steps(advance, tokens, states, (), self.cells, training)
+        return self.logits(outputs)
 
-    def _unroll(self, tokens, states, advance, constants, training) -> tuple:
-        """The outputs of all steps, `[B, T, ...]` each, the first of which becomes logits.
+    def run_steps(
+        self, advance: Callable, tokens, states: list, constants, step_layers: list, training
+    ) -> tuple:
+        """Runs all steps of teacher forcing.
 
-        `advance(x [B, E], states, constants)` is one step, and gives the outputs and new states.
+        Args:
+            advance: one step, `(x [B, E], states, constants) -> (outputs, states)`. The logits are
+                made from the first of the outputs.
+            tokens: `[B, T]`, integers.
+            states: list of states, `[B, ...]` each.
+            constants: tensors that are the same at each step.
+            step_layers: the layers that `advance` uses.
+            training: whether to apply dropout and scheduled sampling.
+
+        Returns:
+            A tuple of the outputs, `[B, T, ...]` each, with dropout on the first.
         """
         x = self.drop(self.embedding(tokens), training=training)  # [B, T, E]
-        xs = [ops.transpose(x, (1, 0, 2))]
-        sampled = bool(training and self.scheduled_sampling)
-        if sampled:
-            shape = ops.shape(xs[0])[:2]
-            draws = keras.random.uniform((*shape, 1), seed=self.seed_generator)
-            replaced = draws < ops.cast(self.sampling_probability, draws.dtype)  # [T, B, 1]
-            xs.append(ops.cast(replaced, self.compute_dtype))
-            # The first step has no word before it: it reads the start symbol with any draw.
-            no_word = ops.zeros((ops.shape(tokens)[0], 1), self.compute_dtype)
-            states = [*states, no_word, xs[0][0]]
+        xs = [ops.transpose(x, (1, 0, 2))]  # [T, B, E]
+        samples = bool(training and self.scheduled_sampling)
+        if samples:
+            xs.append(self._random_choices(ops.shape(xs[0])[:2]))
+            # The first step has no previous token: it always reads the start symbol.
+            has_previous = ops.zeros((ops.shape(tokens)[0], 1), self.compute_dtype)
+            states = [*states, has_previous, xs[0][0]]
 
-        def step(carry, given, constants):
-            x, *carry = (given[0], *carry)
-            if sampled:
-                *carry, any_before, own = carry
-                x = ops.where(given[1] * any_before > 0, own, x)
-            outputs, new = advance(x, carry, constants)
-            if sampled:
-                likeliest = argmax(self._logits(outputs[0]))
-                own = ops.stop_gradient(self.embedding(likeliest))
-                new += [ops.ones_like(any_before), own]
-            return tuple(new), outputs
+        def step(carry, xs, constants):
+            if not samples:
+                outputs, states = advance(xs[0], list(carry), constants)
+                return tuple(states), outputs
+            x, is_replaced = xs
+            *states, has_previous, previous = carry
+            x = ops.where(is_replaced * has_previous > 0, previous, x)
+            outputs, states = advance(x, states, constants)
+            likeliest = argmax(self.logits(outputs[0]))
+            previous = ops.stop_gradient(self.embedding(likeliest))
+            return (*states, ops.ones_like(has_previous), previous), outputs
 
-        # Of what a step does not read the loop would add up gradients of zero.
-        read = self.weights if sampled else [w for x in self._step_layers for w in x.weights]
+        # The loop sums the gradients of these weights: leave out those that no step reads.
+        read = self.weights if samples else [w for layer in step_layers for w in layer.weights]
         _, outputs = scan(step, states, xs, constants, read)
-        features, *others = (ops.transpose(output, (1, 0, 2)) for output in outputs)
-        return (self.drop(features, training=training), *others)
+        first, *others = (ops.transpose(output, (1, 0, 2)) for output in outputs)
+        return (self.drop(first, training=training), *others)
 
-    def _run_cells(self, h, states) -> tuple:
-        """One step of all cells, `[N, W]`, to the output of the last and the new states."""
-        new = []
+    def _random_choices(self, shape):
+        """Which steps read the most probable previous token, `[T, B, 1]`, one or zero."""
+        numbers = keras.random.uniform((*shape, 1), seed=self.seed_generator)
+        chosen = numbers < ops.cast(self.sampling_probability, numbers.dtype)
+        return ops.cast(chosen, self.compute_dtype)
+
+    def run_cells(self, x, states: list) -> tuple:
+        """One step of all cells.
+
+        Args:
+            x: `[N, size]`, the input of the first cell.
+            states: list of the states of all cells.
+
+        Returns:
+            A tuple of the output of the last cell, `[N, U]`, and the list of the new states.
+        """
+        new_states = []
         for cell in self.cells:
-            own, states = states[: count_states(cell)], states[count_states(cell) :]
-            h, own = cell(h, own)  # [N, U]
-            new += list(own) if isinstance(own, (list, tuple)) else [own]
-        return h, new
+            count = len(state_sizes(cell))
+            own, states = states[:count], states[count:]
+            x, own = cell(x, own)  # [N, U]
+            new_states += list(own) if isinstance(own, (list, tuple)) else [own]
+        return x, new_states
 
-    def _logits(self, features):
+    def logits(self, outputs):
+        """The logits `[..., V]` of outputs `[..., U]`."""
         kernel = self.output_kernel
         kernel = ops.transpose(self.embedding.embeddings) if kernel is None else kernel
         kernel = ops.cast(kernel, self.compute_dtype)
-        return ops.matmul(features, kernel) + ops.cast(self.output_bias, self.compute_dtype)
+        return ops.matmul(outputs, kernel) + ops.cast(self.output_bias, self.compute_dtype)
 
-    def compute_mask(self, *arguments, **options):
+    def compute_mask(self, *args, **kwargs):
         return None
 
     def get_config(self):
@@ -259,7 +284,7 @@ class RecurrentDecoder(keras.layers.Layer):
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,
             "embedding_dim": self.embedding_dim,
-            "cells": [plan(cell) for cell in self.cells],
+            "cells": [serialize_unbuilt(cell) for cell in self.cells],
             "tie_weights": self.tie_weights,
             "dropout": self.dropout,
             "scheduled_sampling": self.scheduled_sampling,
@@ -272,18 +297,18 @@ class RecurrentDecoder(keras.layers.Layer):
         return cls(**{**config, "cells": [deserialize(cell) for cell in config["cells"]]})
 
 
-def build_once(layer, *shapes):
-    """Builds a layer, unless somebody did."""
+def build_once(layer: keras.layers.Layer, *shapes):
+    """Builds a layer that is not built yet."""
     if not layer.built:
         layer.build(*shapes)
 
 
-def count_states(cell) -> int:
-    """How many states a cell has."""
-    return len(cell.state_size) if hasattr(cell.state_size, "__len__") else 1
+def state_sizes(cell) -> list[int]:
+    """The sizes of the states of a cell, which may be declared as one integer."""
+    return list(cell.state_size) if hasattr(cell.state_size, "__len__") else [cell.state_size]
 
 
-def plan(layer) -> dict:
-    """How to make a layer like this one, without the shapes that it was built for."""
+def serialize_unbuilt(layer: keras.layers.Layer) -> dict:
+    """A serialized layer without the shapes that it was built for."""
     serialized = keras.saving.serialize_keras_object(layer)
-    return {key: x for key, x in serialized.items() if key != "build_config"}
+    return {key: value for key, value in serialized.items() if key != "build_config"}

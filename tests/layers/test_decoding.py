@@ -226,7 +226,10 @@ REFUSED = [
     (lambda: decoder(vocabulary_size=0), ["vocabulary_size", "0"]),
     (lambda: decoder(embedding_dim=-1), ["embedding_dim", "-1"]),
     (lambda: decoder(cells=[]), ["at least one cell"]),
-    (lambda: decoder(cells=[layers.LSTMCell(4, dropout=0.5, name="wet")]), ["wet", "decoder's"]),
+    (
+        lambda: decoder(cells=[layers.LSTMCell(4, dropout=0.5, name="wet")]),
+        ["AttentionDecoder", "'wet'", "dropout"],
+    ),
     (lambda: decoder(attention="additive"), ["attention", "'additive'"]),
     (lambda: decoder(attend="between"), ["attend", "before", "'between'"]),
     (lambda: decoder(attend="after"), ["LuongAttention"]),

@@ -370,7 +370,7 @@ def blind(tokens, states):
 
 REFUSED = [
     (lambda: search(beam_width=0), ["beam_width", "0"]),
-    (lambda: search(num_return_sequences=6), ["num_return_sequences", "6 of 5"]),
+    (lambda: search(num_return_sequences=6), ["num_return_sequences", "5, got 6"]),
     (lambda: search(coverage_penalty=-1.0), ["coverage_penalty", "-1.0"]),
     (
         lambda: layers.beam_search(blind, toy_states(), **SEARCH, coverage_penalty=1.0),
@@ -386,10 +386,10 @@ REFUSED = [
     (lambda: search(layers.sample, num_samples=0), ["num_samples", "0"]),
     (lambda: search(least_risk, order=0), ["order", "0"]),
     (lambda: search(least_risk, num_return_sequences=0), ["num_return_sequences", "0"]),
-    (lambda: search(least_risk, num_return_sequences=5), ["num_return_sequences", "5 of 4"]),
+    (lambda: search(least_risk, num_return_sequences=5), ["num_return_sequences", "4, got 5"]),
     (
         lambda: layers.minimum_bayes_risk(search(num_return_sequences=2), search(layers.sample)),
-        ["evidence", "(3, 5)"],
+        ["samples", "(3, 5)"],
     ),
 ]
 
