@@ -1,4 +1,4 @@
-"""Reading comprehension: a question attends to the facts of a story, hop by hop."""
+"""Reading comprehension: a question attends to the facts of a story in several hops."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -6,59 +6,57 @@ from typing import Literal
 import keras
 import tensorflow as tf
 from keras import ops
-from rich.text import Text
 
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Data, Service, ask
-from unroll.apps.reading_comprehension import metrics, network, published, report, serving
-from unroll.apps.shared import groups, questions
-from unroll.layers.recurrent import RECURRENT_LAYERS
-from unroll.pipelines import datasets, stories
+from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.reading_comprehension import metrics, network, parsing, published, serving
+from unroll.apps.reading_comprehension import report as reports
+from unroll.apps.shared import groups
+from unroll.apps.shared.recurrent import recurrent_layers, require_cell
+from unroll.pipelines import stories
 from unroll.pipelines.text import PADDING, Vocabulary
 
 
 @dataclass(frozen=True)
 class Config(TrainingConfig):
-    # a generated or published dataset, or a folder of stories in bAbI's layout
+    # name of a dataset, or a folder of stories in the format of bAbI
     data: str = "stories"
-    # the one task to learn, by its number; by default all of them together
+    # number of the only task to train on; by default all tasks jointly
     task: str = ""
     # a memory network, or a recurrent layer over story and question
     model: Literal["memory", "recurrent"] = "memory"
-    # how a fact becomes a vector: a bag of its words, or the last state of a recurrent layer
+    # encoder of a fact: a bag of its words, or the last state of a recurrent layer
     facts: Literal["bag", "recurrent"] = "bag"
-    # the recurrent layer, by its name in `layers`
+    # recurrent layer, by its name in `unroll.layers`
     cell: str = "LSTM"
-    # the size of all vectors
+    # size of all vectors
     units: int = 50
-    # how many times the question attends to the facts
+    # number of times that the question attends to the facts
     hops: int = 3
-    # which weights the hops share
+    # weights that the hops share
     tying: Literal["adjacent", "layer_wise"] = "adjacent"
-    # whether the order of the words in a fact counts
+    # encode the order of the words in a fact
     position_encoding: bool = True
-    # the places of the memory: so many facts are kept of a story, the last ones; 0 for as many as
-    # the longest story in training has, 50 at most
+    # positions of the memory, the last facts of a story; 0 for the number of facts of the longest
+    # training story, at most 50
     memory_size: int = 50
-    # in training: the probability of an empty fact behind a fact
+    # training: probability of an empty fact after each fact
     noise: float = 0.1
-    # the share of the epochs, the first ones, in which the hops have no softmax; the learning rate
-    # is half of it there, and its schedule begins behind them
+    # fraction of the epochs, the first ones, with no softmax in the hops and half the learning rate;
+    # the learning rate schedule starts after them
     linear_start: float = 0.0
-    # epochs without a lower validation loss that end the linear start before its share does; 0 for
-    # any number
+    # epochs without a lower validation loss that end the linear start early; 0 for never
     linear_patience: int = 0
-    # models that train side by side, each from a start of its own; the one with the least training
-    # loss is kept
+    # number of models with different initial weights that train in parallel; the one with the
+    # lowest training loss is used
     restarts: int = 1
 
     def __post_init__(self):
         super().__post_init__()
-        if self.cell not in RECURRENT_LAYERS:
-            known = ", ".join(RECURRENT_LAYERS)
-            raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
+        require_cell("cell", self.cell)
         for name in ("units", "hops", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -66,30 +64,30 @@ class Config(TrainingConfig):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if not 0 <= self.noise < 1:
-            raise ValueError(f"noise must lie in [0, 1), got {self.noise}.")
+            raise ValueError(f"noise must be in [0, 1), got {self.noise}.")
         if not 0 <= self.linear_start < 1:
-            raise ValueError(f"linear_start must lie in [0, 1), got {self.linear_start}.")
+            raise ValueError(f"linear_start must be in [0, 1), got {self.linear_start}.")
         if self.restarts > 1 and "recurrent" in (self.model, self.facts):
-            raise ValueError("restarts are for model=memory with facts=bag.")
+            raise ValueError("restarts above 1 need model=memory and facts=bag.")
 
     def preparing_epochs(self, history: list[dict]) -> int:
-        """How many epochs the linear start takes, in which the hops are others."""
+        """The number of epochs of the linear start."""
         if self.model != "memory":
             return 0
-        most = round(self.linear_start * self.epochs)
-        losses = [figures.get("val_loss", figures["loss"]) for figures in history[:most]]
+        limit = round(self.linear_start * self.epochs)
+        losses = [figures.get("val_loss", figures["loss"]) for figures in history[:limit]]
         for done in range(1, len(losses) + 1):
             if 0 < self.linear_patience < done - losses.index(min(losses[:done])):
                 return done
-        return most
+        return limit
 
     def learning_rate_at(self, epoch: int, history: list[dict]) -> float:
-        """The learning rate of an epoch, counted from 0, that follows those of the history."""
+        """The learning rate of the epoch with index `epoch`, given the finished ones."""
         preparing = self.preparing_epochs(history)
         if epoch < preparing:
             return self.learning_rate / 2
-        behind = replace(self, epochs=self.epochs - preparing, linear_start=0.0)
-        return super(Config, behind).learning_rate_at(epoch - preparing, history)
+        after = replace(self, epochs=self.epochs - preparing, linear_start=0.0)
+        return super(Config, after).learning_rate_at(epoch - preparing, history)
 
 
 _PUBLISHED_TRAINING = Config(
@@ -112,57 +110,48 @@ PRESETS = {
     ),
 }
 PUBLISHED = published.ROWS
-PART = "task"  # one model a task: their figures make one row
+METRICS = {"error": "min", "tasks_above_5": "min"}
+MONITORS = {"val_accuracy": "max", "accuracy": "max"}
+# The runs of one model per task make one row.
+PART = "task"
 combine = metrics.combine
-EXAMPLES = [
-    (
-        "Brian is a frog. Lily is gray. Brian is yellow. Julius is green. Greg is a frog.",
-        "What color is Greg?",
-    ),
-    ("Mary went to the kitchen. John moved to the garden.", "Where is Mary?"),
-    (
-        "Mary went to the kitchen.\nMary took the milk there.\nMary moved to the office",
-        "Where is the milk?",
-    ),
-    ("", "Is John in the kitchen?"),
-]
 
 
-def load(config: Config, assets: Assets | None = None) -> Data:
-    """The dataset's stories as ids of words, and the answers."""
-    builder = datasets.builder(config.data, folder="told")
-    raw = datasets.splits(builder)
-    if config.task:
-        raw = {split: stories.of_task(rows, config.task) for split, rows in raw.items()}
+def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+    """Batches of stories with questions as word ids, and the answers."""
+    raw = RawSplits(config, "stories")
     if assets is None:
+        training = _of_task(config, raw, "train")
+        longest = min(stories.max_facts(training), Config.memory_size)
         assets = {
-            "vocabulary": stories.build_vocabulary(raw["train"]),
-            "tasks": stories.tasks(raw["train"]),
-            "memory_size": [
-                str(config.memory_size or min(stories.longest(raw["train"]), Config.memory_size))
-            ],
+            "vocabulary": stories.build_vocabulary(training),
+            "tasks": stories.task_names(training),
+            "memory": {"size": config.memory_size or longest},
         }
     if not assets["tasks"]:
-        known = ", ".join(stories.tasks(datasets.splits(builder)["train"]))
+        known = ", ".join(stories.task_names(raw["train"]))
         raise UsageError(f"--task={config.task}: {config.data} has {known}.")
-    for split in sorted(raw.keys() - {"train"}):
-        if new := [task for task in stories.tasks(raw[split]) if task not in assets["tasks"]]:
-            raise UsageError(f"{config.data}: the {split} split has task {new[0]}, train has not.")
-    vocabulary, places = Vocabulary(assets["vocabulary"]), int(assets["memory_size"][0])
+    vocabulary = Vocabulary(assets["vocabulary"])
 
-    def batches(split: str):
-        if split not in raw:
-            return None
+    def batches(split: str) -> tf.data.Dataset:
+        dataset = _of_task(config, raw, split)
+        if unseen := set(stories.task_names(dataset)) - set(assets["tasks"]):
+            task = min(unseen)
+            raise UsageError(f"{config.data}: the {split} split has task {task}, train has not.")
         return stories.question_batches(
-            raw[split],
+            dataset,
             vocabulary,
             assets["tasks"],
             config.batch_size,
-            places,
+            assets["memory"]["size"],
             shuffle=config.seed if split == "train" else None,
         )
 
-    return Data(batches("train"), batches("valid"), batches("test"), assets)
+    return Data({split: batches(split) for split in splits}, assets)
+
+
+def _of_task(config: Config, raw: RawSplits, split: str) -> tf.data.Dataset:
+    return stories.filter_task(raw[split], config.task) if config.task else raw[split]
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
@@ -172,13 +161,13 @@ def build(config: Config, assets: Assets) -> keras.Model:
         "question": keras.Input((None,), dtype="int32", name="question"),
     }
     make = build_recurrent if config.model == "recurrent" else build_memory
-    config = replace(config, memory_size=int(assets["memory_size"][0]))
+    config = replace(config, memory_size=assets["memory"]["size"])
     copies = [make(config, len(assets["vocabulary"])) for _ in range(config.restarts)]
     restarts = network.Restarts(copies, name="restarts")
     logits, _ = restarts(inputs["facts"], inputs["question"])
     model = network.Reader(inputs, logits)
     if config.model == "memory":
-        rule = network.SideBySideSGD(
+        rule = network.ParallelSGD(
             config.learning_rate, copies=config.restarts, global_clipnorm=config.clip_norm or None
         )
     else:
@@ -191,7 +180,7 @@ def build_memory(config: Config, size: int) -> keras.Model:
     """Facts and question to the logits `[B, V]` of all words and the weights `[B, K, S]`."""
     facts = keras.Input((None, None), dtype="int32", name="facts")
     question = keras.Input((None,), dtype="int32", name="question")
-    there = ops.any(ops.not_equal(facts, PADDING), axis=-1)  # [B, S]
+    mask = ops.any(ops.not_equal(facts, PADDING), axis=-1)  # [B, S]
     as_words = config.facts == "bag"
     hops = layers.MemoryNetwork(
         config.units,
@@ -207,67 +196,96 @@ def build_memory(config: Config, size: int) -> keras.Model:
         name="hops",
     )
     if as_words:
-        logits, attention = hops(facts, question, mask=there)
+        logits, attention = hops(facts, question, mask=mask)
     else:
-        read = getattr(layers, config.cell)(config.units)
+        [encode] = recurrent_layers(config.cell, config.units, 1)
         embedding = keras.layers.Embedding(size, config.units)
-        each = groups.Merge()(facts)  # [BS, J]
-        each = read(embedding(each), mask=ops.not_equal(each, PADDING))
-        asked = read(embedding(question), mask=ops.not_equal(question, PADDING))
-        found, attention = hops(groups.Split()(each, facts), asked, mask=there)
-        logits = keras.layers.Dense(size)(found)
+        flat = groups.Merge()(facts)  # [BS, J]
+        encoded = encode(embedding(flat), mask=ops.not_equal(flat, PADDING))
+        query_vector = encode(embedding(question), mask=ops.not_equal(question, PADDING))
+        answer, attention = hops(groups.Split()(encoded, facts), query_vector, mask=mask)
+        logits = keras.layers.Dense(size)(answer)
     return keras.Model([facts, question], [logits, attention])
 
 
 def build_recurrent(config: Config, size: int) -> keras.Model:
-    """As `build_memory`: one recurrent layer over all words, and weights for no fact."""
+    """Like `build_memory`: one recurrent layer over all tokens, and zero weights."""
     facts = keras.Input((None, None), dtype="int32", name="facts")
     question = keras.Input((None,), dtype="int32", name="question")
-    words = network.AllWords()(facts, question)  # [B, S * J + J']
-    x = keras.layers.Embedding(size, config.units)(words)
-    state = getattr(layers, config.cell)(config.units)(x, mask=ops.not_equal(words, PADDING))
-    nothing = ops.cast(ops.zeros_like(ops.expand_dims(facts[:, :, 0], 1)), state.dtype)
-    return keras.Model([facts, question], [keras.layers.Dense(size)(state), nothing])
+    tokens = network.ConcatenateTokens()(facts, question)  # [B, S * J + J']
+    x = keras.layers.Embedding(size, config.units)(tokens)
+    [encode] = recurrent_layers(config.cell, config.units, 1)
+    state = encode(x, mask=ops.not_equal(tokens, PADDING))
+    no_weights = ops.cast(ops.zeros_like(ops.expand_dims(facts[:, :, 0], 1)), state.dtype)
+    return keras.Model([facts, question], [keras.layers.Dense(size)(state), no_weights])
 
 
 def callbacks(config: Config, history: list[dict]) -> list[keras.callbacks.Callback]:
-    """What training does beside the usual."""
+    """The linear start."""
     start = network.LinearStart(lambda: config.preparing_epochs(history))
     return [start] if config.preparing_epochs([]) else []
 
 
-def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
-    """The mean of the tasks' errors, how many are above 5 %, and the error of each task."""
-    return metrics.figures(metrics.answers(model, dataset), assets["tasks"])
+def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
+    """The mean error over the tasks, the number of tasks above 5 %, and the error of each task."""
+    return metrics.figures(metrics.predictions(trained, dataset), trained.assets["tasks"])
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
-    """The most frequent answer to the questions of each task."""
-    found = metrics.figures(metrics.most_frequent(data, split), data.assets["tasks"])
-    names = ("error", "tasks_above_5")
-    return {"what": "most frequent answer of each task"} | {name: found[name] for name in names}
+    """The most frequent answer of each task."""
+    return metrics.baseline(data, split)
 
 
-def serve(model: keras.Model, assets: Assets) -> Service:
+def serve(trained: Trained) -> Service:
     """`serving_default`: stories and questions to answers; `ids`: for LiteRT."""
-    return serving.service(model, assets)
+    return serving.service(trained)
 
 
-def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
-    """The answer to each question, and the weight of each fact, hop by hop.
+parse_inputs = parsing.parse_inputs
+
+
+def predict(trained: Trained, inputs: list[tuple[str, str]]) -> list[dict]:
+    """The answer to each question, and the weight of each fact in each hop.
 
     Args:
-        model, assets: of a run.
-        inputs: pairs of a story and a question; or, as on the command line, stories (or files of
-            them), each followed by the questions about it, which end with a question mark. For
-            these a picture of the hops is written into the working folder.
+        trained: a trained model.
+        inputs: pairs of a story and a question.
     """
-    draws = any(isinstance(given, str) for given in inputs)
-    pairs = questions.pairs(inputs, report.is_story, "story")
-    asked = [(report.read(story), question) for story, question in pairs]
-    return report.results(ask, serve(model, assets), asked, draws)
+    results = []
+    for (_, question), outputs in zip(inputs, query(serve(trained), inputs), strict=True):
+        facts = [fact for fact in outputs["facts"] if fact]
+        results.append(
+            {
+                "question": question,
+                "answer": outputs["answer"],
+                "score": max(outputs["scores"][serving.FIRST_ANSWER :]),
+                "facts": facts,
+                "attention": [weights[: len(facts)] for weights in outputs["attention"]],
+            }
+        )
+    return results
 
 
-def show(result: dict) -> Text:
-    """The answer, and the facts with their weight in each hop."""
-    return report.text(result)
+show = reports.show
+plot = reports.plot
+
+
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """The error by task, wrong answers with their facts, and answers that are confused."""
+    return reports.report(trained, dataset)
+
+
+def examples() -> list[tuple[str, str]]:
+    """Pairs of a story and a question."""
+    return [
+        (
+            "Brian is a frog. Lily is gray. Brian is yellow. Julius is green. Greg is a frog.",
+            "What color is Greg?",
+        ),
+        ("Mary went to the kitchen. John moved to the garden.", "Where is Mary?"),
+        (
+            "Mary went to the kitchen.\nMary took the milk there.\nMary moved to the office",
+            "Where is the milk?",
+        ),
+        ("", "Is John in the kitchen?"),
+    ]

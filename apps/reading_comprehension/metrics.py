@@ -1,63 +1,88 @@
-"""The errors of a model, task by task."""
+"""Predictions on a split, the errors by task, and the baseline."""
 
-import keras
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
+from unroll.apps.core.protocol import Data, Trained
 from unroll.pipelines.text import UNKNOWN
 
-PASSED = 0.05  # the error up to which a task counts as learned (Weston et al. 2016)
+PASSED = 0.05  # the largest error of a task that counts as passed (Weston et al. 2016)
 
 
-def answers(model: keras.Model, dataset: tf.data.Dataset) -> np.ndarray:
-    """What the best copy answers to each question, the right answer, and the task: `[N, 3]`."""
-    best = int(model.get_layer("restarts").best())
+class Predictions(NamedTuple):
+    """Of N questions: ids of the predicted and correct answers, and the index of the task."""
+
+    predicted: np.ndarray
+    correct: np.ndarray
+    task: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Which answers are wrong. An answer that the vocabulary lacks always counts as wrong."""
+        return (self.predicted != self.correct) | (self.correct == UNKNOWN)
+
+
+def predictions(trained: Trained, dataset: tf.data.Dataset) -> Predictions:
+    """What the best of the models trained in parallel predicts for each question of a split."""
+    best = int(trained.model.get_layer("restarts").best())
     rows = []
     for features, labels in dataset:
-        chosen = np.argmax(model.predict_on_batch(features)[:, best], axis=-1)
-        rows.append(np.column_stack([chosen, labels.numpy()]))
-    return np.concatenate(rows)
+        predicted = np.argmax(trained.model.predict_on_batch(features)[:, best], axis=-1)
+        rows.append(np.column_stack([predicted, labels.numpy()]))
+    return Predictions(*np.concatenate(rows).T)
 
 
-def most_frequent(data, split: str) -> np.ndarray:
-    """As `answers`: to each question the most frequent answer that its task has in training."""
-    known = np.concatenate([labels.numpy() for _, labels in data.train])
-    asked = np.concatenate([labels.numpy() for _, labels in getattr(data, split)])
+def most_frequent(data: Data, split: str) -> Predictions:
+    """Predicts the most frequent training answer of each task."""
+    training, labels = (
+        np.concatenate([labels.numpy() for _, labels in data[name]]) for name in ("train", split)
+    )
     common = {
-        task: np.bincount(known[known[:, 1] == task, 0]).argmax() for task in np.unique(known[:, 1])
+        task: np.bincount(training[training[:, 1] == task, 0]).argmax()
+        for task in np.unique(training[:, 1])
     }
-    return np.column_stack([[common[task] for task in asked[:, 1]], asked])
+    return Predictions(np.array([common[task] for task in labels[:, 1]]), *labels.T)
 
 
-def figures(found: np.ndarray, names: list[str]) -> dict:
-    """The number of questions, the mean of the tasks' errors, and the error of each.
+def figures(found: Predictions, names: list[str]) -> dict:
+    """The number of questions, the mean error over the tasks, and the error of each task.
 
-    An answer that the vocabulary lacks always counts as wrong.
-
-    >>> figures(np.array([[5, 5, 0], [5, 6, 0], [7, 7, 1]]), ["1", "2"])["error"]
+    >>> found = Predictions(*np.array([[5, 5, 0], [5, 6, 0], [7, 7, 1]]).T)
+    >>> figures(found, ["1", "2"])["error"]
     0.25
     """
-    chosen, right, task = found.T
-    wrong = (chosen != right) | (right == UNKNOWN)
-    errors = {name: float(np.mean(wrong[task == k])) for k, name in enumerate(names) if k in task}
+    errors = {
+        name: float(np.mean(found.wrong[found.task == k]))
+        for k, name in enumerate(names)
+        if k in found.task
+    }
     return {
-        "examples": len(found),
+        "examples": len(found.correct),
         "error": float(np.mean([*errors.values()])),
         "tasks_above_5": sum(error > PASSED for error in errors.values()),
     } | {f"error_{name}": error for name, error in errors.items()}
 
 
-def combine(figures: list[dict]) -> dict:
-    """The figures of one model a task, from those of each.
+def baseline(data: Data, split: str) -> dict:
+    """The most frequent answer of each task."""
+    results = figures(most_frequent(data, split), data.assets["tasks"])
+    names = ("error", "tasks_above_5")
+    return {"what": "most frequent answer of each task"} | {name: results[name] for name in names}
+
+
+def combine(parts: list[dict]) -> dict:
+    """The figures of one model per task, from those of each.
 
     >>> parts = [{"error": 0.1, "error_1": 0.1}, {"error": 0.3, "error_2": 0.3}]
     >>> combine([{"examples": 9, "tasks_above_5": 1, **part} for part in parts])["error"]
     0.2
     """
-    whole = {name: value for part in figures for name, value in part.items()}
+    whole = {name: value for part in parts for name, value in part.items()}
     if "examples" in whole:
-        whole["examples"] = sum(part["examples"] for part in figures)
+        whole["examples"] = sum(part["examples"] for part in parts)
     return whole | {
-        "error": float(np.mean([part["error"] for part in figures])),
-        "tasks_above_5": sum(part["tasks_above_5"] for part in figures),
+        "error": float(np.mean([part["error"] for part in parts])),
+        "tasks_above_5": sum(part["tasks_above_5"] for part in parts),
     }

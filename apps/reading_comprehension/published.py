@@ -1,7 +1,7 @@
-"""Published errors on bAbI's tasks of 1,000 questions, in percent, task by task.
+"""Published errors on the tasks of bAbI with 1,000 questions, in percent.
 
 Sukhbaatar et al. 2015, "End-to-end memory networks", table 1: the best of ten runs by training
-loss. The LSTM there is that of Weston et al. 2016.
+loss. Its LSTM is that of Weston et al. 2016.
 """
 
 # fmt: off
@@ -31,7 +31,7 @@ LSTM = (
 
 
 def row(source: str, errors: tuple[float, ...]) -> dict:
-    """The figures that the app's own are put beside.
+    """Published errors in the form of the app's figures.
 
     >>> row("", (2.0, 10.0))
     {'error': 0.06, 'tasks_above_5': 1, 'error_1': 0.02, 'error_2': 0.1, 'source': ''}

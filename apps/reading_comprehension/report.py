@@ -1,86 +1,82 @@
-"""Stories with questions, as people give them; and shown with what the model attended to."""
+"""What the model gets wrong, and a result as text and as an image."""
 
 from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+import tensorflow as tf
 from rich.text import Text
 
-from unroll.apps.core.errors import UsageError
-from unroll.apps.reading_comprehension.serving import FIRST_WORD
+from unroll.apps.core.protocol import Report, Trained
+from unroll.apps.core.results import markdown_table
+from unroll.apps.reading_comprehension import metrics
+from unroll.apps.shared.reports import confusion_figure, examples_table
+from unroll.pipelines.text import PADDING
 
 
-def is_story(given: str) -> bool:
-    """Whether an input on the command line is a story, or its file: it ends in no question mark."""
-    return not given.rstrip().endswith("?")
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """The error by task, wrong answers with their facts, and answers that are confused."""
+    found = metrics.predictions(trained, dataset)
+    names = trained.assets["tasks"]
+    vocabulary = np.array(trained.assets["vocabulary"])
+    body = []
+    for k, name in enumerate(names):
+        of_task = found.task == k
+        if of_task.any():
+            wrong = found.wrong[of_task]
+            body.append([name, f"{wrong.mean():.3f}", f"{wrong.sum():,}", f"{len(wrong):,}"])
+    tasks = markdown_table(["task", "error", "wrong", "questions"], body)
+    heads = ["task", "question", "correct", "predicted", "facts"]
+    rows = _wrong_answers(found, dataset, names, vocabulary)
+    text = f"## Tasks\n\n{tasks}\n\n## Wrong answers\n\n{examples_table(heads, rows)}"
+    figure = confusion_figure(vocabulary[found.correct], vocabulary[found.predicted])
+    return Report(text, {"confusion": figure})
 
 
-def read(given: str) -> str:
-    """A story, or what stands in the `.txt` file of that name.
+def _wrong_answers(found, dataset, names: list[str], vocabulary: np.ndarray) -> list[list[str]]:
+    def words(ids) -> str:
+        return " ".join(vocabulary[ids[ids != PADDING]])
 
-    Raises:
-        UsageError: if the file cannot be read.
-    """
-    if not given.lower().endswith(".txt"):
-        return given
-    try:
-        return Path(given).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{given}: {getattr(error, 'strerror', 'it is not UTF-8')}.") from None
-
-
-def results(ask, service, asked: list[tuple[str, str]], draws: bool) -> list[dict]:
-    """What the model answers to each pair, with its facts and their weights.
-
-    Where it draws, a picture of the hops is written into the working folder.
-    """
-    found = []
-    for number, ((_, question), answer) in enumerate(
-        zip(asked, ask(service, asked), strict=True), start=1
-    ):
-        facts = [fact for fact in answer["facts"] if fact]
-        result = {
-            "question": question,
-            "answer": answer["answer"],
-            "score": max(answer["scores"][FIRST_WORD:]),
-            "facts": facts,
-            "attention": [weights[: len(facts)] for weights in answer["attention"]],
-        }
-        if draws and facts:
-            path = Path(f"story.hops-{number}.png")
-            draw(result, path)
-            result["picture"] = str(path)
-        found.append(result)
-    return found
+    rows, i = [], 0
+    for features, _ in dataset:
+        for facts, question in zip(
+            features["facts"].numpy(), features["question"].numpy(), strict=True
+        ):
+            if found.wrong[i]:
+                answers = vocabulary[[found.correct[i], found.predicted[i]]]
+                story = ". ".join(words(fact) for fact in facts if fact.any())
+                rows.append([names[found.task[i]], words(question), *answers, story[-400:]])
+            i += 1
+    return rows
 
 
-def _rows(result: dict) -> list[tuple[str, np.ndarray]]:
-    """Each fact with its weight in each hop, and behind them what was attended to no fact."""
+def _facts_and_weights(result: dict) -> list[tuple[str, np.ndarray]]:
+    """Each fact with its weight in each hop; last, the weight of the empty memory positions."""
     weights = np.array(result["attention"])  # [K, S]
-    nothing = np.maximum(1 - weights.sum(axis=1), 0)
-    return [*zip(result["facts"], weights.T, strict=True), ("(no fact)", nothing)]
+    empty = np.maximum(1 - weights.sum(axis=1), 0)
+    return [*zip(result["facts"], weights.T, strict=True), ("(no fact)", empty)]
 
 
-def text(result: dict) -> Text:
-    """The answer, and each fact behind its weights, from the first hop on."""
+def show(result: dict) -> Text:
+    """The answer, and each fact after its weight in each hop."""
     line = Text(f"{result['answer']} {result['score']:.1%}", style="bold")
-    for fact, weights in _rows(result):
-        shares = "  ".join(f"{weight:4.0%}" for weight in weights)
-        line += Text(f"\n       {shares}  {fact}", style="" if max(weights) >= 0.1 else "dim")
-    return line + Text(f"\n       {result['picture']}" if "picture" in result else "", style="dim")
+    for fact, weights in _facts_and_weights(result):
+        columns = "  ".join(f"{weight:4.0%}" for weight in weights)
+        line += Text(f"\n       {columns}  {fact}", style="" if max(weights) >= 0.1 else "dim")
+    return line
 
 
-def draw(result: dict, path: Path) -> None:
+def plot(result: dict, path: Path) -> None:
     """The weight of each fact, a row, in each hop, a column."""
-    names, weights = zip(*_rows(result), strict=True)
+    names, weights = zip(*_facts_and_weights(result), strict=True)
     weights = np.array(weights)  # [S + 1, K]
     figure = matplotlib.figure.Figure(figsize=(7, 1.2 + 0.3 * len(weights)), layout="constrained")
-    axis = figure.subplots()
-    axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.set_yticks(range(len(weights)), names, fontsize=8)
-    axis.set_xticks(range(weights.shape[1]), [f"hop {k + 1}" for k in range(weights.shape[1])])
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_yticks(range(len(weights)), names, fontsize=8)
+    axes.set_xticks(range(weights.shape[1]), [f"hop {k + 1}" for k in range(weights.shape[1])])
     for (row, column), weight in np.ndenumerate(weights):
-        colour = "white" if weight > 0.5 else "black"
-        axis.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axis.set_title(f"{result['question']} {result['answer']} ({result['score']:.0%})", fontsize=10)
+        color = "white" if weight > 0.5 else "black"
+        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_title(f"{result['question']} {result['answer']} ({result['score']:.0%})", fontsize=10)
     figure.savefig(path, dpi=100)

@@ -1,29 +1,28 @@
-"""What the app exports: stories and questions to answers; ids, for LiteRT."""
+"""The functions that the app exports: stories and questions to answers."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Assets, Service, with_inputs
+from unroll.apps.core.protocol import Service, Trained, with_inputs
 from unroll.pipelines import stories, text
 
-FIRST_WORD = text.UNKNOWN + 1  # padding and the unknown are no answers
+FIRST_ANSWER = text.UNKNOWN + 1  # padding and the unknown token are not answers
 
 
-def service(model: keras.Model, assets: Assets) -> Service:
-    """The app's functions, of the copy with the least training loss.
+def service(trained: Trained) -> Service:
+    """The app's functions, with the copy of the model that has the lowest training loss.
 
-    - `serving_default`: `story` and `question` `[B]`, strings, the facts being sentences or lines.
-      It gives `answer` `[B]`, `scores` `[B, V]` of all words, `facts` `[B, S]` as they were split
-      (of long stories the last ones), and `attention` `[B, hops, S]`.
+    - `serving_default`: `story` and `question` `[B]`, strings, to `answer` `[B]`, `scores` `[B, V]`
+      of all words, `facts` `[B, S]`, the sentences or lines of the story (the last ones of a long
+      story), and `attention` `[B, hops, S]`.
     - `ids`: `facts` `[B, S, J]` and `question` `[B, J']` to `scores` and `attention`.
     """
-    restarts = model.get_layer("restarts")
+    assets = trained.assets
+    restarts = trained.model.get_layer("restarts")
     copy = restarts.copies[int(restarts.best())]
     vocabulary = text.Vocabulary(assets["vocabulary"])
     entries = tf.constant(assets["vocabulary"])
-    [kept] = assets["memory_size"]
-    kept = int(kept)
+    memory_size = assets["memory"]["size"]
 
     def answer(features: dict) -> dict:
         logits, attention = copy([features["facts"], features["question"]], training=False)
@@ -36,10 +35,10 @@ def service(model: keras.Model, assets: Assets) -> Service:
         ]
     )
     def serving_default(story, question):
-        facts = stories.split_facts(story)[:, -kept:]
-        found = answer(_ids(facts, question, vocabulary))
-        best = tf.argmax(found["scores"][:, FIRST_WORD:], axis=-1) + FIRST_WORD
-        return {"answer": tf.gather(entries, best), "facts": text.to_dense(facts)} | found
+        facts = stories.split_facts(story)[:, -memory_size:]
+        outputs = answer(_ids(facts, question, vocabulary))
+        best = tf.argmax(outputs["scores"][:, FIRST_ANSWER:], axis=-1) + FIRST_ANSWER
+        return {"answer": tf.gather(entries, best), "facts": text.to_dense(facts)} | outputs
 
     ids = {
         "facts": tf.TensorSpec([None, None, None], tf.int32),
@@ -47,13 +46,13 @@ def service(model: keras.Model, assets: Assets) -> Service:
     }
 
     def requests(examples: list[tuple]) -> dict[str, dict[str, np.ndarray]]:
-        stories, questions = zip(*examples, strict=True)
-        facts = stories.split_facts(tf.constant(stories))[:, -kept:]
-        given = _ids(facts, tf.constant(questions), vocabulary)
-        raw = {"story": np.array(stories, object), "question": np.array(questions, object)}
+        story_texts, questions = zip(*examples, strict=True)
+        facts = stories.split_facts(tf.constant(story_texts))[:, -memory_size:]
+        inputs = _ids(facts, tf.constant(questions), vocabulary)
+        raw = {"story": np.array(story_texts, object), "question": np.array(questions, object)}
         return {
             "serving_default": raw,
-            "ids": {name: x.numpy() for name, x in given.items()},
+            "ids": {name: x.numpy() for name, x in inputs.items()},
         }
 
     functions = {"serving_default": serving_default, "ids": with_inputs(answer, ids)}
@@ -63,8 +62,8 @@ def service(model: keras.Model, assets: Assets) -> Service:
 def _ids(facts: tf.RaggedTensor, question, vocabulary: text.Vocabulary) -> dict:
     """Facts `[B, (S)]` and questions `[B]` to ids `[B, S, J]` and `[B, J']`."""
     words = stories.to_ids(facts.flat_values, vocabulary)  # [N, J]
-    told = tf.RaggedTensor.from_row_splits(words, facts.row_splits)
+    facts = tf.RaggedTensor.from_row_splits(words, facts.row_splits)
     return {
-        "facts": text.to_dense(told.to_tensor()),
+        "facts": text.to_dense(facts.to_tensor()),
         "question": stories.to_ids(question, vocabulary),
     }

@@ -11,6 +11,8 @@ from unroll.apps.core.results import markdown_table
 from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
 from unroll.apps.slot_filling import metrics
 
+_POINTS = 11  # the font size of `plot`
+
 
 def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """F1 by slot, accuracy by intent, wrong sentences, and slots that are confused."""
@@ -65,23 +67,26 @@ def _bracketed(tokens: list[str], tags: list[str]) -> str:
 
 
 def plot(result: dict, path: Path) -> None:
-    """The tokens, those of a slot on its color, with the names of the slots below."""
+    """The tokens with each slot highlighted in its own color, and the names of the slots."""
     names = sorted({tag[2:] for tag in result["slots"] if tag[2:]})
-    figure = matplotlib.figure.Figure(figsize=(0.25 + 0.11 * len(" ".join(result["tokens"])), 1.2))
+    width = max(24, len(" ".join(result["tokens"])))
+    # A character of this font is 0.6 of its size wide.
+    figure = matplotlib.figure.Figure(figsize=(0.6 * _POINTS / 72 * (width + 2), 1.2))
     axes = figure.add_axes((0, 0, 1, 1))
-    width = max(1, len(" ".join(result["tokens"])))
     axes.set(xlim=(-1, width + 1), ylim=(0, 3))
     axes.axis("off")
-    font = {"family": "monospace", "fontsize": 11}
+    font = {"family": "monospace", "fontsize": _POINTS}
     if "intent" in result:
-        axes.text(0, 2.5, f"{result['intent']} ({result['intent_score']:.0%})", **font)
+        axes.text(0, 2.4, f"{result['intent']} ({result['intent_score']:.0%})", **font)
     begin = 0
-    for token, tag in zip(result["tokens"], result["slots"], strict=True):
+    for k, (token, tag) in enumerate(zip(result["tokens"], result["slots"], strict=True)):
         if tag[2:]:
             color = matplotlib.colormaps["tab10"](names.index(tag[2:]) % 10)
-            axes.axvspan(begin - 0.3, begin + len(token) + 0.3, 0.36, 0.62, color=color, alpha=0.35)
+            more = result["slots"][k + 1 : k + 2] == [f"I-{tag[2:]}"]
+            end = begin + len(token) + (1 if more else 0)
+            axes.axvspan(begin, end, 0.36, 0.62, color=color, alpha=0.35, linewidth=0)
             if tag[:2] == "B-":
-                axes.text(begin, 0.6, tag[2:], fontsize=7, color=color, rotation=0)
+                axes.text(begin, 0.6, tag[2:], fontsize=8, color=color)
         axes.text(begin, 1.3, token, **font)
         begin += len(token) + 1
     figure.savefig(path, dpi=150)

@@ -1,6 +1,6 @@
-"""Asks an exported SavedModel, with TensorFlow and TensorFlow Text and nothing else.
+"""Runs an exported SavedModel with TensorFlow and TensorFlow Text only.
 
-python serving_example.py FOLDER "Ann left. Bob is here." "Where is Bob?"
+python serving.py FOLDER "Ann left. Bob is here." "Where is Bob?"
 """
 
 import sys
@@ -11,15 +11,17 @@ import tensorflow_text  # noqa: F401  (the ops that split a sentence into words)
 
 def main(folder: str, story: str, *questions: str) -> None:
     """Prints the answer to each question, and its probability."""
-    ask = tf.saved_model.load(folder).signatures["serving_default"]
+    model = tf.saved_model.load(folder)
     stories = [story] * len(questions)
-    answers = ask(story=tf.constant(stories), question=tf.constant(questions))
+    outputs = model.signatures["serving_default"](
+        story=tf.constant(stories), question=tf.constant(questions)
+    )
     for k, question in enumerate(questions):
-        answer = answers["answer"][k].numpy().decode()
-        print(question, answer, f"{answers['scores'][k].numpy()[2:].max():.1%}", sep="\t")
+        answer = outputs["answer"][k].numpy().decode()
+        print(question, answer, f"{outputs['scores'][k].numpy()[2:].max():.1%}", sep="\t")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 4:
-        sys.exit("usage: python serving_example.py FOLDER STORY QUESTION...")
+        sys.exit("usage: python serving.py FOLDER STORY QUESTION...")
     main(*sys.argv[1:])
