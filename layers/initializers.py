@@ -1,15 +1,15 @@
-"""Initializers of weights."""
+"""Initializers for several weights of one layer."""
 
 from keras import initializers
 
 
 def clone_initializer(initializer):
-    """A copy of the initializer that gives values of its own.
+    """A copy of an initializer without a seed, which creates other values than the original.
 
-    A Keras initializer is stateless: each call with the same shape gives the same values, so that
-    two weights of one layer would start equal. An initializer without a seed is copied with a new
-    random seed; one with a seed is returned unchanged, as is a plain function. To give each weight
-    its own reproducible values, use a `keras.random.SeedGenerator` as the seed.
+    Initializers of Keras are stateless: one that is called again with the same shape returns the
+    same values. Two weights of a layer with the same initializer would therefore start equal. An
+    initializer with a seed is returned as it is, because the user controls its values: with a
+    `keras.random.SeedGenerator` as the seed, each weight gets other values.
 
     >>> import keras, numpy as np
     >>> normal = keras.initializers.RandomNormal()

@@ -1,4 +1,4 @@
-"""From a TensorFlow function to a LiteRT model that runs on built-in ops alone."""
+"""Conversion of a TensorFlow function to a LiteRT model of built-in operations."""
 
 import tempfile
 
@@ -9,19 +9,20 @@ from unroll.layers.backend_tensorflow import builtin_ops
 
 
 def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict) -> bytes:
-    """The LiteRT (TFLite) flat buffer of a function, with dynamic shapes and without Flex.
+    """Converts a function to a LiteRT (TFLite) model with dynamic shapes and without Flex.
 
     Args:
-        function: a Python function or `tf.function` of named tensors that returns a dict of
-            tensors; its variables are frozen into the file.
-        signature: the `tf.TensorSpec` of each argument by name. A `None` in a shape stays
-            dynamic: call `resize_tensor_input` (or the signature runner) with any size.
+        function: a Python function or `tf.function` that takes named tensors and returns a dict of
+            tensors. Its variables become constants of the model.
+        signature: the `tf.TensorSpec` of each argument by name. A `None` in a shape stays dynamic:
+            call `resize_tensor_input`, or the signature runner, with any size.
 
     Returns:
-        The file's bytes. Its one signature is `serving_default`, with the names given.
+        The bytes of the file. Its only signature is `serving_default`, with the names of the
+        arguments and results.
 
     Raises:
-        ValueError: if an argument or a result is a string, which LiteRT's built-in ops lack.
+        ValueError: if an argument or a result is a string, which has no built-in operations.
 
     >>> import keras
     >>> from unroll import layers
@@ -38,15 +39,15 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
         concrete = tf.function(inner, autograph=False).get_concrete_function(**specs)
     for name, tensor in (*specs.items(), *concrete.structured_outputs.items()):
         if tensor.dtype == tf.string:
-            raise ValueError(f"LiteRT has no strings, and {name!r} is one: use token ids instead.")
+            raise ValueError(f"LiteRT has no strings, got the string {name!r}: use token ids.")
     frozen = convert_variables_to_constants_v2(concrete)
-    names = sorted(concrete.structured_outputs)  # the order in which tf.nest flattens a dict
+    names = sorted(concrete.structured_outputs)  # tf.nest flattens a dict in this order
 
     @tf.function(input_signature=list(specs.values()), autograph=False)
     def named(*tensors):
         return dict(zip(names, tf.nest.flatten(frozen(*tensors)), strict=True))
 
-    # Only by way of a SavedModel does the converter write the names of a signature.
+    # The converter writes the names of a signature only if it reads a SavedModel.
     with tempfile.TemporaryDirectory() as folder:
         module = tf.Module()
         no_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

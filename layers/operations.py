@@ -1,22 +1,27 @@
-"""Helpers that several layers share."""
+"""Constants, checks and operations that several layers share."""
 
 from keras import ops
 
-# The log probability of what cannot happen. It is finite, so that the difference of two is not NaN.
+# The log probability of an impossible event. It is finite, so a difference of two is not NaN.
 LOG_ZERO = -1e9
 
 
 def require_size(name: str, size) -> None:
-    """Raises a `ValueError` if `size` is not an integer of at least one."""
+    """Raises a `ValueError` if `size` is not an integer of at least 1.
+
+    >>> require_size("units", 0)
+    Traceback (most recent call last):
+    ValueError: units must be an integer of at least 1, got 0.
+    """
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {size!r}.")
 
 
 def argmax(x):
-    """Index of the first maximum along the last axis, `[..., K]` to `[...]`, int32.
+    """The index of the first maximum along the last axis, `[..., K]` to `[...]`, int32.
 
-    It uses operations that LiteRT has built in, and it does not distinguish 0.0 from -0.0, as
-    `keras.ops.argmax` does on the TensorFlow backend.
+    It consists of operations that LiteRT has built in. Unlike `keras.ops.argmax` on the TensorFlow
+    backend, it treats 0.0 and -0.0 as equal.
 
     >>> import numpy as np
     >>> int(argmax(np.array([1.0, 3.0, 3.0])))
@@ -28,8 +33,14 @@ def argmax(x):
 
 
 def take_rows(x, rows):
-    """Rows of the second axis for each example: `x` `[B, n, ...]` and `rows` `[B, m]` to
-    `[B, m, ...]`.
+    """The given rows of the second axis for each example.
+
+    Args:
+        x: `[B, n, ...]`.
+        rows: int32 `[B, m]`.
+
+    Returns:
+        `[B, m, ...]`.
     """
     batch, n = ops.shape(x)[:2]
     flat = ops.reshape(x, (-1, *ops.shape(x)[2:]))
@@ -39,5 +50,5 @@ def take_rows(x, rows):
 
 def time_major(mask, dtype="bool"):
     """A mask `[B, T]` as `[T, B]`."""
-    # Transposed as numbers: oneDNN does not transpose booleans and logs that at every start.
+    # Transposed as numbers: oneDNN does not transpose booleans, and logs that in each process.
     return ops.cast(ops.transpose(ops.cast(mask, "float32")), dtype)

@@ -1,4 +1,4 @@
-"""Input encodings that Keras has no layer for."""
+"""Layers that encode words."""
 
 from unroll.layers.embedding.character_embedding import CharacterEmbedding
 from unroll.layers.embedding.word_dropout import WordDropout

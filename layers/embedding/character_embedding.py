@@ -1,4 +1,4 @@
-"""Words as what is read from their letters."""
+"""Word vectors from characters."""
 
 import keras
 from keras import ops
@@ -12,32 +12,32 @@ READERS = ("convolution", "recurrent")
 
 @keras.saving.register_keras_serializable(package="unroll")
 class CharacterEmbedding(keras.layers.Layer):
-    """A word's vector from its letters, so that an unseen word has one too.
+    """The vector of a word from its characters, also for words that training never had.
 
     By convolution, dos Santos and Zadrozny 2014, "Learning character-level representations for
-    part-of-speech tagging", equations 2 and 3, as in Ma and Hovy 2016. With e_1, ..., e_L the
-    vectors of the letters, zero beside the word:
+    part-of-speech tagging", equations 2 and 3, as in Ma and Hovy 2016. With the character vectors
+    e_1, ..., e_L, and zeros before and after the word:
 
         r = max over j of (W [e_{j-1}; e_j; e_{j+1}] + b)
 
     By recurrence, Lample et al. 2016, "Neural architectures for named entity recognition",
-    section 4.1: the last states of an LSTM that reads forwards and of one that reads backwards.
+    section 4.1: the last states of a forward and of a backward LSTM.
 
     Args:
-        characters: how many different letters there are, with 0 for padding.
-        units: U, the size of a word's vector; even for the recurrent reader.
-        features: the size of a letter's vector.
+        characters: the number of different characters, including 0 for padding.
+        units: U, the size of a word vector; even for the recurrent reader.
+        features: the size of a character vector.
         reader: `"convolution"` or `"recurrent"`.
-        width: how many letters a convolution sees; odd.
+        width: the width of the convolution, in characters; odd.
 
     Call arguments:
-        characters: integers `[B, T, L]`, the letters of each word; 0 is padding.
+        characters: integers `[B, T, L]`, the characters of each word; 0 is padding.
 
     Returns:
-        `[B, T, U]`; zeros for a word without letters.
+        `[B, T, U]`; zeros for a word without characters.
 
     Raises:
-        ValueError: if an argument is none of the above.
+        ValueError: if an argument does not have one of these values.
 
     >>> import numpy as np
     >>> from unroll.layers import CharacterEmbedding
@@ -56,19 +56,20 @@ class CharacterEmbedding(keras.layers.Layer):
         width: int = 3,
         **kwargs,
     ):
+        label = type(self).__name__
         for name, size in (
             ("characters", characters),
             ("units", units),
             ("features", features),
             ("width", width),
         ):
-            require_size(name, size)
+            require_size(f"{label}: {name}", size)
         if reader not in READERS:
-            raise ValueError(f"reader must be convolution or recurrent, got {reader!r}.")
+            raise ValueError(f"{label}: reader must be one of {READERS}, got {reader!r}.")
         if width % 2 == 0:
-            raise ValueError(f"width must be odd, got {width}.")
+            raise ValueError(f"{label}: width must be odd, got {width}.")
         if reader == "recurrent" and units % 2:
-            raise ValueError(f"units must be even for two directions, got {units}.")
+            raise ValueError(f"{label}: units must be even for the recurrent reader, got {units}.")
         super().__init__(**kwargs)
         self.characters = characters
         self.units = units
@@ -98,18 +99,18 @@ class CharacterEmbedding(keras.layers.Layer):
     def call(self, characters):
         characters = ops.cast(characters, "int32")
         batch, time, length = ops.shape(characters)
-        letters = ops.reshape(characters, (-1, length))  # [B T, L]
-        mask = ops.not_equal(letters, 0)
-        x = ops.take(ops.convert_to_tensor(self.embeddings), letters, axis=0)
+        flat = ops.reshape(characters, (-1, length))  # [B T, L]
+        mask = ops.not_equal(flat, 0)
+        x = ops.take(ops.convert_to_tensor(self.embeddings), flat, axis=0)
         x = x * ops.cast(ops.expand_dims(mask, -1), x.dtype)  # [B T, L, features]
         if self.reader == "recurrent":
             words = self.recurrent(x, mask=mask)
         else:
-            beside = self.width // 2
-            padded = ops.pad(x, ((0, 0), (beside, beside), (0, 0)))
+            margin = self.width // 2
+            padded = ops.pad(x, ((0, 0), (margin, margin), (0, 0)))
             windows = [padded[:, k : k + length] for k in range(self.width)]
-            found = ops.matmul(ops.concatenate(windows, axis=-1), self.kernel) + self.bias
-            words = max_over_time(found, mask)
+            x = ops.matmul(ops.concatenate(windows, axis=-1), self.kernel) + self.bias
+            words = max_over_time(x, mask)  # [B T, U]
         return ops.reshape(words, (batch, time, self.units))
 
     def compute_output_shape(self, characters_shape):

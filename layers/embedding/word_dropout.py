@@ -1,4 +1,4 @@
-"""Words made unknown at random."""
+"""Word dropout."""
 
 import keras
 from keras import ops
@@ -6,28 +6,28 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="unroll")
 class WordDropout(keras.layers.Layer):
-    """Replaces token ids by that of the unknown word, at random, in training alone.
+    """Replaces random token ids by the id of the unknown word during training.
 
     Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods for text
-    classification", section 2.3; replaced instead of removed as in Bowman et al. 2016,
-    "Generating sentences from a continuous space", section 3.1. The embedding of the unknown word
-    is trained by it, and no single word can decide.
+    classification", section 2.3. Tokens are replaced instead of removed, as in Bowman et al. 2016,
+    "Generating sentences from a continuous space", section 3.1. This trains the embedding of the
+    unknown word, and no prediction depends on a single word.
 
     Args:
-        rate: the share of the tokens to replace.
-        unknown: the id to replace them by.
-        seed: of the choice.
+        rate: the fraction of the tokens to replace.
+        unknown: the id of the unknown word.
+        seed: the random seed.
 
     Call arguments:
         tokens: integers `[B, T]`.
-        mask: `[B, T]`, boolean; where it is False the token stays.
-        training: whether to replace any.
+        mask: `[B, T]`, boolean. A token where it is False is not replaced.
+        training: whether to replace tokens.
 
     Returns:
         Integers `[B, T]`.
 
     Raises:
-        ValueError: if `rate` lies outside [0, 1).
+        ValueError: if `rate` is not in [0, 1).
 
     >>> import numpy as np
     >>> from unroll.layers import WordDropout
@@ -37,9 +37,9 @@ class WordDropout(keras.layers.Layer):
     Differs from the papers: nothing.
     """
 
-    def __init__(self, rate, unknown, seed=None, **kwargs):
+    def __init__(self, rate: float, unknown: int, seed: int | None = None, **kwargs):
         if not 0 <= rate < 1:
-            raise ValueError(f"rate must lie in [0, 1), got {rate!r}.")
+            raise ValueError(f"{type(self).__name__}: rate must be in [0, 1), got {rate!r}.")
         super().__init__(**kwargs)
         self.rate = rate
         self.unknown = unknown
@@ -61,7 +61,7 @@ class WordDropout(keras.layers.Layer):
     def compute_output_shape(self, tokens_shape):
         return tokens_shape
 
-    # Keras would take the tokens to come out as floating-point numbers.
+    # By default, Keras would declare floating-point outputs.
     def compute_output_spec(self, tokens, mask=None, training=False):
         return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
 

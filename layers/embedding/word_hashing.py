@@ -1,52 +1,53 @@
-"""Words as bags of letter trigrams."""
+"""Word vectors from letter trigrams."""
 
 import keras
 from keras import ops
 
+from unroll.layers.operations import require_size
+
 
 @keras.saving.register_keras_serializable(package="unroll")
 class WordHashing(keras.layers.Layer):
-    """A word's multi-hot vector of letter trigrams, times a matrix.
+    """The multi-hot vector of the letter trigrams of a word, times a matrix.
 
     Huang et al. 2013, "Learning deep structured semantic models for web search using clickthrough
-    data", section 3.2: "good" is #go, goo, ood, od#. A word never seen in training still has
-    trigrams that were. The multi-hot vector has a bit for each trigram over # and a to z, and one
-    for a word without any (a number, another script); it is never built: the rows of the matrix
-    are summed instead.
+    data", section 3.2: "good" has the trigrams #go, goo, ood, od#. A word that training never had
+    consists of trigrams that it had. The multi-hot vector has one element for each trigram of # and
+    a to z, and one for a word without any (a number, another script). The layer does not create
+    this vector: it adds the rows of the matrix instead.
 
     Args:
-        units: U, the size of a word's vector.
-        trigrams: how many different trigrams there are, with the bit for none.
+        units: U, the size of a word vector.
+        trigrams: the number of different trigrams, including the one for none.
         embeddings_initializer, embeddings_regularizer: of the matrix.
 
     Call arguments:
         trigrams: integers `[..., L]`, the trigrams of each word, from 1; 0 is padding.
 
     Returns:
-        `[..., U]`; the zero vector for a word of padding alone.
+        `[..., U]`; zeros for a word of padding only.
 
     Raises:
-        ValueError: if `units` or `trigrams` is below one.
+        ValueError: if `units` or `trigrams` is not an integer of at least 1.
 
     >>> import numpy as np
     >>> from unroll.layers import WordHashing
     >>> WordHashing(8)(np.array([[[17, 4, 9], [5, 0, 0]]])).shape
     TensorShape([1, 2, 8])
 
-    Differs from the paper: a bit instead of a count for a trigram that a word has twice.
+    Differs from the paper: a trigram that a word has twice counts once.
     """
 
     def __init__(
         self,
-        units,
-        trigrams=27**3 + 1,
+        units: int,
+        trigrams: int = 27**3 + 1,
         embeddings_initializer="uniform",
         embeddings_regularizer=None,
         **kwargs,
     ):
         for name, value in (("units", units), ("trigrams", trigrams)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+            require_size(f"{type(self).__name__}: {name}", value)
         super().__init__(**kwargs)
         self.units = units
         self.trigrams = trigrams
@@ -65,13 +66,13 @@ class WordHashing(keras.layers.Layer):
         trigrams = ops.cast(trigrams, "int32")
         length = trigrams.shape[-1] if trigrams.shape[-1] is not None else ops.shape(trigrams)[-1]
         same = ops.equal(ops.expand_dims(trigrams, -1), ops.expand_dims(trigrams, -2))
-        place = ops.arange(length)
-        earlier = ops.less(ops.expand_dims(place, 0), ops.expand_dims(place, 1))  # [L, L]
-        again = ops.any(ops.logical_and(same, earlier), axis=-1)  # [..., L]
-        bits = ops.logical_and(ops.not_equal(trigrams, 0), ops.logical_not(again))  # [..., L]
+        index = ops.arange(length)
+        earlier = ops.less(ops.expand_dims(index, 0), ops.expand_dims(index, 1))  # [L, L]
+        repeated = ops.any(ops.logical_and(same, earlier), axis=-1)  # [..., L]
+        counts = ops.logical_and(ops.not_equal(trigrams, 0), ops.logical_not(repeated))  # [..., L]
         vectors = ops.take(self.embeddings, trigrams, axis=0)  # [..., L, U]
-        bits = ops.expand_dims(ops.cast(bits, vectors.dtype), -1)  # [..., L, 1]
-        return ops.sum(vectors * bits, axis=-2)  # [..., U]
+        counts = ops.expand_dims(ops.cast(counts, vectors.dtype), -1)  # [..., L, 1]
+        return ops.sum(vectors * counts, axis=-2)  # [..., U]
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

@@ -1,33 +1,35 @@
-"""Long sequences read in segments."""
+"""Recurrent layers on segments of a sequence."""
 
 import keras
 from keras import ops
 
+from unroll.layers.operations import require_size
+
 
 @keras.saving.register_keras_serializable(package="unroll")
 class Segmented(keras.layers.Wrapper):
-    """Runs a recurrent layer on segments of a sequence, each on its own and all at once.
+    """Runs a recurrent layer on the segments of a sequence, in parallel.
 
     Johnson and Zhang 2016, "Supervised and semi-supervised text categorization using LSTM for
-    region embeddings", section 2.2: a document is chopped into segments, read in parallel from the
-    same first state, and pooled over as a whole. What a long document loses in memory it gains in
-    speed, for the time loop is only as long as a segment.
+    region embeddings", section 2.2: a document is divided into segments, all of which start from
+    the same state. Pool over the whole output. The loop has only as many steps as a segment, so a
+    long document takes less time; no state passes from one segment to the next.
 
     Args:
         layer: a layer from `[B, T, D]` to `[B, T, U]`, such as `Stack` or a recurrent layer with
             `return_sequences`.
-        length: of a segment, in steps.
+        length: the number of steps of a segment.
 
     Call arguments:
         sequences: `[B, T, D]`, of any T.
-        mask: `[B, T]`, boolean, handed on to the layer.
-        training: handed on to the layer.
+        mask: `[B, T]`, boolean; passed on to the layer.
+        training: passed on to the layer.
 
     Returns:
         `[B, T, U]`.
 
     Raises:
-        ValueError: if `length` is below one.
+        ValueError: if `length` is not an integer of at least 1.
 
     >>> import numpy as np
     >>> from unroll.layers import LSTM, Segmented
@@ -37,9 +39,8 @@ class Segmented(keras.layers.Wrapper):
     Differs from the paper: segments do not overlap.
     """
 
-    def __init__(self, layer, length, **kwargs):
-        if not isinstance(length, int) or length < 1:
-            raise ValueError(f"length must be an integer of at least 1, got {length!r}.")
+    def __init__(self, layer, length: int, **kwargs):
+        require_size(f"{type(self).__name__}: length", length)
         super().__init__(layer, **kwargs)
         self.length = length
         self.supports_masking = True

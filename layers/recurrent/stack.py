@@ -1,4 +1,4 @@
-"""Depth and direction for recurrent layers."""
+"""Stacks of recurrent layers, in one or both directions."""
 
 import keras
 from keras import ops
@@ -6,43 +6,42 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="unroll")
 class Stack(keras.layers.Layer):
-    """Recurrent layers one upon another, each optionally in both directions.
+    """A stack of recurrent layers, optionally bidirectional and with skip connections.
 
     Deep: Graves, Mohamed and Hinton 2013, "Speech recognition with deep recurrent neural networks";
     bidirectional: Schuster and Paliwal 1997; residual: Wu et al. 2016, "Google's neural machine
     translation system"; dense: Huang et al. 2017, "Densely connected convolutional networks". With
-    f_k the k-th layer and x_0 the input:
+    the layers f_1, ..., f_K and the input x_0:
 
         no skip    x_k = f_k(x_{k-1})
-        residual   x_k = f_k(x_{k-1}) + x_{k-1}, where the two are of one width
+        residual   x_k = f_k(x_{k-1}) + x_{k-1}, if both have the same size
         dense      x_k = f_k([x_0; ...; x_{k-1}]), and the output is [x_1; ...; x_K]
 
     Args:
-        layers: the recurrent layers (of this package, `keras.layers.RNN` and its kin), from the
-            bottom up. They are read as a plan: the stack makes its own copies, which return
-            sequences and states.
-        bidirectional: whether each layer reads in both directions, the two concatenated.
+        layers: the recurrent layers (of this package, or `keras.layers.RNN` and its subclasses),
+            the first one first. The stack makes copies of them that return sequences and states.
+        bidirectional: whether each layer reads in both directions and concatenates the outputs.
         skip: `None`, `"residual"` or `"dense"`.
-        dropout: the share of the features to drop between two layers.
-        seed: of the dropout.
+        dropout: the fraction of the features to drop between two layers.
+        seed: the random seed of the dropout.
         return_state: whether to return the final states too.
 
     Call arguments:
         sequences: `[B, T, D]`.
-        initial_state: a list of states in the order of those returned; zeros by default.
-        mask: `[B, T]`, boolean. A step where it is False changes no state; its output is zero
-            with `bidirectional`, that of the step before without.
+        initial_state: a list of states in the order in which they are returned; zeros by default.
+        mask: `[B, T]`, boolean. A step where it is False changes no state. Its output is zero with
+            `bidirectional`, and that of the step before otherwise.
         training: whether dropout applies.
 
     Returns:
-        `[B, T, units of the last layer]` (doubled with `bidirectional`; all layers side by side
-        with the dense skip). With `return_state` a tuple of that and every layer's final states,
-        from the bottom up, of each layer the forward ones first.
+        `[B, T, units of the last layer]`, doubled with `bidirectional`; the outputs of all layers
+        with the dense skip. With `return_state` a tuple of that and the final states of all layers,
+        the first layer first, the forward states of a layer before the backward ones.
 
     Raises:
-        ValueError: if `layers` is empty or holds something that is not recurrent or reads
-            backwards, if `skip` is none of the above, or if the initial states are not as many as
-            the layers'.
+        ValueError: if `layers` is empty or has a layer that is not recurrent or goes backwards, if
+            `skip` or `dropout` is not one of these values, or if the number of initial states is
+            wrong.
 
     >>> import numpy as np
     >>> from unroll.layers import LSTM, Stack
@@ -54,26 +53,31 @@ class Stack(keras.layers.Layer):
 
     def __init__(
         self,
-        layers,
-        bidirectional=False,
-        skip=None,
-        dropout=0.0,
-        seed=None,
-        return_state=False,
+        layers: list[keras.layers.RNN],
+        bidirectional: bool = False,
+        skip: str | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        return_state: bool = False,
         **kwargs,
     ):
+        label = type(self).__name__
         if not layers:
-            raise ValueError("Stack needs at least one layer, got none.")
+            raise ValueError(f"{label}: layers must have at least one layer, got {layers!r}.")
         for layer in layers:
             if not isinstance(layer, keras.layers.RNN):
-                raise ValueError(f"Stack takes recurrent layers (keras.layers.RNN), got {layer!r}.")
-            if layer.go_backwards:  # its outputs would no longer stand below the mask
                 raise ValueError(
-                    f"Stack takes layers with go_backwards=False, got {layer.name!r}: "
+                    f"{label}: layers must be recurrent (keras.layers.RNN), got {layer!r}."
+                )
+            if layer.go_backwards:  # its outputs would not be in the order of the mask
+                raise ValueError(
+                    f"{label}: layers must have go_backwards=False, got {layer.name!r}: "
                     "use bidirectional=True, or reverse the sequences."
                 )
         if skip not in (None, "residual", "dense"):
-            raise ValueError(f"skip must be None, 'residual' or 'dense', got {skip!r}.")
+            raise ValueError(f"{label}: skip must be None, 'residual' or 'dense', got {skip!r}.")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"{label}: dropout must be in [0, 1], got {dropout!r}.")
         super().__init__(**kwargs)
         self.bidirectional = bidirectional
         self.skip = skip

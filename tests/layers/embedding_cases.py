@@ -1,4 +1,4 @@
-"""The rows of the layers that turn words into vectors."""
+"""The cases of the layers that encode words."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from tests import reference
 from tests.layers.case import B, Case, D, T, U
 from unroll import layers
 
-# The uneven numbers of trigrams, one twice in a word, and a word of padding alone.
+# Words with different numbers of trigrams, some with a trigram twice, some of padding only.
 TRIGRAMS = np.random.default_rng(4).integers(1, 12, size=(B, T, D)).astype("int32")
 TRIGRAMS[:, 1, 2] = TRIGRAMS[:, 1, 0]
 TRIGRAMS[:, 2, 1:] = 0
@@ -15,7 +15,7 @@ TRIGRAMS[3, 3] = 0
 
 
 def character_embedding(name, oracle, **settings) -> Case:
-    """A row of the layer that reads letters; each letter but that of padding occurs."""
+    """A case of `CharacterEmbedding`. Every character except padding occurs in the inputs."""
     return Case(
         name=name,
         make=lambda **options: layers.CharacterEmbedding(
@@ -45,12 +45,12 @@ CASES: tuple[Case, ...] = (
         },
         inputs=TRIGRAMS,
         mask=None,
-        idle={"embeddings": 0},  # the row of padding
+        idle={"embeddings": 0},  # the row of the padding
         dynamic=3,
     ),
-    character_embedding("CharacterEmbedding", reference.letters_by_convolution),
+    character_embedding("CharacterEmbedding", reference.characters_by_convolution),
     character_embedding(
-        "CharacterEmbedding recurrent", reference.letters_by_lstm, reader="recurrent"
+        "CharacterEmbedding recurrent", reference.characters_by_lstm, reader="recurrent"
     ),
     Case(
         name="WordDropout",

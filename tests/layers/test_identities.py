@@ -1,4 +1,4 @@
-"""What must hold between layers."""
+"""Identities between layers."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE
 
 @pytest.mark.parametrize(("states", "mask"), [(STATES, None), ([], MASK)])
 @pytest.mark.parametrize("training", [False, True])
-def test_lstm_is_keras_lstm(states, mask, training):
+def test_lstm_equals_keras_lstm(states, mask, training):
     ours = BY_NAME["LSTM"].build()
     theirs = keras.layers.LSTM(U, **BOTH)
     theirs.build(SEQUENCES.shape)
@@ -37,7 +37,7 @@ def test_lstm_is_keras_lstm(states, mask, training):
         assert_near(result.gradients, results[0].gradients, 10 * running.EXACT, "gradients")
 
 
-def test_weights_start_as_in_keras():
+def test_initial_weights_equal_those_of_keras():
     ours, theirs = (
         cls(
             U,
@@ -52,7 +52,7 @@ def test_weights_start_as_in_keras():
     assert_near(ours.get_weights(), theirs.get_weights(), 0.0, "weights")
 
 
-def test_peepholes_at_zero_give_the_lstm():
+def test_lstm_with_zero_peepholes_equals_lstm():
     lstm = BY_NAME["LSTM"].build()
     peephole = layers.PeepholeLSTM(U, **BOTH)
     peephole.build(SEQUENCES.shape)
@@ -69,7 +69,7 @@ def test_reversed_input_swaps_the_halves_of_a_bidirectional_layer():
     order = np.tile(np.arange(T), (B, 1))
     for row, n in enumerate(lengths):
         order[row, :n] = order[row, :n][::-1]
-    turned = np.take_along_axis(SEQUENCES, order[..., None], axis=1)
+    reversed_inputs = np.take_along_axis(SEQUENCES, order[..., None], axis=1)
     layer = layers.Stack(
         [layers.LSTM(U, dtype=running.PRECISE)], bidirectional=True, dtype=running.PRECISE
     )
@@ -79,7 +79,7 @@ def test_reversed_input_swaps_the_halves_of_a_bidirectional_layer():
     layer.set_weights(weights)
     (outputs,) = running.outputs(layer, SEQUENCES, mask=mask)
     layer.set_weights([*weights[3:], *weights[:3]])
-    (swapped,) = running.outputs(layer, turned, mask=mask)
+    (swapped,) = running.outputs(layer, reversed_inputs, mask=mask)
     swapped = np.take_along_axis(swapped, order[..., None], axis=1)
     assert_near(
         [swapped[..., :U], swapped[..., U:]], [outputs[..., U:], outputs[..., :U]], running.EXACT
@@ -87,7 +87,7 @@ def test_reversed_input_swaps_the_halves_of_a_bidirectional_layer():
     assert np.abs(outputs).max() > 0.1
 
 
-def test_stack_is_keras_stacked_cells():
+def test_stack_equals_stacked_cells_in_keras():
     stack = layers.Stack(
         [layers.LSTM(U, dtype=running.PRECISE), layers.PeepholeLSTM(7, dtype=running.PRECISE)],
         dtype=running.PRECISE,
@@ -100,7 +100,7 @@ def test_stack_is_keras_stacked_cells():
     assert_near(running.outputs(rnn, SEQUENCES), running.outputs(stack, SEQUENCES), running.EXACT)
 
 
-def test_stack_drops_between_its_layers():
+def test_stack_applies_dropout_between_its_layers():
     stack = layers.Stack([layers.LSTM(U), layers.LSTM(7)], dropout=0.5, seed=1, return_state=True)
     stack.build(SEQUENCES.shape)
     before = running.outputs(stack, SEQUENCES)
@@ -109,27 +109,27 @@ def test_stack_drops_between_its_layers():
     assert np.abs(after[0] - before[0]).max() > 1e-3
 
 
-def test_stack_makes_copies_of_its_plan():
-    plan = [layers.LSTM(U, return_sequences=False), layers.LSTM(7)]
-    stack = layers.Stack(plan)
+def test_stack_copies_its_layers():
+    given = [layers.LSTM(U, return_sequences=False), layers.LSTM(7)]
+    stack = layers.Stack(given)
     stack.build(SEQUENCES.shape)
-    assert not any(layer.built for layer in plan)
+    assert not any(layer.built for layer in given)
     assert stack.count_params() == 4 * (U * (D + U + 1) + 7 * (U + 7 + 1))
 
 
-def test_a_single_segment_is_the_layer_and_more_are_it_on_each():
+def test_segmented_runs_the_layer_on_each_segment():
     lstm = layers.LSTM(U, return_sequences=True)
-    whole, halves = layers.Segmented(lstm, 9), layers.Segmented(lstm, 3)
+    one, two = layers.Segmented(lstm, 9), layers.Segmented(lstm, 3)
     inputs = SEQUENCES.astype("float32")
     expected = running.outputs(lstm, inputs, mask=MASK)
-    assert_near(running.outputs(whole, inputs, mask=MASK), expected, 1e-6)
+    assert_near(running.outputs(one, inputs, mask=MASK), expected, 1e-6)
     pieces = [
         running.outputs(lstm, inputs[:, s], mask=MASK[:, s])[0] for s in (np.s_[:3], np.s_[3:])
     ]
-    assert_near(running.outputs(halves, inputs, mask=MASK), [np.concatenate(pieces, axis=1)], 1e-6)
+    assert_near(running.outputs(two, inputs, mask=MASK), [np.concatenate(pieces, axis=1)], 1e-6)
 
 
-def test_attention_without_context_is_the_mean():
+def test_attention_pool_with_a_zero_context_vector_is_the_mean():
     pool = layers.AttentionPool(U, context_initializer="zeros")
     vector, weights = running.outputs(pool, SEQUENCES, mask=MASK)
     counts = MASK.sum(axis=1, keepdims=True)
@@ -138,7 +138,7 @@ def test_attention_without_context_is_the_mean():
     assert_near([vector], [means], 1e-6)
 
 
-def test_attention_holds_for_scores_of_any_size():
+def test_attention_pool_is_finite_for_large_scores():
     pool = layers.AttentionPool(U, dtype="mixed_float16")
     pool.build(SEQUENCES.shape)
     pool.set_weights([np.full(w.shape, 1000.0) for w in pool.weights])
@@ -149,7 +149,7 @@ def test_attention_holds_for_scores_of_any_size():
     assert all(np.isfinite(x).all() for x in (*result.outputs, *result.gradients))
 
 
-def test_word_hashing_knows_no_order_and_no_repetition():
+def test_word_hashing_ignores_order_and_repetition():
     layer = BY_NAME["WordHashing"].build("float32")
     expected = running.outputs(layer, TRIGRAMS)
     assert_near(running.outputs(layer, TRIGRAMS[..., ::-1]), expected, 1e-6)
@@ -157,7 +157,7 @@ def test_word_hashing_knows_no_order_and_no_repetition():
     assert_near(running.outputs(layer, twice), expected, 1e-6)
 
 
-def test_word_dropout_replaces_its_share_and_nothing_that_is_masked():
+def test_word_dropout_replaces_its_rate_of_unmasked_tokens():
     tokens = np.random.default_rng(12).integers(5, 99, size=(50, 80)).astype("int32")
     mask = np.random.default_rng(13).random(tokens.shape) > 0.4
     layer = layers.WordDropout(0.3, unknown=1, seed=2)
@@ -171,8 +171,8 @@ def test_word_dropout_replaces_its_share_and_nothing_that_is_masked():
     assert abs((unmasked != tokens).mean() - 0.3) < 0.03
 
 
-def test_a_model_learns_which_came_first():
-    """In training through `fit`, with everything in it that is random."""
+def test_a_model_learns_to_compare_the_first_and_the_last_step():
+    """With `fit`, and with every kind of dropout."""
     rng = np.random.default_rng(14)
     inputs = rng.normal(size=(256, 6, 2)).astype("float32")
     labels = (inputs[:, 0, 0] > inputs[:, -1, 0]).astype("float32")
@@ -186,7 +186,7 @@ def test_a_model_learns_which_came_first():
     assert model.evaluate(inputs, labels, verbose=0, return_dict=True)["accuracy"] > 0.8
 
 
-def test_masks_pass_on_through_a_functional_model():
+def test_a_functional_model_propagates_masks():
     tokens = np.array([[3, 4, 0, 0], [5, 0, 0, 0]], "int32")
     embedding = keras.layers.Embedding(9, D, mask_zero=True)
     lstm = layers.LSTM(U)

@@ -1,4 +1,6 @@
-"""What must hold between the recurrent layers, and the worked examples of the lectures."""
+"""Identities between recurrent layers, and the worked examples of the lectures."""
+
+import inspect
 
 import keras
 import numpy as np
@@ -9,7 +11,7 @@ from tests.layers.case import MASK, SEQUENCES, B, D, T, U
 from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
 from unroll import layers
-from unroll.layers.recurrent import RecurrentLayer
+from unroll.layers.recurrent import RecurrentCell, RecurrentLayer
 
 BY_NAME = {case.name: case for case in CASES}
 BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE}
@@ -17,7 +19,7 @@ NO_BIAS = {"use_bias": False, **BOTH}
 
 
 def built(layer_class, *settings, width=D, weights=None, **options):
-    """A layer with random weights, or those given."""
+    """A layer with random weights, or with the given ones."""
     layer = layer_class(*settings, **{**BOTH, **options})
     layer.build((None, None, width))
     rng = np.random.default_rng(20)
@@ -38,7 +40,7 @@ def all_layers() -> list[type]:
         ("ElmanRNN", keras.layers.SimpleRNN, {}),
     ],
 )
-def test_weights_and_values_are_those_of_keras(name, theirs, options):
+def test_weights_and_values_equal_those_of_keras(name, theirs, options):
     ours = BY_NAME[name].build()
     theirs = built(theirs, U, weights=ours.get_weights(), **options)
     states = BY_NAME[name].initial_state()
@@ -54,14 +56,58 @@ def test_weights_and_values_are_those_of_keras(name, theirs, options):
         assert_near(found.gradients, wanted.gradients, 10 * running.EXACT, "gradients")
 
 
-def test_irnn_keeps_its_state_at_the_start():
+KERAS_CLASSES = [
+    (keras.layers.LSTM, layers.LSTM),
+    (keras.layers.GRU, layers.GRU),
+    (keras.layers.SimpleRNN, layers.ElmanRNN),
+    (keras.layers.LSTMCell, layers.LSTMCell),
+    (keras.layers.GRUCell, layers.GRUCell),
+    (keras.layers.SimpleRNNCell, layers.ElmanRNNCell),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), KERAS_CLASSES, ids=lambda x: x.__name__)
+def test_arguments_start_with_those_of_keras(theirs, ours):
+    """The same names and defaults in the same order, then those that only this layer has."""
+    expected = [(p.name, p.default) for p in inspect.signature(theirs).parameters.values()]
+    found = [(p.name, p.default) for p in inspect.signature(ours).parameters.values()]
+    assert expected[-1][0] == found[-1][0] == "kwargs"
+    assert found[: len(expected) - 1] == expected[:-1]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), KERAS_CLASSES, ids=lambda x: x.__name__)
+def test_configs_of_keras_are_accepted(theirs, ours):
+    config = theirs(U, activation="relu", dropout=0.25, name="other").get_config()
+    found = ours.from_config(config).get_config()
+    assert {name: found.get(name) for name in config} == config
+
+
+@pytest.mark.parametrize("name", [x for x in layers.recurrent.__all__ if "Layer" not in x])
+def test_arguments_are_written_out(name):
+    cls = getattr(layers.recurrent, name)
+    if isinstance(cls, type) and issubclass(cls, (RecurrentCell, RecurrentLayer)):
+        arguments = inspect.signature(cls).parameters
+        assert {"activation", "kernel_regularizer", "dropout", "seed"} <= set(arguments)
+        assert ("return_sequences" in arguments) == issubclass(cls, RecurrentLayer)
+
+
+def test_unroll_use_cudnn_and_implementation_have_no_effect():
+    expected = built(layers.GRU, U)
+    layer = built(
+        layers.GRU, U, weights=expected.get_weights(), unroll=True, use_cudnn=True, implementation=1
+    )
+    assert layer(keras.Input((None, D)))[0].shape == (None, None, U)
+    assert_near(running.outputs(layer, SEQUENCES), running.outputs(expected, SEQUENCES), 0.0)
+
+
+def test_untrained_irnn_does_not_change_its_state_without_inputs():
     layer = layers.IRNN(U, **BOTH)
     state = np.random.default_rng(21).random((B, U))
     found = running.outputs(layer, np.zeros_like(SEQUENCES), [state])
     assert_near([found[0]], [np.repeat(state[:, None], T, axis=1)], running.EXACT)
 
 
-def test_clockwork_of_period_one_is_a_block_triangular_elman_net():
+def test_clockwork_of_period_one_equals_a_block_triangular_elman_network():
     clockwork = built(layers.ClockworkRNN, U, periods=[1, 1])
     kernel, recurrent, bias = clockwork.get_weights()
     triangular = recurrent.copy()
@@ -78,16 +124,16 @@ def test_clockwork_of_period_one_is_a_block_triangular_elman_net():
     assert of_recurrent[U // 2 :].all()
 
 
-def test_a_module_changes_when_its_clock_ticks():
+def test_a_clockwork_module_changes_once_per_period():
     layer = built(layers.ClockworkRNN, 6, periods=[1, 3, 4])
     outputs = running.outputs(layer, np.tile(SEQUENCES, (1, 3, 1)))[0]
     changed = np.abs(np.diff(outputs, axis=1)).max(axis=0) > 0  # [steps but the first, units]
     for module, period in enumerate([1, 3, 4]):
-        ticks = np.arange(1, outputs.shape[1]) % period == 0
-        assert (changed[:, 2 * module : 2 * module + 2] == ticks[:, None]).all()
+        active = np.arange(1, outputs.shape[1]) % period == 0
+        assert (changed[:, 2 * module : 2 * module + 2] == active[:, None]).all()
 
 
-def test_scrn_with_alpha_one_freezes_its_context():
+def test_scrn_with_alpha_one_does_not_change_its_context():
     layer = built(layers.SCRN, U, context_units=2, alpha=1.0)
     state = np.random.default_rng(22).normal(size=(B, U + 2))
     outputs = running.outputs(layer, SEQUENCES, [state])[0]
@@ -106,7 +152,7 @@ def test_gru_with_a_saturated_update_gate_copies_its_state():
         assert_near([outputs], [np.repeat(state[:, None], T, axis=1)], running.EXACT)
 
 
-def test_coupled_lstm_is_an_lstm_whose_input_gate_mirrors_its_forget_gate():
+def test_coupled_lstm_equals_an_lstm_with_mirrored_input_gate():
     coupled = BY_NAME["CoupledLSTM"].build()
     mirrored = []
     for weight in coupled.get_weights():
@@ -118,7 +164,7 @@ def test_coupled_lstm_is_an_lstm_whose_input_gate_mirrors_its_forget_gate():
     assert_near(running.outputs(coupled, SEQUENCES, states, MASK), expected, running.EXACT)
 
 
-def test_jordan_net_with_an_identity_for_output_map_is_an_elman_net():
+def test_jordan_network_with_an_identity_output_map_equals_an_elman_network():
     elman = BY_NAME["ElmanRNN"].build()
     weights = [*elman.get_weights(), np.eye(U), np.zeros(U)]
     jordan = built(layers.JordanRNN, U, output_activation="linear", weights=weights)
@@ -127,24 +173,29 @@ def test_jordan_net_with_an_identity_for_output_map_is_an_elman_net():
     assert_near(running.outputs(jordan, SEQUENCES, state, MASK), expected, running.EXACT)
 
 
-def test_layer_norm_lstm_does_not_see_the_scale_of_its_matrices_nor_normalize_its_carry():
+def test_layer_norm_lstm_is_invariant_to_the_scale_of_its_matrices():
     layer = built(layers.LayerNormLSTM, U, epsilon=1e-9)
     weights = layer.get_weights()
-    outputs, _, carry = running.outputs(layer, SEQUENCES)
+    outputs, _, cell_state = running.outputs(layer, SEQUENCES)
     layer.set_weights([3 * weights[0], 7 * weights[1], *weights[2:]])
     found = running.outputs(layer, SEQUENCES)
-    assert_near([found[0], found[2]], [outputs, carry], 1e-4)
+    assert_near([found[0], found[2]], [outputs, cell_state], 1e-4)
+
+
+def test_layer_norm_lstm_does_not_normalize_its_cell_state():
+    layer = built(layers.LayerNormLSTM, U)
+    weights = layer.get_weights()
     one_step = running.outputs(layer, SEQUENCES[:, :1])
-    layer.set_weights([*weights[:5], 5 * weights[5], weights[6]])  # the cell's gain
+    layer.set_weights([*weights[:5], 5 * weights[5], weights[6]])  # the gain of the cell state
     other = running.outputs(layer, SEQUENCES[:, :1])
-    assert_near([other[2]], [one_step[2]], 1e-4, "carry")
+    assert_near([other[2]], [one_step[2]], 1e-4, "cell state")
     assert np.abs(other[1] - one_step[1]).max() > 0.01
 
 
 CONTEXT = np.random.default_rng(24).normal(size=(B, 2))
 
 
-def test_context_lstm_without_context_is_the_lstm():
+def test_context_lstm_without_context_equals_lstm():
     lstm = BY_NAME["LSTM"].build()
     states = BY_NAME["LSTM"].initial_state()
     expected = running.outputs(lstm, SEQUENCES, states, MASK)
@@ -155,7 +206,7 @@ def test_context_lstm_without_context_is_the_lstm():
         assert_near(running.outputs(layer, inputs, states, MASK), expected, running.EXACT)
 
 
-def test_a_change_of_context_moves_each_of_the_four_gates():
+def test_the_context_affects_each_of_the_four_gates():
     layer = built(layers.ContextLSTM, U, context_size=2, width=D + 2)
     weights, states = layer.get_weights(), BY_NAME["LSTM"].initial_state()
     for gate in range(4):
@@ -169,23 +220,26 @@ def test_a_change_of_context_moves_each_of_the_four_gates():
             for context in contexts
         )
         assert np.abs(found[1] - other[1]).min() > 0  # h
-        assert (np.abs(found[2] - other[2]).max() > 0) == (gate != 3)  # the cell, but for o
+        assert (np.abs(found[2] - other[2]).max() > 0) == (
+            gate != 3
+        )  # the cell state, except for the output gate
 
 
-def test_the_three_ways_to_give_a_context_agree():
+def test_the_three_ways_to_pass_a_context_agree():
     layer = built(layers.ContextLSTM, U, context_size=2, width=D + 2)
     repeated = np.repeat(CONTEXT[:, None], T, axis=1)
-    inside = running.outputs(layer, np.concatenate([SEQUENCES, repeated], axis=-1), mask=MASK)
+    expected = running.outputs(layer, np.concatenate([SEQUENCES, repeated], axis=-1), mask=MASK)
     sequences, mask, *contexts = running.tensors(SEQUENCES, MASK, CONTEXT, repeated)
     for context in contexts:
         found = layer(sequences, context=context, mask=mask)
-        assert_near([running.numpy(y) for y in found], inside, running.EXACT)
+        assert_near([running.numpy(y) for y in found], expected, running.EXACT)
 
 
 @pytest.mark.parametrize("shape", [(2,), (None, 2)])
-def test_a_model_with_context_is_saved(shape, tmp_path):
-    words, image = keras.Input((None, D)), keras.Input(shape)
-    model = keras.Model([words, image], layers.ContextLSTM(U, context_size=2)(words, context=image))
+def test_a_model_with_context_can_be_saved(shape, tmp_path):
+    tokens, image = keras.Input((None, D)), keras.Input(shape)
+    outputs = layers.ContextLSTM(U, context_size=2)(tokens, context=image)
+    model = keras.Model([tokens, image], outputs)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     context = CONTEXT if len(shape) == 1 else np.repeat(CONTEXT[:, None], T, axis=1)
@@ -200,8 +254,8 @@ def test_a_model_with_context_is_saved(shape, tmp_path):
         ([(1, 1), (2, 2)], [(4, 4), (16, 16)]),
     ],
 )
-def test_the_lectures_example_of_order(inputs, expected):
-    """All weights one, no bias, linear: the same inputs in another order, other outputs."""
+def test_elman_example_of_the_lectures(inputs, expected):
+    """All weights are one, without bias, linear: the order of the inputs changes the outputs."""
     linear = {"activation": "linear", "output_activation": "linear", **NO_BIAS}
     layer = layers.ElmanRNN(2, output_units=2, **linear)
     layer.build((None, None, 2))
@@ -209,8 +263,8 @@ def test_the_lectures_example_of_order(inputs, expected):
     assert_near([running.outputs(layer, np.array([inputs], "float64"))[0]], [[expected]], 1e-12)
 
 
-def test_the_lectures_jordan_example():
-    """As above, with the output fed back: h = 2, 2 + 8, 4 + 40."""
+def test_jordan_example_of_the_lectures():
+    """As above, with the output as the recurrent input: h = 2, 2 + 8, 4 + 40."""
     linear = {"activation": "linear", "output_activation": "linear", **NO_BIAS}
     layer = layers.JordanRNN(2, output_units=2, **linear)
     layer.build((None, None, 2))
@@ -219,8 +273,8 @@ def test_the_lectures_jordan_example():
     assert_near([running.outputs(layer, inputs)[0]], [[[(4, 4), (20, 20), (88, 88)]]], 1e-12)
 
 
-def test_the_lectures_lstm_with_gates_set_by_hand():
-    """x2 = 1 adds x1 to the memory, x2 = -1 clears it, x3 = 1 lets it out."""
+def test_lstm_example_of_the_lectures():
+    """x2 = 1 adds x1 to the memory, x2 = -1 resets it, x3 = 1 outputs it."""
     layer = layers.LSTM(1, activation="linear", **BOTH)
     layer.build((None, None, 3))
     kernel = np.zeros((3, 4))
@@ -233,10 +287,10 @@ def test_the_lectures_lstm_with_gates_set_by_hand():
 
 
 @pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
-def test_halves_of_a_batch_are_the_batch(layer_class, monkeypatch):
-    """Odd and even batches of known and unknown size, with all that goes with a sequence."""
+def test_a_split_batch_gives_the_same_results(layer_class, monkeypatch):
+    """With an odd batch size and a batch of one, static and dynamic, with masks and states."""
     if running.BACKEND != "tensorflow":
-        pytest.skip("only TensorFlow runs the halves of a batch side by side")
+        pytest.skip("only TensorFlow splits a batch")
     import tensorflow as tf
 
     from unroll.layers import backend_tensorflow
@@ -258,11 +312,11 @@ def test_halves_of_a_batch_are_the_batch(layer_class, monkeypatch):
                 input_signature=specs,
             )
             found = [running.numpy(y) for y in traced(*given)]
-            assert_near(found, expected, running.EXACT, f"batch {batch}, known as {size}")
+            assert_near(found, expected, running.EXACT, f"batch {batch}, static size {size}")
 
 
 @pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
-def test_runs_wherever_keras_takes_a_recurrent_layer_or_cell(layer_class):
+def test_runs_in_the_wrappers_of_keras(layer_class):
     inputs = keras.Input((None, D))
     x = keras.layers.Bidirectional(layer_class(U, return_sequences=True))(inputs)
     cells = [layer_class.cell_class(U), layers.LSTMCell(7)]

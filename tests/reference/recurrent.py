@@ -1,4 +1,4 @@
-"""Recurrent layers, and what wraps them."""
+"""Recurrent layers and their wrappers."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,9 +14,10 @@ def identity(x):
 
 
 def unroll(step: Callable, sequences, states: Sequence, mask=None, reverse: bool = False) -> list:
-    """Runs `step(x_t, states) -> states` on every sequence by itself; the first state is put out.
+    """Runs `step(x_t, states) -> states` on each sequence separately.
 
-    Where the mask is False nothing happens, and the output is that of the step before.
+    The first state is the output. A step where the mask is False changes nothing, and its output is
+    that of the step before.
     """
     batch, time, _ = sequences.shape
     outputs = np.zeros((batch, time, states[0].shape[-1]))
@@ -27,8 +28,8 @@ def unroll(step: Callable, sequences, states: Sequence, mask=None, reverse: bool
             if mask is None or mask[b, t]:
                 current = step(sequences[b, t], current)
             outputs[b, t] = current[0]
-        for whole, row in zip(final, current, strict=True):
-            whole[b] = row
+        for batch_state, state in zip(final, current, strict=True):
+            batch_state[b] = state
     return [outputs, *final]
 
 
@@ -37,7 +38,7 @@ def zeros(sequences, *sizes) -> list:
 
 
 def lstm(weights, sequences, states, mask=None, reverse=False, gate=sigmoid, activation=np.tanh):
-    """Gers et al. 2000, the gates' columns in the order input, forget, candidate, output."""
+    """Gers et al. 2000, the columns in the order input, forget, candidate, output."""
     (w_i, w_f, w_g, w_o), (r_i, r_f, r_g, r_o) = (np.split(w, 4, axis=1) for w in weights[:2])
     b_i, b_f, b_g, b_o = np.split(weights[2], 4) if len(weights) > 2 else np.zeros(4)
 
@@ -54,7 +55,7 @@ def lstm(weights, sequences, states, mask=None, reverse=False, gate=sigmoid, act
 
 
 def peephole_lstm(weights, sequences, states, mask=None, reverse=False):
-    """Gers and Schmidhuber 2000: input and forget gate see c_{t-1}, the output gate c_t."""
+    """Gers and Schmidhuber 2000: input and forget gate read c_{t-1}, the output gate c_t."""
     (w_i, w_f, w_g, w_o), (r_i, r_f, r_g, r_o) = (np.split(w, 4, axis=1) for w in weights[:2])
     b_i, b_f, b_g, b_o = np.split(weights[2], 4)
     p_i, p_f, p_o = weights[3]
@@ -70,7 +71,7 @@ def peephole_lstm(weights, sequences, states, mask=None, reverse=False):
 
 
 def coupled_lstm(weights, sequences, states, mask=None, reverse=False):
-    """Greff et al. 2015, CIFG: the gates' columns in the order forget, candidate, output."""
+    """Greff et al. 2015, CIFG: the columns in the order forget, candidate, output."""
     (w_f, w_g, w_o), (r_f, r_g, r_o) = (np.split(w, 3, axis=1) for w in weights[:2])
     b_f, b_g, b_o = np.split(weights[2], 3)
 
@@ -103,7 +104,7 @@ def layer_norm_lstm(weights, sequences, states, mask=None, reverse=False, epsilo
 
 
 def context_lstm(weights, sequences, states, mask=None, reverse=False):
-    """Xu et al. 2015, equations 1 to 3; the context is the last features of each step."""
+    """Xu et al. 2015, equations 1 to 3; the last features of each step are the context."""
     w, r, b, v = weights
     size = len(v)
 
@@ -118,7 +119,7 @@ def context_lstm(weights, sequences, states, mask=None, reverse=False):
 
 
 def gru(weights, sequences, states, mask=None, reverse=False):
-    """Cho et al. 2014 with the reset after the recurrent product, as cuDNN has it."""
+    """Cho et al. 2014 with the reset after the recurrent product, as in cuDNN."""
     (w_z, w_r, w_g), (r_z, r_r, r_g) = (np.split(w, 3, axis=1) for w in weights[:2])
     b_z, b_r, b_g = np.split(weights[2][0], 3) if len(weights) > 2 else np.zeros(3)
     d_z, d_r, d_g = np.split(weights[2][1], 3) if len(weights) > 2 else np.zeros(3)
@@ -134,7 +135,7 @@ def gru(weights, sequences, states, mask=None, reverse=False):
 
 
 def gru_of_the_paper(weights, sequences, states, mask=None, reverse=False):
-    """Cho et al. 2014, equations 5 to 8, with biases: the reset comes before the product."""
+    """Cho et al. 2014, equations 5 to 8, with biases: the reset is before the product."""
     (w_z, w_r, w_g), (r_z, r_r, r_g) = (np.split(w, 3, axis=1) for w in weights[:2])
     b_z, b_r, b_g = np.split(weights[2], 3)
 
@@ -148,7 +149,7 @@ def gru_of_the_paper(weights, sequences, states, mask=None, reverse=False):
 
 
 def elman(weights, sequences, states, mask=None, reverse=False, activation=np.tanh):
-    """Elman 1990, with the output map where the weights have one."""
+    """Elman 1990, with an output map if the weights include one."""
     w, r, b, *output_map = weights
 
     def step(x, states):
@@ -170,7 +171,7 @@ def irnn(weights, sequences, states, mask=None, reverse=False):
 
 
 def jordan(weights, sequences, states, mask=None, reverse=False):
-    """Jordan 1986: the output is fed back."""
+    """Jordan 1986: the output is the recurrent input."""
     w, r, b, output_kernel, output_bias = weights
 
     def step(x, states):
@@ -181,7 +182,7 @@ def jordan(weights, sequences, states, mask=None, reverse=False):
 
 
 def scrn(weights, sequences, states, mask=None, reverse=False, alpha=0.95):
-    """Mikolov et al. 2015, equations 5 to 7; the state is the hidden and then the slow units."""
+    """Mikolov et al. 2015, equations 5 to 7; the state is [hidden; slow units]."""
     w, r, b, p = weights
     units = len(r)
     a, slow = w[:, :units], w[:, units:]
@@ -195,43 +196,43 @@ def scrn(weights, sequences, states, mask=None, reverse=False, alpha=0.95):
 
 
 def clockwork(weights, sequences, states, mask=None, reverse=False, periods=(1, 2)):
-    """Koutnik et al. 2014: one module after the other, those that do not tick stay."""
+    """Koutnik et al. 2014, one module after the other; inactive modules keep their state."""
     w, r, b = weights
     size = len(r) // len(periods)
 
     def step(x, states):
         h, clock = states
         new = h.copy()
-        ticks = np.round(clock).astype(int) % periods
+        phase = np.round(clock).astype(int) % periods
         for i in range(len(periods)):
-            if ticks[i] == 0:
+            if phase[i] == 0:
                 own = slice(i * size, (i + 1) * size)
                 z = x @ w[:, own] + b[own]
                 for j in range(i, len(periods)):
                     other = slice(j * size, (j + 1) * size)
                     z = z + h[other] @ r[other, own]
                 new[own] = np.tanh(z)
-        return [new, ((ticks + 1) % periods).astype(float)]
+        return [new, ((phase + 1) % periods).astype(float)]
 
     return unroll(step, sequences, states, mask, reverse)
 
 
 def bidirectional(oracle, weights, sequences, states, mask=None) -> list:
-    """Schuster and Paliwal 1997: both directions side by side, zero where the mask is False."""
+    """Schuster and Paliwal 1997: both outputs concatenated, zero where the mask is False."""
     n, s = len(weights) // 2, len(states) // 2
-    ahead = oracle(weights[:n], sequences, states[:s], mask)
-    back = oracle(weights[n:], sequences, states[s:], mask, reverse=True)
-    outputs = np.concatenate([ahead[0], back[0]], axis=-1)
+    forward = oracle(weights[:n], sequences, states[:s], mask)
+    backward = oracle(weights[n:], sequences, states[s:], mask, reverse=True)
+    outputs = np.concatenate([forward[0], backward[0]], axis=-1)
     if mask is not None:
         outputs = outputs * mask[..., None]
-    return [outputs, *ahead[1:], *back[1:]]
+    return [outputs, *forward[1:], *backward[1:]]
 
 
 def stack(plan, weights, sequences, states, mask=None, both=False, skip=None) -> list:
-    """Layers one upon another; `plan` has each one's oracle, its number of weights and of states.
+    """Stacked layers; `plan` has the oracle, the number of weights and of states of each layer.
 
-    `both` makes each one bidirectional. `skip`: x_k = f_k(x_{k-1}) + x_{k-1} where that is
-    possible (residual), or x_k = f_k([x_0; ...; x_{k-1}]) with the output [x_1; ...; x_K] (dense).
+    `both` makes each layer bidirectional. `skip`: x_k = f_k(x_{k-1}) + x_{k-1} where the sizes are
+    equal (residual), or x_k = f_k([x_0; ...; x_{k-1}]) with the output [x_1; ...; x_K] (dense).
     """
     weights, states = list(weights), list(states)
     below, collected, final = sequences, [], []
@@ -255,7 +256,7 @@ def stack(plan, weights, sequences, states, mask=None, both=False, skip=None) ->
 
 
 def segments(oracle, length, weights, sequences, states=(), mask=None) -> list:
-    """Johnson and Zhang 2016: each segment is read from the same first state."""
+    """Johnson and Zhang 2016: each segment starts from the same state."""
     parts = []
     for start in range(0, sequences.shape[1], length):
         part = np.s_[:, start : start + length]
