@@ -1,8 +1,7 @@
-"""Speech to text with CTC: what was said, when nobody says where each letter begins."""
+"""Speech to text with CTC: recurrent layers that are trained on transcripts without alignments."""
 
 import functools
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -14,100 +13,107 @@ from rich.text import Text
 
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
-from unroll.apps.core.protocol import Assets, Data, Service, ask, settings_asset, settings_of
-from unroll.apps.speech_ctc import metrics, recordings, serving
-from unroll.apps.speech_ctc.streaming import letters_as_they_come
-from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.apps.core.data import RawSplits
+from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.shared.recurrent import recurrent_layers, require_cell
+from unroll.apps.speech_ctc import decoding, metrics, recordings, serving, streaming
+from unroll.apps.speech_ctc import report as reports
 from unroll.pipelines import datasets, speech
 from unroll.pipelines.audio import FrontEnd
 from unroll.pipelines.datasets.speech.fsdd import SPEAKERS
 
-KERNEL, STRIDE = 5, 2  # of the convolutions that subsample
+KERNEL_SIZE, STRIDE = 5, 2  # of the convolutions
 
 
 @dataclass(frozen=True)
 class Search:
-    # how many prefixes a beam search keeps
+    # number of prefixes that the beam searches keep
     beam_width: int = 16
-    # how much the language model counts
+    # weight of the language model
     lm_weight: float = 0.5
-    # what each word earns beside it
+    # bonus of each word; a language model alone prefers transcripts of few words
     word_bonus: float = 1.0
-    # words that are likelier here than elsewhere, "word=2.0,other=1.5": they earn that
+    # words to favor, each with its bonus: "word=2.0,other=1.5"
     hot_words: str = ""
 
 
 @dataclass(frozen=True)
 class Config(Search, TrainingConfig):
-    # a generated or published dataset, or a folder of recordings and their transcripts
+    # name of a dataset, or a folder of recordings and transcripts
     data: str = "spoken_digits"
-    # what the model writes
+    # labels of the output
     unit: Literal["characters", "words", "phones"] = "characters"
-    # for phones: a file of words, each with its phones
+    # pronouncing dictionary for unit=phones: a file with a word and its phones on each line
     lexicon: str = ""
-    # the rate to which recordings are brought, Hz
+    # sample rate in Hz; recordings are resampled to it
     rate: int = 16_000
-    # the length of a frame, ms
+    # length of a frame in ms
     window: float = 25.0
-    # from one frame to the next, ms
+    # time between two frames in ms
     hop: float = 10.0
-    # how many mel bands
+    # number of mel bands
     mels: int = 40
-    # how many MFCCs are made of them; 0 for none
+    # number of MFCCs; 0 for log-mel spectra
     cepstra: int = 0
-    # how often the slopes over time are added
+    # order of the time derivatives that are added to the features: 0, 1 or 2
     deltas: int = 0
-    # over what each feature gets mean 0 and variance 1: the training batches, what was heard so far
-    # of a recording, or the whole of it, which cannot serve streams
+    # normalization of each feature to mean 0 and variance 1: batch normalization, over the past of
+    # a recording, or over the whole recording, which excludes streaming
     normalization: Literal["batch", "running", "utterance"] = "batch"
-    # how many convolutions of stride two stand before the recurrent layers
+    # number of convolutions before the recurrent layers; each halves the number of frames
     convolutions: int = 1
-    # the recurrent layer, by its name in `layers`
+    # recurrent layer, by its name in `unroll.layers`
     cell: str = "LSTM"
-    # the size of the recurrent state, for each direction
+    # size of the recurrent state in each direction
     units: int = 128
-    # how many recurrent layers
+    # number of recurrent layers
     depth: int = 2
-    # whether they read from both ends; a model that does not can be exported for streams
+    # read in both directions, which excludes streaming
     bidirectional: bool = True
-    # the share of features dropped between layers
+    # dropout rate between layers
     dropout: float = 0.2
-    # in training: the most by which speech is faster or slower, a share
+    # augmentation: maximum relative change of the speed
     speed: float = 0.0
-    # in training: the most by which it is louder or softer, dB
+    # augmentation: maximum change of the loudness in dB
     gain: float = 0.0
-    # in training: white noise up to this share of the loudest sample
+    # augmentation: maximum white noise, relative to the loudest sample
     noise: float = 0.0
-    # in training: the most frames that a mask blots out, two masks each (SpecAugment)
+    # augmentation: maximum number of frames that each of two SpecAugment masks covers
     time_mask: int = 0
-    # and the most features
+    # augmentation: maximum number of features that each of two SpecAugment masks covers
     frequency_mask: int = 0
-    # an ARPA file; without, the language model is made of the training transcripts
+    # ARPA file of a language model; without one, it is estimated from the training transcripts
     language_model: str = ""
-    # the most words that the language model made here looks at together
-    order: int = 3
-    # the validation figure that decides
+    # order of the estimated language model: 3 for trigrams
+    lm_order: int = 3
+    # figure that selects the best epoch
     monitor: str = "val_label_error_rate"
 
     def __post_init__(self):
         super().__post_init__()
-        if self.cell not in RECURRENT_LAYERS:
-            known = ", ".join(RECURRENT_LAYERS)
-            raise ValueError(f"cell must be one of {known}, got {self.cell!r}.")
+        require_cell("cell", self.cell)
         if self.unit == "phones" and not self.lexicon:
-            raise ValueError("unit=phones needs lexicon, a file of words and their phones.")
+            raise ValueError("unit=phones needs lexicon=FILE.")
         if not self.bidirectional and self.deltas and self.normalization == "running":
-            raise ValueError("deltas look ahead: they cannot serve streams.")
+            raise ValueError(
+                "deltas must be 0 with bidirectional=False and normalization=running, since they "
+                f"depend on later frames, got {self.deltas}."
+            )
         for name in ("speed", "noise"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
-        metrics.read_hot_words(self.hot_words)
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        decoding.parse_hot_words(self.hot_words)
+
+    @property
+    def subsampling(self) -> int:
+        """Number of frames of features per frame of the output."""
+        return STRIDE**self.convolutions
 
 
 _DIGITS = Config(
     data="spoken_digits", unit="words", rate=8000, units=96, depth=1, epochs=12, batch_size=16,
     learning_rate=3e-3, schedule="cosine", patience=12, speed=0.1, noise=0.01, time_mask=3,
-    frequency_mask=4, order=1,
+    frequency_mask=4, lm_order=1,
 )  # fmt: skip
 _FSDD = replace(_DIGITS, data="fsdd", epochs=20, patience=20)
 PRESETS = {
@@ -124,6 +130,7 @@ PRESETS = {
         lm_weight=0.3, word_bonus=2.0, beam_width=32,
     ),
 }  # fmt: skip
+
 PUBLISHED = {
     "an4": {
         "word_error_rate": 0.0509,
@@ -131,85 +138,107 @@ PUBLISHED = {
         "source": "Deep Speech 2 on waveforms, as a third party trained it; no paper",
     },
 }
-EXAMPLES = recordings.examples()
+
+METRICS = {
+    "label_error_rate": "min",
+    "word_error_rate": "min",
+    "language_model_word_error_rate": "min",
+    "accuracy": "max",
+}
+MONITORS = {"val_label_error_rate": "min"}
 
 
-def load(config: Config, assets: Assets | None = None) -> Data:
-    """The dataset's recordings as batches of features, with the labels of their transcripts."""
-    builder = datasets.builder(config.data, kind="speech")
-    raw, front_end = datasets.splits(builder), None
-    if "features" not in raw["train"].element_spec:
-        ms = {"window": config.window, "hop": config.hop}
-        samples = {name: round(ms[name] * config.rate / 1000) for name in ms}
-        front_end = FrontEnd(
-            config.rate, **samples, mels=config.mels, cepstra=config.cepstra, deltas=config.deltas
-        )
+def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+    """Batches of features and label ids.
+
+    The labels are those of the transcripts of all splits; the language model is estimated from the
+    training transcripts.
+    """
+    raw = RawSplits(config, "speech")
     lexicon = speech.read_lexicon(config.lexicon) if config.lexicon else {}
     units = functools.partial(speech.split_units, unit=config.unit, lexicon=lexicon)
     if assets is None:
-        texts = {name: recordings.transcripts(split) for name, split in raw.items()}
-        found = {label for text in itertools.chain(*texts.values()) for label in units(text)}
-        settings = {name: getattr(config, name) for name in recordings.SETTINGS}
-        settings["front_end"] = asdict(front_end) if front_end else None
-        settings["features"] = front_end.size if front_end else 13
+        names = datasets.split_names(raw.builder)
+        texts = {name: recordings.transcripts(raw[name]) for name in names}
+        labels = {label for text in itertools.chain(*texts.values()) for label in units(text)}
         assets = {
-            "labels": [speech.BLANK, *sorted(found)],
-            "settings": settings_asset(settings),
-            "language_model": metrics.language_model_lines(config, texts["train"], lexicon),
+            "labels": [speech.BLANK, *sorted(labels)],
+            "interface": _interface(config, raw.builder.info.features),
+            "language_model": decoding.language_model_lines(config, texts["train"], lexicon),
         }
 
-    def batches(split: str):
-        if split not in raw:
-            return None
-        training = split == "train"
+    def batches(split: str) -> tf.data.Dataset:
+        train = split == "train"
         augmentation = speech.Augmentation(
             config.speed, config.gain, config.noise, config.time_mask, config.frequency_mask
         )
         made, left_out = speech.speech_batches(
             raw[split],
-            front_end,
+            recordings.front_end(assets),
             assets["labels"],
             units,
             normalization=config.normalization,
-            subsampling=STRIDE**config.convolutions,
+            subsampling=config.subsampling,
             batch_size=config.batch_size,
-            augmentation=augmentation if training else None,
-            shuffle=config.seed if training else None,
-            static=config.jit and training,
+            augmentation=augmentation if train else None,
+            shuffle=config.seed if train else None,
+            static=config.jit and train,
         )
         recordings.report_left_out(left_out)
         return made
 
-    return Data(batches("train"), batches("valid"), batches("test"), assets)
+    return Data({split: batches(split) for split in splits}, assets)
+
+
+def _interface(config: Config, features: dict) -> dict:
+    """How recordings become features, and labels a transcript.
+
+    `normalization` and `separator` are for clients of an export, which do not have the
+    configuration.
+    """
+    how = {
+        "normalization": config.normalization,
+        "separator": "" if config.unit == "characters" else " ",
+    }
+    if "features" in features:  # the dataset has features instead of samples
+        return {"front_end": None, "features": features["features"].shape[-1], **how}
+    front_end = FrontEnd(
+        config.rate,
+        window=round(config.window * config.rate / 1000),
+        hop=round(config.hop * config.rate / 1000),
+        mels=config.mels,
+        cepstra=config.cepstra,
+        deltas=config.deltas,
+    )
+    return {"front_end": asdict(front_end), "features": front_end.size, **how}
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
-    """Convolutions that subsample, recurrent layers, and the logits of labels and blank."""
-    settings = settings_of(assets)
-    features = keras.Input((None, settings["features"]), name="features")  # [B, T, F]
-    lengths = keras.Input((), dtype="int32", name="lengths")
+    """Convolutions that subsample, recurrent layers, and the logits of the blank and the labels."""
+    features = keras.Input((None, assets["interface"]["features"]), name="features")  # [B, T, D]
+    lengths = keras.Input((), dtype="int32", name="lengths")  # [B]
     x = features
     if config.normalization == "batch":
         normalize = keras.layers.BatchNormalization(name="normalization")
-        x = normalize(x, mask=first_frames(x, lengths))
-    for k in range(config.convolutions):
-        # What is heard later changes nothing: streams are heard as recordings are.
-        x = ops.pad(x, [[0, 0], [KERNEL - STRIDE, 0], [0, 0]])
+        x = normalize(x, mask=length_mask(x, lengths))
+    for i in range(config.convolutions):
+        # Causal: a frame does not depend on later ones, so that the model can stream.
+        x = ops.pad(x, [[0, 0], [KERNEL_SIZE - STRIDE, 0], [0, 0]])
         x = keras.layers.Conv1D(
-            config.units, KERNEL, STRIDE, activation="relu", name=f"convolution_{k}"
+            config.units, KERNEL_SIZE, STRIDE, activation="relu", name=f"convolution_{i}"
         )(x)
         x = keras.layers.Dropout(config.dropout)(x)
-    mask = first_frames(x, lengths // STRIDE**config.convolutions)
+    mask = length_mask(x, lengths // config.subsampling)  # [B, T]
     states, *_ = layers.Stack(
-        [getattr(layers, config.cell)(config.units) for _ in range(config.depth)],
+        recurrent_layers(config.cell, config.units, config.depth),
         bidirectional=config.bidirectional,
         dropout=config.dropout,
         return_state=True,
         name="stack",
-    )(x, mask=mask)
+    )(x, mask=mask)  # [B, T, U]
     states = keras.layers.Dropout(config.dropout)(states)
     logits = keras.layers.Dense(len(assets["labels"]), dtype="float32", name="logits")(states)
-    logits = layers.pad_with_blanks(logits, mask)
+    logits = layers.pad_with_blanks(logits, mask)  # [B, T, K]
     model = keras.Model({"features": features, "lengths": lengths}, logits)
     model.compile(
         optimizer(config),
@@ -220,61 +249,88 @@ def build(config: Config, assets: Assets) -> keras.Model:
     return model
 
 
-def first_frames(x, lengths):
-    """Which frames of `[B, T, F]` are among the first `[B]`; in ops that LiteRT has built in."""
+def length_mask(x, lengths):
+    """Whether a frame of `[B, T, D]` is one of the first `lengths`, `[B, T]`.
+
+    It uses only ops that are built into LiteRT.
+    """
     numbers = ops.cumsum(ops.ones_like(x[:, :, 0]), axis=1)
     return numbers <= ops.expand_dims(ops.cast(lengths, numbers.dtype), -1)
 
 
-def score(model: keras.Model, assets: Assets, dataset: tf.data.Dataset) -> dict:
-    """Error rates of labels, words and characters, greedy, by beam, and with a language model."""
-    return metrics.figures(metrics.answers(model, assets, dataset), assets)
+def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
+    """Error rates of labels, words and characters: greedy, beam search, with language model."""
+    return metrics.score(trained, dataset)
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:
-    """What the most frequent transcript of the training data is worth, said of everything."""
-    unit = settings_of(data.assets)["unit"]
-    said = Counter(tuple(row) for row in metrics.references(data.train, data.assets))
-    always = speech.join_units(said.most_common(1)[0][0], unit)
-    told = metrics.references(getattr(data, split), data.assets)
-    right = [speech.join_units(row, unit) for row in told]
-    found = metrics.error_rates(right, [always] * len(right), unit)
-    return {"what": "always the most frequent transcript"} | found
+    """The most frequent training transcript."""
+    return metrics.baseline(config, data, split)
 
 
-def serve(model: keras.Model, assets: Assets) -> Service:
-    """`serving_default`: wav files to transcripts; `beam`; `frames`, for LiteRT; and `step`."""
-    return serving.service(model, assets)
+def serve(trained: Trained) -> Service:
+    """`serving_default`, `beam`: wav files to transcripts; `frames`, for LiteRT; `step`."""
+    return serving.service(trained)
 
 
-def predict(model: keras.Model, assets: Assets, inputs: list) -> list[dict]:
-    """The transcript of each recording, its labels with their times, and what a search finds."""
+def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
+    """Transcripts of recordings, given as paths or bytes of wav files.
+
+    A result has the greedy transcript with its score, its labels with their times, the transcript
+    by a beam search with the language model, and the probabilities of the labels over time.
+    """
     contents = [recordings.read(given) for given in inputs]
+    names = trained.assets["labels"]
     results = []
-    answers = ask(serve(model, assets), contents)
-    for given, sound, answer in zip(inputs, contents, answers, strict=True):
-        logits = serving.logits_of(model, assets, sound)
-        times = [
+    for given, recording, outputs in zip(
+        inputs, contents, query(serve(trained), contents), strict=True
+    ):
+        logits = recordings.logits(recording, trained)
+        labels = [
             {"label": label, "seconds": round(seconds, 3)}
-            for label, seconds in zip(answer["labels"], answer["timestamps"], strict=True)
+            for label, seconds in zip(outputs["labels"], outputs["timestamps"], strict=True)
             if seconds >= 0
         ]
+        [with_language_model] = decoding.decode_with_language_model([logits], trained)
         result = {"recording": given} if isinstance(given, str) else {}
-        result |= {"transcript": answer["transcript"], "score": answer["score"], "labels": times}
-        result["with_language_model"] = metrics.with_language_model([logits], assets)[0]
-        results.append(result)
+        results.append(
+            result
+            | {
+                "transcript": outputs["transcript"],
+                "score": outputs["score"],
+                "labels": labels,
+                "with_language_model": with_language_model,
+                "seconds_per_frame": recordings.seconds_per_frame(trained),
+                "probabilities": metrics.label_probabilities(
+                    logits, names, [each["label"] for each in labels]
+                ),
+            }
+        )
     return results
 
 
-def stream(model: keras.Model, assets: Assets, given: str | bytes) -> Iterator[str]:
-    """The transcript of a recording as it comes, piece by piece."""
-    return letters_as_they_come(model, assets, recordings.read(given))
+def stream(trained: Trained, recording: str | bytes) -> Iterator[str]:
+    """The transcript of a recording, piece by piece."""
+    return streaming.stream(trained, recordings.read(recording))
 
 
 def show(result: dict) -> Text:
-    """The transcript, how sure the model is, and when each label was heard."""
+    """The score, the transcript, and the time of each label."""
     line = Text(f"{result['score']:.1%}  ", style="bold") + Text(result["transcript"])
     if result["with_language_model"] != result["transcript"]:
-        line += Text(f"  (with the language model: {result['with_language_model']})", "dim")
+        line += Text(f"  (with language model: {result['with_language_model']})", "dim")
     times = " ".join(f"{each['label']}@{each['seconds']:.2f}" for each in result["labels"])
     return line + Text(f"\n       {times}", style="dim")
+
+
+def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
+    """Error rates, alignments, the worst transcripts, confusions, CTC spikes."""
+    return reports.report(trained, dataset)
+
+
+plot = reports.plot
+
+
+def examples() -> list[bytes]:
+    """Some generated wav files."""
+    return recordings.examples()

@@ -1,0 +1,103 @@
+"""Logits to transcripts: greedy, by beam search, and with a language model."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from unroll import layers
+from unroll.apps.core.protocol import Trained
+from unroll.pipelines import speech
+from unroll.pipelines.errors import DataError
+
+_BATCH_SIZE = 32
+
+
+def decode(logits: list[np.ndarray], trained: Trained, beam_width: int) -> list[str]:
+    """The best transcript that a beam search finds for each recording.
+
+    Args:
+        logits: of each recording, `[T, K]`.
+        trained: has the labels.
+        beam_width: number of prefixes. With 1, the labels are those of the best path.
+    """
+    names, unit = np.array(trained.assets["labels"]), trained.config.unit
+    search = tf.function(
+        lambda logits, frames: layers.ctc_beam_search(logits, frames, beam_width=beam_width).labels,
+        input_signature=[
+            tf.TensorSpec([None, None, len(names)], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+        ],
+    )
+    transcripts = []
+    for begin in range(0, len(logits), _BATCH_SIZE):
+        rows = logits[begin : begin + _BATCH_SIZE]
+        frames = np.array([len(row) for row in rows], "int32")
+        padded = np.zeros((len(rows), max(1, *frames, 1), len(names)), "float32")
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row
+        if beam_width == 1:
+            labels = ops.convert_to_numpy(layers.ctc_greedy(padded, frames).labels)
+        else:
+            labels = search(padded, frames).numpy()[:, 0]
+        transcripts += [speech.join_units(names[row[row >= 0]], unit) for row in labels]
+    return transcripts
+
+
+def decode_with_language_model(logits: list[np.ndarray], trained: Trained) -> list[str]:
+    """The best transcripts by a beam search with the language model and the hot words."""
+    config, lines = trained.config, trained.assets["language_model"]
+    model = layers.NGramLanguageModel.from_lines(lines) if lines else None
+    labels = trained.assets["labels"]
+    if config.unit != "characters":
+        labels = [f"{label} " for label in labels]
+    transcripts = []
+    for row in logits:
+        [(text, _)] = layers.ctc_beam_search_with_language_model(
+            row,
+            labels,
+            model,
+            language_model_weight=config.lm_weight,
+            insertion_bonus=config.word_bonus,
+            hot_words=parse_hot_words(config.hot_words),
+            beam_width=config.beam_width,
+        )
+        transcripts.append(text.strip())
+    return transcripts
+
+
+def language_model_lines(config, texts: list[str], lexicon: dict[str, list[str]]) -> list[str]:
+    """The lines of an ARPA file: the configured one, or that of a model estimated from texts.
+
+    Raises:
+        DataError: if the file is not an ARPA file.
+    """
+    if not config.language_model:
+        words = (text.split() for text in texts)
+        if config.unit == "phones":
+            words = (speech.split_units(text, "phones", lexicon) for text in texts)
+        return layers.NGramLanguageModel.from_texts(words, config.lm_order).to_arpa()
+    try:
+        layers.NGramLanguageModel.from_arpa(config.language_model)
+        return Path(config.language_model).read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"--language-model={config.language_model}: {error}") from None
+
+
+def parse_hot_words(text: str) -> dict[str, float]:
+    """`"word=2.0,other=1.5"` as a dictionary.
+
+    Raises:
+        ValueError: if the text has another form.
+    """
+    bonuses = {}
+    for part in filter(None, text.split(",")):
+        word, equals, bonus = part.partition("=")
+        try:
+            bonuses[word.strip()] = float(bonus)
+        except ValueError:
+            equals = ""
+        if not equals or not word.strip():
+            raise ValueError(f"hot_words must be word=bonus,word=bonus, got {text!r}.")
+    return bonuses
