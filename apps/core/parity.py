@@ -11,6 +11,7 @@ are `saved_model`, loaded with `tf.saved_model.load`; `saved_model_session`, loa
 does, which restores the variables in another way; and `litert`.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -43,7 +44,8 @@ class Process:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended with unread jobs
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
         self._errors.close()
@@ -60,6 +62,7 @@ class Process:
         Raises:
             RuntimeError: with one line, if an artifact cannot be loaded or run.
         """
+        folder = folder.resolve()  # this process may have changed its working directory
         job = {"saved_model": str(folder), "litert": str(folder / "model.tflite")}
         job["requests"] = [
             {"artifact": artifact, "signature": name, "inputs": _map(encode, inputs)}

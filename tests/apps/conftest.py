@@ -1,6 +1,5 @@
 """Fixtures of the tests of all apps."""
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,8 +35,7 @@ class LongLivedProcess:
     def close(self) -> None:
         """Ends the process, if it runs."""
         if self._process:
-            with contextlib.suppress(BrokenPipeError):  # it crashed with unread input
-                self._process.__exit__()
+            self._process.__exit__()
             self._process = None
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves behind, how it fails."""
+"""The command line: its output, its files, its errors."""
 
 import dataclasses
 import io
@@ -8,26 +8,31 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import matplotlib.figure
 import pytest
 import tensorflow as tf
 
 from tests.apps import toy
 from unroll import __main__
 from unroll.apps.core import cli, quiet, results, training
+from unroll.apps.core import runs as run_folders
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Data, settings_of
+from unroll.apps.core.files import write_json
+from unroll.apps.core.protocol import Report
 from unroll.apps.core.runs import Run
 from unroll.pipelines.errors import DataError
 
 QUICK = ["--epochs=1", "--units=3"]
+COMMIT = "a" * 40
+
+pytestmark = pytest.mark.xdist_group("cli")
 
 
 @pytest.fixture(autouse=True)
-def the_toy_app(monkeypatch, tmp_path):
-    """`toy` among the apps, in an empty folder."""
+def toy_among_the_apps(monkeypatch, tmp_path):
+    """Lists `toy` among the apps, in an empty working directory."""
     apps = {**cli.describe(), "toy": toy.__doc__.splitlines()[0]}
     monkeypatch.setattr(cli, "describe", lambda: apps)
     monkeypatch.setitem(sys.modules, "unroll.apps.toy.app", toy)
@@ -45,39 +50,44 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(trained, tmp_path) -> str:
-    """The folder of a trained run, by a name as people type it."""
+    """The folder of a trained run, relative to the working directory."""
     shutil.copytree(trained, tmp_path / "a run")
     return "a run"
 
 
 @pytest.fixture
 def call(capsys):
-    """Runs a command; gives its exit code and the lines of both outputs."""
+    """Runs a command; returns its exit code and the lines of both outputs."""
 
     def call(*arguments: str):
         code = cli.main(list(arguments))
-        said = capsys.readouterr()
-        return code, said.out.split("\n")[:-1], said.err.split("\n")[:-1]
+        printed = capsys.readouterr()
+        return code, printed.out.split("\n")[:-1], printed.err.split("\n")[:-1]
 
     return call
 
 
-def a_terminal(*arguments: str, **more) -> subprocess.Popen:
-    """A process of its own, without this one's settings."""
+def start(*arguments: str) -> subprocess.Popen:
+    """A Python process without the environment variables of the tests."""
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
+    environment |= {"PYTHONPATH": str(Path(cli.__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment, **more},
+        env=environment,
     )
 
 
-def test_the_apps_one_line_each_without_tensorflow():
-    process = a_terminal("-X", "importtime", "-m", "unroll")
-    out, imports = process.communicate(timeout=240)
+def files() -> set[Path]:
+    """All files and folders below the working directory."""
+    return set(Path().rglob("*"))
+
+
+def test_the_list_of_apps_does_not_import_tensorflow():
+    process = start("-X", "importtime", "-m", "unroll")
+    out, imports = process.communicate()
     assert process.returncode == 0
     assert "tensorflow" not in imports
     lines = dict(line.split(maxsplit=1) for line in out.split("\n\n")[0].splitlines())
@@ -95,10 +105,11 @@ def test_help_names_the_verbs(call, arguments):
 @pytest.mark.parametrize(
     ("verb", "parts"),
     [
-        ("train", ["--units INT", "the size of the recurrent state (default: 12)", "--run STR",
-                   "how the work is spread", "go on with the run in --run"]),
-        ("evaluate", ["RUN...", "--split STR", "the split: train, valid or test", "--record"]),
-        ("predict", ["RUN INPUT...", "--json", "the standard input, one a line"]),
+        ("train", ["--units INT", "size of the recurrent state (default: 12)", "--run STR",
+                   "distribution over devices", "continue the interrupted run"]),
+        ("evaluate", ["RUN...", "--split STR", "train, valid or test", "--record", "--least"]),
+        ("predict", ["RUN INPUT...", "--json", "reads lines from the standard input", "--plot"]),
+        ("report", ["RUN", "--split STR", "(default: test)"]),
         ("export", ["RUN", "--to STR", "--formats STR", "(default: saved_models)"]),
     ],
 )  # fmt: skip
@@ -109,7 +120,7 @@ def test_help_of_a_verb(call, verb, parts):
     text = " ".join(line.strip("│ ") for line in out)
     for part in parts:
         assert part in text
-    assert list(Path().iterdir()) == []
+    assert files() == set()
 
 
 def test_train_ends_with_a_table_and_the_folder(call):
@@ -119,13 +130,13 @@ def test_train_ends_with_a_table_and_the_folder(call):
     table = dict([cell.strip() for cell in line.split("│")[1:3]] for line in out if "│" in line)
     assert table.keys() >= {"data", "parameters", "epochs", "best val_accuracy", "minutes", "run"}
     assert table["data"] == "long_digits"
-    assert table["epochs"] == "1, the best 1"
+    assert table["epochs"] == "1 (best: 1)"
     config = Run.open(toy, out[-1]).config(toy)
     assert config == dataclasses.replace(toy.PRESETS["long_digits"], epochs=1, units=3)
     assert (Path(out[-1]) / "environment.json").is_file()
 
 
-def test_a_folder_of_ones_own_and_options_in_any_order(call):
+def test_the_folder_of_a_run_can_be_named(call):
     code, out, _ = call("toy", "train", "--units", "3", "--run", "mine/1", "--epochs", "1")
     assert code == 0
     assert out[-1] == "mine/1"
@@ -136,7 +147,7 @@ def test_a_folder_of_ones_own_and_options_in_any_order(call):
     assert Run.open(toy, "mine/1").config(toy).units == 3
 
 
-def test_resume_of_a_finished_run_changes_nothing(call, run):
+def test_resuming_a_finished_run_changes_nothing(call, run):
     before = Path(run, "state.npz").read_bytes()
     code, out, _ = call("toy", "train", f"--run={run}", "--resume")
     assert code == 0
@@ -152,7 +163,7 @@ def test_resume_of_a_finished_run_changes_nothing(call, run):
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(call, monkeypatch, error, code):
+def test_a_run_that_fails_in_its_first_epoch_leaves_no_files(call, monkeypatch, error, code):
     def train(app, config, run, **_):
         run.write_config(app, config)
         (run.path / "logs").mkdir()
@@ -168,16 +179,16 @@ def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(call, monkeypatch, e
     assert list(Path("runs/toy").iterdir()) == []
 
 
-def test_a_failed_resume_takes_nothing_away(call, monkeypatch, run):
+def test_a_failed_resume_removes_nothing(call, monkeypatch, run):
     Path(run, "state.npz").unlink()
-    before = sorted(path.name for path in Path(run).iterdir())
+    before = files()
 
-    def load(config, assets=None):
-        raise DataError("the data are elsewhere")
+    def load(config, splits, assets=None):
+        raise DataError("the data are missing")
 
     monkeypatch.setattr(toy, "load", load)
     assert call("toy", "train", f"--run={run}", "--resume")[0] == 2
-    assert sorted(path.name for path in Path(run).iterdir()) == before
+    assert files() == before
 
 
 def test_a_loss_that_is_not_finite_is_one_line(call):
@@ -202,42 +213,55 @@ def test_a_defect_is_a_traceback(monkeypatch):
     ("command", "parts"),
     [
         ("nope", ["no app 'nope'", "sentiment, ", ", toy"]),
-        ("toy", ["needs a verb", "train, evaluate, predict, export", "none"]),
-        ("toy learn", ["needs a verb", "'learn'"]),
+        ("toy", ["one of the verbs", "train, evaluate, predict, report, export", "got none"]),
+        ("toy learn", ["one of the verbs", "'learn'"]),
         ("toy train --unitz=3", ["--unitz=3", "did you mean --units?", "--strategy", "--epochs"]),
         ("toy train --units=x", ["--units", "'x'"]),
         ("toy train --strategy=two", ["--strategy", "'two'", "'mirrored'"]),
         ("toy train --data=nope", ["--data=nope", "digits, long_digits"]),
         ("toy train --resume", ["--resume", "--run=DIR"]),
         ("toy train --strategy=multiworker --run=x", ["TF_CONFIG"]),
-        ("toy train --resume --run=none", ["none is no run folder"]),
-        ("toy train --resume --run=RUN --units=4", ["own configuration", "--units=4"]),
-        ("toy train --run=file/below", ["file/below cannot be made"]),
+        ("toy train --resume --run=none", ["none is not a run folder"]),
+        ("toy train --resume --run=RUN --units=4", ["configuration of the run", "--units=4"]),
+        ("toy train --run=file/below", ["file/below cannot be created"]),
+        ("toy train --monitor=val_acuracy", ["--monitor=val_acuracy", "val_accuracy"]),
         ("toy evaluate", ["needs the folder of a run"]),
-        ("toy evaluate none", ["none is no run folder", "config.json"]),
+        ("toy evaluate none", ["none is not a run folder", "config.json"]),
         ("toy evaluate RUN RUN", ["--record"]),
         ("toy evaluate RUN --split=dev", ["--split=dev", "train, valid, test"]),
         ("toy evaluate RUN --splits=dev", ["--splits=dev", "--split"]),
+        ("toy evaluate OLD", ["OLD is a run of format 1", "train it again"]),
+        ("toy evaluate RUN --record", ["RUN was trained with local changes to the code"]),
         ("toy evaluate WEIGHTLESS", ["WEIGHTLESS has no weights"]),
         ("toy predict", ["RUN"]),
         ("toy predict RUN", ["needs an input"]),
-        ("toy predict none x", ["none is no run folder"]),
+        ("toy predict none x", ["none is not a run folder"]),
         ("toy predict RUN 1 --jsn", ["--jsn", "--json"]),
         ("toy predict RUN 1 --least=2", ["least", "[0, 1]", "2.0"]),
         ("toy predict RUN 1 --units=2", ["--units=2", "--least"]),
-        ("toy export none", ["none is no run folder"]),
+        ("toy predict RUN 1 --stream", ["--stream: this app reads an input as a whole"]),
+        ("toy predict RUN 1 --plot=new", ["--plot: this app does not draw its results"]),
+        ("toy report", ["RUN"]),
+        ("toy report none", ["none is not a run folder"]),
+        ("toy report RUN --split=dev", ["--split=dev", "train, valid, test"]),
+        ("toy report RUN --units=2", ["--units=2", "--least"]),
+        ("toy export none", ["none is not a run folder"]),
         ("toy export RUN --formats=onnx", ["--formats=onnx", "saved_model, litert"]),
         ("toy export RUN --to=file", ["file"]),
         ("sentiment evaluate RUN", ["RUN is a run of toy, not of sentiment"]),
     ],
 )
-def test_wrong_use_is_one_line_and_changes_nothing(call, monkeypatch, run, command, parts):
+def test_incorrect_use_is_one_line_and_changes_nothing(call, monkeypatch, run, command, parts):
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(run_folders, "git_commit", lambda: COMMIT)
+    write_json(Path(run, "environment.json"), {"commit": f"{COMMIT}+"})
     Path("file").touch()
+    shutil.copytree(run, "OLD")
+    write_json(Path("OLD/config.json"), {"app": "toy"})
     shutil.copytree(run, "WEIGHTLESS")
     Path("WEIGHTLESS/best.weights.h5").unlink()
     os.rename(run, "RUN")
-    before = sorted(Path().rglob("*"))
+    before = files()
     code, out, err = call(*command.split())
     assert code == 2
     assert len(err) == 1, err
@@ -245,10 +269,10 @@ def test_wrong_use_is_one_line_and_changes_nothing(call, monkeypatch, run, comma
     for part in parts:
         assert part in err[0]
     assert not any("{" in line for line in out)
-    assert sorted(Path().rglob("*")) == before
+    assert files() == before
 
 
-def test_evaluate_ends_with_an_object_that_the_run_keeps(call, run):
+def test_evaluate_prints_the_figures_and_adds_them_to_the_run(call, run):
     code, out, err = call("toy", "evaluate", run, "--split=valid")
     assert (code, err) == (0, [])
     figures = json.loads(out[-1])
@@ -256,25 +280,48 @@ def test_evaluate_ends_with_an_object_that_the_run_keeps(call, run):
     assert json.loads(Path(run, "metrics.json").read_text()) == {"valid": figures}
 
 
-def test_record_writes_the_row(call, run, monkeypatch, tmp_path):
+def test_record_writes_a_row(call, run, monkeypatch, tmp_path):
     (tmp_path / "README.md").write_text("".join(f"{mark}\n" for mark in results.MARKS))
     monkeypatch.setattr(toy, "__file__", str(tmp_path / "app.py"))
+    monkeypatch.setattr(run_folders, "git_commit", lambda: COMMIT)
+    monkeypatch.setattr(run_folders, "has_commit", lambda commit: commit == COMMIT)
+    environment = Run(run).environment() | {"commit": COMMIT}
+    write_json(Path(run, "environment.json"), environment)
     code, out, _ = call("toy", "evaluate", run, "--record", "--variant=small")
     assert code == 0
     [row] = json.loads((tmp_path / "results.json").read_text())
     assert json.loads(out[-1]) == row
     assert row["variant"] == "small"
-    assert "small" in (tmp_path / "README.md").read_text()
+    for name in ("README.md", "results.md"):
+        assert "small" in (tmp_path / name).read_text()
 
 
-def test_a_split_that_the_data_lack(call, run, monkeypatch):
-    data = toy.load(toy.PRESETS["digits"])
-    monkeypatch.setattr(toy, "load", lambda *_: Data(data.train, data.valid, None, data.assets))
+def test_a_split_that_the_data_lack_is_one_line(call, run, monkeypatch):
+    monkeypatch.delitem(toy.SIZES, "test")
     code, _, err = call("toy", "evaluate", run)
     assert (code, err) == (2, ["unroll: --split=test: digits has train, valid."])
 
 
-def test_predict_for_people_and_for_programs(call, run):
+def test_a_report_is_printed_and_written_into_the_run(call, run, monkeypatch):
+    count = toy.report
+
+    def report(trained, dataset):
+        figure = matplotlib.figure.Figure((1, 1))
+        return Report(f"{count(trained, dataset).text}\n\n| a | b |", {"confusion": figure})
+
+    monkeypatch.setattr(toy, "report", report)
+    before = files()
+    code, out, err = call("toy", "report", run, "--split=valid")
+    assert code == 0
+    made = [f"{run}/report/valid.md", f"{run}/report/valid-confusion.png"]
+    assert err == [f"unroll: wrote {path}" for path in made]
+    assert out[0].endswith(" errors")
+    assert out[-1] == "| a | b |"
+    assert Path(made[0]).read_text().splitlines() == out
+    assert files() - before == {Path(path) for path in (f"{run}/report", *made)}
+
+
+def test_predict_prints_text_or_json(call, run):
     code, out, err = call("toy", "predict", run, "1 5 9", "8 2")
     assert (code, err) == (0, [])
     assert len(out) == 2
@@ -284,7 +331,7 @@ def test_predict_for_people_and_for_programs(call, run):
     assert out == [toy.show(answer) for answer in answers]
 
 
-def test_what_only_the_search_reads_can_be_set_for_a_trained_run(call, run):
+def test_search_options_apply_to_a_trained_run(call, run, parity_process):
     _, own, _ = call("toy", "predict", run, "1 5 9", "--json")
     _, strict, _ = call("toy", "predict", run, "1 5 9", "--json", "--least=1.0")
     assert json.loads(own[0])["label"] in ("rising", "falling")
@@ -292,8 +339,6 @@ def test_what_only_the_search_reads_can_be_set_for_a_trained_run(call, run):
     assert json.loads(own[0])["probabilities"] == json.loads(strict[0])["probabilities"]
     assert call("toy", "evaluate", run, "--split=valid", "--least", "0.5")[0] == 0
     assert json.loads(Path(run, "metrics.json").read_text())["valid"]["search"] == {"least": 0.5}
-    opened = Run.open(toy, run, search={"least": 0.5})
-    assert opened.config(toy).least == settings_of(opened.assets())["least"] == 0.5
     assert call("toy", "export", run, "--formats=saved_model", "--least=1")[0] == 0
     [folder] = Path().glob("saved_models/**/saved_model.pb")
     served = tf.saved_model.load(folder.parent).signatures["serving_default"]
@@ -301,14 +346,28 @@ def test_what_only_the_search_reads_can_be_set_for_a_trained_run(call, run):
     assert Run.open(toy, run).config(toy).least == 0
 
 
+def test_predict_and_export_read_no_data(call, run, monkeypatch, parity_process):
+    monkeypatch.setattr(toy, "load", lambda *_: pytest.fail("data were loaded"))
+    before = files()
+    assert call("toy", "predict", run, "1 5 9")[0] == 0
+    assert files() == before
+    code, out, err = call("toy", "export", run, "--to=models", "--formats=litert")
+    assert (code, err) == (0, [])
+    assert out[-1] == "models/toy/1"
+    assert Path(out[-1], "model.tflite").is_file()
+    assert not Path(out[-1], "saved_model.pb").exists()
+    new = {path.parts[0] for path in files() - before}
+    assert new == {"models"}
+
+
 @pytest.fixture
 def echo(monkeypatch):
-    """An app that shows what it was given."""
-    monkeypatch.setattr(toy, "predict", lambda model, assets, inputs: [{"x": x} for x in inputs])
+    """Makes the app return its inputs."""
+    monkeypatch.setattr(toy, "predict", lambda trained, inputs: [{"x": x} for x in inputs])
     monkeypatch.setattr(toy, "show", lambda result: result["x"])
 
 
-def test_predict_reads_lines_as_they_are(call, run, echo, monkeypatch):
+def test_predict_does_not_change_lines(call, run, echo, monkeypatch):
     given = b"a\0b\n\n  [bold] :smile: -1\n" + "é 你好\u2028x\n".encode() + b"\xff\n--json"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
     code, out, _ = call("toy", "predict", run, "first", "-", "last", "--json")
@@ -317,14 +376,14 @@ def test_predict_reads_lines_as_they_are(call, run, echo, monkeypatch):
     assert [json.loads(line)["x"] for line in out] == ["first", *expected, "last"]
 
 
-def test_predict_prints_a_text_as_it_is(call, run, echo):
+def test_predict_does_not_change_printed_text(call, run, echo):
     texts = ["[bold]x[/nope] :smile:", "long " * 100 + "end", "-1", "--json"]
     code, out, _ = call("toy", "predict", run, "--", *texts)
     assert code == 0
     assert out == texts
 
 
-def test_predict_of_bytes_that_are_no_text(call, run, echo):
+def test_invalid_utf_8_is_replaced_except_in_file_names(call, run, echo):
     code, out, _ = call("toy", "predict", run, "bad \udcff byte")
     assert (code, out) == (0, ["bad \ufffd byte"])
     Path("\udcff").touch()
@@ -332,58 +391,79 @@ def test_predict_of_bytes_that_are_no_text(call, run, echo):
     assert json.loads(out[0])["x"] == "\udcff"
 
 
-def test_predict_without_a_line(call, run, monkeypatch):
+def test_an_empty_standard_input_is_refused(call, run, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     code, _, err = call("toy", "predict", run, "-")
     assert code == 2
     assert "needs an input" in err[0]
 
 
-def test_predict_in_a_stream(call, run, monkeypatch):
-    code, _, err = call("toy", "predict", run, "1 5 9", "--stream")
-    assert (code, err) == (2, ["unroll: --stream: this app reads an input as a whole."])
-    monkeypatch.setattr(toy, "stream", lambda *given: iter(given[-1].split()), raising=False)
+def test_an_app_can_parse_its_inputs(call, run, echo, monkeypatch):
+    def parse(arguments):
+        if "bad" in arguments:
+            raise UsageError("bad is not an input.")
+        return [("parsed", argument) for argument in arguments]
+
+    monkeypatch.setattr(toy, "parse_inputs", parse, raising=False)
+    _, out, _ = call("toy", "predict", run, "1", "2", "--json")
+    assert [json.loads(line)["x"] for line in out] == [["parsed", "1"], ["parsed", "2"]]
+    assert call("toy", "predict", run, "1", "bad") == (2, [], ["unroll: bad is not an input."])
+
+
+def test_a_stream_is_printed_piece_by_piece(call, run, monkeypatch):
+    monkeypatch.setattr(toy, "stream", lambda trained, text: iter(text.split()), raising=False)
     code, out, _ = call("toy", "predict", run, "1 5 9", "8 2", "--stream")
     assert (code, out) == (0, ["159", "82"])
-    code, _, err = call("toy", "predict", run, "1 5 9", "--stream", "--json")
-    assert (code, len(err)) == (2, 1)
-    assert "leave --json out" in err[0]
+    for option in ("--json", "--plot=x"):
+        code, _, err = call("toy", "predict", run, "1 5 9", "--stream", option)
+        assert (code, err) == (
+            2,
+            ["unroll: --stream cannot be combined with --json or --plot."],
+        )
 
 
-def test_export_ends_with_the_folder(call, run):
-    code, out, err = call("toy", "export", run, "--to=models", "--formats=litert")
-    assert (code, err) == (0, [])
-    assert out[-1] == "models/toy/1"
-    assert Path(out[-1], "model.tflite").is_file()
-    assert not Path(out[-1], "saved_model.pb").exists()
+def test_a_plot_of_each_result_never_overwrites_a_file(call, run, echo, monkeypatch):
+    def plot(result, path):
+        path.write_text(result["x"])
+
+    monkeypatch.setattr(toy, "plot", plot, raising=False)
+    Path("plots").mkdir()
+    Path("plots/prediction-2.png").write_text("a file of the user")
+    code, out, err = call("toy", "predict", run, "1", "2", "--plot=plots")
+    assert (code, out) == (0, ["1", "2"])
+    assert err == [f"unroll: wrote plots/prediction-{n}.png" for n in (1, 3)]
+    code, out, err = call("toy", "predict", run, "3", "--plot=plots", "--json")
+    assert (code, [json.loads(line) for line in out]) == (0, [{"x": "3"}])
+    assert err == ["unroll: wrote plots/prediction-4.png"]
+    contents = [Path(f"plots/prediction-{n}.png").read_text() for n in (1, 2, 3, 4)]
+    assert contents == ["1", "a file of the user", "2", "3"]
+    assert call("toy", "predict", run, "1", "--plot=new/folder")[0] == 0
+    assert Path("new/folder/prediction-1.png").is_file()
 
 
-def test_a_terminal_sees_no_start_up_and_can_stop_and_go_on(tmp_path):
+def test_an_interrupted_process_says_how_to_continue(tmp_path):
     for split, repeats in (("train", 20), ("valid", 5), ("test", 5)):
         text = "text\tlabel\n" + "a good film\tyes\na bad film\tno\n" * repeats
         (tmp_path / f"{split}.tsv").write_text(text)
     command = ["-m", "unroll", "sentiment", "train", "--data=.", "--units=2", "--run=run"]
-    # What runs in a shell's background ignores an interrupt, and its children inherit that.
+    # A background process of a shell ignores interrupts, and its children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    training = a_terminal(*command, "--epochs=10000", "--patience=10000")
+    process = start(*command, "--epochs=10000", "--patience=10000")
     signal.signal(signal.SIGINT, before)
-    try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "state.npz").exists() and time.monotonic() < deadline:
-            assert training.poll() is None, training.communicate()
-            time.sleep(0.1)
-        training.send_signal(signal.SIGINT)
-        _, err = training.communicate(timeout=240)
-    finally:
-        training.kill()
-    assert training.returncode == 130
+    with process:
+        for line in process.stdout:
+            if line.startswith("Epoch 2/"):  # the state of the first epoch is written
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130, err
     resume = "unroll sentiment train --run=run --resume"
-    assert err == f"unroll: stopped. To go on: {resume}\n"
-    assert (tmp_path / "run" / "best.weights.h5").exists()
+    assert err == f"unroll: stopped. To continue: {resume}\n"
+    assert {"best.weights.h5", "state.npz"} <= {path.name for path in Path("run").iterdir()}
 
 
-def test_chatter_is_dropped_and_all_else_is_kept(capfd):
-    with quiet.without_chatter():
+def test_only_startup_messages_are_removed(capfd):
+    with quiet.without_startup_messages():
         os.write(2, b"I0000 00:00 port.cc:153] oneDNN custom operations are on. You may\n")
         os.write(2, b"E0000 something is wrong\nhalf a line")
     os.write(2, b" and what follows\n")
@@ -391,19 +471,19 @@ def test_chatter_is_dropped_and_all_else_is_kept(capfd):
     assert err == "E0000 something is wrong\nhalf a line and what follows\n"
 
 
-def test_what_an_aborted_process_says_is_kept():
+def test_the_messages_of_an_aborted_process_are_printed():
     abort = (
         "import os; from unroll.apps.core import quiet\n"
-        "with quiet.without_chatter():\n"
+        "with quiet.without_startup_messages():\n"
         "    os.write(2, b'F0000 no such instruction\\n')\n"
         "    os.abort()\n"
     )
-    process = a_terminal("-c", abort)
-    _, err = process.communicate(timeout=240)
+    process = start("-c", abort)
+    _, err = process.communicate()
     assert process.returncode == -signal.SIGABRT
     assert "F0000 no such instruction\n" in err
 
 
-def test_the_installed_command_is_this_one(monkeypatch):
+def test_the_installed_command_is_the_command_line(monkeypatch):
     monkeypatch.setattr(cli, "main", lambda: 7)
     assert __main__.main() == 7
