@@ -3,53 +3,53 @@
 import keras
 from keras import ops
 
-from unroll.layers.attention.base import Attention, for_each_query
+from unroll.layers.attention.base import Attention
 from unroll.layers.attention.scores import additive, masked_softmax
 from unroll.layers.operations import require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class BahdanauAttention(Attention):
-    """Attention by a small network with one hidden layer.
+    """Additive attention: the score is a small network with one hidden layer.
 
     Bahdanau, Cho and Bengio 2015, "Neural machine translation by jointly learning to align and
     translate", equations 5 and 6 and section A.1.2. With the query q and the memory m_1, ..., m_S:
 
         e_s = v . tanh(W_q q + W_k m_s)
-        a_s = exp(e_s) / sum over s of exp(e_s)
-        c = sum over s of a_s m_s
+        a_s = exp(e_s) / sum_s exp(e_s)
+        c = sum_s a_s m_s
 
     Args:
         units: U, the size of the hidden layer.
-        kernel_initializer: of W_q, W_k and v.
+        kernel_initializer: the initializer of W_q, W_k and v.
 
     Call arguments:
-        query: `[B, Q]`, or `[B, T, Q]` for T queries at once.
+        query: `[B, Q]`, or `[B, T, Q]` for T queries.
         memory: `[B, S, D]`.
-        keys: `[B, S, U]`, what `compute_keys(memory)` returned; made anew by default.
-        mask: `[B, S]`, boolean. A place where it is False has the weight zero; a memory with no
-            place left gives the zero vector.
+        keys: `[B, S, U]`, the result of `compute_keys(memory)`; computed by default.
+        mask: `[B, S]`, boolean. A position where it is False gets the weight zero. If it is False
+            at all positions, the context is zero.
 
     Returns:
-        A tuple of c, `[B, D]`, and the weights a, `[B, S]`; for T queries `[B, T, D]` and
-        `[B, T, S]`.
+        A tuple of the context c, `[B, D]`, and the attention weights a, `[B, S]`; for T queries
+        `[B, T, D]` and `[B, T, S]`.
 
     Raises:
-        ValueError: if `units` is below one, or the query or the memory has not the rank above.
+        ValueError: if `units` is below one, or the query or the memory has another rank.
 
     >>> import numpy as np
     >>> from unroll.layers import BahdanauAttention
-    >>> state, encoded = np.ones((2, 6), "float32"), np.ones((2, 5, 3), "float32")
-    >>> context, weights = BahdanauAttention(8)(state, encoded)
+    >>> query, memory = np.ones((2, 6), "float32"), np.ones((2, 5, 3), "float32")
+    >>> context, weights = BahdanauAttention(8)(query, memory)
     >>> context.shape, weights.shape
     (TensorShape([2, 3]), TensorShape([2, 5]))
 
     Differs from the paper: nothing.
     """
 
-    def __init__(self, units: int, **kwargs):
+    def __init__(self, units: int, kernel_initializer="glorot_uniform", **kwargs):
         require_size("units", units)
-        super().__init__(**kwargs)
+        super().__init__(kernel_initializer, **kwargs)
         self.units = units
 
     def build(self, query_shape, memory_shape):
@@ -57,21 +57,15 @@ class BahdanauAttention(Attention):
         self.query_kernel = self.add_kernel("query_kernel", (query_shape[-1], self.units))
         self.key_kernel = self.add_kernel("key_kernel", (memory_shape[-1], self.units))
         self.scale = self.add_kernel("scale", (self.units, 1))
-        self.built = True
 
     def project_keys(self, memory):
         return ops.matmul(memory, ops.cast(self.key_kernel, memory.dtype))  # [B, S, U]
 
-    def call(self, query, memory, keys=None, mask=None):
-        keys = self.compute_keys(memory) if keys is None else keys
-
-        def attend(queries):
-            queries = ops.matmul(queries, self.query_kernel)  # [B, T, U]
-            scores = additive(queries, keys, self.scale[:, 0])  # [B, T, S]
-            weights = masked_softmax(scores, None if mask is None else mask[:, None])
-            return ops.matmul(weights, memory), weights  # [B, T, D]
-
-        return for_each_query(attend, query)
+    def attend(self, queries, memory, keys, mask):
+        queries = ops.matmul(queries, self.query_kernel)  # [B, T, U]
+        scores = additive(queries, keys, self.scale[:, 0])  # [B, T, S]
+        weights = masked_softmax(scores, None if mask is None else mask[:, None])
+        return ops.matmul(weights, memory), weights  # [B, T, D]
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}

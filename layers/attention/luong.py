@@ -1,4 +1,4 @@
-"""Luong's attention: scores, windows and the attentional vector."""
+"""Luong's attention, with its scores, windows and attentional vector."""
 
 import keras
 from keras import ops
@@ -13,58 +13,59 @@ WINDOWS = ("global", "local_m", "local_p")
 
 @keras.saving.register_keras_serializable(package="unroll")
 class LuongAttention(Attention):
-    """Attention as in "Effective approaches to attention-based neural machine translation".
+    """Global or local attention with one of four scores.
 
-    Luong, Pham and Manning 2015, equations 5 to 10. With the query h and the memory m_1, ..., m_S:
+    Luong, Pham and Manning 2015, "Effective approaches to attention-based neural machine
+    translation", equations 5 to 10. With the query h and the memory m_1, ..., m_S:
 
-        e_s = h . m_s, or h . (W_a m_s), or v . tanh(W_a [h; m_s]), or (W_a h)_s      (7, 8)
-        a_s = exp(e_s) / sum over s of exp(e_s), over the places in the window
-        c = sum over s of a_s m_s
-        the attentional vector is tanh(W_c [c; h])                                    (5)
+        e_s = h . m_s, h . (W_a m_s), v . tanh(W_a [h; m_s]) or (W_a h)_s            (7, 8)
+        a_s = exp(e_s) / sum_s exp(e_s), over the positions in the window
+        c = sum_s a_s m_s
+        attentional vector = tanh(W_c [c; h])                                        (5)
 
-    The window is the whole memory (global), or p - D to p + D around a place p: the position of the
-    query in its own sequence (local-m), or
+    The window "global" is the whole memory. The other windows are the positions from p - D to
+    p + D. With "local_m" p is the position of the query in its own sequence. With "local_p"
 
         p = S sigmoid(v_p . tanh(W_p h)), a_s multiplied by exp(-(s - p)^2 / (D^2 / 2))    (9, 10)
 
-    (local-p), where S is the true length of the memory.
+    where S is the length of the memory without padding.
 
     Args:
-        units: the size of the attentional vector; with `None` there is none, and the layer returns
-            the context c.
-        score: `"dot"` (needs Q equal to D), `"general"`, `"concat"` (its hidden layer has the size
-            of the query) or `"location"`.
+        units: the size of the attentional vector. With None the layer returns the context c.
+        score: `"dot"` (needs Q equal to D), `"general"`, `"concat"` (with a hidden layer of the
+            size of the query) or `"location"`.
         window: `"global"`, `"local_m"` or `"local_p"`.
-        half_width: D, of a local window.
-        memory_size: for the score `"location"`, the greatest S.
-        kernel_initializer: of all weights.
+        half_width: D, for a local window.
+        memory_size: the maximum S, for the score "location".
+        kernel_initializer: the initializer of all weights.
 
     Call arguments:
-        query: `[B, Q]`, or `[B, T, Q]` for T queries at once.
+        query: `[B, Q]`, or `[B, T, Q]` for T queries.
         memory: `[B, S, D]`.
-        keys: what `compute_keys(memory)` returned; made anew by default.
-        mask: `[B, S]`, boolean. A place where it is False has the weight zero; a memory with no
-            place left gives a zero context.
-        position: of the query, for local-m: a number or `[B]` for one query; for T queries
-            `[B, T]`, by default 0, 1, ..., T - 1.
+        keys: the result of `compute_keys(memory)`; computed by default.
+        mask: `[B, S]`, boolean. A position where it is False gets the weight zero. If it is False
+            at all positions, the context is zero.
+        position: the position of the query, for the window "local_m": a number or `[B]` for one
+            query; `[B, T]` for T queries, by default 0, 1, ..., T - 1.
 
     Returns:
-        A tuple of the attentional vector `[B, units]` (or the context, `[B, D]`) and the weights a,
-        `[B, S]`; for T queries with T as second axis.
+        A tuple of the attentional vector `[B, units]` (or the context `[B, D]`) and the attention
+        weights a, `[B, S]`; for T queries with T as the second axis.
 
     Raises:
-        ValueError: if an argument is none of the above, if the query does not fit the score, if the
-            memory is longer than `memory_size`, or if local-m knows no position of a single query.
+        ValueError: if an argument is out of its range, the query or the memory has another rank or
+            a size that does not fit the score, the memory is longer than `memory_size`, or the
+            window "local_m" lacks the position of a single query.
 
     >>> import numpy as np
     >>> from unroll.layers import LuongAttention
-    >>> states, encoded = np.ones((2, 4, 6), "float32"), np.ones((2, 5, 3), "float32")
-    >>> vectors, weights = LuongAttention(8, score="general")(states, encoded)
+    >>> queries, memory = np.ones((2, 4, 6), "float32"), np.ones((2, 5, 3), "float32")
+    >>> vectors, weights = LuongAttention(8, score="general")(queries, memory)
     >>> vectors.shape, weights.shape
     (TensorShape([2, 4, 8]), TensorShape([2, 4, 5]))
 
-    Differs from the paper: places are counted from 0. A local window leaves out by a mask what lies
-    outside of it, so that it costs what the global one does.
+    Differs from the paper: positions count from 0. A local window is a mask, so that it takes as
+    long to compute as the global one.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class LuongAttention(Attention):
         window: str = "global",
         half_width: int = 10,
         memory_size: int | None = None,
+        kernel_initializer="glorot_uniform",
         **kwargs,
     ):
         if units is not None:
@@ -86,8 +88,11 @@ class LuongAttention(Attention):
         if score == "location":
             require_size("memory_size", memory_size)
         elif memory_size is not None:
-            raise ValueError(f"memory_size is for the score location alone, and score is {score}.")
-        super().__init__(**kwargs)
+            raise ValueError(
+                f"memory_size must be None unless score='location', got {memory_size!r} with "
+                f"score={score!r}."
+            )
+        super().__init__(kernel_initializer, **kwargs)
         self.units = units
         self.score = score
         self.window = window
@@ -96,27 +101,26 @@ class LuongAttention(Attention):
 
     def build(self, query_shape, memory_shape):
         self.check_shapes(query_shape, memory_shape)
-        of_query, of_memory = query_shape[-1], memory_shape[-1]
-        if self.score == "dot" and of_query != of_memory:
+        query_size, size = query_shape[-1], memory_shape[-1]
+        if self.score == "dot" and query_size != size:
             raise ValueError(
-                f"{self.name} compares query and memory by a dot product, which needs one size of "
-                f"both: got {of_query} and {of_memory}. score='general' has a matrix between them."
+                f"{type(self).__name__} with score='dot' needs a query and a memory of the same "
+                f"size, got {query_size} and {size}. Use score='general' instead."
             )
         if self.score == "general":
-            self.kernel = self.add_kernel("kernel", (of_memory, of_query))
+            self.kernel = self.add_kernel("kernel", (size, query_size))
         elif self.score == "concat":
-            self.query_kernel = self.add_kernel("query_kernel", (of_query, of_query))
-            self.key_kernel = self.add_kernel("key_kernel", (of_memory, of_query))
-            self.scale = self.add_kernel("scale", (of_query, 1))
+            self.query_kernel = self.add_kernel("query_kernel", (query_size, query_size))
+            self.key_kernel = self.add_kernel("key_kernel", (size, query_size))
+            self.scale = self.add_kernel("scale", (query_size, 1))
         elif self.score == "location":
-            self.kernel = self.add_kernel("kernel", (of_query, self.memory_size))
+            self.kernel = self.add_kernel("kernel", (query_size, self.memory_size))
         if self.window == "local_p":
-            self.position_kernel = self.add_kernel("position_kernel", (of_query, of_query))
-            self.position_scale = self.add_kernel("position_scale", (of_query, 1))
+            self.position_kernel = self.add_kernel("position_kernel", (query_size, query_size))
+            self.position_scale = self.add_kernel("position_scale", (query_size, 1))
         if self.units is not None:
-            shape = (of_memory + of_query, self.units)
+            shape = (size + query_size, self.units)
             self.attentional_kernel = self.add_kernel("attentional_kernel", shape)
-        self.built = True
 
     def output_size(self, memory_size: int) -> int:
         return self.units or memory_size
@@ -129,28 +133,32 @@ class LuongAttention(Attention):
         return memory
 
     def call(self, query, memory, keys=None, mask=None, position=None):
-        keys = self.compute_keys(memory) if keys is None else keys
         if self.window == "local_m" and position is None and len(query.shape) == 2:
-            raise ValueError(f"{self.name} has a local_m window, and needs the query's position.")
+            raise ValueError(
+                f"{type(self).__name__} with window='local_m' needs the position of a query "
+                "[B, Q], got position=None."
+            )
         length = memory.shape[1]
         if self.score == "location" and isinstance(length, int) and length > self.memory_size:
             raise ValueError(
-                f"{self.name} scores {self.memory_size} places (memory_size), and the memory has "
-                f"{length}."
+                f"{type(self).__name__} with memory_size={self.memory_size} needs a memory of at "
+                f"most {self.memory_size} positions, got {length}."
             )
+        keys = self.compute_keys(memory) if keys is None else keys
+        return for_each_query(
+            lambda queries: self.attend(queries, memory, keys, mask, position), query
+        )
 
-        def attend(queries):
-            allowed, factors = self._window(queries, memory, mask, position)
-            weights = masked_softmax(self._scores(queries, keys), allowed)  # [B, T, S]
-            if factors is not None:
-                weights = weights * factors
-            context = ops.matmul(weights, memory)  # [B, T, D]
-            if self.units is None:
-                return context, weights
-            both = ops.concatenate([context, queries], axis=-1)
-            return ops.tanh(ops.matmul(both, self.attentional_kernel)), weights  # [B, T, U]
-
-        return for_each_query(attend, query)
+    def attend(self, queries, memory, keys, mask, position=None):
+        in_window, factors = self._window(queries, memory, mask, position)
+        weights = masked_softmax(self._scores(queries, keys), in_window)  # [B, T, S]
+        if factors is not None:
+            weights = weights * factors
+        context = ops.matmul(weights, memory)  # [B, T, D]
+        if self.units is None:
+            return context, weights
+        both = ops.concatenate([context, queries], axis=-1)
+        return ops.tanh(ops.matmul(both, self.attentional_kernel)), weights  # [B, T, U]
 
     def _scores(self, queries, keys):
         if self.score == "concat":
@@ -160,13 +168,16 @@ class LuongAttention(Attention):
         return dot(queries, keys)
 
     def _window(self, queries, memory, mask, position):
-        """Which places each query may see, `[B, T, S]` or None, and factors of the weights."""
-        allowed = None if mask is None else ops.cast(mask, "bool")[:, None]  # [B, 1, S]
+        """The positions in the window and the mask, and the factors of the weights.
+
+        Each is `[B, T, S]`, or None if there is no restriction or no factor.
+        """
+        mask = None if mask is None else ops.cast(mask, "bool")[:, None]  # [B, 1, S]
         if self.window == "global":
-            return allowed, None
-        # Half precision cannot count beyond some hundreds.
+            return mask, None
+        # Half precision cannot represent all integers above some hundreds.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        places = ops.arange(ops.shape(memory)[1], dtype=dtype)  # [S]
+        positions = ops.arange(ops.shape(memory)[1], dtype=dtype)  # [S]
         if self.window == "local_m":
             if position is None:
                 position = ops.arange(ops.shape(queries)[1])[None]
@@ -176,18 +187,18 @@ class LuongAttention(Attention):
         else:
             length = ops.cast(ops.shape(memory)[1], dtype)
             if mask is not None:
-                ends = ops.where(mask, places + 1, 0.0)  # [B, S]
-                length = ops.max(ends, axis=1, keepdims=True)  # [B, 1]
+                length = ops.max(ops.where(mask, positions + 1, 0.0), axis=-1)  # [B, 1]
             hidden = ops.tanh(ops.matmul(queries, self.position_kernel))  # [B, T, Q]
-            share = ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]  # [B, T]
-            center = length * ops.cast(share, dtype)
-        distance = places - ops.expand_dims(center, -1)  # [B, T, S]
-        near = ops.abs(distance) <= self.half_width
-        allowed = near if allowed is None else ops.logical_and(near, allowed)
+            fraction = ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]  # [B, T]
+            center = length * ops.cast(fraction, dtype)
+        distance = positions - ops.expand_dims(center, -1)  # [B, T, S]
+        in_window = ops.abs(distance) <= self.half_width
+        if mask is not None:
+            in_window = ops.logical_and(in_window, mask)
         if self.window == "local_m":
-            return allowed, None
+            return in_window, None
         factors = ops.exp(-2 * ops.square(distance / self.half_width))
-        return allowed, ops.cast(factors, self.compute_dtype)
+        return in_window, ops.cast(factors, self.compute_dtype)
 
     def get_config(self):
         return {

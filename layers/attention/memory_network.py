@@ -7,74 +7,75 @@ from unroll.layers.attention.scores import masked_softmax
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
 
-TYINGS = ("adjacent", "layer_wise")
-
 
 @keras.saving.register_keras_serializable(package="unroll")
 class MemoryNetwork(keras.layers.Layer):
-    """Attention to facts in several hops, each asking with what the ones before it found.
+    """Attends to a memory of facts in several hops, each with the result of the previous hop.
 
     Sukhbaatar et al. 2015, "End-to-end memory networks", equations 1 to 3 and section 4.1. With
-    facts x_1, ..., x_S and a question q, both bags of words or vectors:
+    facts x_1, ..., x_S and a question q, each a bag of words or a vector:
 
         u_1 = B q
         m_i = A_k x_i + T^A_k(i),  c_i = C_k x_i + T^C_k(i)
-        p_i = softmax over i of (u_k . m_i)
-        o = sum over i of p_i c_i
+        p_i = softmax_i(u_k . m_i)
+        o = sum_i p_i c_i
         u_{k+1} = u_k + o, for k = 1, ..., K
-        the scores of the answers are W u_{K+1}
+        logits = W u_{K+1}
 
-    The memory has `memory_size` places; in those that no fact takes, m and c are zero, and they
-    count in the softmax, so that a hop may find nothing.
+    The memory has `memory_size` slots. In empty slots m and c are zero; they count in the softmax,
+    so that a hop can attend to nothing.
 
-    Tied "adjacent": A_{k+1} = C_k, B = A_1 and W^T = C_K. "layer_wise": all A_k are one and all C_k
-    are one, and u_{k+1} = H u_k + o. T, the temporal encoding, is tied as A and C are; i counts
-    back from the last fact.
+    With tying "adjacent" A_{k+1} = C_k, B = A_1 and W^T = C_K. With tying "layer_wise" all A_k are
+    equal, all C_k are equal, and u_{k+1} = H u_k + o. The temporal encoding T is tied as A and C;
+    its index i counts backwards from the last fact.
 
-    A fact of words j_1, ..., j_J is the sum of l_j * A(j): with position encoding l_j is
-    2 (1 - j/J) - 2 (d/U)(1 - 2 j/J) in the d-th unit, counted from one; else 1.
+    A fact of the words j_1, ..., j_J is the sum of l_j * A(j). With position encoding l_j is
+    2 (1 - j/J) - 2 (d/U) (1 - 2 j/J) in the d-th unit, where j and d count from 1; otherwise 1.
 
     Args:
-        units: U.
+        units: U, the size of u.
         hops: K.
-        vocabulary_size: V. Facts and question are then ids of words, of which 0 is padding; by
-            default they are vectors.
+        vocabulary_size: V. Facts and question are then ids of words, with 0 for padding. By default
+            they are vectors.
         tying: `"adjacent"` or `"layer_wise"`.
-        position_encoding: whether the order of the words in a fact counts.
-        memory_size: the places of the memory, the most facts, whose order counts (temporal
-            encoding); by default there are as many as facts, and their order does not count.
-        noise: the probability, in training, that a fact is followed by an empty one (the paper's
-            random noise), which makes all before it older.
-        linear_start: whether the hops begin without their softmax. `linear.assign(0.0)` puts it
-            back, as the paper does when the validation loss no longer falls.
-        return_logits: whether to return the scores of all words instead of u_{K+1}.
-        kernel_initializer: of all weights.
-        seed: of the noise.
+        position_encoding: whether the order of the words in a fact matters.
+        memory_size: the number of slots, and the maximum number of facts, whose order then matters
+            (temporal encoding). By default there are no empty slots and the order does not matter.
+        noise: the probability, in training, that an empty fact follows a fact (the random noise of
+            the paper), which increases the age of the facts before it. It needs a `memory_size`.
+        linear_start: whether to start without the softmax of the hops. `linear.assign(0.0)` adds
+            the softmax; the paper does so when the validation loss stops decreasing.
+        return_logits: whether to return the logits of all words instead of u_{K+1}. It needs a
+            `vocabulary_size`.
+        kernel_initializer: the initializer of all weights.
+        seed: the seed of the noise.
 
     Call arguments:
         facts: `[B, S, J]`, integers, or `[B, S, D]`.
         question: `[B, J']`, integers, or `[B, D]`.
-        mask: `[B, S]`, boolean. A fact where it is False has the weight zero and takes no place;
-            without any fact o is zero.
-        training: whether there is noise.
+        mask: `[B, S]`, boolean. A fact where it is False gets the weight zero and no slot. If it is
+            False for all facts, o is zero.
+        training: whether to apply the noise.
 
     Returns:
-        A tuple of u_{K+1}, `[B, U]` (or the scores, `[B, V]`), and the weights p, `[B, K, S]`,
-        which with a `memory_size` may add up to less than 1: the rest is that of empty places.
+        A tuple of u_{K+1}, `[B, U]` (or the logits, `[B, V]`), and the attention weights p,
+        `[B, K, S]`. With a `memory_size` the weights may add up to less than one: the rest is the
+        weight of the empty slots.
 
     Raises:
-        ValueError: if an argument is none of the above, or the facts are more than `memory_size`.
+        ValueError: if an argument is out of its range or lacks another, or the facts or the
+            question have another rank, or there are more facts than `memory_size`.
 
     >>> import numpy as np
     >>> from unroll.layers import MemoryNetwork
-    >>> story, question = np.array([[[3, 7, 4], [5, 7, 6]]]), np.array([[8, 3]])
-    >>> hops = MemoryNetwork(20, vocabulary_size=50, memory_size=10, return_logits=True)
-    >>> answers, weights = hops(story, question)
-    >>> answers.shape, weights.shape
+    >>> facts, question = np.array([[[3, 7, 4], [5, 7, 6]]]), np.array([[8, 3]])
+    >>> network = MemoryNetwork(20, vocabulary_size=50, memory_size=10, return_logits=True)
+    >>> logits, weights = network(facts, question)
+    >>> logits.shape, weights.shape
     (TensorShape([1, 50]), TensorShape([1, 3, 2]))
 
-    Differs from the paper: l is twice as large, so that with and without it words count alike on
-    average, beside the ages of the facts. This and the empty places are as in the authors' program.
+    Differs from the paper: l_j is twice as large, so that a word counts the same on average with
+    and without position encoding. This and the empty slots follow the program of the authors.
     """
 
     def __init__(
@@ -97,14 +98,14 @@ class MemoryNetwork(keras.layers.Layer):
         for name, size in (("vocabulary_size", vocabulary_size), ("memory_size", memory_size)):
             if size is not None:
                 require_size(name, size)
-        if tying not in TYINGS:
-            raise ValueError(f"tying must be adjacent or layer_wise, got {tying!r}.")
+        if tying not in ("adjacent", "layer_wise"):
+            raise ValueError(f"tying must be 'adjacent' or 'layer_wise', got {tying!r}.")
         if not 0 <= noise < 1:
-            raise ValueError(f"noise must lie in [0, 1), got {noise!r}.")
+            raise ValueError(f"noise must be at least 0 and below 1, got {noise!r}.")
         if noise and memory_size is None:
-            raise ValueError("noise makes facts older, and needs a memory_size.")
+            raise ValueError(f"noise={noise!r} needs a memory_size, got None.")
         if return_logits and vocabulary_size is None:
-            raise ValueError("return_logits=True scores words, and needs a vocabulary_size.")
+            raise ValueError("return_logits=True needs a vocabulary_size, got None.")
         super().__init__(**kwargs)
         self.units = units
         self.hops = hops
@@ -122,20 +123,7 @@ class MemoryNetwork(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, facts_shape, question_shape):
-        if len(facts_shape) != 3 or len(question_shape) != 2:
-            raise ValueError(
-                f"{self.name} takes facts of the rank 3 and a question of the rank 2, got "
-                f"{tuple(facts_shape)} and {tuple(question_shape)}."
-            )
-        if (
-            self.memory_size
-            and isinstance(facts_shape[1], int)
-            and facts_shape[1] > self.memory_size
-        ):
-            raise ValueError(
-                f"{self.name} tells the age of {self.memory_size} facts (memory_size), got "
-                f"{facts_shape[1]}."
-            )
+        self._check_shapes(tuple(facts_shape), tuple(question_shape))
         rows = self.vocabulary_size or facts_shape[-1]
 
         def add(name, *shape):
@@ -144,14 +132,15 @@ class MemoryNetwork(keras.layers.Layer):
             )
 
         def add_all(name, *shape):
-            """The K + 1 weights A_1, C_1, C_2, ... of adjacent tying, or A and C."""
+            """A_1, C_1, C_2, ..., C_K with adjacent tying; otherwise A and C."""
             count = self.hops + 1 if self.tying == "adjacent" else 2
             return [add(f"{name}_{k}", *shape) for k in range(count)]
 
         self.kernels = add_all("kernel", rows, self.units)
-        self.temporal_encodings = (
-            add_all("temporal_encoding", self.memory_size, self.units) if self.memory_size else []
-        )
+        self.temporal_encodings = []
+        if self.memory_size:
+            shape = (self.memory_size, self.units)
+            self.temporal_encodings = add_all("temporal_encoding", *shape)
         if self.tying == "layer_wise":
             self.question_kernel = add("question_kernel", rows, self.units)
             self.state_kernel = add("state_kernel", self.units, self.units)
@@ -162,83 +151,101 @@ class MemoryNetwork(keras.layers.Layer):
             self.linear = self.add_weight(
                 name="linear", shape=(), initializer="ones", trainable=False
             )
-        self.built = True
+
+    def _check_shapes(self, facts_shape: tuple, question_shape: tuple):
+        if len(facts_shape) != 3 or len(question_shape) != 2:
+            raise ValueError(
+                f"{type(self).__name__} expects facts of rank 3 and a question of rank 2, got "
+                f"{facts_shape} and {question_shape}."
+            )
+        count = facts_shape[1]
+        if self.memory_size and isinstance(count, int) and count > self.memory_size:
+            raise ValueError(
+                f"{type(self).__name__} with memory_size={self.memory_size} accepts at most "
+                f"{self.memory_size} facts, got {count}."
+            )
 
     def call(self, facts, question, mask=None, training=False):
         mask = None if mask is None else ops.cast(mask, "bool")
-        ages = empty = None
+        ages = num_empty = None
         if self.memory_size:
             if mask is None:
                 mask = ops.ones(ops.shape(facts)[:2], "bool")
             ages = self._ages(mask, training)
-            taken = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
-            empty = self.memory_size - taken  # [B, 1]
+            num_facts = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
+            num_empty = self.memory_size - num_facts  # [B, 1]
         layer_wise = self.tying == "layer_wise"
         u = self._encode(question, self.question_kernel if layer_wise else self.kernels[0])
-        read, collected = {}, []
+        encoded, all_weights = {}, []
 
-        def memory(k):
-            if k not in read:
-                read[k] = self._encode(facts, self.kernels[k])  # [B, S, U]
+        def encode_facts(k):
+            """The facts by the k-th of the tied weights, which two hops may share."""
+            if k not in encoded:
+                encoded[k] = self._encode(facts, self.kernels[k])  # [B, S, U]
                 if ages is not None:
-                    read[k] = read[k] + ops.take(
-                        ops.convert_to_tensor(self.temporal_encodings[k]), ages, axis=0
-                    )
-            return read[k]
+                    encoding = ops.convert_to_tensor(self.temporal_encodings[k])
+                    encoded[k] = encoded[k] + ops.take(encoding, ages, axis=0)
+            return encoded[k]
 
         for hop in range(self.hops):
-            m, c = memory(0 if layer_wise else hop), memory(1 if layer_wise else hop + 1)
+            m = encode_facts(0 if layer_wise else hop)
+            c = encode_facts(1 if layer_wise else hop + 1)
             scores = ops.squeeze(ops.matmul(m, ops.expand_dims(u, -1)), -1)  # [B, S]
-            weights = self._normalized(scores, mask, empty)
-            if self.linear is not None:
-                raw = scores if mask is None else ops.where(mask, scores, 0.0)
-                weights = ops.where(self.linear > 0.5, raw, weights)
-            collected.append(weights)
-            found = ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), c), 1)  # [B, U]
-            u = (ops.matmul(u, self.state_kernel) if layer_wise else u) + found
+            weights = self._weights(scores, mask, num_empty)
+            all_weights.append(weights)
+            o = ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), c), 1)  # [B, U]
+            u = (ops.matmul(u, self.state_kernel) if layer_wise else u) + o
         if self.return_logits and layer_wise:
             u = ops.matmul(u, self.output_kernel)
         elif self.return_logits:
             u = ops.matmul(u, ops.transpose(self.kernels[-1]))  # [B, V]
-        return u, ops.stack(collected, axis=1)
+        return u, ops.stack(all_weights, axis=1)
 
-    def _encode(self, given, kernel):
+    def _encode(self, inputs, kernel):
         """Vectors `[..., D]` or words `[..., J]` to `[..., U]`."""
         if self.vocabulary_size is None:
-            return ops.matmul(given, kernel)
-        given = ops.cast(given, "int32")
-        words = ops.take(ops.convert_to_tensor(kernel), given, axis=0)  # [..., J, U]
-        counts = ops.cast(ops.expand_dims(given, -1) > 0, words.dtype)  # [..., J, 1]
+            return ops.matmul(inputs, kernel)
+        inputs = ops.cast(inputs, "int32")
+        words = ops.take(ops.convert_to_tensor(kernel), inputs, axis=0)  # [..., J, U]
+        is_word = ops.cast(ops.expand_dims(inputs, -1) > 0, words.dtype)  # [..., J, 1]
         if not self.position_encoding:
-            return ops.sum(words * counts, axis=-2)
-        length = ops.maximum(ops.sum(counts, axis=-2, keepdims=True), 1)
-        place = ops.cumsum(counts, axis=-2) / length
+            return ops.sum(words * is_word, axis=-2)
+        length = ops.maximum(ops.sum(is_word, axis=-2, keepdims=True), 1)
+        position = ops.cumsum(is_word, axis=-2) / length
         unit = ops.arange(1, self.units + 1, dtype=words.dtype) / self.units  # [U]
-        factors = 2 * ((1 - place) - unit * (1 - 2 * place))
-        return ops.sum(words * factors * counts, axis=-2)
+        factors = 2 * ((1 - position) - unit * (1 - 2 * position))
+        return ops.sum(words * factors * is_word, axis=-2)
 
     def _ages(self, mask, training):
-        """How many facts stand after each, `[B, S]`."""
-        present = ops.cast(mask, "int32")
+        """The number of facts after each fact, `[B, S]`."""
+        counts = ops.cast(mask, "int32")
         if training and self.noise:
-            draws = keras.random.uniform(ops.shape(mask), seed=self.seed_generator)
-            present = present * (1 + ops.cast(draws < self.noise, "int32"))
-        after = ops.sum(present, axis=1, keepdims=True) - ops.cumsum(present, axis=1)
+            numbers = keras.random.uniform(ops.shape(mask), seed=self.seed_generator)
+            counts = counts * (1 + ops.cast(numbers < self.noise, "int32"))
+        after = ops.sum(counts, axis=1, keepdims=True) - ops.cumsum(counts, axis=1)
         return ops.minimum(after, self.memory_size - 1)
 
-    def _normalized(self, scores, mask, empty):
-        """The softmax of the scores `[B, S]` and, for each empty place, of 0."""
-        if empty is None:
+    def _weights(self, scores, mask, num_empty):
+        """The weights `[B, S]` of a hop: the softmax, or before `linear` is 0 the scores."""
+        weights = self._softmax(scores, mask, num_empty)
+        if self.linear is None:
+            return weights
+        scores = scores if mask is None else ops.where(mask, scores, 0.0)
+        return ops.where(self.linear > 0.5, scores, weights)
+
+    def _softmax(self, scores, mask, num_empty):
+        """The softmax of the scores `[B, S]` and of a score 0 for each empty slot."""
+        if num_empty is None:
             return masked_softmax(scores, mask)
-        # As one place with the logarithm of their number.
-        together = ops.log(ops.cast(ops.maximum(empty, 1), scores.dtype))
+        # n slots of score 0 are one slot of score log n.
+        empty = ops.log(ops.cast(ops.maximum(num_empty, 1), scores.dtype))
         weights = masked_softmax(
-            ops.concatenate([scores, together], axis=1),
-            ops.concatenate([mask, empty > 0], axis=1),
+            ops.concatenate([scores, empty], axis=1),
+            ops.concatenate([mask, num_empty > 0], axis=1),
         )
         return weights[:, :-1]
 
-    def compute_mask(self, *arguments, **options):
+    def compute_mask(self, *args, **kwargs):
         return [None, None]
 
     def get_config(self):

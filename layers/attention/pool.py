@@ -1,34 +1,37 @@
-"""Attention without a query: a sequence to one vector."""
+"""Attention pooling: a sequence to one vector."""
 
 import keras
 from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
+from unroll.layers.operations import require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
 class AttentionPool(keras.layers.Layer):
-    """The weighted mean of a sequence, with weights that it learns to give.
+    """The weighted mean of a sequence, with learned weights.
 
     Yang et al. 2016, "Hierarchical attention networks for document classification", equations 5
-    to 7. With h_t the t-th vector:
+    to 7. With the sequence h_1, ..., h_T:
 
         u_t = tanh(W h_t + b)
-        a_t = exp(u_t . v) / sum over t of exp(u_t . v)
-        s = sum over t of a_t h_t
+        a_t = exp(u_t . v) / sum_t exp(u_t . v)
+        s = sum_t a_t h_t
 
     Args:
         units: U, the size of u.
-        kernel_initializer, bias_initializer, context_initializer: of W, b and v.
-        kernel_regularizer: of W.
+        kernel_initializer: the initializer of W.
+        bias_initializer: the initializer of b.
+        context_initializer: the initializer of v.
+        kernel_regularizer: the regularizer of W.
 
     Call arguments:
         sequences: `[B, T, D]`.
-        mask: `[B, T]`, boolean. A step where it is False has the weight zero; a sequence with no
-            step left has the zero vector.
+        mask: `[B, T]`, boolean. A step where it is False gets the weight zero. If it is False at
+            all steps, s is zero.
 
     Returns:
-        A tuple of s, `[B, D]`, and the weights a, `[B, T]`.
+        A tuple of s, `[B, D]`, and the attention weights a, `[B, T]`.
 
     Raises:
         ValueError: if `units` is below one.
@@ -44,15 +47,14 @@ class AttentionPool(keras.layers.Layer):
 
     def __init__(
         self,
-        units,
+        units: int,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         context_initializer="glorot_uniform",
         kernel_regularizer=None,
         **kwargs,
     ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be an integer of at least 1, got {units!r}.")
+        require_size("units", units)
         super().__init__(**kwargs)
         self.units = units
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -61,9 +63,9 @@ class AttentionPool(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, sequences_shape):
         self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
+            shape=(sequences_shape[-1], self.units),
             name="kernel",
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
@@ -86,7 +88,7 @@ class AttentionPool(keras.layers.Layer):
         batch, time, width = sequences_shape
         return (batch, width), (batch, time)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, sequences, mask=None):
         return [None, None]
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""What must hold of scores, and between attention layers."""
+"""Score functions, identities between attention layers, and errors."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
-from unroll.layers.attention import scores
+from unroll.layers.attention import Attention, scores
 
 QUERIES = np.random.default_rng(4).normal(size=(B, 4, D))
 KERNEL = np.random.default_rng(5).normal(size=(2 * D, 7))
@@ -38,15 +38,16 @@ def luong(**options):
 
 
 @pytest.mark.parametrize("name", ["dot", "scaled_dot", "general", "additive", "concat"])
-def test_scores_one_by_one(name):
+def test_scores_of_each_pair(name):
     queries, memory, kernel, scale = arrays(QUERIES, SEQUENCES, KERNEL, SCALE)
     square = KERNEL[:D, :D]
     if name == "general":
         keys = scores.general_keys(memory, *arrays(square))
         found = scores.dot(queries, keys)
     elif name == "additive":
-        of_query, of_memory = scores.split_concat(kernel, D)
-        found = scores.additive(ops.matmul(queries, of_query), ops.matmul(memory, of_memory), scale)
+        query_kernel, key_kernel = scores.split_concat(kernel, D)
+        projected = ops.matmul(queries, query_kernel), ops.matmul(memory, key_kernel)
+        found = scores.additive(*projected, scale)
     elif name == "concat":
         found = scores.concat(queries, memory, kernel, scale)
     else:
@@ -65,7 +66,7 @@ def test_scores_one_by_one(name):
     assert_near(numbers([found]), [expected], 1e3 * running.EXACT)
 
 
-def test_masked_softmax_is_the_softmax_of_what_is_left():
+def test_masked_softmax_is_the_softmax_of_the_rest():
     values = QUERIES[:, 0] @ KERNEL[:D, :T]
     found = running.numpy(scores.masked_softmax(*arrays(values), ops.convert_to_tensor(MASK)))
     for row, allowed, weights in zip(values, MASK, found, strict=True):
@@ -103,9 +104,9 @@ def test_concat_is_additive_attention():
 
 
 def test_a_window_as_long_as_the_memory_is_global():
-    whole = built(luong(units=7))
+    everywhere = built(luong(units=7))
     local = built(luong(units=7, window="local_m", half_width=T))
-    found = [layer(*arrays(QUERIES, SEQUENCES)) for layer in (whole, local)]
+    found = [layer(*arrays(QUERIES, SEQUENCES)) for layer in (everywhere, local)]
     assert_near(numbers(found[0]), numbers(found[1]), running.EXACT)
     narrow = built(luong(units=7, window="local_m", half_width=1))
     weights = running.numpy(narrow(*arrays(QUERIES, SEQUENCES))[1])
@@ -122,7 +123,7 @@ def test_a_window_as_long_as_the_memory_is_global():
         lambda: luong(units=7, window="local_m", half_width=1),
     ],
 )
-def test_queries_together_are_queries_alone(make):
+def test_several_queries_equal_single_queries(make):
     layer = built(make())
     memory, mask = arrays(SEQUENCES)[0], ops.convert_to_tensor(MASK)
     keys = layer.compute_keys(memory)
@@ -133,7 +134,7 @@ def test_queries_together_are_queries_alone(make):
         assert_near(numbers(alone), [x[:, t] for x in together], running.EXACT)
 
 
-def test_luong_local_p_at_each_of_its_own_places():
+def test_luong_local_p_of_several_queries():
     layer = built(luong(units=7, score="dot", window="local_p", half_width=2))
     found = numbers(layer(*arrays(QUERIES, SEQUENCES), mask=ops.convert_to_tensor(MASK)))
     for t in range(QUERIES.shape[1]):
@@ -150,19 +151,50 @@ def test_luong_local_p_at_each_of_its_own_places():
         assert_near([x[:, t] for x in found], expected, 10 * running.EXACT)
 
 
-def test_keys_made_once_under_mixed_precision():
+def test_precomputed_keys_in_mixed_precision():
     layer = built(layers.BahdanauAttention(7, dtype="mixed_bfloat16"))
     given = [ops.cast(x, "float32") for x in arrays(QUERIES, SEQUENCES)]
     keys = layer.compute_keys(given[1])
     assert keras.backend.standardize_dtype(keys.dtype) == "bfloat16"
-    once, anew = layer(*given, keys=keys), layer(*given)
-    assert_near(numbers(once), numbers(anew), 0.01)
+    assert_near(numbers(layer(*given, keys=keys)), numbers(layer(*given)), 0.01)
 
 
-REFUSED = [
+class ScaledDotAttention(Attention):
+    """A user's own attention."""
+
+    def build(self, query_shape, memory_shape):
+        self.check_shapes(query_shape, memory_shape)
+
+    def project_keys(self, memory):
+        return memory
+
+    def attend(self, queries, memory, keys, mask):
+        mask = None if mask is None else mask[:, None]
+        weights = scores.masked_softmax(scores.scaled_dot(queries, keys), mask)
+        return ops.matmul(weights, memory), weights
+
+
+def test_a_subclass_runs_alone_and_in_a_decoder():
+    own, dot = ScaledDotAttention(dtype=running.PRECISE), built(luong(score="dot"))
+    mask = ops.convert_to_tensor(MASK)
+    queries, memory = arrays(QUERIES, SEQUENCES)
+    expected = dot(queries / np.sqrt(D), memory, mask=mask)
+    assert_near(numbers(own(queries, memory, mask=mask)), numbers(expected), 10 * running.EXACT)
+    alone = own(queries[:, 0], memory, mask=mask)
+    assert_near(numbers(alone), [x[:, 0] for x in numbers(expected)], 10 * running.EXACT)
+    decoder = layers.AttentionDecoder(5, 2, [layers.LSTMCell(D)], ScaledDotAttention())
+    logits, weights = decoder(np.ones((B, 7), "int32"), SEQUENCES.astype("float32"))
+    assert logits.shape == (B, 7, 5)
+    assert_near([ops.sum(weights, axis=-1)], [np.ones((B, 7))], 1e-5)
+
+
+INVALID = [
     (lambda: layers.BahdanauAttention(0), ["units", "0"]),
     (lambda: layers.BahdanauAttention(7)(QUERIES, SEQUENCES[0]), ["[B, S, D]", "(5, 3)"]),
-    (lambda: layers.BahdanauAttention(7).compute_keys(SEQUENCES), ["no weights yet", "build"]),
+    (
+        lambda: layers.BahdanauAttention(7).compute_keys(SEQUENCES),
+        ["BahdanauAttention", "not built"],
+    ),
     (lambda: layers.LuongAttention(score="cosine"), ["score", "'cosine'", "general"]),
     (lambda: layers.LuongAttention(window="local"), ["window", "'local'", "local_p"]),
     (lambda: layers.LuongAttention(half_width=0), ["half_width", "0"]),
@@ -175,7 +207,7 @@ REFUSED = [
     ),
     (
         lambda: layers.LuongAttention(score="location", memory_size=4)(QUERIES, SEQUENCES),
-        ["4 places", "has 5"],
+        ["LuongAttention", "at most 4", "got 5"],
     ),
     (
         lambda: layers.LuongAttention(window="local_m")(QUERIES[:, 0], SEQUENCES),
@@ -184,6 +216,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("action", "words"), REFUSED)
-def test_refused(action, words):
+@pytest.mark.parametrize(("action", "words"), INVALID)
+def test_invalid_arguments(action, words):
     assert_refused(action, *words)

@@ -1,4 +1,4 @@
-"""Memory hops over words, weights and identities, and question-guided attention over a grid."""
+"""The memory network and question-guided attention: attention weights, identities, errors."""
 
 from functools import partial
 
@@ -41,7 +41,7 @@ def numbers(found):
     return [running.numpy(x) for x in found]
 
 
-def over_words(**options) -> layers.MemoryNetwork:
+def network_of_words(**options) -> layers.MemoryNetwork:
     settings = {"units": 7, "vocabulary_size": VOCABULARY, "dtype": running.PRECISE, **options}
     return with_weights(layers.MemoryNetwork(**settings), FACTS, QUESTION)
 
@@ -49,9 +49,9 @@ def over_words(**options) -> layers.MemoryNetwork:
 @pytest.mark.parametrize("tying", ["adjacent", "layer_wise"])
 @pytest.mark.parametrize("position_encoding", [True, False])
 @pytest.mark.parametrize("return_logits", [True, False])
-def test_words_by_hand(tying, position_encoding, return_logits):
+def test_words_equal_the_reference(tying, position_encoding, return_logits):
     settings = {"tying": tying, "memory_size": 9, "return_logits": return_logits}
-    layer = over_words(position_encoding=position_encoding, **settings)
+    layer = network_of_words(position_encoding=position_encoding, **settings)
     expected = reference.memory_network(
         layer.get_weights(),
         FACTS,
@@ -64,8 +64,8 @@ def test_words_by_hand(tying, position_encoding, return_logits):
     assert_near(found, expected, 10 * running.EXACT)
 
 
-def test_more_padding_changes_nothing():
-    layer = over_words(memory_size=9)
+def test_padding_does_not_change_the_result():
+    layer = network_of_words(memory_size=9)
     mask = np.ones((B, T), "bool")
     expected = numbers(layer(*tensors(FACTS, QUESTION), mask=ops.convert_to_tensor(mask)))
     padded = np.pad(FACTS, ((0, 0), (0, 2), (0, 3)))
@@ -75,7 +75,7 @@ def test_more_padding_changes_nothing():
     assert not found[1][..., T:].any()
 
 
-def test_what_no_fact_has_is_the_weight_of_empty_places():
+def test_empty_slots_have_the_rest_of_the_weight():
     layer = with_weights(
         layers.MemoryNetwork(7, memory_size=T + 3, dtype=running.PRECISE), SEQUENCES, VECTOR
     )
@@ -102,12 +102,12 @@ def test_one_hop_is_attention_and_a_linear_map():
     attention = layers.LuongAttention(score="dot", dtype=running.PRECISE)
     _, weights = attention(*tensors(query, memory @ a))
     found = numbers(layer(*tensors(memory, VECTOR)))
-    share = running.numpy(weights)
-    expected = query @ h + np.einsum("bs,bsu->bu", share, memory @ c)
-    assert_near(found, [expected, share[:, None]], 10 * running.EXACT)
+    weights = running.numpy(weights)
+    expected = query @ h + np.einsum("bs,bsu->bu", weights, memory @ c)
+    assert_near(found, [expected, weights[:, None]], 10 * running.EXACT)
 
 
-def test_linear_start_until_it_is_put_back():
+def test_linear_start_ends_when_linear_is_zero():
     options = {"hops": 2, "dtype": running.PRECISE}
     layer = layers.MemoryNetwork(7, linear_start=True, **options)
     plain = with_weights(layers.MemoryNetwork(7, **options), SEQUENCES, VECTOR)
@@ -123,29 +123,28 @@ def test_linear_start_until_it_is_put_back():
     assert_near(numbers(layer(*given, mask=mask)), softmax, running.EXACT)
 
 
-def test_noise_makes_facts_older_and_no_younger():
-    """The weight of a fact under noise is one that it has with older ages."""
+def test_noise_increases_the_age_of_facts():
     layer = with_weights(
         layers.MemoryNetwork(7, memory_size=40, noise=0.5, seed=1), SEQUENCES, VECTOR
     )
     mask = ops.convert_to_tensor(MASK)
     plain = running.numpy(layer._ages(mask, False))
-    seen = np.array([running.numpy(layer._ages(mask, True)) for _ in range(200)])
+    noisy = np.array([running.numpy(layer._ages(mask, True)) for _ in range(200)])
     assert (plain == [[row[s + 1 :].sum() for s in range(T)] for row in MASK]).all()
-    assert (seen >= plain).all()
-    # Of four facts after the first each is followed by an empty one every other time.
-    assert seen[:, 0, 0].mean() == pytest.approx(4 + 4 / 2, abs=0.3)
-    assert (np.diff(seen[:, 0], axis=1) < 0).all()
+    assert (noisy >= plain).all()
+    # An empty fact follows each of the four facts after the first with probability 1/2.
+    assert noisy[:, 0, 0].mean() == pytest.approx(4 + 4 / 2, abs=0.3)
+    assert (np.diff(noisy[:, 0], axis=1) < 0).all()
 
 
-@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT is made from TensorFlow alone")
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT needs the TensorFlow backend")
 def test_words_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
     from unroll.layers.litert_tensorflow import convert
 
-    layer = over_words(memory_size=9, return_logits=True, linear_start=True, dtype="float32")
+    layer = network_of_words(memory_size=9, return_logits=True, linear_start=True, dtype="float32")
     layer.linear.assign(0.0)
 
     def serve(facts, question, mask):
@@ -179,7 +178,7 @@ def guided(normalize=True) -> layers.QuestionGuidedAttention:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_weights_of_the_glimpses(normalize):
+def test_attention_weights_of_the_glimpses(normalize):
     layer = guided(normalize)
     found = numbers(layer(*tensors(VECTOR, SEQUENCES), mask=ops.convert_to_tensor(MASK)))
     expected = reference.question_guided(
@@ -195,7 +194,7 @@ def test_the_order_of_regions_does_not_matter():
     assert_near(again, [attended, weights[..., order]], running.EXACT)
 
 
-def test_a_grid_is_its_cells():
+def test_a_grid_equals_its_cells():
     layer = guided()
     grid, mask = RNG.normal(size=(B, 2, 4, D)), RNG.random((B, 2, 4)) > 0.3
     flat = layer(*tensors(VECTOR, grid.reshape(B, 8, D)), mask=mask.reshape(B, 8))
@@ -205,16 +204,16 @@ def test_a_grid_is_its_cells():
     assert (weights[np.broadcast_to(~mask[:, None], weights.shape)] == 0).all()
 
 
-def test_questions_about_one_image_are_each_answered_as_alone():
-    layer, others = guided(), RNG.normal(size=(B, 3, VECTOR.shape[-1]))
+def test_several_questions_equal_single_questions():
+    layer, questions = guided(), RNG.normal(size=(B, 3, VECTOR.shape[-1]))
     mask = ops.convert_to_tensor(MASK)
-    together = numbers(layer(*tensors(others, SEQUENCES), mask=mask))
+    together = numbers(layer(*tensors(questions, SEQUENCES), mask=mask))
     for k in range(3):
-        alone = numbers(layer(*tensors(others[:, k], SEQUENCES), mask=mask))
+        alone = numbers(layer(*tensors(questions[:, k], SEQUENCES), mask=mask))
         assert_near([x[:, k] for x in together], alone, running.EXACT)
 
 
-def test_a_tally_counts_regions():
+def test_count_features_grow_with_the_number_of_regions():
     layer = layers.QuestionGuidedAttention(7, count_features=True, dtype=running.PRECISE)
     once = numbers(layer(*tensors(VECTOR, SEQUENCES)))[0]
     twice = numbers(layer(*tensors(VECTOR, np.tile(SEQUENCES, (1, 2, 1)))))[0]
@@ -222,7 +221,7 @@ def test_a_tally_counts_regions():
     assert_near([twice[:, D:] * np.sqrt(2)], [once[:, D:] * 2], 10 * running.EXACT)
 
 
-def test_scores_begin_as_far_apart_as_asked():
+def test_scale_initializer_applies_to_the_scale_alone():
     layer = layers.QuestionGuidedAttention(7, scale_initializer="ones")
     layer.build((None, D), (None, None, D))
     assert_near([layer.scale], [np.ones((7, 1))], running.EXACT)
@@ -232,13 +231,13 @@ def test_scores_begin_as_far_apart_as_asked():
 def test_a_product_of_zero_has_a_finite_gradient():
     layer = layers.QuestionGuidedAttention(7)
     layer.build((None, D), (None, None, D))
-    nothing = np.zeros((B, T, D), "float32")
+    regions = np.zeros((B, T, D), "float32")
 
     class Attended(keras.layers.Layer):
         def call(self, regions):
             return layer(ops.ones((B, D)), regions)[0]
 
-    found = running.evaluate(Attended(), nothing, cotangents=[np.ones((B, D))])
+    found = running.evaluate(Attended(), regions, cotangents=[np.ones((B, D))])
     assert all(np.isfinite(g).all() for g in found.gradients)
 
 
@@ -246,7 +245,7 @@ def zeros(*shape):
     return np.zeros(shape, "float32")
 
 
-REFUSED = [
+INVALID = [
     (lambda: layers.MemoryNetwork(0), ["units", "0"]),
     (lambda: layers.MemoryNetwork(4, hops=0), ["hops", "0"]),
     (lambda: layers.MemoryNetwork(4, vocabulary_size=-1), ["vocabulary_size", "-1"]),
@@ -263,6 +262,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("action", "words"), REFUSED)
-def test_refused(action, words):
+@pytest.mark.parametrize(("action", "words"), INVALID)
+def test_invalid_arguments(action, words):
     assert_refused(action, *words)
