@@ -1,4 +1,4 @@
-"""Export: what it writes, that nothing wrong gets through, and that failures leave nothing."""
+"""Export: its files, the check of the artifacts, and that a failure leaves no files."""
 
 import json
 import re
@@ -10,41 +10,52 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.apps import toy
+from tests.apps.conftest import LongLivedProcess, cold_run
 from unroll.apps.core import export, parity
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Service, settings_asset
+from unroll.apps.core.files import read_assets
+from unroll.apps.core.protocol import Service, Trained
 
+# One of each type.
 ASSETS = {
     "digits": ["<pad>", *"123456789"],
     "labels": ["falling", "r\u00e9sumé\r"],
-    "settings": settings_asset({"least": 0.0}),
+    "scaler": {"mean": 0.5, "name": "é"},
+    "subwords": b"\x00\xff\n",
+    "vectors": np.array([[1.5, np.inf]], "float32"),
 }
+
+pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("parity_process")]
 
 
 @pytest.fixture(scope="module")
 def service() -> Service:
-    """The toy app's, with weights that tell examples apart."""
+    """The service of the toy app, with weights that give each example another output."""
     keras.utils.set_random_seed(0)
     model = toy.build(toy.Config(), ASSETS)
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(scale=0.7, size=weight.shape))
-    return toy.serve(model, ASSETS)
+    return toy.serve(Trained(toy.Config(), ASSETS, model))
 
 
 @pytest.fixture(scope="module")
-def exported(service, tmp_path_factory):
+def exported(service, tmp_path_factory) -> Path:
+    """An export that was checked in a process of its own, as the command line does it."""
     parent = tmp_path_factory.mktemp("saved_models") / "toy"
-    return export.write(service, ASSETS, toy.EXAMPLES, parent, about={"data": "digits"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "run", cold_run)
+        return export.write(service, ASSETS, toy.examples(), parent, about={"data": "digits"})
 
 
 def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
-    """A service of one function of `x`, `[B, T]`."""
+    """A service with one function of `x`, `[B, T]`."""
     spec = tf.TensorSpec([None, None], tf.float32, name="x")
     return Service(
         {"serving_default": tf.function(function, input_signature=[spec])},
@@ -54,7 +65,7 @@ def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
     )
 
 
-def test_the_folder_is_what_a_server_reads(exported):
+def test_the_folder_has_the_layout_of_tf_serving(exported):
     assert exported.name == "1"
     names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
     assert names >= {
@@ -66,11 +77,17 @@ def test_the_folder_is_what_a_server_reads(exported):
     }
     assert [path.name for path in exported.parent.iterdir()] == ["1"]
     assert exported.stat().st_mode & 0o777 == 0o755
-    for name, lines in ASSETS.items():
-        assert (exported / f"{name}.txt").read_bytes() == "".join(f"{x}\n" for x in lines).encode()
 
 
-def test_the_manifest_tells_what_is_there(exported):
+def test_assets_of_all_types_are_exported(exported):
+    assert (exported / "labels.txt").read_bytes() == "falling\nr\u00e9sumé\r\n".encode()
+    assert json.loads((exported / "scaler.json").read_text(encoding="utf-8")) == ASSETS["scaler"]
+    assert (exported / "subwords.bin").read_bytes() == ASSETS["subwords"]
+    np.testing.assert_array_equal(np.load(exported / "vectors.npy"), ASSETS["vectors"])
+    assert read_assets(exported).keys() >= ASSETS.keys()
+
+
+def test_the_manifest_describes_the_export(exported):
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["data"] == "digits"
     assert manifest["signatures"]["serving_default"] == {
@@ -92,10 +109,10 @@ def test_the_manifest_tells_what_is_there(exported):
     assert "commit" in manifest
 
 
-def test_warm_up_requests_name_signatures_and_inputs_of_the_model(exported, service):
+def test_warm_up_requests_call_every_signature_with_every_example(exported, service):
     file = exported / "assets.extra" / "tf_serving_warmup_requests"
     loaded = tf.saved_model.load(str(exported))
-    asked = []
+    requests = []
     for record in tf.data.TFRecordDataset(str(file)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         request = log.predict_log.request
@@ -104,15 +121,13 @@ def test_warm_up_requests_name_signatures_and_inputs_of_the_model(exported, serv
         inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
         answers = loaded.signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
         assert answers["probabilities"].shape == [1, 2]
-        asked.append((name, inputs))
-    texts = [inputs["text"].tolist() for name, inputs in asked if name == "serving_default"]
-    assert texts == [[example.encode()] for example in toy.EXAMPLES]
-    assert len(asked) == len(service.functions) * len(toy.EXAMPLES)
+        requests.append((name, inputs))
+    texts = [inputs["text"].tolist() for name, inputs in requests if name == "serving_default"]
+    assert texts == [[example.encode()] for example in toy.examples()]
+    assert len(requests) == len(service.functions) * len(toy.examples())
 
 
-def test_the_litert_file_has_built_in_ops_alone(exported):
-    from ai_edge_litert.interpreter import Interpreter
-
+def test_the_litert_file_has_only_built_in_ops(exported):
     interpreter = Interpreter(str(exported / "model.tflite"))
     interpreter.allocate_tensors()
     names = {op["op_name"] for op in interpreter._get_ops_details()}
@@ -120,29 +135,37 @@ def test_the_litert_file_has_built_in_ops_alone(exported):
     assert not {name for name in names if name.startswith(("Flex", "CUSTOM"))}
 
 
-def test_litert_alone_and_versions_count_on(service, tmp_path):
+def test_litert_alone_becomes_the_next_version(service, tmp_path):
     (tmp_path / "toy" / "7").mkdir(parents=True)
     (tmp_path / "toy" / "notes").mkdir()
-    folder = export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("litert",))
+    folder = export.write(service, ASSETS, toy.examples(), tmp_path / "toy", ("litert",))
     assert folder == tmp_path / "toy" / "8"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.tflite", "digits.txt", "labels.txt", "settings.txt", "manifest.json"}
+    assert names == {
+        "model.tflite",
+        "manifest.json",
+        "digits.txt",
+        "labels.txt",
+        "scaler.json",
+        "subwords.bin",
+        "vectors.npy",
+    }
 
 
-def test_litert_shapes_go_beyond_the_examples(service, exported, monkeypatch):
-    seen = []
+def test_litert_is_checked_with_longer_inputs_than_the_examples(service, exported, monkeypatch):
+    shapes = []
 
-    def ask(folder, requests):
-        seen.extend(inputs["digits"].shape for artefact, _, inputs in requests)
-        return [export._answer(service, name, inputs) for _, name, inputs in requests]
+    def run(folder, requests):
+        shapes.extend(inputs["digits"].shape for _, _, inputs in requests)
+        return [export._call(service, name, inputs) for _, name, inputs in requests]
 
-    monkeypatch.setattr(parity, "ask", ask)
-    export.check(service, exported, toy.EXAMPLES, ("litert",))
-    assert seen == [(4, 7), (1, 3), (1, 5), (1, 7), (1, 2), (1, 7), (3, 60), (5, 200)]
+    monkeypatch.setattr(parity, "run", run)
+    export.check(service, exported, toy.examples(), ("litert",))
+    assert shapes == [(4, 7), (1, 3), (1, 5), (1, 7), (1, 2), (1, 7), (3, 60), (5, 200)]
 
 
 def counter() -> Service:
-    """Its answer depends on how often it was asked."""
+    """Its output depends on the number of calls."""
     calls = tf.Variable(0.0)
 
     def function(x):
@@ -153,12 +176,12 @@ def counter() -> Service:
 
 
 def dice() -> Service:
-    """Stateful randomness."""
+    """Its output is random."""
     return one_function(lambda x: {"y": tf.reduce_sum(x, axis=1) + tf.random.uniform([])})
 
 
 def python() -> Service:
-    """A Python function that no other process has."""
+    """It calls a Python function, which another process lacks."""
 
     def function(x):
         y = tf.numpy_function(lambda x: x.sum(axis=1), [x], tf.float32)
@@ -168,18 +191,18 @@ def python() -> Service:
 
 
 def left_out() -> Service:
-    """A table that is not kept."""
+    """It uses a table that is not in `keep`."""
     table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0)
     return one_function(lambda x: {"y": x[:, 0] + table.lookup(tf.constant(1, tf.int64))})
 
 
 def not_built_in() -> Service:
-    """An op that LiteRT lacks."""
+    """It uses an op that LiteRT lacks."""
     return one_function(lambda x: {"y": tf.math.bessel_i0e(x)}, litert="serving_default")
 
 
 def cudnn() -> Service:
-    """A cuDNN op in a function that is called."""
+    """It calls a function with a cuDNN op."""
 
     @tf.function
     def recurrent(x):
@@ -190,7 +213,7 @@ def cudnn() -> Service:
 
 
 def placed() -> Service:
-    """An op that is bound to a GPU."""
+    """It places an op on a GPU."""
 
     def function(x):
         with tf.device("/GPU:0"):
@@ -200,18 +223,18 @@ def placed() -> Service:
 
 
 BROKEN = {
-    counter: r"The saved_model\w* disagrees with the model: serving_default, output 'y', by \d",
-    dice: r"The saved_model\w* disagrees with the model: serving_default, output 'y', by 0\.\d",
+    counter: r"The saved_model\w* differs from the model: serving_default, output 'y', by \d",
+    dice: r"The saved_model\w* differs from the model: serving_default, output 'y', by 0\.\d",
     python: "does not run in a clean process: saved_model: ",
-    left_out: "The saved_model cannot be made: .*untracked",
-    not_built_in: "The litert cannot be made: .*BesselI0e",
-    cudnn: "serving_default is bound to a device: op CudnnRNN ",
-    placed: r"serving_default is bound to a device: op \w+ on /device:GPU:0",
+    left_out: "The saved_model cannot be written: .*untracked",
+    not_built_in: "The litert cannot be written: .*BesselI0e",
+    cudnn: "serving_default needs one device: op CudnnRNN ",
+    placed: r"serving_default needs one device: op \w+ on /device:GPU:0",
 }
 
 
 @pytest.mark.parametrize("make", BROKEN, ids=lambda make: make.__name__)
-def test_a_broken_service_is_rejected_and_leaves_nothing(make, tmp_path, capfd):
+def test_a_broken_service_is_rejected_and_leaves_no_files(make, tmp_path, capfd):
     formats = ("litert",) if make is not_built_in else export.FORMATS
     with pytest.raises(UsageError, match=BROKEN[make]) as error:
         export.write(make(), {}, ["a", "b"], tmp_path / "models" / "toy", formats)
@@ -221,76 +244,78 @@ def test_a_broken_service_is_rejected_and_leaves_nothing(make, tmp_path, capfd):
 
 
 def test_a_model_that_only_python_can_restore_is_rejected(service, tmp_path, monkeypatch):
-    # Keras's own variables, tracked as they are: a server finds them without a value.
+    # Tracks the variables of Keras, which a server finds without a value.
     monkeypatch.setattr(export, "_trackable", lambda service: service)
     with pytest.raises(
         UsageError, match=r"clean process: saved_model_session: .*not find variable"
     ):
-        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("saved_model",))
+        export.write(service, {}, toy.examples(), tmp_path / "toy", ("saved_model",))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_litert_file_of_another_model_is_rejected(service, tmp_path, monkeypatch):
     def other(function, specs):
         def shifted(digits):
-            # Alike on everything as short as the examples.
-            far = tf.cast(tf.shape(digits)[1] > 100, tf.float32)
-            return {"probabilities": function.python_function(digits)["probabilities"] + 1e-4 * far}
+            # The same outputs for inputs as short as the examples.
+            long = tf.cast(tf.shape(digits)[1] > 100, tf.float32)
+            probabilities = function.python_function(digits)["probabilities"]
+            return {"probabilities": probabilities + 1e-4 * long}
 
         return convert(shifted, specs)
 
     convert = export.convert
     monkeypatch.setattr(export, "convert", other)
-    with pytest.raises(UsageError, match=r"The litert disagrees with the model: ids, .* by 0.0001"):
-        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("litert",))
+    message = r"The litert differs from the model: ids, .* by 0.0001"
+    with pytest.raises(UsageError, match=message):
+        export.write(service, {}, toy.examples(), tmp_path / "toy", ("litert",))
     assert list(tmp_path.iterdir()) == []
 
 
-def spoil(outputs: dict, name: str, how) -> dict:
+def change(outputs: dict, name: str, how) -> dict:
     return {**outputs, name: how(outputs[name])}
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda o: spoil(o, "label", lambda v: v + b"!"), "'label', by inf"),
-        (lambda o: spoil(o, "label", lambda v: v[:, None]), "'label', by inf"),
-        (lambda o: spoil(o, "probabilities", lambda v: v.astype("float64")), "by inf"),
-        (lambda o: spoil(o, "probabilities", lambda v: v + np.float32(2e-5)), "by 2e-05"),
-        (lambda o: spoil(o, "probabilities", lambda v: v * np.float32("nan")), "by nan"),
-        (lambda o: {"label": o["label"]}, r"gives \['label'\] where the model gives"),
+        (lambda o: change(o, "label", lambda v: v + b"!"), "'label', by inf"),
+        (lambda o: change(o, "label", lambda v: v[:, None]), "'label', by inf"),
+        (lambda o: change(o, "probabilities", lambda v: v.astype("float64")), "by inf"),
+        (lambda o: change(o, "probabilities", lambda v: v + np.float32(2e-5)), "by 2e-05"),
+        (lambda o: change(o, "probabilities", lambda v: v * np.float32("nan")), "by nan"),
+        (lambda o: {"label": o["label"]}, r"returns \['label'\], but the model \["),
     ],
     ids=["string", "shape", "dtype", "float", "nan", "output"],
 )
-def test_any_difference_counts(service, exported, monkeypatch, how, message):
-    def ask(folder, requests):
-        answers = [export._answer(service, name, inputs) for _, name, inputs in requests]
+def test_any_difference_is_rejected(service, exported, monkeypatch, how, message):
+    def run(folder, requests):
+        answers = [export._call(service, name, inputs) for _, name, inputs in requests]
         return [how(a) if "label" in a and len(a["label"]) == 4 else a for a in answers]
 
-    monkeypatch.setattr(parity, "ask", ask)
+    monkeypatch.setattr(parity, "run", run)
     with pytest.raises(UsageError, match=message):
-        export.check(service, exported, toy.EXAMPLES, ("saved_model",))
+        export.check(service, exported, toy.examples(), ("saved_model",))
 
 
 def test_a_function_without_requests_is_a_defect(service, exported):
-    silent = Service(service.functions, lambda examples: {"ids": {}}, litert="ids")
+    incomplete = Service(service.functions, lambda examples: {"ids": {}}, litert="ids")
     with pytest.raises(ValueError, match="no requests for serving_default"):
-        export.check(silent, exported, toy.EXAMPLES, ("saved_model",))
+        export.check(incomplete, exported, toy.examples(), ("saved_model",))
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("disk full")])
-def test_an_interrupted_export_leaves_what_was_there(service, tmp_path, monkeypatch, stop):
+def test_an_interrupted_export_changes_nothing(service, tmp_path, monkeypatch, stop):
     def interrupted(*arguments):
         raise stop
 
     (tmp_path / "toy" / "1").mkdir(parents=True)
     monkeypatch.setattr(export, "check", interrupted)
     with pytest.raises(stop if isinstance(stop, type) else OSError):
-        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "toy", ("saved_model",))
+        export.write(service, ASSETS, toy.examples(), tmp_path / "toy", ("litert",))
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["toy", "toy/1"]
 
 
-def test_exports_that_race_get_different_versions(tmp_path):
+def test_concurrent_exports_get_different_versions(tmp_path):
     folders = [tmp_path / f".export-{i}" for i in range(16)]
     for folder in folders:
         folder.mkdir()
@@ -314,36 +339,36 @@ def test_exports_that_race_get_different_versions(tmp_path):
 
 
 @pytest.mark.parametrize("formats", [(), ("onnx",), ("saved_model", "onnx"), ("",)])
-def test_unknown_formats_are_named_before_anything_is_loaded(formats):
-    with pytest.raises(UsageError, match="choose of saved_model, litert"):
+def test_an_unknown_format_is_refused_before_anything_is_loaded(formats):
+    with pytest.raises(UsageError, match="choose from saved_model, litert"):
         export.export(toy, None, formats=formats)
 
 
-def test_litert_of_a_service_without_it(tmp_path):
+def test_litert_needs_a_function_for_it(tmp_path):
     service = one_function(lambda x: {"y": x})
-    with pytest.raises(UsageError, match="no LiteRT form"):
+    with pytest.raises(UsageError, match="no LiteRT function"):
         export.write(service, {}, ["a"], tmp_path / "toy", ("litert",))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made(service, tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_line(service, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file/toy cannot be written to: Not a directory"):
-        export.write(service, ASSETS, toy.EXAMPLES, tmp_path / "file" / "toy")
+        export.write(service, ASSETS, toy.examples(), tmp_path / "file" / "toy")
 
 
-@pytest.mark.parametrize("name", [None, "digits_of_mine"])
-def test_an_export_of_a_run(service, tmp_path, monkeypatch, name):
-    about = {"test": {"accuracy": 0.5}}
-    run = SimpleNamespace(path="runs/toy/digits-1", read_metrics=lambda: about)
-    model = toy.build(toy.Config(), ASSETS)
-    monkeypatch.setattr(export, "load_model", lambda app, run: (model, toy.Config(), ASSETS))
+@pytest.mark.parametrize("name", [None, "my_digits"])
+def test_an_export_of_a_run_records_its_source(tmp_path, monkeypatch, name):
+    figures = {"test": {"accuracy": 0.5}}
+    run = SimpleNamespace(path="runs/toy/digits-1", read_metrics=lambda: figures)
+    trained = Trained(toy.Config(), ASSETS, toy.build(toy.Config(), ASSETS))
+    monkeypatch.setattr(export, "load_trained", lambda app, run: trained)
     monkeypatch.setattr(export, "check", lambda *arguments: {})
-    folder = export.export(toy, run, tmp_path, ("saved_model",), name)
+    folder = export.export(toy, run, tmp_path, ("litert",), name)
     assert folder == tmp_path / (name or "toy") / "1"
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["app"], manifest["data"], manifest["run"]) == ("toy", "digits", run.path)
-    assert manifest["metrics"] == about
+    assert manifest["metrics"] == figures
 
 
 def test_a_run_in_mixed_precision_is_exported_in_float32(tmp_path, monkeypatch):
@@ -356,19 +381,20 @@ def test_a_run_in_mixed_precision_is_exported_in_float32(tmp_path, monkeypatch):
     for weight in model.trainable_weights:
         weight.assign(np.random.default_rng(0).normal(size=weight.shape))
     run = SimpleNamespace(path="runs/toy/digits-1", read_metrics=dict)
-    monkeypatch.setattr(export, "load_model", lambda app, run: (model, config, ASSETS))
+    trained = Trained(config, ASSETS, model)
+    monkeypatch.setattr(export, "load_trained", lambda app, run: trained)
     monkeypatch.setattr(export, "write", lambda service, *others: service)
     service = export.export(toy, run, tmp_path)
-    inputs = service.requests(toy.EXAMPLES)["ids"]
-    found = export._answer(service, "ids", inputs)["probabilities"]
+    inputs = service.requests(toy.examples())["ids"]
+    exported = export._call(service, "ids", inputs)["probabilities"]
     expected = model(inputs).numpy()
-    np.testing.assert_allclose(found, expected, atol=0.05)
-    assert np.abs(found - expected).max() > 1e-5
+    np.testing.assert_allclose(exported, expected, atol=0.05)
+    assert np.abs(exported - expected).max() > 1e-5
     specs = {spec.name: spec for spec in service.functions["ids"].input_signature}
     assert export.convert(service.functions["ids"], specs)[4:8] == b"TFL3"
 
 
-def test_the_documented_server_configuration_is_one():
+def test_the_documented_server_configuration_is_valid():
     text = (Path(__file__).parents[2] / "saved_models" / "README.md").read_text(encoding="utf-8")
     block = re.search(r"```\n(model_config_list.*?)```", text, re.DOTALL)[1]
     config = text_format.Parse(block, model_server_config_pb2.ModelServerConfig())
@@ -389,22 +415,51 @@ def test_the_documented_server_configuration_is_one():
     ],
     ids=lambda array: f"{array.dtype.kind}{array.shape}",
 )
-def test_tensors_survive_their_way_to_the_clean_process(array):
-    found = parity.decode(json.loads(json.dumps(parity.encode(array))))
+def test_tensors_round_trip_through_json(array):
+    decoded = parity.decode(json.loads(json.dumps(parity.encode(array))))
     expected = array
     if array.dtype.kind == "U":
         expected = np.vectorize(str.encode, otypes=[object])(array)
-    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    np.testing.assert_array_equal(found, expected)
+    assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(decoded, expected)
 
 
-def test_infinities_agree_with_themselves():
+def test_equal_infinities_do_not_differ():
     values = np.array([-np.inf, np.inf, 1], "float32")
     assert parity.difference(values, values.copy()) == 0
     assert parity.difference(values, -values) == np.inf
 
 
-def test_the_clean_process_tells_if_it_is_not_clean():
-    # This process has imported the project.
-    with pytest.raises(RuntimeError, match=r"imported .*apps"):
-        parity.answer({"requests": []})
+def test_an_imported_project_is_reported():
+    # Unlike the clean process, this one has imported the project.
+    with pytest.raises(RuntimeError, match=r"imported .*unroll\.apps"):
+        parity.outputs_of({"requests": []})
+
+
+def test_one_process_answers_several_jobs_and_continues_after_an_error(
+    exported, parity_process, tmp_path
+):
+    request = ("litert", "ids", {"digits": np.array([[1, 2]], "int32")})
+    starts = parity_process.starts
+    outputs = [parity.run(exported, [request])[0]["probabilities"] for _ in range(2)]
+    np.testing.assert_array_equal(*outputs)
+    with pytest.raises(RuntimeError, match=r"^litert: ValueError: Could not open "):
+        parity.run(tmp_path, [request])
+    np.testing.assert_array_equal(parity.run(exported, [request])[0]["probabilities"], outputs[0])
+    assert parity_process.starts - starts <= 1
+
+
+def test_a_process_that_ended_is_an_error_and_starts_again(exported):
+    request = ("litert", "ids", {"digits": np.array([[1, 2]], "int32")})
+    with parity.Process() as process:
+        process._process.kill()
+        with pytest.raises(RuntimeError, match=r"^exit code -9$"):
+            process.run(exported, [request])
+    restarted = LongLivedProcess()
+    try:
+        for starts in (1, 2):
+            assert restarted.run(exported, []) == []
+            assert restarted.starts == starts
+            restarted.kill()
+    finally:
+        restarted.close()
