@@ -1,4 +1,4 @@
-"""Tags, marginals and constraints of the conditional random field, against enumeration."""
+"""The conditional random field against the enumeration of all paths."""
 
 import tempfile
 
@@ -27,8 +27,8 @@ def crf(dtype=running.PRECISE, **options) -> layers.CRF:
     return layer
 
 
-def moves(layer) -> list[np.ndarray]:
-    """The layer's weights, minus infinity where a move is not allowed."""
+def parameters(layer) -> list[np.ndarray]:
+    """The layer's weights, minus infinity where a transition is not allowed."""
     weights = layer.get_weights()
     if layer.allowed_transitions is None:
         return weights
@@ -50,7 +50,7 @@ def test_tags_marginals_and_likelihood_by_enumeration(allowed):
     marginals = running.numpy(layer.marginals(potentials, mask))
     likelihood = running.numpy(layer.log_likelihood(potentials, *tensors(gold), mask))
     for b, keep in enumerate(MASK):
-        found = reference.paths(SEQUENCES[b, keep], *moves(layer))
+        found = reference.paths(SEQUENCES[b, keep], *parameters(layer))
         log_z = reference.log_sum(found.values())
         best = max(found, key=found.get)
         assert tuple(tags[b, keep]) == best
@@ -84,28 +84,27 @@ def test_the_gradient_of_log_z_is_the_marginals():
     assert_near([found.gradients[0]], [marginals], 100 * running.EXACT)
 
 
-def test_constraints_hold_against_any_potentials():
+def test_transitions_are_obeyed_for_any_potentials():
     labels = ["O", "B-city", "I-city", "B-day", "I-day"]
     layer = layers.CRF(5, allowed_transitions=layers.bio_transitions(labels))
     potentials = 50 * RNG.normal(size=(40, 9, 5)).astype("float32")
     found = running.numpy(layer(*tensors(potentials)))
     free = running.numpy(layers.CRF(5)(*tensors(potentials)))
-    broken = [_breaks_bio([labels[k] for k in row]) for row in found]
-    assert not any(broken)
+    assert not any(_breaks_bio([labels[k] for k in row]) for row in found)
     assert sum(_breaks_bio([labels[k] for k in row]) for row in free) > 20
     marginals = running.numpy(layer.marginals(*tensors(potentials)))
     assert marginals[:, 0, [2, 4]].max() == 0
 
 
 def _breaks_bio(row) -> bool:
-    before = ["O", *row[:-1]]
+    previous_labels = ["O", *row[:-1]]
     return any(
         label.startswith("I-") and previous not in ("B-" + label[2:], label)
-        for previous, label in zip(before, row, strict=True)
+        for previous, label in zip(previous_labels, row, strict=True)
     )
 
 
-def test_without_moves_it_is_a_softmax_at_each_step():
+def test_without_transitions_it_is_a_softmax_at_each_step():
     layer = layers.CRF(D)
     potentials = ops.convert_to_tensor(SEQUENCES.astype("float32"))
     assert (running.numpy(layer(potentials)) == SEQUENCES.argmax(axis=-1)).all()
@@ -114,7 +113,7 @@ def test_without_moves_it_is_a_softmax_at_each_step():
 
 
 def test_long_sequences_of_large_potentials_stay_exact():
-    """Against the recursion in float64 without any trick."""
+    """Compared with a plain recursion in float64."""
     layer = crf("float32")
     potentials = 20 * RNG.normal(size=(2, 300, D)).astype("float32")
     transitions, start, end = (w.astype("float64") for w in layer.get_weights())
@@ -128,38 +127,38 @@ def test_long_sequences_of_large_potentials_stay_exact():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_tagger_learns_with_the_loss_and_is_saved():
-    """Tags that hang on the tag before: without moves no model of single steps can tell them."""
+def test_a_tagger_trains_with_the_loss_and_is_saved():
+    """The tags depend on the previous tag, so that a model of single steps cannot predict them."""
     rng = np.random.default_rng(10)
     words = rng.integers(1, 4, (400, 6))
-    # A tag repeats the word's parity, but after tag 1 always comes 0.
+    # A tag is the parity of the word, but 0 after the tag 1.
     tags = np.zeros((400, 6), "int32")
     for t in range(6):
-        before = tags[:, t - 1] if t else 0
-        tags[:, t] = np.where(before == 1, 0, words[:, t] % 2)
+        previous = tags[:, t - 1] if t else 0
+        tags[:, t] = np.where(previous == 1, 0, words[:, t] % 2)
     words[:, 5:][::2] = 0
     gold = np.where(words > 0, tags, -1)
     keras.utils.set_random_seed(1)
     inputs = keras.Input((None,), dtype="int32")
-    # With a mask of Keras's own on it, which must not reach the loss.
+    # The potentials have a Keras mask, which must not reach the loss.
     potentials = keras.layers.Embedding(4, 2, mask_zero=True)(inputs)
     crf = layers.CRF(2, name="crf")
     found = crf(potentials, mask=ops.not_equal(inputs, 0))
     model = keras.Model(inputs, {"potentials": potentials, "tags": found})
     model.compile(keras.optimizers.Adam(0.1), loss={"potentials": crf.loss})
     model.fit(words, {"potentials": gold}, epochs=20, batch_size=50, verbose=0)
-    answers = model.predict(words, verbose=0)["tags"]
-    right = (answers == tags)[words > 0].mean()
-    alone = model.predict(words, verbose=0)["potentials"].argmax(axis=-1)
-    assert right > 0.95
-    assert (alone == tags)[words > 0].mean() < right
+    predicted = model.predict(words, verbose=0)["tags"]
+    accuracy = (predicted == tags)[words > 0].mean()
+    independent = model.predict(words, verbose=0)["potentials"].argmax(axis=-1)
+    assert accuracy > 0.95
+    assert (independent == tags)[words > 0].mean() < accuracy
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/tagger.keras")
         again = keras.saving.load_model(f"{folder}/tagger.keras", compile=False)
-    assert (again.predict(words, verbose=0)["tags"] == answers).all()
+    assert (again.predict(words, verbose=0)["tags"] == predicted).all()
 
 
-@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT is made from TensorFlow alone")
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT needs the TensorFlow backend")
 def test_tags_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
@@ -190,7 +189,7 @@ def test_tags_in_litert_and_xla():
                 assert_near([found[name]], [expected[name]], 1e-5)
 
 
-REFUSED = [
+INVALID = [
     (lambda: layers.CRF(0), ["num_tags", "0"]),
     (lambda: layers.CRF(3, allowed_transitions=np.ones((3, 3))), ["[4, 4]", "[3, 3]"]),
     (lambda: layers.CRF(3)(np.zeros((2, 5, 4), "float32")), ["[B, T, 3]", "(2, 5, 4)"]),
@@ -198,6 +197,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("action", "words"), REFUSED)
-def test_refused(action, words):
+@pytest.mark.parametrize(("action", "words"), INVALID)
+def test_invalid_arguments(action, words):
     assert_refused(action, *words)

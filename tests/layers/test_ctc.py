@@ -13,7 +13,7 @@ from unroll import layers
 
 RNG = np.random.default_rng(14)
 NEEDS_TENSORFLOW = pytest.mark.skipif(
-    running.BACKEND != "tensorflow", reason="XLA's and LiteRT's functions are TensorFlow's here"
+    running.BACKEND != "tensorflow", reason="XLA and LiteRT need the TensorFlow backend"
 )
 
 
@@ -29,7 +29,7 @@ def collapse(path, blank: int) -> tuple:
     return tuple(k for k, _ in itertools.groupby(path) if k != blank)
 
 
-def spelled(logits, blank: int) -> dict:
+def probabilities(logits, blank: int) -> dict:
     """The probability of each sequence of labels of one example `[T, K]`."""
     log_probs, found = log_softmax(logits.astype("float64")), {}
     for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
@@ -57,12 +57,12 @@ def test_loss_by_enumeration(blank):
     assert impossible.tolist() == [False, False, False, False, True, True]
     assert (losses[impossible] == 0).all()
     for k in np.flatnonzero(~impossible):
-        expected = spelled(logits[k, : frames[k]], blank)[rows[k]]
+        expected = probabilities(logits[k, : frames[k]], blank)[rows[k]]
         assert np.exp(-losses[k]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_labels_one_to_one_with_frames():
-    """As many frames as labels, no two neighbours equal: one path, and its probability."""
+def test_as_many_labels_as_frames():
+    """Without equal neighbors there is one path."""
     logits = RNG.normal(size=(3, 6, 5)).astype("float32")
     labels = np.array([[1, 2, 1, 2, 3, 4], [4, 3, 4, 3, 4, 3], [1, 2, 3, 4, 1, 2]])
     losses = running.numpy(layers.ctc_loss(*tensors(labels, logits, np.full(3, 6))))
@@ -82,7 +82,7 @@ def test_probabilities_of_all_labels_sum_to_one():
     assert 0 < possible.sum() < len(every)
 
 
-def test_padding_changes_nothing():
+def test_padding_does_not_change_the_result():
     logits = RNG.normal(size=(2, 5, 4)).astype("float32")
     labels, lengths, frames = np.array([[1, 1, 3], [2, 0, 0]]), np.array([3, 1]), np.array([5, 3])
     expected = running.numpy(layers.ctc_loss(*tensors(labels, logits, lengths, frames)))
@@ -99,7 +99,7 @@ def test_padding_changes_nothing():
         )
 
 
-def test_gradient_by_differences_and_zero_where_infeasible():
+def test_gradient_by_differences_and_zero_if_infeasible():
     import keras
 
     labels, lengths, frames = np.array([[1, 2], [1, 1]]), np.array([2, 2]), np.array([4, 2])
@@ -112,22 +112,22 @@ def test_gradient_by_differences_and_zero_where_infeasible():
     found = running.evaluate(Loss(), logits, cotangents=[np.ones(2)]).gradients[0]
     assert not found[1].any()
     expected = np.zeros((4, 3))
-    for place in np.ndindex(4, 3):
+    for position in np.ndindex(4, 3):
         ends = []
         for step in (1e-5, -1e-5):
             moved = logits[0].astype("float64")
-            moved[place] += step
-            ends.append(-np.log(spelled(moved, 0)[1, 2]))
-        expected[place] = (ends[0] - ends[1]) / 2e-5
+            moved[position] += step
+            ends.append(-np.log(probabilities(moved, 0)[1, 2]))
+        expected[position] = (ends[0] - ends[1]) / 2e-5
     np.testing.assert_allclose(found[0], expected, atol=1e-4)
 
 
-def test_trimming_cannot_spell_a_doubled_letter_and_ctc_can():
-    """The lectures' example: frames of 好 棒 棒, with and without a blank."""
+def test_a_doubled_letter_needs_a_blank():
+    """The example of the lectures: frames of 好 棒 棒, with and without a blank."""
     good, great = 1, 2
     frames = [good, good, good, great, great, great, great, great]
     trimmed = [k for k, _ in itertools.groupby(frames)]
-    assert trimmed == [good, great]  # and so for each path that says 好棒棒 without a blank
+    assert trimmed == [good, great]  # the same for each path of 好棒棒 without a blank
 
     def greedy(path):
         logits = 9 * np.eye(3, dtype="float32")[np.array([path])]
@@ -162,14 +162,14 @@ def test_greedy_is_the_collapsed_best_path(blank):
 
 
 @pytest.mark.parametrize("blank", [0, 1])
-def test_a_wide_beam_is_the_enumeration(blank):
+def test_a_wide_beam_equals_the_enumeration(blank):
     logits = RNG.normal(size=(4, 5, 3)).astype("float32")
     frames = np.array([5, 4, 5, 1])
     found = layers.ctc_beam_search(
         *tensors(logits, frames), beam_width=64, blank=blank, num_return_sequences=5
     )
     for k in range(4):
-        probs = spelled(logits[k, : frames[k]], blank)
+        probs = probabilities(logits[k, : frames[k]], blank)
         ordered = sorted(probs, key=probs.get, reverse=True)[:5]
         for n, labels in enumerate(ordered):
             length = int(found.lengths[k, n])
@@ -180,8 +180,8 @@ def test_a_wide_beam_is_the_enumeration(blank):
             assert (running.numpy(found.log_probabilities)[k, len(ordered) :] < -1e8).all()
 
 
-def test_the_beam_finds_what_the_best_path_misses():
-    """Graves 2006, figure 2: no path is likelier than the blanks, yet the label is."""
+def test_the_beam_sums_the_paths_of_a_label():
+    """Graves 2006, figure 2: the label is more probable than the best path, which is all blanks."""
     logits = np.log(np.array([[[0.6, 0.4], [0.6, 0.4]]], "float32"))
     assert int(layers.ctc_greedy(logits).lengths[0]) == 0
     found = layers.ctc_beam_search(logits, beam_width=2)
@@ -189,7 +189,7 @@ def test_the_beam_finds_what_the_best_path_misses():
     assert np.exp(float(found.log_probabilities[0, 0])) == pytest.approx(0.64, abs=1e-4)
 
 
-def test_a_batch_gives_what_each_gives_alone():
+def test_a_batch_equals_single_examples():
     logits, frames = RNG.normal(size=(5, 8, 4)).astype("float32"), np.array([8, 3, 5, 1, 7])
     together = layers.ctc_beam_search(
         *tensors(logits, frames), beam_width=4, num_return_sequences=3
@@ -267,25 +267,25 @@ def test_xla_saved_model_and_litert(tmp_path):
 
 
 LOGITS = np.zeros((2, 5, 4), "float32")
-REFUSED = [
+INVALID = [
     (lambda: layers.ctc_greedy(LOGITS[0]), ["[B, T, K]", "(5, 4)"]),
     (lambda: layers.ctc_greedy(LOGITS, blank=4), ["blank", "4 labels", "got 4"]),
     (lambda: layers.ctc_loss(np.ones(3), LOGITS, np.ones(2)), ["[B, L]", "(3,)"]),
     (lambda: layers.ctc_beam_search(LOGITS, beam_width=0), ["beam_width", "0"]),
     (
         lambda: layers.ctc_beam_search(LOGITS, num_return_sequences=11),
-        ["num_return_sequences", "11 of 10"],
+        ["num_return_sequences", "10, got 11"],
     ),
 ]
 
 
-@pytest.mark.parametrize(("action", "words"), REFUSED)
-def test_refused(action, words):
+@pytest.mark.parametrize(("action", "words"), INVALID)
+def test_invalid_arguments(action, words):
     assert_refused(action, *words)
 
 
 @pytest.mark.parametrize("blank", [0, 2])
-def test_padding_with_blanks_stands_for_lengths(blank):
+def test_padding_with_blanks_replaces_lengths(blank):
     logits = RNG.normal(size=(4, 6, 3)).astype("float32")
     frames, lengths = np.array([6, 4, 3, 5]), np.array([2, 1, 0, 3])
     a, b = (k for k in range(3) if k != blank)

@@ -1,4 +1,4 @@
-"""ARPA files, and the search with a language model and hot words."""
+"""The n-gram language model, its ARPA files, and the CTC search with it and with hot words."""
 
 import math
 
@@ -10,7 +10,7 @@ from tests.layers import running
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
 
-ARPA = """made by hand
+ARPA = """a comment
 \\data\\
 ngram 1=6
 ngram 2=3
@@ -44,28 +44,28 @@ def file(tmp_path, text=ARPA):
 
 
 @pytest.mark.parametrize(
-    ("words", "log10"),
+    ("ngram", "log10"),
     [
         ("read", -0.625),
         ("<s> read", -0.2),
         ("<s> read book", -0.05),
-        ("red read book", -0.1),  # no trigram, and no back-off of "red read": the bigram
+        ("red read book", -0.1),  # no trigram and no back-off of "red read": the bigram
         ("<s> red", -0.25 - 0.5),
-        ("<s> read red", -0.3 - 0.375 - 0.5),  # by way of "read red" to "red"
+        ("<s> read red", -0.3 - 0.375 - 0.5),  # "read red" has no entry either
         ("blue", -1.0),  # unknown
         ("<s> blue", -0.25 - 1.0),
         ("blue book", -0.5 - 0.875),
-        ("book red <s> read book", -0.05),  # of a long context the last words
+        ("book red <s> read book", -0.05),  # the last tokens of a long context
     ],
 )
-def test_probabilities_with_back_off(words, log10, tmp_path):
+def test_probabilities_with_back_off(ngram, log10, tmp_path):
     model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
     assert model.order == 3
-    *context, word = words.split()
-    assert model.log_probability(word, context) == pytest.approx(log10 * math.log(10))
+    *context, token = ngram.split()
+    assert model.log_probability(token, context) == pytest.approx(log10 * math.log(10))
 
 
-def test_unknown_words_without_an_entry_for_them():
+def test_unknown_tokens_without_an_entry_for_unk():
     model = layers.NGramLanguageModel({("a",): (-0.5, 0.0)}, unknown=-3.0)
     assert "a" in model
     assert "b" not in model
@@ -76,19 +76,19 @@ def test_unknown_words_without_an_entry_for_them():
     ("change", "words"),
     [
         (("\\end\\", ""), ["line 23", "\\end\\"]),
-        (("ngram 2=3", "ngram 2=4"), ["4 2-grams", "3 are there"]),
+        (("ngram 2=3", "ngram 2=4"), ["4 2-grams", "got 3"]),
         (("ngram 1=6", "ngram one=6"), ["line 3", "ngram N=COUNT", "one"]),
-        (("-0.1 read book", "-0.1 read"), ["line 17", "2 words", "'-0.1 read'"]),
+        (("-0.1 read book", "-0.1 read"), ["line 17", "2 tokens", "'-0.1 read'"]),
         (("-0.5\tred", "half\tred"), ["line 11", "half"]),
         (("\\3-grams:", "\\4-grams:"), ["line 20", "not declared"]),
     ],
 )
-def test_broken_files_are_named(change, words, tmp_path):
+def test_errors_name_the_file_and_the_line(change, words, tmp_path):
     path = file(tmp_path, ARPA.replace(*change))
     assert_refused(lambda: layers.NGramLanguageModel.from_arpa(path), "words.arpa", *words)
 
 
-def test_without_language_model_it_is_the_search_in_the_graph():
+def test_without_a_language_model_it_equals_ctc_beam_search():
     rng = np.random.default_rng(3)
     for _ in range(5):
         logits = rng.normal(size=(9, 5)).astype("float32")
@@ -104,52 +104,52 @@ def test_without_language_model_it_is_the_search_in_the_graph():
             assert score == pytest.approx(float(graph.log_probabilities[0, k]), abs=1e-4)
 
 
-def heard(text: str, doubts: dict) -> np.ndarray:
-    """Logits that spell a text, where some letters might be others: `{place: {letter: share}}`."""
+def logits_of(text: str, ambiguous: dict) -> np.ndarray:
+    """Logits of a text with ambiguous letters: `{position: {letter: probability}}`."""
     rows = []
-    for place, letter in enumerate(text):
-        shares = doubts.get(place, {letter: 1.0})
+    for position, letter in enumerate(text):
+        probabilities = ambiguous.get(position, {letter: 1.0})
         row = np.full(len(CHARACTERS), 1e-4)
-        for k, share in shares.items():
-            row[CHARACTERS.index(k)] = share
+        for k, probability in probabilities.items():
+            row[CHARACTERS.index(k)] = probability
         rows += [row, np.eye(len(CHARACTERS))[0] + 1e-4]
     return np.log(np.array(rows) / np.sum(rows, axis=1, keepdims=True))
 
 
-# "read book" or "red book": the letter a is more likely not there.
-DOUBT = heard("read book", {2: {"a": 0.4, "": 0.6}})
+# "read book" or "red book", which is more probable.
+AMBIGUOUS = logits_of("read book", {2: {"a": 0.4, "": 0.6}})
 
 
-def test_the_language_model_knows_better(tmp_path):
+def test_the_language_model_changes_the_best_text(tmp_path):
     model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
     search = layers.ctc_beam_search_with_language_model
-    alone, second = search(DOUBT, CHARACTERS, num_return_sequences=2)
+    alone, second = search(AMBIGUOUS, CHARACTERS, num_return_sequences=2)
     assert (alone[0], second[0]) == ("red book", "read book")
-    ((text, score),) = search(DOUBT, CHARACTERS, model, language_model_weight=1.0)
+    ((text, score),) = search(AMBIGUOUS, CHARACTERS, model, language_model_weight=1.0)
     assert text == "read book"
     total = -0.2 - 0.05 - 0.0625 - 0.75  # <s> read, read book, back-off of book, </s>
     assert score == pytest.approx(second[1] + total * math.log(10), abs=1e-3)
-    assert search(DOUBT, CHARACTERS, model, language_model_weight=0.01)[0][0] == "red book"
+    assert search(AMBIGUOUS, CHARACTERS, model, language_model_weight=0.01)[0][0] == "red book"
 
 
-def test_words_have_a_bonus(tmp_path):
+def test_insertion_bonus(tmp_path):
     model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
     search = layers.ctc_beam_search_with_language_model
-    doubt = heard("red book", {3: {" ": 0.3, "": 0.7}})
-    assert search(doubt, CHARACTERS, insertion_bonus=0.0)[0][0] == "redbook"
-    assert search(doubt, CHARACTERS, insertion_bonus=2.0)[0][0] == "red book"
+    logits = logits_of("red book", {3: {" ": 0.3, "": 0.7}})
+    assert search(logits, CHARACTERS, insertion_bonus=0.0)[0][0] == "redbook"
+    assert search(logits, CHARACTERS, insertion_bonus=2.0)[0][0] == "red book"
     assert (
-        search(doubt, CHARACTERS, model, language_model_weight=0.0, insertion_bonus=2.0)[0][0]
+        search(logits, CHARACTERS, model, language_model_weight=0.0, insertion_bonus=2.0)[0][0]
         == "red book"
     )
 
 
 def test_hot_words():
     search = layers.ctc_beam_search_with_language_model
-    found = search(DOUBT, CHARACTERS, hot_words={"read": 2.0})
-    plain = dict(search(DOUBT, CHARACTERS, num_return_sequences=2))
+    found = search(AMBIGUOUS, CHARACTERS, hot_words={"read": 2.0})
+    plain = dict(search(AMBIGUOUS, CHARACTERS, num_return_sequences=2))
     assert found == [("read book", pytest.approx(plain["read book"] + 2.0, abs=1e-2))]
-    assert search(DOUBT, CHARACTERS, hot_words={"rea": 2.0})[0][0] == "red book"
+    assert search(AMBIGUOUS, CHARACTERS, hot_words={"rea": 2.0})[0][0] == "red book"
 
 
 def test_a_language_model_of_characters():
@@ -157,10 +157,10 @@ def test_a_language_model_of_characters():
     model = layers.NGramLanguageModel(entries | {("</s>",): (-0.1, 0.0), ("<s>",): (-9.0, 0.0)})
     search = layers.ctc_beam_search_with_language_model
     options = {"unit": "character", "language_model_weight": 1.0, "insertion_bonus": 2.4}
-    assert search(DOUBT, CHARACTERS, model, **options)[0][0] == "read book"
+    assert search(AMBIGUOUS, CHARACTERS, model, **options)[0][0] == "read book"
 
 
-REFUSED = [
+INVALID = [
     (lambda: _search(np.zeros((5, 3)), ["a", "b"]), ["[T, 2]", "[5, 3]"]),
     (lambda: _search(np.zeros((5, 2)), ["a", "b"], unit="phone"), ["unit", "'phone'"]),
 ]
@@ -170,8 +170,8 @@ def _search(*given, **options):
     return layers.ctc_beam_search_with_language_model(*given, **options)
 
 
-@pytest.mark.parametrize(("action", "words"), REFUSED)
-def test_refused(action, words):
+@pytest.mark.parametrize(("action", "words"), INVALID)
+def test_invalid_arguments(action, words):
     assert_refused(action, *words)
 
 
@@ -179,40 +179,40 @@ TEXTS = ["a b a c".split(), "a b".split(), "c a b b".split(), []]
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_an_estimated_model_sums_to_one_after_every_context(order):
+def test_estimated_probabilities_sum_to_one_for_every_context(order):
     model = layers.NGramLanguageModel.from_texts(TEXTS, order)
     assert model.order == order
-    for context in ([], ["<s>"], ["a"], ["a", "b"], ["<s>", "a"], ["c", "c"], ["never", "heard"]):
+    for context in ([], ["<s>"], ["a"], ["a", "b"], ["<s>", "a"], ["c", "c"], ["not", "known"]):
         total = sum(
-            math.exp(model.log_probability(word, context))
-            for word in ("a", "b", "c", "</s>", "<unk>")
+            math.exp(model.log_probability(token, context))
+            for token in ("a", "b", "c", "</s>", "<unk>")
         )
         assert total == pytest.approx(1, abs=1e-9)
 
 
-def test_an_estimated_model_follows_the_equation():
+def test_estimated_probabilities_follow_the_equation():
     model = layers.NGramLanguageModel.from_texts(TEXTS, 2)
-    # Fourteen words with the ends, of four kinds; "a" comes four times.
-    below = (4 + 4 * (1 / 5)) / (14 + 4)
-    assert math.exp(model.log_probability("a")) == pytest.approx(below, abs=1e-9)
-    # After "b" come "a", twice the end, and "b".
-    after_b = (1 + 3 * below) / (4 + 3)
+    # 14 tokens with the ends, 4 of them distinct; "a" occurs 4 times.
+    shorter = (4 + 4 * (1 / 5)) / (14 + 4)
+    assert math.exp(model.log_probability("a")) == pytest.approx(shorter, abs=1e-9)
+    # "b" is followed by "a", "b" and twice the end.
+    after_b = (1 + 3 * shorter) / (4 + 3)
     assert math.exp(model.log_probability("a", ["b"])) == pytest.approx(after_b, abs=1e-9)
-    c_below = (2 + 4 * (1 / 5)) / (14 + 4)
-    assert math.exp(model.log_probability("c", ["b"])) == pytest.approx(3 / 7 * c_below, abs=1e-9)
+    shorter_c = (2 + 4 * (1 / 5)) / (14 + 4)
+    assert math.exp(model.log_probability("c", ["b"])) == pytest.approx(3 / 7 * shorter_c, abs=1e-9)
 
 
-def test_an_estimated_model_survives_its_file(tmp_path):
+def test_an_estimated_model_is_written_and_read(tmp_path):
     model = layers.NGramLanguageModel.from_texts(TEXTS, 3)
     path = file(tmp_path, "\n".join(model.to_arpa()))
     again = layers.NGramLanguageModel.from_arpa(path)
     assert again.entries.keys() == model.entries.keys()
-    for words, values in model.entries.items():
-        np.testing.assert_allclose(again.entries[words], values, atol=1e-6)
+    for ngram, values in model.entries.items():
+        np.testing.assert_allclose(again.entries[ngram], values, atol=1e-6)
     lines = layers.NGramLanguageModel.from_lines(model.to_arpa())
     assert lines.entries == again.entries
 
 
-def test_an_estimate_needs_texts():
-    assert_refused(lambda: layers.NGramLanguageModel.from_texts([]), "needs texts, got none")
+def test_from_texts_needs_texts_and_an_order():
+    assert_refused(lambda: layers.NGramLanguageModel.from_texts([]), "texts", "got none")
     assert_refused(lambda: layers.NGramLanguageModel.from_texts(TEXTS, 0), "order")
