@@ -10,12 +10,13 @@ each thread, so little speed is lost. oneDNN reads the variable at the first pro
 import `unroll.layers` before that. A process that runs an exported model on a CPU without this
 package, such as TensorFlow Serving, needs the variable in its environment.
 
-| TensorFlow | oneDNN | what was tried |
-| --- | --- | --- |
-| 2.21.0 | 3.7.3 | processes died in training; threads share primitives |
-| 2.20.0 | 3.7.3 | threads share primitives |
+| TensorFlow | oneDNN | seen | variable set |
+| --- | --- | --- | --- |
+| 2.21.0 | 3.7.3 | processes died in training | yes |
+| 2.20.0 | 3.7.3 | the same oneDNN, shared between threads in the same way | yes |
+| 2.19.1 | 3.5.0 | shared between threads too; no process died | no |
 
-No other version was tried.
+Other versions were not tried.
 """
 
 import os
