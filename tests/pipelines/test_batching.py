@@ -31,24 +31,24 @@ def numbers(dataset):
     return [y for _, ys in dataset for y in ys.numpy().tolist()]
 
 
-def test_every_example_comes_once_with_its_own_padding():
+def test_each_example_occurs_once_with_its_own_padding():
     dataset = batches(examples(), length, 3, boundaries=(4, 8), shuffle=1)
-    seen = []
+    order = []
     for features, ys in dataset:
         ids = features["ids"].numpy()
         for row, y in zip(ids, ys.numpy(), strict=True):
             assert row.tolist() == [y + 1] * LENGTHS[y] + [0] * (len(row) - LENGTHS[y])
-            seen.append(y)
+            order.append(y)
         buckets = {np.digitize(LENGTHS[y], (4, 8)) for y in ys.numpy()}
         assert len(buckets) == 1
-    assert sorted(seen) == list(range(len(LENGTHS)))
+    assert sorted(order) == list(range(len(LENGTHS)))
 
 
-def test_without_buckets_the_order_stays():
+def test_order_is_kept_without_buckets():
     assert numbers(batches(examples(), length, 4)) == list(range(len(LENGTHS)))
 
 
-def test_epochs_differ_and_a_seed_repeats_them():
+def test_epochs_differ_and_are_reproducible():
     first, again, other = (
         batches(examples(), length, 2, boundaries=(6,), shuffle=seed) for seed in (5, 5, 6)
     )
@@ -65,6 +65,6 @@ def test_static_shapes():
     assert all(len(ys) == 2 for _, ys in dataset)
 
 
-def test_static_shapes_name_an_example_that_is_too_long():
+def test_example_that_is_too_long_for_static_shapes():
     with pytest.raises(DataError, match="below the last boundary, 12; the longest example has 12"):
         batches(examples(), length, 2, boundaries=(4, 12), static=True)

@@ -1,4 +1,4 @@
-"""Recordings to batches: labels, what is left out, what is disturbed and how often."""
+"""Recordings to batches: labels, skipped recordings, data augmentation."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ LABELS = [speech.BLANK, *"abc"]
 
 
 def dataset(*texts: str, seconds: float = 0.2) -> tf.data.Dataset:
-    """Noise of a length of its own for each transcript."""
+    """Noise of a different length for each transcript."""
     rng = np.random.default_rng(0)
     sounds = [
         audio.encode_wav(0.1 * rng.normal(size=int(8000 * seconds * (1 + k / 10))), 8000).numpy()
@@ -22,8 +22,8 @@ def dataset(*texts: str, seconds: float = 0.2) -> tf.data.Dataset:
 
 
 def batches(data, **options):
-    chosen = {"normalization": "utterance", "subsampling": 2, "batch_size": 4} | options
-    return speech.speech_batches(data, FRONT_END, LABELS, list, **chosen)
+    options = {"normalization": "utterance", "subsampling": 2, "batch_size": 4} | options
+    return speech.speech_batches(data, FRONT_END, LABELS, list, **options)
 
 
 def test_units_of_a_transcript():
@@ -35,11 +35,11 @@ def test_units_of_a_transcript():
     for unit, joined in (("characters", "no one"), ("words", "no one")):
         assert speech.join_units(speech.split_units("no one", unit, {}), unit) == joined
     assert speech.join_units(phones, "phones") == "N OW W AH N"
-    with pytest.raises(DataError, match="no word 'two', which 'no two' has"):
+    with pytest.raises(DataError, match="no word 'two' of the transcript 'no two'"):
         speech.split_units("no two", "phones", lexicon)
 
 
-def test_a_lexicon_keeps_the_first_way_to_say_a_word(tmp_path):
+def test_lexicon_keeps_the_first_pronunciation(tmp_path):
     path = tmp_path / "words.dic"
     path.write_text("A AH\nA EY\n\nONE W AH N\n")
     assert speech.read_lexicon(path) == {"A": ["AH"], "ONE": ["W", "AH", "N"]}
@@ -53,10 +53,10 @@ def test_frames_needed(text, frames):
     assert speech.frames_needed(np.array([LABELS.index(x) for x in text])) == frames
 
 
-def test_batches_hold_features_lengths_and_labels():
-    data, left_out = batches(dataset("ab", "c", "abca"))
-    ((inputs, labels),) = data
-    assert left_out == []
+def test_batches_have_features_lengths_and_labels():
+    data, skipped = batches(dataset("ab", "c", "abca"))
+    [(inputs, labels)] = data
+    assert skipped == []
     assert inputs["lengths"].numpy().tolist() == [20, 22, 24]
     assert inputs["features"].shape == (3, 24, 8)
     assert labels.numpy().tolist() == [[1, 2, 0, 0], [3, 0, 0, 0], [1, 2, 3, 1]]
@@ -65,7 +65,13 @@ def test_batches_hold_features_lengths_and_labels():
         assert (row[length:] == 0).all()
 
 
-def test_given_features_need_no_front_end():
+def test_unknown_labels_have_an_id_of_their_own():
+    data, _ = batches(dataset("axb"))
+    [(_, labels)] = data
+    assert labels.numpy().tolist() == [[1, len(LABELS), 2]]
+
+
+def test_features_need_no_front_end():
     rows = {"features": tf.ones([2, 6, 3]), "transcript": ["a", "b"]}
     data, _ = speech.speech_batches(
         tf.data.Dataset.from_tensor_slices(rows),
@@ -76,28 +82,28 @@ def test_given_features_need_no_front_end():
         subsampling=1,
         batch_size=2,
     )
-    ((inputs, _),) = data
+    [(inputs, _)] = data
     assert inputs["features"].numpy().tolist() == np.ones([2, 6, 3]).tolist()
     assert inputs["lengths"].numpy().tolist() == [6, 6]
 
 
-def test_too_long_a_transcript_is_left_out_of_training_alone():
+def test_transcript_with_too_few_frames_is_skipped_in_training():
     data = dataset("ab", "abcabcabcabc", "aaaaaa", "abcabc")  # 10 to 13 frames after subsampling
-    kept, left_out = batches(data, shuffle=0)
-    assert left_out == ["abcabcabcabc"]  # "aaaaaa" just has its eleven frames
-    rows = [row for _, labels in kept for row in labels.numpy().tolist()]
+    made, skipped = batches(data, shuffle=0)
+    assert skipped == ["abcabcabcabc"]  # "aaaaaa" needs eleven frames and has eleven
+    rows = [row for _, labels in made for row in labels.numpy().tolist()]
     assert sorted(sum(1 for x in row if x) for row in rows) == [2, 6, 6]
-    everything, left_out = batches(data)
-    assert left_out == []
+    everything, skipped = batches(data)
+    assert skipped == []
     assert sum(len(labels) for _, labels in everything) == 4
-    with pytest.raises(DataError, match="All 4 transcripts are longer than their recordings"):
+    with pytest.raises(DataError, match="All 4 recordings have too few frames"):
         batches(data, shuffle=0, subsampling=20)
 
 
 AUGMENTATION = speech.Augmentation(speed=0.2, gain=6.0, noise=0.05, time=4, frequency=2)
 
 
-def test_training_is_disturbed_anew_in_each_epoch_and_in_the_same_way_in_each_run():
+def test_augmentation_differs_between_epochs_and_is_reproducible():
     def epochs(count):
         data, _ = batches(dataset(*["ab"] * 8), augmentation=AUGMENTATION, shuffle=3)
         data = data.repeat(count)
@@ -114,7 +120,7 @@ def test_training_is_disturbed_anew_in_each_epoch_and_in_the_same_way_in_each_ru
     assert first.shape != second.shape or np.abs(first - second).max() > 0.01
 
 
-def test_disturbed_recordings_fill_the_batches_that_were_counted():
+def test_number_of_batches_with_augmentation():
     texts = ["ab"] * 40
     data, _ = batches(
         dataset(*texts, seconds=0.45), augmentation=AUGMENTATION, shuffle=0, batch_size=3
@@ -123,7 +129,7 @@ def test_disturbed_recordings_fill_the_batches_that_were_counted():
         assert sum(1 for _ in data) == int(data.cardinality())
 
 
-def test_static_shapes_hold_what_speed_makes_longer():
+def test_static_shapes_allow_a_lower_speed():
     data, _ = batches(
         dataset(*["ab"] * 30, seconds=0.3),
         augmentation=AUGMENTATION,

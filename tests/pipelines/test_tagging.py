@@ -1,4 +1,4 @@
-"""Words and where they stand, ids, spans."""
+"""Words and their offsets, ids, spans."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ TEXTS = [
 ]
 
 
-def test_words_stand_where_their_offsets_say():
+def test_offsets_of_words():
     words, begins, ends = (x.to_list() for x in tagging.split_words(tf.constant(TEXTS)))
     for text, *row in zip(TEXTS, words, begins, ends, strict=True):
         for word, begin, end in zip(*row, strict=True):
@@ -45,24 +45,24 @@ def test_words_of_a_text(text, words):
     assert [w.decode() for w in tagging.split_words(tf.constant([text]))[0].to_list()[0]] == words
 
 
-def test_bytes_that_are_no_text():
+def test_invalid_utf8():
     words, _, ends = tagging.split_words(tf.constant([b"to \xff\xfe bo\xff"]))
     assert words.to_list() == [[b"to", "\ufffd\ufffd".encode(), "bo\ufffd".encode()]]
     assert ends.to_list() == [[2, 5, 9]]
 
 
 def spans(tags: list[str], begins: list[int], ends: list[int]) -> list[tuple]:
-    """One sentence, tag by tag."""
-    found, k = [], 0
+    """The spans of one sentence, tag by tag."""
+    result, k = [], 0
     while k < len(tags):
         if tags[k].startswith("B-"):
             last = k
             while tags[last + 1 : last + 2] and tags[last + 1].startswith("I-"):
                 last += 1
-            found.append((tags[k][2:], begins[k], ends[last]))
+            result.append((tags[k][2:], begins[k], ends[last]))
             k = last
         k += 1
-    return found
+    return result
 
 
 def test_spans_of_random_tags():
@@ -72,26 +72,26 @@ def test_spans_of_random_tags():
     tags = np.zeros((6, 9), "int32")
     begins, ends, expected = [], [], []
     for row, length in enumerate(lengths):
-        before = "O"
+        previous = "O"
         for t in range(length):
-            allowed = ["B-a", "B-b", "O"] + ([f"I-{before[2:]}"] if before != "O" else [])
-            before = rng.choice(allowed)
-            tags[row, t] = names.index(before)
+            allowed = ["B-a", "B-b", "O"] + ([f"I-{previous[2:]}"] if previous != "O" else [])
+            previous = rng.choice(allowed)
+            tags[row, t] = names.index(previous)
         edges = np.sort(rng.choice(60, 2 * length, replace=False)).tolist()
         begins.append(edges[::2])
         ends.append(edges[1::2])
         own = [names[k] for k in tags[row, :length]]
         expected.append(spans(own, begins[-1], ends[-1]))
     ragged = [tf.ragged.constant(x, dtype=tf.int32) for x in (begins, ends)]
-    places, labels = tagging.spans_of(tf.constant(tags), *ragged, names)
+    offsets, labels = (x.numpy() for x in tagging.spans_of(tf.constant(tags), *ragged, names))
     for row in range(6):
-        found = [
-            (label.decode(), *place)
-            for label, place in zip(labels.numpy()[row], places.numpy()[row].tolist(), strict=True)
+        result = [
+            (label.decode(), *pair)
+            for label, pair in zip(labels[row], offsets[row].tolist(), strict=True)
             if label
         ]
-        assert found == expected[row]
-        assert all(place == [-1, -1] for place in places.numpy()[row, len(found) :].tolist())
+        assert result == expected[row]
+        assert (offsets[row, len(result) :] == -1).all()
 
 
 def example(words: str, tags: str, intent: str) -> dict:
@@ -112,32 +112,46 @@ TRAIN = dataset(
     example("Bonn", "B-from", "fare"),
 )
 TEST = dataset(
-    example("to Mainz via Bonn", "O B-to O B-via", "hotel"),
+    example("to Mainz via Bonn", "O B-to B-via B-stop", "hotel"),
     example("at 17", "O I-time", "fare"),
 )
 
 
-def test_what_training_lacks_is_known_by_name_and_out_of_the_loss():
-    assets = tagging.vocabularies({"train": TRAIN, "test": TEST}, 100)
+def batches(rows: tf.data.Dataset, assets: dict, **options) -> tf.data.Dataset:
+    encoder = tagging.WordEncoder(assets["vocabulary"], assets["characters"])
+    return tagging.tagged_batches(
+        rows, encoder, assets["tags"], assets["intents"], batch_size=2, **options
+    )
+
+
+def test_vocabularies_of_the_training_split():
+    assets = tagging.build_vocabularies(TRAIN, 100)
     assert assets["vocabulary"] == ["[PAD]", "[UNK]", "bonn", "0", "at", "to"]
     assert set(assets["characters"][2:]) == set("ToBnat8") | {"0"}
     assert assets["tags"] == ["B-from", "B-time", "B-to", "O"]
     assert assets["intents"] == ["fare", "flight"]
-    assert assets["unseen_tags"] == ["B-via", "I-time"]
-    assert assets["unseen_intents"] == ["hotel"]
-    encoder = tagging.WordEncoder(assets["vocabulary"], assets["characters"])
-    ((features, targets),) = tagging.tagged_batches(TEST, encoder, assets, batch_size=2)
+
+
+def test_unseen_tags_and_intents_have_ids_and_do_not_enter_the_loss():
+    assets = tagging.build_vocabularies(TRAIN, 100)
+    [(features, targets)] = batches(TEST, assets)
     assert features["tokens"].numpy().tolist() == [[5, 1, 1, 2], [4, 1, 0, 0]]
     assert features["characters"].shape == (2, 4, 5)
-    assert targets["tags"].numpy().tolist() == [[3, 2, 3, 4], [3, 5, -1, -1]]
-    assert targets["potentials"].numpy().tolist() == [[3, 2, 3, -1], [3, -1, -1, -1]]
+    first, second = targets["tags"].numpy().tolist()
+    assert (first[:2], second[0], second[2:]) == ([3, 2], 3, [-1, -1])
+    assert min(*first[2:], second[1]) >= len(assets["tags"])
+    assert targets["potentials"].numpy().tolist() == [[3, 2, -1, -1], [3, -1, -1, -1]]
     assert targets["intent"].numpy().tolist() == [2, 0]
+    # The type of "I-time" is known from "B-time". The other types only differ.
+    names = [tagging.tag_name(k, assets["tags"]) for k in (*first, second[1])]
+    assert names[:2] + names[4:] == ["O", "B-to", "I-time"]
+    assert names[2] != names[3]
+    assert all(name.startswith("B-unseen-") for name in names[2:4])
 
 
-def test_without_intents_there_is_no_target_for_them():
+def test_no_target_without_intents():
     rows = dataset(example("to Bonn", "O B-to", ""))
-    assets = tagging.vocabularies({"train": rows}, 100)
-    assert assets["intents"] == assets["unseen_intents"] == []
-    encoder = tagging.WordEncoder(assets["vocabulary"], assets["characters"])
-    ((_, targets),) = tagging.tagged_batches(rows, encoder, assets, batch_size=2)
+    assets = tagging.build_vocabularies(rows, 100)
+    assert assets["intents"] == []
+    [(_, targets)] = batches(rows, assets)
     assert set(targets) == {"tags", "potentials"}

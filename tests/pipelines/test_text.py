@@ -15,7 +15,7 @@ from unroll.pipelines.errors import DataError
     [
         ("It wasn't bad: 10/10!", ["it", "was", "n't", "bad", ":", "10", "/", "10", "!"]),
         ("Don\u2019t 'quote' me<br />I'd go", "do n't ' quote ' me i 'd go".split()),
-        # Text that comes tokenised as in the Penn Treebank is left as it is.
+        # Text that is tokenized as in the Penn Treebank does not change.
         ("it 's n't -lrb- so -rrb- rock'n'roll", "it 's n't so rock'n'roll".split()),
         ("我是学生。これはペン ABC", [*"我是学生。これはペン", "abc"]),
         ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
@@ -31,16 +31,16 @@ from unroll.pipelines.errors import DataError
     ],
 )
 def test_tokens(raw, tokens):
-    found = text.tokenize(tf.constant([raw])).to_list()[0]
-    assert [token.decode() for token in found] == tokens
+    [row] = text.tokenize(tf.constant([raw])).to_list()
+    assert [token.decode() for token in row] == tokens
 
 
-def test_tokens_of_tokens_are_themselves():
+def test_normalization_is_idempotent():
     once = text.normalize(tf.constant(["Isn't it -- well -- 'odd', 3.5 stars?!", "我们 don't"]))
     assert text.normalize(once).numpy().tolist() == once.numpy().tolist()
 
 
-def test_a_text_reads_the_same_alone_and_in_a_batch_and_in_a_graph():
+def test_text_is_tokenized_alike_alone_in_a_batch_and_in_a_graph():
     raw = ["One.", "", "Two words, and then some more of them!"]
     together = text.tokenize(tf.constant(raw)).to_list()
     alone = [text.tokenize(tf.constant([one])).to_list()[0] for one in raw]
@@ -48,10 +48,10 @@ def test_a_text_reads_the_same_alone_and_in_a_batch_and_in_a_graph():
     assert together == alone == graph(tf.constant(raw)).to_list()
 
 
-def test_vocabulary_numbers_by_frequency_then_code_point():
+def test_vocabulary_is_ordered_by_frequency_then_code_point():
     corpus = tf.data.Dataset.from_tensor_slices(["b a c b", "a d 1987 1988 1"])
-    entries = text.build_vocabulary(corpus, max_size=7)
-    assert entries == ["[PAD]", "[UNK]", "0000", "a", "b", "0", "1"]
+    tokens = text.build_vocabulary(corpus, max_size=7)
+    assert tokens == ["[PAD]", "[UNK]", "0000", "a", "b", "0", "1"]
     assert text.build_vocabulary(corpus, 100, min_count=2) == ["[PAD]", "[UNK]", "0000", "a", "b"]
 
 
@@ -65,18 +65,28 @@ def test_unknown_words_and_numbers():
 
 
 def test_letter_trigrams():
-    def number(trigram):
+    def trigram_id(trigram):
         digits = [0 if c == "#" else ord(c) - ord("a") + 1 for c in trigram]
         return digits[0] * 729 + digits[1] * 27 + digits[2] + 1
 
-    found = text.letter_trigrams(text.tokenize(tf.constant(["good no 10", "", "我"]))).to_list()
-    good = [number(t) for t in ("#go", "goo", "ood", "od#")]
-    assert found == [
-        [good, [number("#no"), number("no#")], [text.TRIGRAMS]],
+    rows = text.letter_trigrams(text.tokenize(tf.constant(["good no 10", "", "我"]))).to_list()
+    good = [trigram_id(t) for t in ("#go", "goo", "ood", "od#")]
+    assert rows == [
+        [good, [trigram_id("#no"), trigram_id("no#")], [text.NUM_TRIGRAMS]],
         [],
-        [[text.TRIGRAMS]],
+        [[text.NUM_TRIGRAMS]],
     ]
-    assert number("zzz") < text.TRIGRAMS
+    assert trigram_id("zzz") < text.NUM_TRIGRAMS
+
+
+def test_batches_of_texts_and_labels():
+    rows = {"text": ["good bad", "never good at all", ""], "label": [0, 1, 1]}
+    dataset = tf.data.Dataset.from_tensor_slices(rows)
+    encoder = text.Encoder(TOKENS, trigrams=True)
+    [(features, labels)] = text.text_batches(dataset, encoder, 3, max_length=3)
+    assert features["tokens"].numpy().tolist() == [[2, 3, 0], [4, 2, 1], [0, 0, 0]]
+    assert features["trigrams"].shape == (3, 3, 5)
+    assert labels.numpy().tolist() == [0, 1, 1]
 
 
 def test_dense_ids_have_at_least_one_step():
@@ -88,7 +98,7 @@ def test_dense_ids_have_at_least_one_step():
     assert text.to_dense(nested).shape == [2, 2, 2]
 
 
-ENTRIES = ["[PAD]", "[UNK]", "good", "bad", "never"]
+TOKENS = ["[PAD]", "[UNK]", "good", "bad", "never"]
 
 
 def test_vectors_are_read_from_glove_text_and_json(tmp_path):
@@ -98,7 +108,7 @@ def test_vectors_are_read_from_glove_text_and_json(tmp_path):
     objects = tmp_path / "glove.json"
     objects.write_text(json.dumps(vectors))
     for path in (lines, objects):
-        matrix, known = text.read_vectors(path, ENTRIES)
+        matrix, known = text.read_vectors(path, TOKENS)
         assert matrix.shape == (5, 3)
         assert matrix.dtype == np.float32
         assert known == 2
@@ -111,28 +121,28 @@ def test_vectors_are_read_from_glove_text_and_json(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("good 1 2\nbad 1\n", "row 2: 1 values, the first row has 2"),
-        ("good 1 2\nbad 1 x\n", "row 2: not 'word v1 v2 ...'"),
-        ("", "holds no vectors"),
-        (b"good \xff\xfe\n", "is no file of word vectors"),
+        ("good 1 2\nbad 1\n", "row 2: 1 values, but the first row has 2"),
+        ("good 1 2\nbad 1 x\n", "row 2: expected 'word v1 v2 ...'"),
+        ("", "has no vectors"),
+        (b"good \xff\xfe\n", "is not a file of word vectors"),
     ],
 )
-def test_broken_vectors_are_one_clear_line(tmp_path, content, message):
+def test_broken_vectors(tmp_path, content, message):
     path = tmp_path / "v.txt"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as error:
-        text.read_vectors(path, ENTRIES)
+        text.read_vectors(path, TOKENS)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_missing_vectors_name_the_file(tmp_path):
+def test_missing_vectors(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        text.read_vectors(tmp_path / "none.txt", ENTRIES)
+        text.read_vectors(tmp_path / "none.txt", TOKENS)
 
 
-def test_real_vectors(manual_dir):
-    matrix, known = text.read_vectors(manual_dir / "glove" / "glove-50d-5k.json", ENTRIES)
+def test_published_vectors(manual_dir):
+    matrix, known = text.read_vectors(manual_dir / "glove" / "glove-50d-5k.json", TOKENS)
     assert matrix.shape == (5, 50)
     assert known == 3
 

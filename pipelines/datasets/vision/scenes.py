@@ -111,13 +111,18 @@ def render(
         rng: the random generator of the background, the shades of the colors, and the noise.
         noise: another random generator for the noise.
     """
-    rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
     image = np.full((SIDE, SIDE, 3), _BACKGROUND + rng.uniform(-15, 15))
+    pixels = np.arange(SIDE) + 0.5
     for thing in things:
-        inside = _distance(thing, columns - thing.x, rows - thing.y)
-        cover = np.clip(0.5 - inside, 0, 1)[..., None]
+        reach = thing.radius + 2
+        rows, columns = (
+            slice(max(0, int(center - reach)), int(center + reach) + 1)
+            for center in (thing.y, thing.x)
+        )
+        x, y = pixels[columns] - thing.x, pixels[rows, None] - thing.y
+        cover = np.clip(0.5 - _distance(thing, x, y), 0, 1)[..., None]
         color = np.array(COLORS[thing.color]) + rng.uniform(-20, 20, 3)
-        image = image * (1 - cover) + color * cover
+        image[rows, columns] = image[rows, columns] * (1 - cover) + color * cover
     image += (noise or rng).normal(scale=4, size=image.shape)
     return np.clip(image, 0, 255).astype("uint8")
 

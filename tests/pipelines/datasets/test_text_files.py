@@ -1,4 +1,4 @@
-"""A person's own files: what is read, and what is refused in one line."""
+"""Your own labeled texts: the formats, and an error of one line for everything else."""
 
 import json
 
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def load(folder, tmp_path):
-    """The rows of a split, its labels as words."""
+    """A function that returns the rows of a split, with the names of the labels."""
 
     def load(split="train"):
         builder = datasets.builder(str(folder), data_dir=tmp_path / "prepared")
@@ -51,10 +51,10 @@ def load(folder, tmp_path):
 
 
 @pytest.fixture
-def refused(folder, tmp_path):
-    """What is said of files, given as `train_tsv=content`: one line; no file stays behind."""
+def error_message(folder, tmp_path):
+    """A function of files, `train_tsv=content`, that returns the error. It is one line."""
 
-    def refused(**files) -> str:
+    def error_message(**files) -> str:
         for old in folder.iterdir():
             old.unlink()
         for name, content in files.items():
@@ -66,7 +66,7 @@ def refused(folder, tmp_path):
         assert not [path for path in (tmp_path / "prepared").rglob("*") if path.is_file()]
         return str(error.value).removeprefix(f"{folder}").lstrip("/ ")
 
-    return refused
+    return error_message
 
 
 class TestFormats:
@@ -84,7 +84,7 @@ class TestFormats:
         (folder / "train.jsonl").write_text(as_jsonl(ROWS), encoding="utf-8")
         assert load() == sorted(ROWS)
 
-    def test_tsv_knows_no_quotes(self, folder, load):
+    def test_tsv_has_no_quotes(self, folder, load):
         (folder / "train.tsv").write_text(as_tsv(ROWS[:4]), encoding="utf-8")
         assert load() == sorted(ROWS[:4])
 
@@ -93,7 +93,7 @@ class TestFormats:
         (folder / "train.tsv").write_text(text, encoding="utf-8", newline="")
         assert load() == [("bad", "neg"), ("good", "pos")]
 
-    def test_no_line_break_at_the_end(self, folder, load):
+    def test_no_line_break_at_end_of_file(self, folder, load):
         (folder / "train.tsv").write_text("text\tlabel\ngood\tpos\nbad\tneg")
         assert load() == [("bad", "neg"), ("good", "pos")]
 
@@ -101,7 +101,7 @@ class TestFormats:
         (folder / "train.jsonl").write_text(as_jsonl([("a", 10), ("b", 2), ("c", "2"), ("d", 0.5)]))
         assert load() == [("a", "10"), ("b", "2"), ("c", "2"), ("d", "0.5")]
 
-    def test_a_text_longer_than_a_csv_field_may_be(self, folder, load):
+    def test_text_longer_than_the_limit_of_csv_fields(self, folder, load):
         (folder / "train.csv").write_text(as_csv([("word " * 40_000, "pos"), ("b", "neg")]))
         assert load()[1] == ("word " * 40_000, "pos")
 
@@ -112,9 +112,7 @@ class TestFormats:
         assert load("valid") == ROWS[:1]
         assert load("test") == sorted(ROWS[1:3])
 
-    def test_a_changed_file_is_prepared_anew_and_an_unchanged_one_is_not(
-        self, folder, load, tmp_path
-    ):
+    def test_only_a_changed_file_is_prepared_again(self, folder, load, tmp_path):
         def prepared():
             return sorted((tmp_path / "prepared" / "text_files").iterdir())
 
@@ -136,12 +134,12 @@ GOOD = "text\tlabel\ngood\tpos\nbad\tneg\n"
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
-        ({}, "has no training file: one of train.tsv, train.csv, train.jsonl"),
-        ({"valid_tsv": GOOD}, "has no training file"),
+        ({}, "has no training data: one of train.tsv, train.csv, train.jsonl"),
+        ({"valid_tsv": GOOD}, "has no training data"),
         ({"train_tsv": GOOD, "train_csv": GOOD}, "has both train.tsv and train.csv"),
-        ({"train_tsv": GOOD, "dev_csv": GOOD}, "dev.csv: name the split valid.csv"),
+        ({"train_tsv": GOOD, "dev_csv": GOOD}, "dev.csv: rename the file to valid.csv"),
         ({"train_tsv": ""}, "train.tsv has no rows"),
         ({"train_csv": "text,label\n"}, "train.csv has no rows"),
         ({"train_jsonl": "\n"}, "train.jsonl has no rows"),
@@ -163,47 +161,47 @@ GOOD = "text\tlabel\ngood\tpos\nbad\tneg\n"
         ({"train_csv": 'text,label\na,pos\n"b"c,neg\n'}, "train.csv, row 3: "),
         ({"train_tsv": GOOD.encode() + b"\xff\tpos\n"}, "train.tsv, row 4: not UTF-8"),
         ({"train_jsonl": GOOD.encode("utf-16")}, "train.jsonl, row 1: not UTF-8"),
-        ({"train_jsonl": '{"text": "a", "label": "b"}\n{"text"'}, "train.jsonl, row 2: no JSON"),
-        ({"train_jsonl": '["a", "b"]\n'}, "train.jsonl, row 1: no JSON object"),
+        ({"train_jsonl": '{"text": "a", "label": "b"}\n{"text"'}, "train.jsonl, row 2: not JSON"),
+        ({"train_jsonl": '["a", "b"]\n'}, "train.jsonl, row 1: not a JSON object"),
         (
             {"train_jsonl": '{"text": 1, "label": "b"}\n'},
-            "train.jsonl, row 1: the text is no string",
+            "train.jsonl, row 1: the text is not a string",
         ),
         (
             {"train_jsonl": '{"text": "\\ud83d", "label": "b"}\n'},
-            "train.jsonl, row 1: half of a surrogate pair",
+            "train.jsonl, row 1: an unpaired surrogate",
         ),
         ({"train_tsv": GOOD + "fair\t \n"}, "train.tsv, row 4: the label is empty"),
         (
             {"train_csv": 'text,label\na,"b\nc"\n'},
-            "train.csv, row 2: the label is empty or of several",
+            "train.csv, row 2: the label is empty or has several",
         ),
         (
             {"train_tsv": GOOD, "test_tsv": GOOD + "so\tmid\n"},
             "test.tsv, row 4: the training split",
         ),
-        ({"train_tsv": "text\tlabel\na\tpos\nb\tpos\n"}, "train.tsv: all rows have one label"),
+        ({"train_tsv": "text\tlabel\na\tpos\nb\tpos\n"}, "train.tsv: all rows have the same label"),
     ],
 )
-def test_refused(files, said, refused):
-    assert refused(**files).startswith(said)
+def test_wrong_files(files, message, error_message):
+    assert error_message(**files).startswith(message)
 
 
 @pytest.mark.parametrize("label", [None, True, [], {}])
-def test_labels_that_are_none(label, refused):
+def test_labels_of_other_types(label, error_message):
     line = json.dumps({"text": "a", "label": label})
-    said = "train.jsonl, row 1: the label is neither a string nor a number"
-    assert refused(train_jsonl=line).startswith(said)
+    expected = "train.jsonl, row 1: the label is neither a string nor a number"
+    assert error_message(train_jsonl=line).startswith(expected)
 
 
-def test_the_labels_of_training_are_named(refused):
-    message = refused(train_tsv=GOOD, valid_jsonl=as_jsonl([("a", "meh")]))
+def test_error_lists_the_labels_of_training(error_message):
+    message = error_message(train_tsv=GOOD, valid_jsonl=as_jsonl([("a", "meh")]))
     assert "valid.jsonl, row 1" in message
     assert "'meh'" in message
     assert "neg, pos" in message
 
 
-def test_a_file_is_no_folder(folder, tmp_path):
+def test_file_instead_of_a_folder(folder, tmp_path):
     (folder / "train.tsv").write_text(GOOD)
     with pytest.raises(DataError, match="nor a folder"):
         datasets.builder(str(folder / "train.tsv"), data_dir=tmp_path)

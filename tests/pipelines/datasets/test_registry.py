@@ -1,0 +1,207 @@
+"""The registry of datasets: names, sizes, splits, slices."""
+
+import functools
+
+import pytest
+import requests
+import tensorflow as tf
+
+from unroll.pipelines import datasets
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.sentiment import reviews
+from unroll.pipelines.datasets.speech import librispeech
+from unroll.pipelines.datasets.speech.fsdd import SPEAKERS
+from unroll.pipelines.datasets.vision import coco_captions
+from unroll.pipelines.errors import DataError
+
+SMALL = 0.02  # of `reviews`: 80 / 10 / 20
+SPLITS = ("train", "valid", "test")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with small reviews, prepared."""
+    folder = tmp_path_factory.mktemp("prepared")
+    datasets.builder("reviews", size=SMALL, data_dir=folder)
+    return folder
+
+
+def texts(split: str, data_dir, size: float = SMALL) -> list[tuple[str, int]]:
+    dataset = datasets.load("reviews", split, size=size, data_dir=data_dir)
+    return [(e["text"].decode(), int(e["label"])) for e in dataset.as_numpy_iterator()]
+
+
+def test_names():
+    sentiment = {"imdb", "reviews", "sst2", "sst5"}
+    tagging = {"atis", "flights", "snips"}
+    without = {f"fsdd_without_{speaker}" for speaker in SPEAKERS}
+    speech = {"an4", "fsdd", "fsdd_strings", "librispeech", "spoken_digits"} | without
+    questions = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
+    captions = {"coco_captions", "flickr8k", "scenes_captions", "scenes_clips"}
+    stories = {"babi", "babi_10k", "stories"}
+    assert datasets.names() == sorted(sentiment | tagging | speech | questions | captions | stories)
+    assert set(datasets.GENERATED) == {
+        *("flights", "reviews", "scenes_captions", "scenes_clips"),
+        *("scenes_dialog", "scenes_qa", "spoken_digits", "stories"),
+    }
+
+
+@pytest.mark.parametrize("module", [coco_captions, librispeech])
+def test_tfds_dataset_that_cannot_be_downloaded(module, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(sources.requests, "get", refuse)
+    with pytest.raises(DataError) as error:
+        datasets.builder(module.NAME, data_dir=tmp_path)
+    assert str(error.value) == (
+        f"{module.ARCHIVE.url} cannot be downloaded (ConnectionError): "
+        "use a folder of the extracted archives instead."
+    )
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(DataError) as error:
+        datasets.builder("sst3", data_dir=tmp_path)
+    assert all(word in str(error.value) for word in ("'sst3'", *datasets.names(), "folder"))
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_kind(tmp_path):
+    with pytest.raises(DataError, match=r"^kind must be one of captions, .*, got 'told'\.$"):
+        datasets.builder(str(tmp_path), kind="told", data_dir=tmp_path)
+
+
+class TestSize:
+    @pytest.mark.parametrize("name", datasets.GENERATED)
+    def test_small_dataset(self, name, tmp_path):
+        builder = datasets.builder(name, size=0.01, data_dir=tmp_path)
+        full = type(builder)(data_dir=tmp_path)
+        kinds = 8 if name == "stories" else 1  # the sizes of `stories` are for each kind
+        for split in SPLITS:
+            number = builder.info.splits[split].num_examples
+            expected = max(round(0.01 * full.SIZES[split]), full.MIN_SIZE) * kinds
+            assert number == expected >= 8
+        # Sizes do not share a folder, and size 1 has none of its own.
+        assert f"{name}/size_0.01/{builder.VERSION}" in str(builder.data_dir)
+        assert str(full.data_dir).endswith(f"prepared/{name}/{builder.VERSION}") or str(
+            full.data_dir
+        ) == str(tmp_path / name / str(builder.VERSION))
+
+    def test_default_is_size_one(self, tmp_path):
+        builder = reviews.Reviews(data_dir=tmp_path)
+        assert builder.sizes == reviews.SIZES
+        assert builder.data_dir == reviews.Reviews(size=1, data_dir=tmp_path).data_dir
+
+    def test_deterministic(self, prepared, tmp_path):
+        assert texts("test", tmp_path) == texts("test", prepared)
+
+    def test_sizes_beside_each_other(self, prepared):
+        other = texts("train", prepared, size=0.01)
+        assert len(other) == 40
+        assert len(texts("train", prepared)) == 80
+        assert set(other) < set(texts("train", prepared))
+
+    @pytest.mark.parametrize("size", [0, -1, float("nan")])
+    def test_not_positive(self, size, tmp_path):
+        with pytest.raises(DataError, match="size must be greater than 0, got"):
+            datasets.builder("reviews", size=size, data_dir=tmp_path)
+
+    @pytest.mark.parametrize("name", ["sst2", "folder"])
+    def test_not_generated(self, name, tmp_path):
+        name = str(tmp_path) if name == "folder" else name
+        with pytest.raises(DataError) as error:
+            datasets.builder(name, size=0.5, data_dir=tmp_path)
+        assert str(error.value).startswith(f"size=0.5: {name} is not generated. A size other than")
+        assert "\n" not in str(error.value)
+
+
+class TestSplits:
+    def test_only_named_splits_are_read(self, prepared, monkeypatch):
+        builder = datasets.builder("reviews", size=SMALL, data_dir=prepared)
+        read, as_dataset = [], builder.as_dataset
+
+        def record(split, **options):
+            read.append(split)
+            return as_dataset(split=split, **options)
+
+        monkeypatch.setattr(builder, "as_dataset", record)
+        assert list(datasets.splits(builder, ["test"])) == ["test"]
+        assert list(datasets.splits(builder, ("valid", "train"))) == ["valid", "train"]
+        assert read == ["test", "valid", "train"]
+        assert list(datasets.splits(builder)) == list(SPLITS) == datasets.split_names(builder)
+        assert len(datasets.splits(builder, ["valid"])["valid"]) == 10
+
+    def test_unknown_split(self, prepared):
+        builder = datasets.builder("reviews", size=SMALL, data_dir=prepared)
+        with pytest.raises(DataError, match="no split 'dev'; it has train, valid, test"):
+            datasets.splits(builder, ["train", "dev"])
+
+    def test_last_tenth_of_training_validates(self, tmp_path):
+        folder = tmp_path / "own"
+        folder.mkdir()
+        rows = "".join(f"text {k}\t{k % 2}\n" for k in range(20))
+        (folder / "train.tsv").write_text(f"text\tlabel\n{rows}")
+        builder = datasets.builder(str(folder), data_dir=tmp_path / "prepared")
+        assert datasets.split_names(builder) == ["train", "valid"]
+        sizes = {name: len(rows) for name, rows in datasets.splits(builder).items()}
+        assert sizes == {"train": 18, "valid": 2}
+        [valid] = datasets.splits(builder, ["valid"]).values()
+        assert list(valid.as_numpy_iterator()) == list(
+            datasets.read(builder, "train[90%:]").as_numpy_iterator()
+        )
+
+
+class TestLoad:
+    @pytest.mark.parametrize(
+        "split", ["dev", "train[:x%]", "train[", "", "train[:0%]", "train[:99999]"]
+    )
+    def test_unknown_split(self, split, prepared):
+        with pytest.raises(DataError) as error:
+            texts(split, prepared)
+        message = str(error.value)
+        assert repr(split) in message
+        assert "train (80), valid (10), test (20)" in message
+        assert "\n" not in message
+
+    def test_slices_and_sums_of_splits(self, prepared):
+        load = functools.partial(texts, data_dir=prepared)
+        assert load("train[:90%]") + load("train[90%:]") == load("train")
+        assert sorted(load("valid+test[:10]")) == sorted(load("valid") + load("test[:10]"))
+
+    def test_element_spec(self, prepared):
+        dataset = datasets.load("reviews", "train", size=SMALL, data_dir=prepared)
+        assert dataset.element_spec == {
+            "text": tf.TensorSpec((), tf.string),
+            "label": tf.TensorSpec((), tf.int64),
+        }
+
+    def test_order_is_always_the_same(self, prepared, tmp_path):
+        first = texts("valid", prepared)
+        assert first == texts("valid", prepared)
+        assert first == texts("valid", tmp_path)
+
+
+class TestPreparation:
+    def test_prints_nothing(self, tmp_path, capfd):
+        datasets.builder("reviews", size=SMALL, data_dir=tmp_path)
+        assert capfd.readouterr() == ("", "")
+
+    def test_folder_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(DataError, match=r"^reviews cannot be prepared in .*file"):
+            datasets.builder("reviews", data_dir=tmp_path / "file")
+
+    def test_another_process_prepares_it_meanwhile(self, tmp_path, monkeypatch):
+        generate = reviews.generate
+
+        def slowly(sizes):
+            monkeypatch.setattr(reviews, "generate", generate)
+            datasets.builder("reviews", size=SMALL, data_dir=tmp_path)
+            return generate(sizes)
+
+        monkeypatch.setattr(reviews, "generate", slowly)
+        assert len(texts("valid", tmp_path)) == 10
+        folder = tmp_path / "reviews" / f"size_{SMALL}"
+        assert [path.name for path in folder.iterdir()] == [str(reviews.Reviews.VERSION)]

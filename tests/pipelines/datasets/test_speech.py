@@ -1,0 +1,305 @@
+"""Datasets of recordings: generated, published, and your own files in three layouts."""
+
+import itertools
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tests.pipelines.datasets.helpers import read_all
+from unroll.pipelines import audio, datasets
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.speech import an4, fsdd, spoken_digits
+from unroll.pipelines.datasets.speech.base import DIGITS
+from unroll.pipelines.errors import DataError
+
+TONE = 0.5 * np.sin(np.arange(800) / 4)
+
+
+def rows(name, split, tmp_path, **options):
+    made = datasets.builder(str(name), data_dir=tmp_path / "prepared", **options)
+    return list(datasets.read(made, split).as_numpy_iterator())
+
+
+class TestSpokenDigits:
+    def test_deterministic_in_the_split(self):
+        first, second = ([*spoken_digits.recordings("test", 3)] for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            assert one[:2] == other[:2]
+            np.testing.assert_array_equal(one[2], other[2])
+        train = next(spoken_digits.recordings("train", 1))
+        assert train[2].shape != first[0][2].shape or (train[2] != first[0][2]).any()
+
+    def test_length_and_loudness(self):
+        for words, _, samples in spoken_digits.recordings("train", 10):
+            assert 1 <= len(words) <= 5
+            assert 0.2 < len(samples) / spoken_digits.RATE / len(words) < 1.5
+            assert np.isfinite(samples).all()
+            assert 0.25 < np.abs(samples).max() <= 0.7
+
+    def test_fricatives_are_high_and_vowels_are_low(self):
+        rng = np.random.default_rng(0)
+        speaker = spoken_digits.Speaker(pitch=120, tract=1.0, rate=1.0, noise=1e-3)
+
+        def center(word):
+            samples = spoken_digits.speak([word], speaker, rng)
+            power = np.abs(np.fft.rfft(samples)) ** 2
+            return (np.fft.rfftfreq(len(samples), 1 / 8000) * power).sum() / power.sum()
+
+        assert center("six") > 2000 > 900 > center("four")
+
+    def test_splits(self, tmp_path):
+        train = read_all(spoken_digits.SpokenDigits, tmp_path, size=0.01)["train"]
+        assert len(train) == 12
+        assert {word for row in train for word in row["transcript"].split()} == set(DIGITS)
+        assert len({row["speaker"] for row in train}) == 12
+        samples, rate = audio.decode_wav(train[0]["audio"])
+        assert int(rate) == 8000
+        assert samples.shape[0] > 1000
+
+
+def fsdd_archive(folder):
+    """Eight recordings of two digits and each speaker, with different amplitudes."""
+    (folder / "fsdd").mkdir()
+    with zipfile.ZipFile(folder / "fsdd" / "fsdd.zip", "w") as archive:
+        for k, (speaker, digit, index) in enumerate(
+            itertools.product(fsdd.SPEAKERS, (3, 7), range(4, 9))
+        ):
+            contents = audio.encode_wav(TONE * (k + 1) / 100, 8000).numpy()
+            archive.writestr(f"x/recordings/{digit}_{speaker}_{index}.wav", contents)
+        archive.writestr("x/README.md", "no recording")
+
+
+class TestFsdd:
+    @pytest.fixture(autouse=True)
+    def published(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(fsdd, "ARCHIVE", sources.Source("fsdd", "fsdd.zip", "http://x"))
+        monkeypatch.setattr(fsdd, "STRINGS", {"train": 8, "valid": 6, "test": 12})
+        fsdd_archive(tmp_path)
+
+    def test_splits_by_index(self, tmp_path):
+        splits = read_all(fsdd.Fsdd, tmp_path, config="single", manual_dir=tmp_path)
+        # Of the indices 4 to 8: 4 tests, 5 to 7 validate.
+        assert {split: len(x) for split, x in splits.items()} == {
+            "train": 12, "valid": 36, "test": 12
+        }  # fmt: skip
+        contents = [row["audio"] for rows in splits.values() for row in rows]
+        assert len(set(contents)) == len(contents)
+        assert {row["transcript"] for row in splits["test"]} == {"three", "seven"}
+        prepared = rows("fsdd", "test", tmp_path, manual_dir=tmp_path)
+        assert {row["audio"] for row in prepared} == {row["audio"] for row in splits["test"]}
+
+    def test_strings_are_joined_within_a_split_and_a_speaker(self, tmp_path):
+        singles = read_all(fsdd.Fsdd, tmp_path, config="single", manual_dir=tmp_path)["test"]
+        splits = read_all(fsdd.Fsdd, tmp_path, config="strings", manual_dir=tmp_path)
+        assert {split: len(x) for split, x in splits.items()} == fsdd.STRINGS
+        for row in splits["test"]:
+            words = row["transcript"].split()
+            assert 3 <= len(words) <= 6
+            sound = audio.decode_wav(row["audio"])[0].numpy()
+            [first] = [
+                audio.decode_wav(single["audio"])[0].numpy()
+                for single in singles
+                if (single["transcript"], single["speaker"]) == (words[0], row["speaker"])
+            ]
+            np.testing.assert_allclose(sound[: len(first)], first, atol=1e-4)
+
+    def test_speaker_of_the_test_split(self, tmp_path):
+        splits = read_all(fsdd.Fsdd, tmp_path, config="without_theo", manual_dir=tmp_path)
+        speakers = {split: {row["speaker"] for row in x} for split, x in splits.items()}
+        assert speakers["test"] == {"theo"}
+        assert speakers["train"] == speakers["valid"] == set(fsdd.SPEAKERS) - {"theo"}
+        assert len(splits["test"]) == 10
+
+    def test_archive_without_recordings(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "fsdd" / "fsdd.zip", "w") as archive:
+            archive.writestr("x/README.md", "no recording")
+        with pytest.raises(DataError, match=r"fsdd\.zip has no recordings/"):
+            read_all(fsdd.Fsdd, tmp_path, config="single", manual_dir=tmp_path)
+
+
+def mfcc(frames: int) -> bytes:
+    return (13 * frames).to_bytes(4, "big") + np.arange(13 * frames, dtype=">f4").tobytes()
+
+
+class TestAn4:
+    def archive(self, folder, transcript="<s> A B </s> ({})"):
+        (folder / "an4").mkdir(exist_ok=True)
+        with zipfile.ZipFile(folder / "an4" / an4.ARCHIVE.name, "w") as archive:
+            for split, speakers in (("train", 11), ("test", 2)):
+                names = [f"{split}/{split}{k:02}/{split}{k}-u" for k in range(speakers)]
+                archive.writestr(f"etc/an4_{split}.fileids", "\n".join(names))
+                lines = [transcript.format(name.rpartition("/")[2]) for name in names]
+                archive.writestr(f"etc/an4_{split}.transcription", "\n".join(lines))
+                for name in names:
+                    archive.writestr(f"feat/{name}.mfc", mfcc(2))
+        return {"manual_dir": folder}
+
+    def test_splits(self, tmp_path):
+        folders = self.archive(tmp_path)
+        speakers = {
+            split: sorted(
+                row["speaker"].decode() for row in rows("an4", split, tmp_path, **folders)
+            )
+            for split in ("train", "valid", "test")
+        }
+        assert speakers["valid"] == ["train00", "train10"]  # every tenth
+        assert speakers["train"] == [f"train0{k}" for k in range(1, 10)]
+        assert speakers["test"] == ["test00", "test01"]
+        [row, _] = rows("an4", "test", tmp_path, **folders)
+        assert row["transcript"] == b"A B"
+        np.testing.assert_array_equal(row["features"], np.arange(26.0).reshape(2, 13))
+
+    def test_transcript_of_another_utterance(self, tmp_path):
+        folders = self.archive(tmp_path, transcript="<s> A B </s> (other)")
+        with pytest.raises(DataError, match=r"is not the transcript of train/train00/train0-u"):
+            datasets.builder("an4", data_dir=tmp_path / "prepared", **folders)
+
+    def test_broken_mfccs(self):
+        np.testing.assert_array_equal(
+            an4.read_mfcc(mfcc(2), "a"), np.arange(26, dtype="float32").reshape(2, 13)
+        )
+        good = mfcc(2)
+        for contents in (good[:-1], b"", (25).to_bytes(4, "big") + good[4:-4]):
+            with pytest.raises(DataError, match=r"^a is not a file of 13 MFCCs"):
+                an4.read_mfcc(contents, "a")
+
+
+class TestPublished:
+    def test_fsdd(self, manual_dir, tmp_path):
+        splits = read_all(fsdd.Fsdd, tmp_path, config="single")
+        assert {split: len(x) for split, x in splits.items()} == {
+            "train": 2520, "valid": 180, "test": 300
+        }  # fmt: skip
+        for digit in DIGITS:
+            assert sum(row["transcript"] == digit for row in splits["test"]) == 30
+
+    def test_an4(self, manual_dir, tmp_path):
+        splits = read_all(an4.An4, tmp_path)
+        assert len(splits["train"]) + len(splits["valid"]) == 948
+        assert len(splits["test"]) == 130
+        speakers = {split: {row["speaker"] for row in x} for split, x in splits.items()}
+        assert not speakers["train"] & speakers["valid"]
+        assert not speakers["train"] & speakers["test"]
+        for row in splits["test"]:
+            assert row["features"].shape[1] == 13
+            assert np.isfinite(row["features"]).all()
+            assert "<" not in row["transcript"]
+        assert splits["test"][0]["transcript"].isupper()
+
+
+class TestLibrispeech:
+    def test_recordings_are_converted_to_wav_files(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sources, "require_reachable", lambda *_: None)
+        with tfds.testing.mock_data(num_examples=3):
+            made = datasets.builder("librispeech", data_dir=tmp_path)
+            splits = datasets.splits(made)
+            assert list(splits) == ["train", "valid", "test"]
+            own = next(iter(made.as_dataset(split="dev_clean")))
+            first = next(iter(splits["valid"]))
+            same = next(iter(datasets.load("librispeech", "valid", data_dir=tmp_path)))
+        assert same["audio"] == first["audio"]
+        samples, rate = audio.decode_wav(first["audio"])
+        assert rate == 16_000
+        np.testing.assert_allclose(
+            samples, np.clip(own["speech"].numpy() / 2**15, -1, 1), atol=2**-14
+        )
+        assert first["transcript"] == own["text"]
+        assert first["speaker"].dtype == tf.string
+
+
+def folder(tmp_path, splits, sounds=("one.wav", "two.flac", "three.wav")):
+    path = tmp_path / "mine"
+    path.mkdir()
+    for name in sounds:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path / name, TONE, 8000)
+    for name, text in splits.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path
+
+
+class TestOwnFiles:
+    def test_tables(self, tmp_path):
+        mine = folder(
+            tmp_path,
+            {"train.tsv": "one.wav\tone\ntwo.flac\ttwo  words\n", "dev.tsv": "three.wav\tthree\n"},
+        )
+        train = rows(mine, "train", tmp_path, kind="speech")
+        assert {row["transcript"] for row in train} == {b"one", b"two words"}
+        for row in train:
+            samples, rate = audio.decode_wav(row["audio"])
+            assert int(rate) == 8000
+            np.testing.assert_allclose(samples, TONE, atol=1e-3)
+        assert len(rows(mine, "valid", tmp_path, kind="speech")) == 1
+
+    def test_layout_of_librispeech(self, tmp_path):
+        mine = folder(
+            tmp_path,
+            {
+                "train-clean/19/198/19-198.trans.txt": "19-198-0 HE SAID\n19-198-1 SHE SAID\n",
+                "test-clean/7/1/7-1.trans.txt": "7-1-0 NO\n",
+            },
+            ["train-clean/19/198/19-198-0.flac", "train-clean/19/198/19-198-1.wav",
+             "test-clean/7/1/7-1-0.flac"],
+        )  # fmt: skip
+        train = rows(mine, "train", tmp_path, kind="speech")
+        assert {(row["transcript"], row["speaker"]) for row in train} == {
+            (b"HE SAID", b"19"), (b"SHE SAID", b"19")
+        }  # fmt: skip
+        assert rows(mine, "test", tmp_path, kind="speech")[0]["transcript"] == b"NO"
+
+    def test_layout_of_ljspeech(self, tmp_path):
+        lines = "LJ-1|Dr. No|Doctor No\nLJ-2|Yes|Yes\n"
+        mine = folder(tmp_path, {"metadata.csv": lines}, ["wavs/LJ-1.wav", "wavs/LJ-2.wav"])
+        train = rows(mine, "train", tmp_path, kind="speech")
+        assert {row["transcript"] for row in train} == {b"Doctor No", b"Yes"}
+
+    def test_unusable_recordings_are_skipped_and_reported(self, tmp_path, capsys):
+        lines = "one.wav\tone\nbroken.wav\ttwo\nmissing.wav\tthree\nthree.wav\t\n"
+        mine = folder(tmp_path, {"train.tsv": lines, "broken.wav": "no sound"})
+        assert len(rows(mine, "train", tmp_path, kind="speech")) == 1
+        message = capsys.readouterr().err
+        assert "3 of 4 recordings of train are skipped" in message
+        assert "broken.wav cannot be read" in message
+        assert "missing.wav cannot be read" in message
+        assert "train.tsv, line 4, has no transcript" in message
+        [line] = message.splitlines()
+        assert line.startswith("unroll: ")
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({}, "has no training data: train.tsv"),
+            ({"train.tsv": "one.wav one\n"}, r"train\.tsv, line 1: expected a path, a tab"),
+            ({"train.tsv": "\n"}, r"has no recordings \(train\)"),
+            ({"train.tsv": "a.wav\tno\n"}, "1 of 1 recordings of train are skipped: .*a.wav"),
+            ({"metadata.csv": "LJ-1 no\n"}, r"metadata\.csv, line 1: expected a name, a bar"),
+            (
+                {"train.tsv": "one.wav\tx\n", "dev.tsv": "", "valid.tsv": ""},
+                "has both valid.tsv and dev.tsv",
+            ),
+        ],
+    )
+    def test_errors_are_one_line(self, tmp_path, files, message):
+        mine = folder(tmp_path, files)
+        with pytest.raises(DataError, match=message) as error:
+            rows(mine, "train", tmp_path, kind="speech")
+        assert "\n" not in str(error.value)
+
+    def test_invalid_utf8(self, tmp_path):
+        mine = folder(tmp_path, {})
+        (mine / "train.tsv").write_bytes(b"one.wav\t\xff\n")
+        with pytest.raises(DataError, match="is not UTF-8 at byte 8"):
+            rows(mine, "train", tmp_path, kind="speech")
+
+    def test_changed_file_is_prepared_again(self, tmp_path):
+        mine = folder(tmp_path, {"train.tsv": "one.wav\tone\n"})
+        before = rows(mine, "train", tmp_path, kind="speech")
+        soundfile.write(mine / "one.wav", TONE[:400], 8000)
+        after = rows(mine, "train", tmp_path, kind="speech")
+        assert len(after[0]["audio"]) < len(before[0]["audio"])

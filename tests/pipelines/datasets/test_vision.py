@@ -1,0 +1,485 @@
+"""Datasets of images: rendered scenes, published datasets, your own files."""
+
+import itertools
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tests.pipelines.datasets.helpers import jpeg, png, read_all
+from unroll.pipelines import captions, datasets, image, visual_questions
+from unroll.pipelines.captions import ImageCaptions
+from unroll.pipelines.datasets import sources
+from unroll.pipelines.datasets.vision import (
+    daquar,
+    easy_vqa,
+    scenes,
+    scenes_captions,
+    scenes_clips,
+    scenes_dialog,
+    scenes_qa,
+)
+from unroll.pipelines.errors import DataError
+
+
+class TestQuestions:
+    def test_unseen_combinations_are_in_one_split(self):
+        pairs = {
+            split: {
+                (t.color, t.shape)
+                for k in range(100)
+                for t in scenes.sample(np.random.default_rng(k), split, 4)
+            }
+            for split in ("train", "valid", "test")
+        }
+        assert pairs["train"] == set(scenes.SEEN)
+        assert len(scenes.SEEN) == 50
+        for split in ("valid", "test"):
+            assert pairs[split] - pairs["train"] == set(scenes.UNSEEN[split])
+        assert not set(scenes.UNSEEN["valid"]) & set(scenes.UNSEEN["test"])
+
+    def test_rendered_shapes_have_their_position_and_size(self):
+        rng = np.random.default_rng(0)
+        for shape in scenes.SHAPES:
+            thing = scenes.Thing("red", shape, "large", 20.0, 40.0, 11.0)
+            pixels = scenes.render([thing], rng).astype(int)
+            red = (pixels[..., 0] - pixels[..., 1]) > 90
+            rows, columns = np.nonzero(red)
+            assert abs(columns.mean() - 20) < 1.5
+            assert abs(rows.mean() - 40) < 3
+            assert red[40, 20] == (shape != "ring")
+            assert 60 < red.sum() < 450
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_answers_follow_from_the_scene(self, split):
+        """A reader of the list of things is always right."""
+        kinds = set()
+        for k in range(60):
+            rng = np.random.default_rng([7, k])
+            things = scenes.sample(rng, split, int(rng.integers(2, 5)))
+            pairs = scenes_qa.questions(things, rng, split)
+            assert len({question for question, _ in pairs}) == scenes_qa.QUESTIONS
+            for question, answer in pairs:
+                assert answer == answer_of(question, things)
+                kinds.add(" ".join(question.split()[:2]))
+                words = question.split()
+                for pair in set(itertools.pairwise(words)) & scenes._HIDDEN:
+                    assert pair in scenes.UNSEEN[split]
+        assert len(kinds) == 6
+
+    def test_questions_alone_answer_less_than_half(self):
+        splits = {"train": [], "test": []}
+        for split, rows in splits.items():
+            for k in range(200):
+                rng = np.random.default_rng([k, len(split)])
+                things = scenes.sample(rng, split, int(rng.integers(2, 5)))
+                rows += scenes_qa.questions(things, rng, split)
+        counts: dict[str, dict] = {}
+        for question, answer in splits["train"]:
+            own = counts.setdefault(" ".join(question.split()[:2]), {})
+            own[answer] = own.get(answer, 0) + 1
+        best = {kind: max(own, key=own.get) for kind, own in counts.items()}
+        right = [best[" ".join(q.split()[:2])] == a for q, a in splits["test"]]
+        assert np.mean(right) < 0.5
+
+    def test_most_rounds_of_a_dialog_need_earlier_rounds(self):
+        rounds = []
+        for k in range(200):
+            rng = np.random.default_rng([9, k])
+            pairs = scenes_dialog.sample_twins(rng, "train")
+            things = scenes.sample(rng, "train", len(pairs), pairs)
+            dialog = scenes_dialog.dialog(things, rng)
+            assert len(dialog) == scenes_dialog.ROUNDS
+            assert {" it " in q or "other one" in q for q, _ in dialog[:1]} == {False}
+            rounds += dialog
+        dependent = [" it " in question or "other one" in question for question, _ in rounds]
+        assert np.mean(dependent) > 0.5
+        others = {a for q, a in rounds if q == "what color is the other one ?"}
+        assert others == set(scenes.COLORS)
+
+
+def answer_of(question: str, things: list[scenes.Thing]) -> str:
+    words = question.split()
+    plain = [word.removesuffix("es") if word.endswith("sses") else word for word in words]
+    plain = [w[:-1] if w[:-1] in (*scenes.SHAPES, "thing") else w for w in plain]
+
+    def matching(words):
+        return [
+            t
+            for t in things
+            if all(w in (t.color, t.shape, t.size, "thing", "the", "a", "?") for w in words)
+        ]
+
+    def yes(condition):
+        return "yes" if condition else "no"
+
+    match plain[:2]:
+        case ["what", kind]:
+            [thing] = matching(plain[3:])
+            return thing.color if kind == "color" else thing.shape
+        case ["is", "there"]:
+            return yes(matching(plain[2:]))
+        case ["how", "many"]:
+            return str(len(matching(plain[2 : plain.index("are")])))
+        case ["are", "there"]:
+            middle = plain.index("than")
+            return yes(len(matching(plain[3:middle])) > len(matching(plain[middle + 1 :])))
+    [relation] = {"left", "right", "above", "below"} & set(plain)
+    at = plain.index(relation)
+    [first], [second] = matching(plain[1:at]), matching(plain[at + 1 + (plain[at + 1] == "of") :])
+    across, down = second.x - first.x, second.y - first.y
+    return yes({"left": across, "right": -across, "above": down, "below": -down}[relation] > 0)
+
+
+class TestCaptions:
+    @pytest.mark.parametrize("count", [1, 2, 3])
+    def test_five_captions_name_every_thing(self, count):
+        for k in range(20):
+            rng = np.random.default_rng([k, count])
+            things = scenes.sample(rng, "test", count)
+            wordings = scenes_captions.captions(things, rng)
+            assert len(set(wordings)) == 5
+            for caption in wordings:
+                for thing in things:
+                    assert f"{thing.color} {thing.shape}" in caption
+                assert sum(caption.count(shape) for shape in scenes.SHAPES) == count
+
+    def test_order_and_positions_are_those_of_the_scene(self):
+        left = scenes.Thing("red", "ring", "small", 20.0, 50.0, 7.0)
+        right = scenes.Thing("orange", "cross", "large", 44.0, 20.0, 12.0)
+        assert set(scenes_captions.captions([right, left], np.random.default_rng(0))) == {
+            "a red ring and an orange cross",
+            "the picture shows an orange cross above a red ring",
+            "two things : orange cross , red ring",
+            "there is a small red ring and a large orange cross",
+            "a picture with a red ring on the left and an orange cross on the right",
+        }
+
+
+class TestClips:
+    def test_things_move_as_labeled(self):
+        for k in range(15):
+            rng = np.random.default_rng(k)
+            things = scenes.sample(rng, "train", 2)
+            moves = scenes_clips.sample_moves(things, rng)
+            frames, labels = scenes_clips.render(things, moves, rng)
+            moving = [label for label in labels if label != scenes_clips.STILL]
+            assert moving == [direction for _, direction in moves for _ in range(3)]
+            for before, after, label in zip(frames, frames[1:], labels[1:], strict=False):
+                changed = np.abs(before.astype(int) - after).max() > 50  # more than noise
+                assert changed == (label != scenes_clips.STILL)
+            assert len(set(scenes_clips.captions(things, moves, rng))) == 5
+
+    def test_gif_has_the_rendered_frames(self):
+        rng = np.random.default_rng(0)
+        things = scenes.sample(rng, "train", 2)
+        frames, _ = scenes_clips.render(things, scenes_clips.sample_moves(things, rng), rng)
+        contents = scenes_clips.encode_gif(frames)
+        decoded = image.decode_clip(contents, scenes.SIDE, scenes_clips.FRAMES)
+        # A GIF has 256 colors.
+        assert np.abs(decoded - np.array(frames, "float32")).mean(axis=(1, 2, 3)).max() < 3
+        fewer = image.decode_clip(contents, 32, 3)
+        assert fewer.shape == (3, 32, 32, 3)
+        np.testing.assert_allclose(
+            image.decode_clip(contents, scenes.SIDE, 2), tf.gather(decoded, [0, 9])
+        )
+
+
+@pytest.fixture
+def question_folder(tmp_path):
+    """A folder of images with questions."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.jpg").write_bytes(jpeg())
+    (folder / "broken.png").write_bytes(b"text")
+    rows = ["a.jpg\tWhat is it?\tA cat", "b.jpg\tIs it red?\tno", "a.jpg\tIs it new?\tyes"]
+    (folder / "train.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def questions_of(folder, tmp_path):
+    return datasets.builder(str(folder), kind="visual_questions", data_dir=tmp_path / "data")
+
+
+class TestQuestionFiles:
+    def test_a_table(self, question_folder, tmp_path):
+        for split in ("valid", "test"):
+            (question_folder / f"{split}.tsv").write_text("b.jpg\tIs it old?\tno\n")
+        splits = datasets.splits(questions_of(question_folder, tmp_path))
+        assert set(splits) == {"train", "valid", "test"}
+        by_name = {each.image_id: each for each in visual_questions.read(splits["train"])}
+        assert by_name["a.jpg"].questions == ["What is it?", "Is it new?"]
+        assert by_name["a.jpg"].answers == [["a cat"], ["yes"]]
+
+    def test_missing_and_broken_images_are_reported(self, question_folder, tmp_path, capsys):
+        with (question_folder / "train.tsv").open("a") as file:
+            file.write("broken.png\tWhat?\tx\nbroken.png\tWhere?\ty\nlost.png\tWho?\tz\n")
+        train = datasets.read(questions_of(question_folder, tmp_path), "train")
+        assert {each.image_id for each in visual_questions.read(train)} == {"a.jpg", "b.jpg"}
+        message = capsys.readouterr().err
+        assert "2 of 4 images of train are skipped, with 3 questions" in message
+        assert "broken.png (cannot be decoded as an image)" in message
+        assert "lost.png (No such file or directory)" in message
+
+    def test_folder_without_its_images(self, question_folder, tmp_path):
+        for path in question_folder.glob("*.jpg"):
+            path.unlink()
+        with pytest.raises(DataError, match=r"^2 of 2 images of train are skipped") as error:
+            questions_of(question_folder, tmp_path)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("a.jpg\tWhat?", r"train.tsv, line 4: expected an image, a tab"),
+            ("a.jpg\t\tx", r"train.tsv, line 4: expected an image, a tab"),
+        ],
+    )
+    def test_wrong_lines(self, question_folder, tmp_path, line, message):
+        with (question_folder / "train.tsv").open("a") as file:
+            file.write(line + "\n")
+        with pytest.raises(DataError, match=message):
+            questions_of(question_folder, tmp_path)
+
+    def test_an_empty_folder(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match=r"no training data: train.tsv .* or VQA v2's"):
+            questions_of(tmp_path / "empty", tmp_path)
+
+    def test_layout_of_vqa(self, tmp_path):
+        folder = vqa(tmp_path / "vqa")
+        splits = datasets.splits(questions_of(folder, tmp_path))
+        assert set(splits) == {"train", "valid"}
+        [first] = visual_questions.read(splits["valid"])
+        assert first.image_id == "COCO_val2014_000000000007.jpg"
+        assert first.questions == ["How many dogs?"]
+        # "2" is the most frequent answer, together with "two" and "The 2.".
+        assert first.answers == [["2"] * 6 + ["3"] * 3 + ["many"]]
+
+    def test_annotations_of_vqa_that_are_missing_or_broken(self, tmp_path):
+        folder = vqa(tmp_path / "vqa")
+        path = folder / "v2_mscoco_train2014_annotations.json"
+        path.write_text(json.dumps({"annotations": []}))
+        with pytest.raises(DataError, match=r"has no answers to 1 of 1 questions.*'How many dogs"):
+            questions_of(folder, tmp_path)
+        path.write_text("{")
+        with pytest.raises(DataError, match="not in VQA v2's layout: JSONDecodeError"):
+            questions_of(folder, tmp_path)
+        path.unlink()
+        with pytest.raises(DataError, match=r"annotations.json: there is no such file"):
+            questions_of(folder, tmp_path)
+
+
+def vqa(folder):
+    """A folder with the layout of VQA v2, with one image in each split."""
+    answers = ["many", *["3"] * 3, *["two"] * 4, "The 2.", "2"]
+    for name in ("train2014", "val2014"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"COCO_{name}_000000000007.jpg").write_bytes(jpeg())
+        questions = [{"image_id": 7, "question": "How many dogs?", "question_id": 70}]
+        path = folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
+        path.write_text(json.dumps({"questions": questions}))
+        annotations = [{"question_id": 70, "answers": [{"answer": a} for a in answers]}]
+        path = folder / f"v2_mscoco_{name}_annotations.json"
+        path.write_text(json.dumps({"annotations": annotations}))
+    return folder
+
+
+def captions_of(folder, tmp_path):
+    return datasets.builder(str(folder), kind="captions", data_dir=tmp_path / "prepared")
+
+
+@pytest.fixture
+def caption_folder(tmp_path):
+    """A folder of images with captions."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(jpeg())
+    (folder / "captions.tsv").write_text("a.jpg\tA dog.\nb.jpg\tIt runs\na.jpg\tA pup\n")
+    return folder
+
+
+class TestCaptionFiles:
+    def test_a_table(self, caption_folder, tmp_path):
+        (caption_folder / "valid.tsv").write_text("b.jpg\tA cat\n")
+        splits = datasets.splits(captions_of(caption_folder, tmp_path))
+        assert set(splits) == {"train", "valid"}
+        train = {each.image_id: each.captions for each in captions.read(splits["train"])}
+        assert train == {"a.jpg": ["a dog", "a pup"], "b.jpg": ["it runs"]}
+
+    def test_captions_without_their_image_are_reported(self, caption_folder, tmp_path, capsys):
+        (caption_folder / "broken.jpg").write_text("text")
+        with (caption_folder / "captions.tsv").open("a") as file:
+            file.write("broken.jpg\tx\nlost.jpg\ty\nlost.jpg\tz\n")
+        assert (
+            len(captions.read(datasets.read(captions_of(caption_folder, tmp_path), "train"))) == 2
+        )
+        message = capsys.readouterr().err
+        assert "2 of 4 images of train are skipped, with 3 captions" in message
+        assert "broken.jpg (cannot be decoded as an image)" in message
+        assert "lost.jpg (No such file or directory)" in message
+
+    def test_wrong_folders(self, caption_folder, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match=r"no training data: captions.tsv .* or COCO's"):
+            captions_of(tmp_path / "empty", tmp_path)
+        (caption_folder / "captions.tsv").write_text("a.jpg\n")
+        with pytest.raises(DataError, match=r"captions.tsv, line 1: expected an image, a tab, a"):
+            captions_of(caption_folder, tmp_path)
+        (caption_folder / "captions.tsv").write_text("\n")
+        with pytest.raises(DataError, match=r"has no captions \(train\)"):
+            captions_of(caption_folder, tmp_path)
+
+    @pytest.mark.parametrize("year", [2014, 2017])
+    def test_layout_of_coco(self, tmp_path, year):
+        folder = tmp_path / "coco"
+        (folder / "annotations").mkdir(parents=True)
+        for split in ("train", "val"):
+            (folder / f"{split}{year}").mkdir()
+            (folder / f"{split}{year}" / "7.jpg").write_bytes(jpeg())
+            annotations = {
+                "images": [{"id": 7, "file_name": "7.jpg"}],
+                "annotations": [{"image_id": 7, "caption": c} for c in ("A dog.\n", "Dogs")],
+            }
+            path = folder / "annotations" / f"captions_{split}{year}.json"
+            path.write_text(json.dumps(annotations))
+        splits = datasets.splits(captions_of(folder, tmp_path))
+        assert set(splits) == {"train", "valid"}
+        assert captions.read(splits["valid"]) == [ImageCaptions("7.jpg", ["a dog", "dogs"])]
+        path.write_text(json.dumps(annotations | {"images": []}))
+        with pytest.raises(DataError, match="has no image for 2 of 2 captions, such as that of 7"):
+            captions_of(folder, tmp_path)
+        path.write_text("[]")
+        with pytest.raises(DataError, match="is not in COCO's layout: TypeError"):
+            captions_of(folder, tmp_path)
+
+
+def archive(path, files: dict[str, bytes]):
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as file:
+        for name, contents in files.items():
+            file.writestr(name, contents)
+
+
+class TestPublishedQuestions:
+    def test_easy_vqa(self, tmp_path):
+        root = "easy-VQA-x/easy_vqa/data"
+        files = {"easy-VQA-x/": b""}
+        for split, count in (("train", 20), ("test", 3)):
+            rows = [[f"is it {k}?", "yes", k] for k in range(count) for _ in range(2)]
+            files[f"{root}/{split}/questions.json"] = json.dumps(rows).encode()
+            for k in range(count):
+                files[f"{root}/{split}/images/{k}.png"] = png(value=k)
+        archive(tmp_path / "manual/easy_vqa" / easy_vqa.ARCHIVE.name, files)
+        folders = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "data"}
+        splits = datasets.splits(datasets.builder("easy_vqa", **folders))
+        names = {
+            split: {each.image_id for each in visual_questions.read(rows)}
+            for split, rows in splits.items()
+        }
+        assert names["valid"] == {"0", "10"}
+        assert len(names["train"]) == 18
+        assert names["test"] == {"0", "1", "2"}
+        for example in splits["valid"]:
+            pixels = tf.io.decode_image(example["image"])
+            assert int(pixels[0, 0, 0]) == int(example["image_id"].numpy())
+
+    def test_daquar_without_the_names_of_images(self, tmp_path):
+        questions = [
+            "what is left of the bed in the image1 ?\ntable",
+            "how many chairs are there in this image2?\n2",
+            "what is red in the image3 ?\nbook, cup",
+        ]
+        files = {"all_qa_pairs.txt": "\n".join(questions).encode()}
+        files |= {f"images/image{k}.jpg": jpeg() for k in (1, 2, 3)}
+        files["train_images_list.txt"] = b"image1\nimage2\n"
+        files["test_images_list.txt"] = b"image3\n"
+        archive(tmp_path / "manual/daquar/daquar.zip", files)
+        folders = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "data"}
+        splits = datasets.splits(datasets.builder("daquar", **folders))
+        [held] = visual_questions.read(splits["valid"])
+        [kept] = visual_questions.read(splits["train"])
+        [test] = visual_questions.read(splits["test"])
+        assert held.questions == ["what is left of the bed ?"]
+        assert kept.questions == ["how many chairs are there ?"]
+        assert (test.questions, test.answers) == (["what is red ?"], [["book, cup"]])
+
+    def test_missing_files_of_daquar(self, tmp_path):
+        folders = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "data"}
+        files = {
+            "all_qa_pairs.txt": b"what is it in the image1 ?\nbed",
+            "train_images_list.txt": b"image1",
+            "test_images_list.txt": b"image1",
+        }
+        (tmp_path / "manual").mkdir()
+        with pytest.raises(DataError, match=r"put daquar/daquar.zip, the zipped files of https"):
+            datasets.builder("daquar", **folders)
+        archive(tmp_path / "manual/daquar/daquar.zip", files)
+        with pytest.raises(DataError, match=r"daquar.zip: There is no item named 'images/image1"):
+            datasets.builder("daquar", **folders)
+
+    def test_published_easy_vqa(self, manual_dir, tmp_path):
+        splits = read_all(easy_vqa.EasyVqa, tmp_path)
+        assert {split: len(rows) for split, rows in splits.items()} == {
+            "train": 3600, "valid": 400, "test": 1000
+        }  # fmt: skip
+        numbers = {split: sum(len(r["questions"]) for r in rows) for split, rows in splits.items()}
+        assert numbers["train"] + numbers["valid"] == 48_248 - 9673
+        assert numbers["test"] == 9673
+
+    def test_published_daquar(self, manual_dir, tmp_path):
+        splits = read_all(daquar.Daquar, tmp_path)
+        numbers = {split: sum(len(r["questions"]) for r in rows) for split, rows in splits.items()}
+        assert numbers["train"] + numbers["valid"] == 6795
+        assert numbers["test"] == 5673
+        assert all("image" not in r["questions"][0]["question"] for r in splits["test"])
+
+
+def flickr(folder, tokens="a.jpg#0\tA dog .\na.jpg#1\tIt runs .\nb.jpg#0\tTwo\nc.jpg.1#0\tX\n"):
+    (folder / "flickr8k").mkdir()
+    with zipfile.ZipFile(folder / "flickr8k" / "Flickr8k_Dataset.zip", "w") as archive:
+        for name in "ab":
+            archive.writestr(f"Flicker8k_Dataset/{name}.jpg", jpeg())
+    with zipfile.ZipFile(folder / "flickr8k" / "Flickr8k_text.zip", "w") as archive:
+        archive.writestr("Flickr8k.token.txt", tokens)
+        for split, names in (("train", "a.jpg\n"), ("dev", "b.jpg\n"), ("test", "b.jpg\n")):
+            archive.writestr(f"Flickr_8k.{split}Images.txt", names)
+    return {"manual_dir": folder, "data_dir": folder / "prepared"}
+
+
+class TestPublishedCaptions:
+    def test_flickr8k(self, tmp_path):
+        folders = flickr(tmp_path)
+        [train] = captions.read(datasets.load("flickr8k", "train", **folders))
+        assert train == ImageCaptions("a.jpg", ["a dog", "it runs"])
+        assert len(datasets.load("flickr8k", "test", **folders)) == 1
+
+    def test_broken_line_of_flickr8k(self, tmp_path):
+        folders = flickr(tmp_path, tokens="a.jpg#0\tA dog .\nno caption\n")
+        with pytest.raises(DataError, match=r"Flickr8k.token.txt, line 2: expected .* 'no cap"):
+            datasets.load("flickr8k", "train", **folders)
+
+    def test_photo_without_captions(self, tmp_path):
+        folders = flickr(tmp_path, tokens="a.jpg#0\tA dog .\n")
+        with pytest.raises(DataError, match=r"Flickr8k_Dataset.zip: b.jpg has no photo or no cap"):
+            datasets.load("flickr8k", "train", **folders)
+
+    def test_captions_of_coco_from_tfds(self, tmp_path, monkeypatch):
+        def photos(builder, decoders, **_):
+            assert decoders["image"]  # the file, not decoded
+            rows = {"image": [jpeg()], "image/filename": ["7.jpg"]}
+            texts = {"captions": {"text": [["A dog.", "It runs"]], "id": [[1, 2]]}}
+            return tf.data.Dataset.from_tensor_slices(rows | texts)
+
+        monkeypatch.setattr(sources, "require_reachable", lambda *_: None)
+        with tfds.testing.mock_data(as_dataset_fn=photos):
+            made = datasets.builder("coco_captions", data_dir=tmp_path)
+            splits = datasets.splits(made)
+            assert list(splits) == ["train", "valid", "test"]
+            valid = captions.read(splits["valid"])
+        assert valid == [ImageCaptions("7.jpg", ["a dog", "it runs"])]
