@@ -45,8 +45,8 @@ class Config(TrainingConfig):
     memory_size: int = 50
     # training: probability of an empty fact after each fact
     noise: float = 0.1
-    # fraction of the epochs, the first ones, with no softmax in the hops and half the learning rate;
-    # the learning rate schedule starts after them
+    # fraction of the epochs, the first ones, without softmax in the hops and with half the learning
+    # rate; the learning rate schedule starts after them
     linear_start: float = 0.0
     # epochs without a lower validation loss that end the linear start early; 0 for never
     linear_patience: int = 0
