@@ -49,7 +49,7 @@ def predictions(
     """The captions of a split, in one graph for all searches."""
     start = serving.decoding(trained)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def write(inputs) -> tuple:
         step_function, states, encoded = start(inputs)
         results = [

@@ -25,8 +25,8 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """
     found = metrics.predictions(trained, dataset)
     scores = metrics.cider_of_each(found.captions, found.references)
-    worst = sorted(range(len(scores)), key=lambda i: scores[i])  # stable
-    best = worst[::-1]
+    order = sorted(range(len(scores)), key=scores.__getitem__)
+    worst, best = _distinct(order, found.captions), _distinct(order[::-1], found.captions)
     text = [
         f"CIDEr-D of {np.mean(scores):.3f} for {len(scores):,} images, "
         f"{len(set(found.captions)):,} distinct captions.",
@@ -53,6 +53,14 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
             [cells[k : k + _COLUMNS] for k in range(0, len(cells), _COLUMNS)]
         )
     return Report("\n\n".join(text), figures)
+
+
+def _distinct(order: list[int], captions: list[Caption]) -> list[int]:
+    """The first image of each caption, in the given order of the images."""
+    first: dict[Caption, int] = {}
+    for i in order:
+        first.setdefault(captions[i], i)
+    return list(first.values())
 
 
 def _by_length(found: Predictions, scores: list[float]) -> str:
@@ -135,22 +143,24 @@ def _pixels(dataset: tf.data.Dataset, indices: set[int]) -> dict[int, np.ndarray
 def plot(result: dict, path: Path) -> None:
     """The image, and the image under the attention of each word of the best caption.
 
-    The attention over regions or the frames of a clip is a heat map, with a row per word. Without
-    attention, the image is shown with the captions.
+    The image is gray if the result does not name its file. The attention over regions or the frames
+    of a clip is a heat map, with a row per word. Without attention, the image is shown with the
+    captions.
     """
     words = [word for word in result["words"][0] if word]
     weights = np.array(result["attention"][0][: len(words)]) if "attention" in result else None
-    if weights is None:
-        figure = images.sheet(
-            [[("\n".join(result["captions"]), images.pixels_of(result["image"]), None)]], 4
-        )
-    elif weights.ndim == 2:
+    if weights is not None and weights.ndim == 2:
         figure = _heat_map(words, weights, result.get("frames"))
     else:
-        pixels = images.pixels_of(result["image"])
-        cells = [("", pixels, None)]
-        cells += [(word, pixels, each) for word, each in zip(words, weights, strict=True)]
-        figure = images.sheet([cells[k : k + _COLUMNS] for k in range(0, len(cells), _COLUMNS)])
+        gray = np.full((64, 64, 3), 127, "uint8")
+        pixels = images.pixels_of(result["image"]) if "image" in result else gray
+        if weights is None:
+            figure = images.sheet([[("\n".join(result["captions"]), pixels, None)]], size=4)
+        else:
+            cells = [("", pixels, None)]
+            cells += [(word, pixels, each) for word, each in zip(words, weights, strict=True)]
+            rows = [cells[k : k + _COLUMNS] for k in range(0, len(cells), _COLUMNS)]
+            figure = images.sheet(rows)
     figure.savefig(path, dpi=100)
 
 

@@ -423,6 +423,11 @@ def test_report_counts_correct_captions_by_the_number_of_things():
     assert "| 2 | 2 | 0.500 |" in text
 
 
+def test_report_shows_each_caption_once():
+    captions = [("a",), ("b",), ("a",), ("c",)]
+    assert report._distinct([2, 3, 0, 1], captions) == [2, 3, 1]
+
+
 def test_report_groups_captions_by_length():
     captions = [("a",), ("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d", "e")]
     found = metrics.Predictions(captions, [[each] for each in captions])
@@ -488,13 +493,19 @@ def test_predict_plots_the_attention_and_writes_nothing_else(
     assert "none.png: No such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [{"attention": "none"}, {"regions": "a file"}])
-def test_plot_without_a_grid(options, tmp_path):
-    """Without attention, the image; of regions, a heat map."""
+@pytest.mark.parametrize("attention", ["none", "a heat map", "a grid", "a grid, empty caption"])
+@pytest.mark.parametrize("has_file", [True, False])
+def test_plot(attention, has_file, tmp_path):
     photo = tmp_path / "photo.png"
     photo.write_bytes(app.examples()[0])
-    [result] = app.predict(make(**options), [app.examples()[0]])
-    app.plot(result | {"image": str(photo)}, tmp_path / "plot.png")
+    words = ["", ""] if "empty" in attention else ["red", "ring", ""]
+    result = {"captions": ["red ring", "blue ring"], "words": [words, words]}
+    if attention != "none":
+        shape = [2, len(words), 4] if attention == "a heat map" else [2, len(words), 4, 4]
+        result["attention"] = np.random.default_rng(0).uniform(size=shape).tolist()
+    if has_file:
+        result["image"] = str(photo)
+    app.plot(result, tmp_path / "plot.png")
     assert min(tf.io.decode_image((tmp_path / "plot.png").read_bytes()).shape[:2]) > 100
 
 
