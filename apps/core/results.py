@@ -17,6 +17,7 @@ from unroll.apps.core.protocol import hook
 from unroll.apps.core.runs import Run, app_name
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
+_COLUMNS = 6  # of a table in results.md
 _OLD = "†"
 _OLD_NOTE = (
     f"{_OLD} Measured at a commit that is not in the repository, or with local changes; not yet "
@@ -190,7 +191,7 @@ def tables(app: ModuleType, rows: list[dict]) -> str:
 
 
 def details(app: ModuleType, rows: list[dict]) -> str:
-    """All figures of all rows as Markdown: for each dataset a line per figure."""
+    """All figures of all rows as Markdown: for each dataset, tables with a line per figure."""
     blocks = [f"# Results of {app_name(app)}\n\nWritten by `evaluate --record`."]
     for (data, split), of_data in _by_dataset(rows).items():
         columns = [
@@ -201,10 +202,15 @@ def details(app: ModuleType, rows: list[dict]) -> str:
             *((row["variant"], row["metrics"]) for row in of_data),
         ]
         names = list(dict.fromkeys(name for _, metrics in columns for name in metrics))
-        body = [
-            [name.replace("_", " "), *(_show(m[name]) if name in m else "" for _, m in columns)]
-            for name in names
-        ]
+        parts = []
+        for i in range(0, len(columns), _COLUMNS):
+            shown = columns[i : i + _COLUMNS]
+            body = [
+                [name.replace("_", " "), *(_show(m[name]) if name in m else "" for _, m in shown)]
+                for name in names
+                if any(name in metrics for _, metrics in shown)
+            ]
+            parts.append(markdown_table(["", *(what for what, _ in shown)], body))
         about = [
             [
                 row["variant"],
@@ -214,12 +220,9 @@ def details(app: ModuleType, rows: list[dict]) -> str:
             ]
             for row in of_data
         ]
-        blocks.append(
-            f"## {data}, {split} split, {of_data[0]['examples']:,} examples\n\n"
-            + markdown_table(["", *(what for what, _ in columns)], body)
-            + "\n\n"
-            + markdown_table(["variant", "minutes per run", "hardware", "commit"], about)
-        )
+        parts.append(markdown_table(["variant", "minutes per run", "hardware", "commit"], about))
+        heading = f"## {data}, {split} split, {of_data[0]['examples']:,} examples"
+        blocks.append("\n\n".join([heading, *parts]))
     if not all(row["commit"] for row in rows):
         blocks.append(_OLD_NOTE)
     return "\n\n".join(blocks) + "\n"
