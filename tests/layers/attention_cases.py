@@ -1,4 +1,4 @@
-"""The rows of the attention layers."""
+"""The cases of the attention layers."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ running.CALLS[layers.LuongAttention] = _luong
 def luong(
     name: str, query: int = QUERY, segmented=False, variant=True, idle=None, **settings
 ) -> Case:
-    """A row of Luong's attention."""
+    """A case of Luong's attention."""
     oracle = {k: v for k, v in settings.items() if k not in ("units", "memory_size")}
     return Case(
         name=name,

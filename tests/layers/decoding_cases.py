@@ -1,4 +1,4 @@
-"""The rows of the decoders: the logits of teacher forcing."""
+"""The cases of the decoders: the logits of teacher forcing."""
 
 from functools import partial
 
@@ -10,17 +10,17 @@ from tests.layers import running
 from tests.layers.case import SEQUENCES, Case, D, U
 from unroll import layers
 
-# Which of the two an example reads hangs on its first state, so that a batch of any size has words.
-WORDS = np.array([[1, 3, 0], [2, 1, 2]])
+# The first state of an example selects its row, so that a batch of any size has tokens.
+TOKENS = np.array([[1, 3, 0], [2, 1, 2]])
 VOCABULARY, EMBEDDING, UPPER, UNITS = 4, 2, 7, 6
 
 
-def words(states) -> np.ndarray:
-    return WORDS[(states[0][:, 0] > 0).astype(int)]
+def tokens_of(states) -> np.ndarray:
+    return TOKENS[(states[0][:, 0] > 0).astype(int)]
 
 
 def _logits(layer, inputs, states, mask, training):
-    first, second = (ops.convert_to_tensor(row) for row in WORDS)
+    first, second = (ops.convert_to_tensor(row) for row in TOKENS)
     tokens = ops.where(states[0][:, :1] > 0, second, first)
     return layer(tokens, inputs, initial_state=list(states), mask=mask, training=training)[0]
 
@@ -29,7 +29,7 @@ running.CALLS[layers.AttentionDecoder] = _logits
 
 
 def _logits_after_an_input(layer, inputs, states, mask, training):
-    first, second = (ops.convert_to_tensor(row) for row in WORDS)
+    first, second = (ops.convert_to_tensor(row) for row in TOKENS)
     tokens = ops.where(states[0][:, :1] > 0, second, first)
     return layer(tokens, initial_state=list(states), first_input=inputs, training=training)
 
@@ -84,7 +84,7 @@ def luong_case(name: str, **attention) -> Case:
     return Case(
         name=name,
         make=partial(luong, attention),
-        oracle=partial(reference.luong_decoder, words=words, **attention),
+        oracle=partial(reference.luong_decoder, tokens=tokens_of, **attention),
         covers=("AttentionDecoder",),
         options=OPTIONS,
         states=(U, U),
@@ -94,7 +94,7 @@ def luong_case(name: str, **attention) -> Case:
     )
 
 
-WRITING = {
+RECURRENT = {
     "vocabulary_size": 9,
     "embedding_dim": 5,
     "cells": [layers.LSTMCell(5)],
@@ -103,13 +103,13 @@ WRITING = {
     "scheduled_sampling": 0.125,
     "seed": 7,
 }
-OPTIONS = {**WRITING, "attention": layers.LuongAttention(5), "attend": "after", "gated": False}
+OPTIONS = {**RECURRENT, "attention": layers.LuongAttention(5), "attend": "after", "gated": False}
 
 ATTENTION: tuple[Case, ...] = (
     Case(
         name="AttentionDecoder before",
         make=bahdanau,
-        oracle=partial(reference.bahdanau_decoder, words=words),
+        oracle=partial(reference.bahdanau_decoder, tokens=tokens_of),
         covers=("AttentionDecoder",),
         options=OPTIONS,
         states=(U, U, UPPER),
@@ -118,7 +118,7 @@ ATTENTION: tuple[Case, ...] = (
     Case(
         name="AttentionDecoder gated",
         make=partial(bahdanau, gated=True),
-        oracle=partial(reference.bahdanau_decoder, words=words, gated=True),
+        oracle=partial(reference.bahdanau_decoder, tokens=tokens_of, gated=True),
         covers=("AttentionDecoder",),
         options={**OPTIONS, "attention": layers.BahdanauAttention(5), "attend": "before"}
         | {"gated": True},
@@ -133,9 +133,9 @@ CASES = (
     Case(
         name="RecurrentDecoder",
         make=recurrent,
-        oracle=partial(reference.recurrent_decoder, words=words),
+        oracle=partial(reference.recurrent_decoder, tokens=tokens_of),
         covers=("RecurrentDecoder",),
-        options=WRITING,
+        options=RECURRENT,
         inputs=SEQUENCES[:, 0],
         mask=None,
         states=(U, U, UPPER),

@@ -1,7 +1,7 @@
-"""The rows of the memory network and of question-guided attention: the outputs, not the weights.
+"""The cases of the memory network and of question-guided attention, without the attention weights.
 
-The weights, `[B, hops or glimpses, S]`, have their places elsewhere than the bench looks for a
-sequence; `test_memory.py` compares them.
+The attention weights are `[B, hops or glimpses, S]`, while the checks expect the time axis second.
+`test_memory.py` compares them.
 """
 
 import keras
@@ -14,7 +14,7 @@ from unroll import layers
 QUERY = 7
 
 
-def _hops(layer, inputs, states, mask, training):
+def _memory_network(layer, inputs, states, mask, training):
     return layer(inputs, states[0], mask=mask, training=training)[0]
 
 
@@ -22,20 +22,20 @@ def _guided(layer, inputs, states, mask, training):
     return layer(states[0], inputs, mask=mask)[0]
 
 
-running.CALLS[layers.MemoryNetwork] = _hops
+running.CALLS[layers.MemoryNetwork] = _memory_network
 running.CALLS[layers.QuestionGuidedAttention] = _guided
 
 
-def first(oracle, **settings):
+def without_weights(oracle, **settings):
     return lambda *given: oracle(*given, **settings)[:1]
 
 
-def hops(name: str, linear=False, random=None, **settings) -> Case:
+def memory_network(name: str, linear=False, random=None, **settings) -> Case:
     oracle = {k: v for k, v in settings.items() if k in ("hops", "tying", "memory_size")}
     return Case(
         name=name,
         make=lambda **options: layers.MemoryNetwork(**{"units": U, **settings, **options}),
-        oracle=first(reference.memory_network, linear=linear, **oracle),
+        oracle=without_weights(reference.memory_network, linear=linear, **oracle),
         covers=("MemoryNetwork",),
         options={
             "units": 9,
@@ -52,7 +52,7 @@ def hops(name: str, linear=False, random=None, **settings) -> Case:
         },
         states=(D,),
         random=random or {},
-        # The ages above the number of facts are never met.
+        # No fact is older than the number of facts.
         idle={f"temporal_encoding_{k}": slice(5, None) for k in range(4)},
         variant=" " in name,
     )
@@ -64,7 +64,7 @@ def guided(name: str, **settings) -> Case:
         make=lambda **options: layers.QuestionGuidedAttention(
             **{"units": U, "glimpses": 2, **settings, **options}
         ),
-        oracle=first(reference.question_guided),
+        oracle=without_weights(reference.question_guided),
         covers=("QuestionGuidedAttention",),
         options={
             "units": 9,
@@ -81,9 +81,9 @@ def guided(name: str, **settings) -> Case:
 
 
 CASES: tuple[Case, ...] = (
-    hops("MemoryNetwork", memory_size=9, random={"noise": 0.5}),
-    hops("MemoryNetwork layer-wise", hops=2, tying="layer_wise", memory_size=9),
-    hops("MemoryNetwork without order", hops=1),
+    memory_network("MemoryNetwork", memory_size=9, random={"noise": 0.5}),
+    memory_network("MemoryNetwork layer-wise", hops=2, tying="layer_wise", memory_size=9),
+    memory_network("MemoryNetwork without order", hops=1),
     guided("QuestionGuidedAttention"),
-    guided("QuestionGuidedAttention with tallies", count_features=True),
+    guided("QuestionGuidedAttention with count features", count_features=True),
 )

@@ -1,6 +1,6 @@
-"""The row of the conditional random field: log Z, which has the gradients.
+"""The case of the conditional random field: log Z, which has the gradients.
 
-Tags, marginals and the constraints are tested in `test_crf.py`.
+`test_crf.py` tests the tags, the marginals and the allowed transitions.
 """
 
 import keras
@@ -13,7 +13,7 @@ from unroll import layers
 
 @keras.saving.register_keras_serializable(package="unroll_tests")
 class Partition(layers.CRF):
-    """log Z as the output of a layer."""
+    """A layer that returns log Z."""
 
     def call(self, potentials, mask=None):
         return keras.ops.cast(self.log_partition(potentials, mask), self.compute_dtype)

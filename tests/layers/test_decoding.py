@@ -1,4 +1,4 @@
-"""The decoders: step and call, sampling in training, and a whole model with its search."""
+"""The decoders: step and call, scheduled sampling, and a complete model with its search."""
 
 import tempfile
 
@@ -15,7 +15,7 @@ from unroll import layers
 
 START, END = 1, 2
 NEEDS_TENSORFLOW = pytest.mark.skipif(
-    running.BACKEND != "tensorflow", reason="exports are made from the TensorFlow backend alone"
+    running.BACKEND != "tensorflow", reason="exports need the TensorFlow backend"
 )
 
 
@@ -27,20 +27,20 @@ MEMORY, MEMORY_MASK = tensors(SEQUENCES.astype("float32"), MASK)
 
 
 @pytest.mark.parametrize("case", decoding_cases.ATTENTION, ids=str)
-def test_scanning_the_step_gives_the_call(case):
+def test_step_by_step_equals_the_call(case):
     layer = case.build("float32")
     states = [ops.cast(s, "float32") for s in tensors(*case.initial_state())]
     tokens = ops.convert_to_tensor(np.random.default_rng(1).integers(0, 4, (B, 7)))
     logits, weights = layer(tokens, MEMORY, initial_state=states, mask=MEMORY_MASK)
     states = layer.initial_states(MEMORY, states)
     for t in range(7):
-        one, states, looks = layer.step(tokens[:, t], states, MEMORY, mask=MEMORY_MASK)
+        one, states, attention = layer.step(tokens[:, t], states, MEMORY, mask=MEMORY_MASK)
         assert_near([running.numpy(one)], [running.numpy(logits[:, t])], 1e-5)
-        assert_near([running.numpy(looks)], [running.numpy(weights[:, t])], 1e-5)
+        assert_near([running.numpy(attention)], [running.numpy(weights[:, t])], 1e-5)
 
 
 @pytest.mark.parametrize("case", decoding_cases.ATTENTION, ids=str)
-def test_several_rows_to_one_memory(case):
+def test_several_rows_of_one_memory(case):
     layer, rng = case.build("float32"), np.random.default_rng(1)
     states = layer.initial_states(ops.repeat(MEMORY, 3, axis=0))
     states = [ops.convert_to_tensor(rng.normal(size=s.shape).astype("float32")) for s in states]
@@ -52,7 +52,7 @@ def test_several_rows_to_one_memory(case):
     assert_near(flat[0], flat[1], 1e-5)
 
 
-def test_scanning_the_step_of_a_decoder_without_attention():
+def test_step_by_step_without_attention():
     layer = decoding_cases.CASES[0].build("float32")
     first = MEMORY[:, 0]
     tokens = ops.convert_to_tensor(np.random.default_rng(1).integers(0, 4, (B, 7)))
@@ -64,8 +64,8 @@ def test_scanning_the_step_of_a_decoder_without_attention():
         assert_near([running.numpy(one)], [running.numpy(logits[:, t])], 1e-5)
 
 
-def test_several_sentences_to_one_memory():
-    """Three sentences an example with one memory give what they give with three."""
+def test_several_sequences_of_one_memory():
+    """Three sequences with one memory give the same as with three copies of it."""
     layer, rng = decoding_cases.ATTENTION[1].build("float32"), np.random.default_rng(1)
     tokens = ops.convert_to_tensor(rng.integers(0, 4, (3 * B, 5)))
     states = [
@@ -78,8 +78,8 @@ def test_several_sentences_to_one_memory():
     assert_near(*([running.numpy(x) for x in found] for found in (together, alone)), 1e-5)
 
 
-def test_a_plain_lstm_cell_and_the_context_cell_without_context_are_one():
-    """What stands last in the cell's input is the context: a cell without one takes it as input."""
+def test_cells_without_a_context_read_it_as_their_input():
+    """The context is the last part of the input of a cell."""
     found = []
     for cell in (layers.LSTMCell(U), layers.ContextLSTMCell(U), keras.layers.LSTMCell(U)):
         decoder = layers.AttentionDecoder(5, 2, [cell], layers.BahdanauAttention(7))
@@ -91,7 +91,7 @@ def test_a_plain_lstm_cell_and_the_context_cell_without_context_are_one():
     assert_near(found[1:], [found[0]] * 2, 1e-5)
 
 
-def test_scheduled_sampling_reads_its_own_words():
+def test_scheduled_sampling_reads_predicted_tokens():
     def decoder(probability):
         keras.utils.set_random_seed(3)
         layer = decoding_cases.bahdanau(scheduled_sampling=probability, seed=1)
@@ -106,12 +106,12 @@ def test_scheduled_sampling_reads_its_own_words():
     always = decoder(1.0)
     trained = running.numpy(always(tokens, MEMORY, training=True)[0])
     plain = running.numpy(always(tokens, MEMORY)[0])
-    # By hand: the first word is given, each other is the likeliest of the step before.
-    states, word = always.initial_states(MEMORY), tokens[:, 0]
+    # The first token is given; each other token is the most probable of the previous step.
+    states, token = always.initial_states(MEMORY), tokens[:, 0]
     for t in range(9):
-        logits, states, _ = always.step(word, states, MEMORY)
+        logits, states, _ = always.step(token, states, MEMORY)
         assert_near([trained[:, t]], [running.numpy(logits)], 1e-5)
-        word = ops.argmax(logits, axis=-1)
+        token = ops.argmax(logits, axis=-1)
     assert abs(trained - plain).max() > 0.1
     always.sampling_probability.assign(0.0)
     assert_near([running.numpy(always(tokens, MEMORY, training=True)[0])], [plain], 1e-5)
@@ -141,14 +141,14 @@ def test_scheduled_sampling_trains_on_batches_of_any_size():
 
 
 @NEEDS_TENSORFLOW
-def test_from_text_to_the_n_best_texts_in_one_file():
-    """A model with a decoder: saved, reloaded, exported with its beam, and greedy in LiteRT."""
+def test_a_saved_model_from_text_to_the_n_best_texts():
+    """A saved and loaded model, exported with beam search, and with greedy search to LiteRT."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
     from unroll.layers.litert_tensorflow import convert
 
-    words = ["", "<start>", "<end>", "one", "two", "three"]
+    vocabulary = ["", "<start>", "<end>", "one", "two", "three"]
     source = keras.Input((None,), dtype="int32", name="source")
     given = keras.Input((None,), dtype="int32", name="given")
     mask = ops.not_equal(source, 0)
@@ -171,7 +171,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
             encoded, *states = model.get_layer("encoder")(embedded, mask=mask)
             return decoder.step_function(encoded, mask), decoder.initial_states(encoded, states)
 
-        table = tf.constant(words)
+        table = tf.constant(vocabulary)
         options = {"start": START, "end": END, "max_length": 5}
 
         class Service(tf.Module):
@@ -201,7 +201,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
 
     def greedy(source):
         found = layers.greedy(*encode(source), **options)
-        return {"tokens": found.tokens, "lengths": found.lengths, "looks": found.alignments}
+        return {"tokens": found.tokens, "lengths": found.lengths, "weights": found.alignments}
 
     file = convert(greedy, {"source": tf.TensorSpec([None, None], tf.int32)})
     runner = Interpreter(model_content=file, num_threads=1).get_signature_runner()
@@ -210,7 +210,7 @@ def test_from_text_to_the_n_best_texts_in_one_file():
         wanted = greedy(tf.constant(ids))
         assert (found["tokens"] == wanted["tokens"].numpy()).all()
         assert (found["lengths"] == wanted["lengths"].numpy()).all()
-        assert_near([found["looks"]], [wanted["looks"]], 1e-5)
+        assert_near([found["weights"]], [wanted["weights"]], 1e-5)
 
 
 CELLS = [layers.LSTMCell(4)]
@@ -222,7 +222,7 @@ def decoder(**options):
     return layers.AttentionDecoder(**{**DECODER, "attention": BAHDANAU, **options})
 
 
-REFUSED = [
+INVALID = [
     (lambda: decoder(vocabulary_size=0), ["vocabulary_size", "0"]),
     (lambda: decoder(embedding_dim=-1), ["embedding_dim", "-1"]),
     (lambda: decoder(cells=[]), ["at least one cell"]),
@@ -257,6 +257,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("action", "words"), REFUSED)
-def test_refused(action, words):
+@pytest.mark.parametrize(("action", "words"), INVALID)
+def test_invalid_arguments(action, words):
     assert_refused(action, *words)

@@ -57,7 +57,7 @@ def test_words_equal_the_reference(tying, position_encoding, return_logits):
         FACTS,
         [QUESTION],
         MASK,
-        encode=partial(reference.bag, position_encoding=position_encoding),
+        encode=partial(reference.bag_of_words, position_encoding=position_encoding),
         **settings,
     )
     found = numbers(layer(*tensors(FACTS, QUESTION), mask=ops.convert_to_tensor(MASK)))

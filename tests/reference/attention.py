@@ -1,10 +1,10 @@
-"""Attention."""
+"""Attention layers, one query and one memory at a time."""
 
 import numpy as np
 
 
 def softmax(scores, mask) -> np.ndarray:
-    """Over the allowed places of one row; all zeros where there are none."""
+    """The softmax of one row where `mask` is True; zeros if it is False everywhere."""
     weights = np.zeros(len(scores))
     if mask.any():
         e = np.exp(scores[mask] - scores[mask].max())
@@ -17,7 +17,7 @@ def attention_pool(weights, sequences, states=(), mask=None) -> list:
     kernel, bias, context = weights
     if mask is None:
         mask = np.ones(sequences.shape[:2], "bool")
-    shares = np.stack(
+    all_weights = np.stack(
         [
             softmax(np.array([np.tanh(h @ kernel + bias) @ context[:, 0] for h in hs]), allowed)
             for hs, allowed in zip(sequences, mask, strict=True)
@@ -25,19 +25,19 @@ def attention_pool(weights, sequences, states=(), mask=None) -> list:
     )
     pooled = [
         sum(a * h for a, h in zip(row, hs, strict=True))
-        for row, hs in zip(shares, sequences, strict=True)
+        for row, hs in zip(all_weights, sequences, strict=True)
     ]
-    return [np.stack(pooled), shares]
+    return [np.stack(pooled), all_weights]
 
 
 def attend(scores, memory, allowed) -> tuple:
-    """The weights of one query's scores, and the weighted sum of one memory."""
+    """The weighted sum of a memory and the weights, from the scores of one query."""
     weights = softmax(scores, allowed)
     return sum(a * m for a, m in zip(weights, memory, strict=True)), weights
 
 
 def bahdanau_one(weights, query, memory, allowed) -> tuple:
-    """Bahdanau, Cho and Bengio 2015, section A.1.2: one query, one memory."""
+    """Bahdanau, Cho and Bengio 2015, section A.1.2."""
     query_kernel, key_kernel, scale = weights
     scores = [np.tanh(query @ query_kernel + m @ key_kernel) @ scale[:, 0] for m in memory]
     return attend(np.array(scores), memory, allowed)
@@ -54,7 +54,7 @@ def luong_one(
     position=None,
     vector=True,
 ) -> tuple:
-    """Luong, Pham and Manning 2015, equations 5 to 10: one query, one memory."""
+    """Luong, Pham and Manning 2015, equations 5 to 10."""
     weights = list(weights)
     if score == "dot":
         scores = [query @ m for m in memory]
@@ -78,15 +78,15 @@ def luong_one(
             allowed[s] &= abs(s - position) <= half_width
             if window == "local_p":
                 factors[s] = np.exp(-((s - position) ** 2) / (2 * (half_width / 2) ** 2))
-    shares = softmax(np.array(scores), allowed) * factors
-    context = sum(a * m for a, m in zip(shares, memory, strict=True))
+    attention = softmax(np.array(scores), allowed) * factors
+    context = sum(a * m for a, m in zip(attention, memory, strict=True))
     if vector:
         context = np.tanh(np.concatenate([context, query]) @ weights.pop(0))
-    return context, shares
+    return context, attention
 
 
 def by_rows(one, weights, memory, states, mask=None, **options) -> list:
-    """`one(weights, query, memory, allowed)` of each example, with the queries as the one state."""
+    """`one(weights, query, memory, allowed)` for each example; the queries are the only state."""
     if mask is None:
         mask = np.ones(memory.shape[:2], "bool")
     found = [one(weights, *row, **options) for row in zip(states[0], memory, mask, strict=True)]

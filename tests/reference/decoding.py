@@ -1,4 +1,4 @@
-"""Decoders with and without attention, one word of one example at a time."""
+"""Decoders with and without attention, one token of one example at a time."""
 
 import numpy as np
 
@@ -12,31 +12,31 @@ def one_step(oracle, weights, x, states) -> tuple:
     return output[0, 0], [s[0] for s in new]
 
 
-def recurrent_decoder(weights, first_input, states, mask=None, *, words) -> list:
-    """An LSTM and a GRU on it, which read a vector before the words."""
+def recurrent_decoder(weights, first_input, states, mask=None, *, tokens) -> list:
+    """An LSTM below a GRU, which read a vector before the tokens."""
     output_kernel, output_bias, lower, upper = *weights[:2], weights[2:5], weights[5:8]
     embedding = weights[8]
 
-    def step(word, states, first, _):
+    def step(token, states, first, _):
         h, c, top = states
-        x = first if word is None else embedding[word]
+        x = first if token is None else embedding[token]
         middle, (h, c) = one_step(lstm, lower, x, (h, c))
         top = one_step(gru, upper, middle, (top,))[0]
         return top @ output_kernel + output_bias, [h, c, top]
 
-    rows = [[None, *row] for row in words(states)]
+    rows = [[None, *row] for row in tokens(states)]
     return [over_examples(step, first_input, states, None, rows)[:, 1:]]
 
 
-def bahdanau_decoder(weights, memory, states, mask=None, *, words, gated=False) -> list:
-    """Attention before the cells, a ContextLSTM and a GRU on it."""
+def bahdanau_decoder(weights, memory, states, mask=None, *, tokens, gated=False) -> list:
+    """Attention before the cells, a ContextLSTM below a GRU."""
     output_kernel, output_bias = weights[:2]
     lower, upper, embedding = weights[2:6], weights[6:9], weights[9]
     attention, (readout_kernel, readout_bias), gate = weights[10:13], weights[13:15], weights[15:]
 
-    def step(word, states, memory, allowed):
+    def step(token, states, memory, allowed):
         h, c, top = states
-        x = embedding[word]
+        x = embedding[token]
         context, _ = bahdanau_one(attention, top, memory, allowed)
         if gated:
             context = context / (1 + np.exp(-(top @ gate[0] + gate[1])))
@@ -45,16 +45,16 @@ def bahdanau_decoder(weights, memory, states, mask=None, *, words, gated=False) 
         read = np.concatenate([top, context, x]) @ readout_kernel + readout_bias
         return np.tanh(read) @ output_kernel + output_bias, [h, c, top]
 
-    return [over_examples(step, memory, states, mask, words(states))]
+    return [over_examples(step, memory, states, mask, tokens(states))]
 
 
-def luong_decoder(weights, memory, states, mask=None, *, words, **attention_options) -> list:
-    """Attention after the cell, a peephole LSTM, with input feeding and a tied output."""
+def luong_decoder(weights, memory, states, mask=None, *, tokens, **attention_options) -> list:
+    """Attention after the cell, a peephole LSTM, with input feeding and tied weights."""
     output_bias, cell, embedding, attention = weights[0], weights[1:5], weights[5], weights[6:]
 
-    def step(word, states, memory, allowed):
+    def step(token, states, memory, allowed):
         h, c, fed, count = states
-        x = np.concatenate([embedding[word], fed])
+        x = np.concatenate([embedding[token], fed])
         h, (_, c) = one_step(peephole_lstm, cell, x, (h, c))
         fed, _ = luong_one(attention, h, memory, allowed, position=count, **attention_options)
         return embedding @ fed + output_bias, [h, c, fed, count + 1]
@@ -62,18 +62,18 @@ def luong_decoder(weights, memory, states, mask=None, *, words, **attention_opti
     size = embedding.shape[1]
     batch = len(memory)
     states = [*states, np.zeros((batch, size)), np.zeros(batch)]
-    return [over_examples(step, memory, states, mask, words(states))]
+    return [over_examples(step, memory, states, mask, tokens(states))]
 
 
-def over_examples(step, memory, states, mask, words) -> np.ndarray:
-    """The logits `[B, T, V]` for the words `[B, T]` that are read."""
+def over_examples(step, memory, states, mask, tokens) -> np.ndarray:
+    """The logits `[B, T, V]` after the tokens `[B, T]`."""
     if mask is None:
         mask = np.ones(memory.shape[:-1], "bool")
     logits = []
-    for b, row in enumerate(words):
+    for b, row in enumerate(tokens):
         own = [s[b] for s in states]
         logits.append([])
-        for word in row:
-            found, own = step(word, own, memory[b], mask[b])
-            logits[-1].append(found)
+        for token in row:
+            output, own = step(token, own, memory[b], mask[b])
+            logits[-1].append(output)
     return np.array(logits)
