@@ -51,7 +51,7 @@ def ctc_greedy(logits, frame_lengths=None, blank: int = 0) -> CTCResult:
     is_frame = positions < ops.expand_dims(frame_lengths, -1)  # [B, T]
     is_new = ops.logical_and(path != blank, path != previous)
     is_label = ops.cast(ops.logical_and(is_new, is_frame), "int32")
-    # The n-th label moves to position n.
+    # Put the n-th label at position n.
     target = ops.expand_dims(ops.cumsum(is_label, axis=1) * is_label - 1, 1)  # [B, 1, T]
     is_target = ops.cast(target == ops.expand_dims(positions, -1), "int32")  # [B, T, T]
     labels = ops.sum(is_target * ops.expand_dims(path + 1, 1), axis=-1) - 1
@@ -130,6 +130,8 @@ class _Beam(NamedTuple):
 
 @dataclass(frozen=True)
 class _BeamSearch:
+    """One frame of the search, in parts."""
+
     blank: int
     beam_width: int  # W
     size: int  # K
@@ -162,19 +164,19 @@ class _BeamSearch:
         stay_in_label = ops.where(beam.lengths > 0, stay_in_label, LOG_ZERO)
         new = self._select(beam, stay_in_blank, stay_in_label, extended)
         is_frame = is_frame[:, None]
-        kept = (
+        final = (
             ops.where(is_frame[..., None] if len(a.shape) == 3 else is_frame, a, b)
             for a, b in zip(new, beam, strict=True)
         )
-        return tuple(kept), ()
+        return tuple(final), ()
 
     def _extend(self, beam: _Beam, frame, is_last) -> tuple:
         """The prefixes with one more label.
 
         Returns:
-            A tuple of the log probabilities of each prefix with each label, `[B, W, K]`, and, if
-            that is another prefix of the beam, of that prefix, `[B, W]`: it then has `LOG_ZERO` in
-            the first.
+            A tuple of the log probabilities of each prefix with each label, `[B, W, K]`, and of
+            the extensions that equal a prefix of the beam, `[B, W]`. These are `LOG_ZERO` in the
+            first, so that they do not count twice.
         """
         totals = beam.totals()
         # A blank must precede a label that is repeated.
