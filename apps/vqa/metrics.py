@@ -116,6 +116,6 @@ def baseline(data: Data, split: str) -> dict:
     """The accuracy of the most frequent answer by the first two words of the question."""
     found = figures(most_frequent_answers(data, split), data.assets)
     return {
-        "what": "most frequent answer to questions that begin alike",
+        "what": "most frequent answer to questions with the same first two words",
         "accuracy": found["accuracy"],
     }

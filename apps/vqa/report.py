@@ -153,6 +153,7 @@ def plot(result: dict, path: Path) -> None:
         bars.set_ylabel("attention")
     else:
         bars.barh(result["answers"], result["scores"])
+        bars.invert_yaxis()
         bars.set_xlim(0, 1)
         bars.set_xlabel("probability")
     answer = f"{result['answers'][0]} ({result['scores'][0]:.0%})"

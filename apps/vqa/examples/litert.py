@@ -1,11 +1,10 @@
-"""Asks an exported LiteRT file, with its interpreter, NumPy and Pillow and nothing else.
+"""Queries an exported LiteRT file, with only its interpreter, NumPy and Pillow.
 
-    python litert_example.py saved_models/vqa/1 photo.jpg "what color is the ring ?"
+    python litert.py saved_models/vqa/1 photo.jpg "what color is the ring ?"
 
-LiteRT takes no strings and no files: a line of `vocabulary.txt` is a word, and its number, from 0,
-the id (0 is padding, 1 the unknown); `answers.txt` has the answers. The split into words below
-agrees with that of the SavedModel on plain English; Pillow's pictures differ from TensorFlow's by a
-little where a photo is made smaller.
+LiteRT has no strings: the line number in `vocabulary.txt`, from 0, is the id of a word (0 is
+padding, 1 the unknown token), and `answers.txt` lists the answers. For plain English, the tokens
+are those of the SavedModel. Pillow resizes large photos slightly differently than TensorFlow.
 """
 
 import re
@@ -18,24 +17,24 @@ from PIL import Image
 
 
 def read_lines(path: Path) -> list[str]:
-    """The entries of a vocabulary."""
+    """The lines of a vocabulary."""
     return path.read_bytes().decode("utf-8").split("\n")[:-1]
 
 
 def main(folder: str, photo: str, *questions: str) -> None:
-    """Prints the likeliest answer to each question, and its probability."""
-    ids = {word: k for k, word in enumerate(read_lines(Path(folder) / "vocabulary.txt"))}
+    """Prints the most probable answer to each question, and its probability."""
+    ids = {word: i for i, word in enumerate(read_lines(Path(folder) / "vocabulary.txt"))}
     answers = read_lines(Path(folder) / "answers.txt")
     model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
     details = model.get_input_details()
     if details.keys() != {"image", "tokens"}:
-        sys.exit(f"{folder}: the model takes {', '.join(sorted(details))}.")
-    side = int(details["image"]["shape"][1])
-    picture = Image.open(photo).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-    image = np.asarray(picture, np.float32)[None]
+        sys.exit(f"{folder}: the model needs the inputs {', '.join(sorted(details))}.")
+    size = int(details["image"]["shape"][1])
+    resized = Image.open(photo).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    image = np.asarray(resized, np.float32)[None]
     for question in questions:
         words = re.sub(r"([^a-z0-9\s'])", r" \1 ", question.casefold()).split()
-        # A number that is not in the vocabulary counts as one of zeros.
+        # A number that is not in the vocabulary is looked up with zeros for its digits.
         row = [ids.get(word, ids.get(re.sub(r"\d", "0", word), 1)) for word in words]
         scores = model(image=image, tokens=np.array([row or [0]], np.int32))["scores"][0]
         best = int(scores.argmax())
@@ -44,5 +43,5 @@ def main(folder: str, photo: str, *questions: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 4:
-        sys.exit("usage: python litert_example.py FOLDER PHOTO QUESTION...")
+        sys.exit("usage: python litert.py FOLDER PHOTO QUESTION...")
     main(*sys.argv[1:])

@@ -1,35 +1,36 @@
-"""Asks an exported SavedModel, with TensorFlow and TensorFlow Text and nothing else.
+"""Queries an exported SavedModel, with only TensorFlow and TensorFlow Text.
 
-python serving_example.py saved_models/vqa/1 photo.jpg "What color is the ring?"
+python serving.py saved_models/vqa/1 photo.jpg "What color is the ring?"
 """
 
 import sys
 from pathlib import Path
 
 import tensorflow as tf
-import tensorflow_text  # noqa: F401  (the ops that split a question into words)
+import tensorflow_text  # noqa: F401  (the ops of the tokenizer)
 
 
 def main(folder: str, photo: str, *questions: str) -> None:
-    """Prints the likeliest answers to each question, and the word that it attended to most.
+    """Prints the most probable answers to each question.
 
-    A model for dialogs hears the questions one after another, with its own answers.
+    A model for dialogs gets the previous questions with its own answers.
     """
-    ask = tf.saved_model.load(folder).signatures["serving_default"]
-    remembers = "history" in ask.structured_input_signature[1]
+    loaded = tf.saved_model.load(folder)
+    model = loaded.signatures["serving_default"]
+    has_history = "history" in model.structured_input_signature[1]
     rounds = [""]
     for question in questions:
-        given = {"image_bytes": [Path(photo).read_bytes()], "question": [question]}
-        if remembers:
-            given["history"] = [rounds]
-        answer = ask(**{name: tf.constant(value) for name, value in given.items()})
-        best = [each.decode() for each in answer["answers"][0].numpy()]
-        shares = answer["scores"][0].numpy()
-        print(question, *(f"{a} {s:.1%}" for a, s in zip(best, shares, strict=True)), sep="\t")
-        rounds.append(f"{question} {best[0]}")
+        inputs = {"image_bytes": [Path(photo).read_bytes()], "question": [question]}
+        if has_history:
+            inputs["history"] = [rounds]
+        outputs = model(**{name: tf.constant(value) for name, value in inputs.items()})
+        answers = [answer.decode() for answer in outputs["answers"][0].numpy()]
+        scores = outputs["scores"][0].numpy()
+        print(question, *(f"{a} {s:.1%}" for a, s in zip(answers, scores, strict=True)), sep="\t")
+        rounds.append(f"{question} {answers[0]}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 4:
-        sys.exit("usage: python serving_example.py FOLDER PHOTO QUESTION...")
+        sys.exit("usage: python serving.py FOLDER PHOTO QUESTION...")
     main(*sys.argv[1:])
