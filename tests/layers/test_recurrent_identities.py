@@ -10,6 +10,7 @@ from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T, U
 from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
+from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
 from unroll.layers.recurrent import RecurrentCell, RecurrentLayer
 
@@ -286,11 +287,18 @@ def test_lstm_example_of_the_lectures():
     assert_near([outputs[0, :, 0]], [[0, 0, 0, 0, 0, 7, 0, 0, 6]], 2e-3)
 
 
-@pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
-def test_a_split_batch_gives_the_same_results(layer_class, monkeypatch):
-    """With an odd batch size and a batch of one, static and dynamic, with masks and states."""
-    if running.BACKEND != "tensorflow":
-        pytest.skip("only TensorFlow splits a batch")
+# The layer, the batch size, and whether it is static. The sizes do not depend on the layer.
+SPLIT_BATCHES = [
+    (layers.LSTM, 17, True),
+    (layers.LSTM, 1, True),
+    (layers.LSTM, 1, False),
+    *((layer_class, 17, False) for layer_class in all_layers()),
+]
+
+
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="only TensorFlow splits a batch")
+@pytest.mark.parametrize(("layer_class", "batch", "static"), SPLIT_BATCHES)
+def test_a_split_batch_gives_the_same_results(layer_class, batch, static, monkeypatch):
     import tensorflow as tf
 
     from unroll.layers import backend_tensorflow
@@ -298,21 +306,56 @@ def test_a_split_batch_gives_the_same_results(layer_class, monkeypatch):
     monkeypatch.setattr(backend_tensorflow, "MIN_WORK_TO_SPLIT", 0)
     layer = layer_class(U, **BOTH)
     rng = np.random.default_rng(25)
-    for batch in (17, 1):
-        inputs, mask = rng.normal(size=(batch, T, D)), rng.random((batch, T)) > 0.3
-        states = [rng.normal(size=(batch, size)) for size in layer.state_size]
-        expected = running.outputs(layer, inputs, states, mask)
-        given = running.tensors(inputs, states, mask)
-        for size in (batch, None):
-            specs = tf.nest.map_structure(
-                lambda x, n=size: tf.TensorSpec([n, *x.shape[1:]], x.dtype), given
-            )
-            traced = tf.function(
-                lambda x, states, mask: layer(x, initial_state=states, mask=mask),
-                input_signature=specs,
-            )
-            found = [running.numpy(y) for y in traced(*given)]
-            assert_near(found, expected, running.EXACT, f"batch {batch}, static size {size}")
+    inputs, mask = rng.normal(size=(batch, T, D)), rng.random((batch, T)) > 0.3
+    states = [rng.normal(size=(batch, size)) for size in layer.state_size]
+    expected = running.outputs(layer, inputs, states, mask)
+    given = running.tensors(inputs, states, mask)
+    size = batch if static else None
+    traced = tf.function(
+        lambda x, states, mask: layer(x, initial_state=states, mask=mask),
+        input_signature=tf.nest.map_structure(
+            lambda x: tf.TensorSpec([size, *x.shape[1:]], x.dtype), given
+        ),
+    )
+    assert_near([running.numpy(y) for y in traced(*given)], expected, running.EXACT)
+
+
+@keras.saving.register_keras_serializable(package="unroll_tests")
+class LeakyRNNCell(RecurrentCell):
+    """h' = a h + (1 - a) tanh(x W + h R + b), as in the docstring of `RecurrentCell`."""
+
+    gates = 1
+    states = 1
+
+    def __init__(self, units, leak=0.9, **kwargs):
+        super().__init__(units, **kwargs)
+        self.leak = leak
+
+    def step(self, z, states):
+        (h,) = states
+        return (self.leak * h + (1 - self.leak) * self.activation(z),)
+
+    def get_config(self):
+        return {**super().get_config(), "leak": self.leak}
+
+
+@keras.saving.register_keras_serializable(package="unroll_tests")
+class LeakyRNN(RecurrentLayer):
+    cell_class = LeakyRNNCell
+
+
+def test_a_layer_of_the_user_runs_as_in_keras_and_keeps_its_arguments():
+    layer = built(LeakyRNN, U, leak=0.5, activation="softsign")
+    rnn = keras.layers.RNN(layer.cell, **BOTH)
+    factors = cotangents(running.outputs(layer, SEQUENCES))
+    found, expected = (running.evaluate(x, SEQUENCES, cotangents=factors) for x in (layer, rnn))
+    assert_near(found.outputs, expected.outputs, running.EXACT)
+    assert_near(found.gradients, expected.gradients, 10 * running.EXACT, "gradients")
+    config = layer.get_config()
+    assert (config["leak"], config["activation"]) == (0.5, "softsign")
+    assert LeakyRNN.from_config(config).get_config() == config
+    assert_refused(lambda: LeakyRNN(0), "LeakyRNN: units", "0")
+    assert_refused(lambda: LeakyRNN(U, lag=1), "passed to LeakyRNN:", "lag")
 
 
 @pytest.mark.parametrize("layer_class", all_layers(), ids=lambda x: x.__name__)
