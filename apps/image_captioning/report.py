@@ -1,5 +1,6 @@
 """What the captions get wrong, and a result as an image."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from unroll.apps.image_captioning.metrics import Caption, Predictions
 from unroll.apps.shared import images
 from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
 
-_COLUMNS = 6  # images side by side
+_COLUMNS = 6  # images side by side, at most
 _SHOWN = 10  # captions in a table
 
 
@@ -159,7 +160,8 @@ def plot(result: dict, path: Path) -> None:
         else:
             cells = [("", pixels, None)]
             cells += [(word, pixels, each) for word, each in zip(words, weights, strict=True)]
-            rows = [cells[k : k + _COLUMNS] for k in range(0, len(cells), _COLUMNS)]
+            columns = math.ceil(len(cells) / math.ceil(len(cells) / _COLUMNS))  # equal rows
+            rows = [cells[k : k + columns] for k in range(0, len(cells), columns)]
             figure = images.sheet(rows)
     figure.savefig(path, dpi=100)
 
