@@ -1,13 +1,13 @@
-"""How fast the beam search is, beside a plain Python loop over the decoder's step.
+"""The speed of the beam search, compared with a Python loop over the decoder's step.
 
-Beam of 5, 32 sequences, 30 steps, 10,000 words; a decoder with additive attention over 30 places.
-Three ways to the same sequences, taken in turns in one run, medians:
+A beam of 5, 32 sequences, 30 steps and 10,000 tokens; a decoder with additive attention over 30
+positions. Three implementations, interleaved in one process, medians:
 
 - `layers.beam_search` in a compiled graph (`tf.function`), and under XLA;
 - the same function in eager mode;
-- a loop in Python: one hypothesis at a time, its step in a compiled graph, lists and a sort.
+- a Python loop: one hypothesis at a time, its step in a compiled graph, lists and a sort.
 
-Beside it, how the time and memory of the decoder grow with the length of the target.
+It also measures the time and memory of a training step as a function of the target length.
 
     python benchmarks/beam_search.py        # about 5 minutes
 
@@ -32,7 +32,7 @@ from measuring import in_a_fresh_process, peak_of, table
 from unroll import layers
 
 RESULTS = Path(__file__).parent / "results"
-BATCH, PLACES, STEPS, WORDS, WIDTH, UNITS = 32, 30, 30, 10_000, 5, 256
+BATCH, POSITIONS, STEPS, TOKENS, WIDTH, UNITS = 32, 30, 30, 10_000, 5, 256
 START, END = 1, 2
 LENGTHS = (25, 50, 100, 200)
 
@@ -40,14 +40,14 @@ LENGTHS = (25, 50, 100, 200)
 def make_decoder() -> layers.AttentionDecoder:
     keras.utils.set_random_seed(1)
     decoder = layers.AttentionDecoder(
-        WORDS,
+        TOKENS,
         UNITS,
         [layers.ContextLSTMCell(UNITS, context_size=UNITS)],
         layers.BahdanauAttention(UNITS),
     )
     decoder.build((None, None), (None, None, UNITS))
-    # Random weights: the end is as likely as any other word, so that most take all the steps. Those
-    # of the output are large, so that no two words are equally likely up to rounding.
+    # With random weights the end is as likely as any other token, so that most sequences take all
+    # steps. Large output weights avoid ties up to rounding.
     rng = np.random.default_rng(1)
     decoder.set_weights(
         [
@@ -59,7 +59,7 @@ def make_decoder() -> layers.AttentionDecoder:
 
 
 def python_loop(step, states, memory_row) -> list:
-    """The beam search of one sequence, a hypothesis at a time; `(words, log probability)` each."""
+    """The beam search of one sequence: a list of `(tokens, log probability)`."""
     beam, finished = [([START], 0.0, states)], []
     for _ in range(STEPS):
         extended = []
@@ -81,7 +81,7 @@ def python_loop(step, states, memory_row) -> list:
 
 def search_table(decoder) -> list[str]:
     memory = tf.constant(
-        np.random.default_rng(2).normal(size=(BATCH, PLACES, UNITS)).astype("float32")
+        np.random.default_rng(2).normal(size=(BATCH, POSITIONS, UNITS)).astype("float32")
     )
 
     def search(memory):
@@ -111,37 +111,37 @@ def search_table(decoder) -> list[str]:
             tokens[row, 0, : len(words)] = words
         return tokens, log_probs
 
-    ways = {
+    implementations = {
         "`beam_search`, graph": (graph, 7),
         "`beam_search`, XLA": (xla, 7),
         "`beam_search`, eager": (search, 3),
-        "a loop in Python": (loop, 1),
+        "Python loop": (loop, 1),
     }
-    answers, taken = {}, {}
-    for name, (way, _) in ways.items():
-        answers[name] = [np.asarray(x) for x in way(memory)]
+    outputs, taken = {}, {}
+    for name, (way, _) in implementations.items():
+        outputs[name] = [np.asarray(x) for x in way(memory)]
         taken[name] = []
     for k in range(7):
-        for name, (way, repeats) in ways.items():
+        for name, (way, repeats) in implementations.items():
             if k < repeats:
                 start = time.perf_counter()
                 way(memory)
                 taken[name].append(time.perf_counter() - start)
-    reference = answers["a loop in Python"]
+    reference = outputs["Python loop"]
     same = {
         name: float(np.mean([(a == b).all() for a, b in zip(found[0], reference[0], strict=True)]))
-        for name, found in answers.items()
+        for name, found in outputs.items()
     }
-    whole = statistics.median(taken["a loop in Python"])
+    whole = statistics.median(taken["Python loop"])
     rows = []
     for name, times in taken.items():
         seconds = statistics.median(times)
         rows.append([name, f"{seconds:.3f}", f"{whole / seconds:.1f}", f"{same[name]:.0%}"])
-    return table(["way", "seconds", "times the loop's speed", "same sequences"], rows)
+    return table(["implementation", "seconds", "speedup", "same sequences"], rows)
 
 
 def training_step(decoder):
-    memory = tf.random.stateless_normal((8, PLACES, UNITS), (1, 2))
+    memory = tf.random.stateless_normal((8, POSITIONS, UNITS), (1, 2))
 
     @tf.function(autograph=False)
     def train(tokens):
@@ -157,9 +157,9 @@ def training_step(decoder):
 
 
 def growth(length: int) -> tuple[float, float]:
-    """Milliseconds and MiB of a training step of the decoder at a length of the target."""
+    """Milliseconds and MiB of a training step of the decoder for a target length."""
     run = training_step(make_decoder())
-    run(2)  # what the libraries themselves take
+    run(2)  # memory of the libraries
     memory = peak_of(lambda: run(length))
     times = []
     for _ in range(7):
@@ -174,7 +174,7 @@ def growth_table() -> list[str]:
     for length in LENGTHS:
         taken, memory = in_a_fresh_process(growth, length)
         rows.append([length, f"{taken:.0f}", f"{taken / length:.2f}", f"{memory:.0f}"])
-    return table(["target length", "ms", "ms a step", "MiB at the peak"], rows)
+    return table(["target length", "ms", "ms per step", "peak MiB"], rows)
 
 
 def main():
@@ -183,12 +183,12 @@ def main():
         f"## Beam search on {os.cpu_count()} CPU cores, tensorflow {tf.__version__}, keras "
         f"{keras.__version__}",
         "",
-        f"Width {WIDTH}, {BATCH} sequences, {STEPS} steps, {WORDS:,} words, {PLACES} places of "
-        f"memory, {UNITS} units. Medians.",
+        f"Width {WIDTH}, {BATCH} sequences, {STEPS} steps, {TOKENS:,} tokens, a memory of "
+        f"{POSITIONS} positions, {UNITS} units. Medians.",
         "",
         *search_table(decoder),
         "",
-        f"A training step of the decoder, batch 8, the logits of all {WORDS:,} words included:",
+        f"A training step of the decoder with a batch of 8, including the {TOKENS:,} logits:",
         "",
         *growth_table(),
     ]

@@ -1,12 +1,12 @@
-"""Two small translations that show what attention and beam search do.
+"""Two small translation tasks for attention and beam search.
 
-- Reversing a string: the alignment that the decoder learns is the anti-diagonal.
-- Written-out numbers to digits, "four hundred two" to 402: a beam finds what greedy search misses.
+- Reversing a string: the decoder learns an anti-diagonal alignment.
+- Numbers in words to digits, "four hundred two" to 402: beam search is better than greedy search.
 
     python benchmarks/demonstrations.py        # about a minute
 
-Prints what is reached on examples not seen in training, and writes the plot of the alignments to
-`benchmarks/results/demonstrations.png`, the figures to `demonstrations.md` beside it.
+Prints the figures on unseen examples and writes them to `benchmarks/results/demonstrations.md`, and
+a plot of the alignments to `demonstrations.png`.
 """
 
 import os
@@ -35,13 +35,13 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sequences and their translations, as symbols."""
+    """Sequences and their translations, as lists of tokens."""
 
     source: list[list[str]]
     target: list[list[str]]
 
     def split(self, count: int) -> tuple["Pairs", "Pairs"]:
-        """The first so many, and the rest."""
+        """The first `count` pairs, and the rest."""
         return (
             Pairs(self.source[:count], self.target[:count]),
             Pairs(self.source[count:], self.target[count:]),
@@ -133,7 +133,7 @@ class Translator:
         )
 
     def translate(self, rows: list[list[str]], search=layers.greedy, **options):
-        """The translations, and the alignments of each, `[steps, places]`."""
+        """The translations, and the alignment of each, `[steps, positions]`."""
         source = ops.convert_to_tensor(self.encode(rows, 0), dtype="int32")
         memory, mask = self.encoder(source), ops.not_equal(source, PAD)
         found = search(
@@ -159,47 +159,47 @@ class Translator:
 
 
 def right(found: list, wanted: list) -> float:
-    """The share of translations that are right from end to end."""
+    """The fraction of correct translations."""
     return float(np.mean([a == b for a, b in zip(found, wanted, strict=True)]))
 
 
 def reverse(examples: int = 4000, epochs: int = 8, units: int = 64) -> tuple[float, float, list]:
-    """What is reached by reversing: right strings, steps that look at the mirrored place."""
+    """Reversing: accuracy, and the fraction of steps that attend most to the mirrored position."""
     train, test = reversals(examples + 200).split(examples)
     translator = Translator(train, units)
     translator.train(train, epochs)
     found, alignments = translator.translate(test.source)
-    looks = [
+    mirrored = [
         a.argmax(axis=1) == np.arange(len(a))[::-1] for a in alignments if a.shape[0] == a.shape[1]
     ]
-    pictures = [(s, f, a) for s, f, a in zip(test.source, found, alignments, strict=True)][:2]
-    return right(found, test.target), float(np.concatenate(looks).mean()), pictures
+    plots = [(s, f, a) for s, f, a in zip(test.source, found, alignments, strict=True)][:2]
+    return right(found, test.target), float(np.concatenate(mirrored).mean()), plots
 
 
 def count(
     examples: int = 2000, epochs: int = 6, units: int = 32, seed: int = 1
 ) -> tuple[float, float, list]:
-    """What is reached on numbers: right by greedy search, and by a beam of five.
+    """Numbers: the accuracy of greedy search, and of beam search with a width of five.
 
-    The network is small, and trained so shortly that it is not sure of its words.
+    The network is small and trained briefly, so that it is uncertain of the digits.
     """
     train, test = numbers(examples + 1000, seed).split(examples)
     translator = Translator(train, units, seed)
     translator.train(train, epochs)
     greedy, alignments = translator.translate(test.source)
     beam, _ = translator.translate(test.source, layers.beam_search, beam_width=5)
-    pictures = [(s, f, a) for s, f, a in zip(test.source, greedy, alignments, strict=True)][:2]
-    return right(greedy, test.target), right(beam, test.target), pictures
+    plots = [(s, f, a) for s, f, a in zip(test.source, greedy, alignments, strict=True)][:2]
+    return right(greedy, test.target), right(beam, test.target), plots
 
 
-def plot(pictures: list, path: Path):
+def plot(plots: list, path: Path):
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, grid = pyplot.subplots(1, len(pictures), figsize=(4 * len(pictures), 4))
-    for axes, (source, target, alignment) in zip(grid, pictures, strict=True):
+    figure, grid = pyplot.subplots(1, len(plots), figsize=(4 * len(plots), 4))
+    for axes, (source, target, alignment) in zip(grid, plots, strict=True):
         axes.imshow(alignment, cmap="Greys", vmin=0, vmax=1)
         axes.set_xticks(
             range(len(source)), source, rotation=90 if len(max(source, key=len)) > 1 else 0
@@ -210,23 +210,23 @@ def plot(pictures: list, path: Path):
 
 
 def main():
-    strings, mirrored, reversed_pictures = reverse()
+    strings, mirrored, reversed_plots = reverse()
     counted = [count(seed=seed) for seed in (1, 2, 3)]
     by_greedy, by_beam = (" ".join(f"{run[k]:.3f}" for run in counted) for k in (0, 1))
     rows = [
-        ["reversing a string", "200", "right strings, greedy", f"{strings:.3f}"],
-        ["", "", "steps that look most at the mirrored place", f"{mirrored:.3f}"],
-        ["numbers in words to digits", "1,000", "right numbers, greedy, three seeds", by_greedy],
-        ["", "", "the same with a beam of 5", by_beam],
+        ["reversing a string", "200", "accuracy, greedy", f"{strings:.3f}"],
+        ["", "", "steps with most weight on the mirrored position", f"{mirrored:.3f}"],
+        ["numbers in words to digits", "1,000", "accuracy, greedy, three seeds", by_greedy],
+        ["", "", "accuracy, beam width 5, three seeds", by_beam],
     ]
     lines = [
-        "## Two small translations",
+        "## Two small translation tasks",
         "",
-        *table(["task", "unseen examples", "measure", "reached"], rows),
+        *table(["task", "unseen examples", "measure", "result"], rows),
     ]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "demonstrations.md").write_text("\n".join(lines) + "\n")
-    plot(reversed_pictures + counted[0][2], RESULTS / "demonstrations.png")
+    plot(reversed_plots + counted[0][2], RESULTS / "demonstrations.png")
     print("\n".join(lines))
 
 

@@ -1,13 +1,13 @@
-"""How far gradients reach back: the norms of dL/dh_t and dL/dc_t over t.
+"""Gradient flow: the norms of dL/dh_t and dL/dc_t over t.
 
-Each layer reads the adding problem (`tasks.adding`) of 100 steps; the loss stands at the last step.
-The norms are taken at initialisation and after training, averaged over a batch. Beside them, a
-network whose gradients explode, trained with and without clipping.
+Each layer reads the adding problem (`tasks.adding`) of 100 steps, with the loss at the last step.
+The norms are averaged over a batch, at initialization and after training. A network whose gradients
+explode is trained with and without clipping.
 
     python benchmarks/gradient_flow.py        # about 10 minutes
 
 The table is printed and written to `benchmarks/results/gradient_flow.md`, the plot to
-`gradient_flow.png` beside it. TensorFlow alone: the steps are taped one by one.
+`gradient_flow.png` in the same folder. TensorFlow only.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from matplotlib import pyplot
 
 RESULTS = Path(__file__).parent / "results"
 LENGTH, UNITS, BATCH = 100, 32, 32
-# The names of each cell's states; a clock has no gradient.
+# The names of each cell's states. Clocks have no gradient.
 STATES = {
     "ElmanRNN": ["h"],
     "IRNN": ["h"],
@@ -71,7 +71,7 @@ def norms(model: keras.Model, batch) -> list[np.ndarray]:
             tape.watch(states)
             for t in range(LENGTH):
                 output, states = cell(inputs[:, t], states)
-                # Each state as a tensor of its own, which the output is read from too.
+                # A tensor of its own for each state, since the output is computed from it too.
                 states = [tf.identity(s) for s in states]
                 output = cell.read_out(states[0])
                 history.append(states)
@@ -87,7 +87,7 @@ def norms(model: keras.Model, batch) -> list[np.ndarray]:
 
 
 def train(model: keras.Model, steps: int, clip: float | None = 1.0) -> dict:
-    """Trains on the adding problem; the loss and the global norm of the gradient at each step."""
+    """Trains on the adding problem. Returns the loss and the gradient norm of each step."""
     optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=clip)
     rng = np.random.default_rng(1)
     optimizer.build(model.trainable_variables)
@@ -129,8 +129,8 @@ def main():
     lines = [
         f"## Gradients through {LENGTH} steps of the adding problem, {UNITS} units",
         "",
-        f"Norms at the first step and at the last, before and after {arguments.steps} steps of "
-        "training, and the training loss then reached (0.167: nothing learned).",
+        f"Norms at the first and the last step, before and after {arguments.steps} steps of "
+        "training, and the final training loss (0.167: nothing learned).",
         "",
     ]
     rows = []
@@ -152,11 +152,12 @@ def main():
             ends = [f"{x:.1e}" for x in (a[0], a[-1], b[0], b[-1])]
             rows.append([f"`{name}`", state, *ends, f"{reached:.4f}"])
             print(rows[-1], flush=True)
-    header = ["layer", "state", "first, at start", "last, at start", "first, trained"]
+    header = ["layer", "state", "first, initial", "last, initial", "first, trained"]
     lines += table([*header, "last, trained", "loss"], rows)
     lines += [
         "",
-        "Clipping: an `IRNN` whose recurrent matrix starts at 1.5 times an orthogonal one.",
+        "Clipping: an `IRNN` whose recurrent matrix is initialized to 1.5 times an orthogonal "
+        "matrix.",
         "",
     ]
     rows = []
@@ -169,7 +170,7 @@ def main():
         rows.append([clip or "no", f"{largest:.1e}", f"{reached:.4g}"])
     header = ["gradient clipped to norm", "largest norm before clipping", "loss, last 100 steps"]
     lines += table(header, rows)
-    at_start.set(title="at initialisation", xlabel="t", ylabel="norm of dL/ds_t", yscale="log")
+    at_start.set(title="at initialization", xlabel="t", ylabel="norm of dL/ds_t", yscale="log")
     trained.set(title=f"after {arguments.steps} steps", xlabel="t", yscale="log")
     clipping.set(title="explosion and clipping", xlabel="steps", yscale="log")
     at_start.legend(fontsize=7)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: memory, and tables."""
+"""Helpers of the benchmarks: time, memory and tables."""
 
 import multiprocessing
 import resource
@@ -10,35 +10,35 @@ from pathlib import Path
 
 
 def peak_of(work: Callable) -> float:
-    """MiB that `work()` adds to this process at its peak."""
-    before, seen, done = resident(), [], threading.Event()
+    """MiB that `work()` adds to the peak memory of this process."""
+    before, samples, done = resident(), [], threading.Event()
 
     def watch():
         while not done.wait(0.001):
-            seen.append(resident())
+            samples.append(resident())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     work()
     done.set()
     watcher.join()
-    return max(seen) - before
+    return max(samples) - before
 
 
 def resident() -> float:
-    """MiB of this process in memory, on Linux."""
+    """Resident memory of this process in MiB, on Linux."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def in_a_fresh_process(function: Callable, *arguments):
-    """What a function of a module returns in a process of its own."""
+    """The result of a module's function, computed in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def seconds_of(functions: dict, rounds: int = 5, first: int = 1) -> dict[str, float]:
-    """The median time of each function, taken in turns after so many first calls of each."""
+    """The median time of each function, interleaved, after `first` untimed calls of each."""
     taken = {name: [] for name in functions}
     for k in range(-first, rounds):
         for name, function in functions.items():

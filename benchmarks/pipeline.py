@@ -1,10 +1,10 @@
-"""Examples per second that an app's pipeline gives, next to what its model takes.
+"""Examples per second of the input pipeline and of the training step of an app.
 
     python benchmarks/pipeline.py [--app=sentiment] [--data=NAME ...]
 
-The first pass reads the files, tokenises and fills the cache; the later ones are what training
-sees from its second epoch on. The model's figure is that of its training step on the same batches
-held in memory. Pipeline and model are timed in turns, and medians are shown.
+The first pass reads the files, preprocesses the examples and fills the cache. The later passes are
+what training sees from its second epoch on. The training step is measured on batches in memory.
+Pipeline and model are timed alternately; the medians are printed.
 """
 
 import importlib
@@ -22,17 +22,17 @@ from unroll.apps.core.quiet import import_tensorflow
 
 @dataclass(frozen=True)
 class Options:
-    # the app to measure; the other options are those of its train command
+    # the app; the other options are those of its `train` command
     app: str = "sentiment"
-    # how often each is timed
+    # measurements of the pipeline and of the model
     rounds: int = 5
 
 
 def measure(app, config, rounds: int) -> dict[str, float]:
-    """Examples per second: the pipeline's first pass, its later ones, the model's step."""
+    """Examples per second of the first and the later passes of the pipeline, and of the model."""
     start = time.perf_counter()
-    data = app.load(config)
-    batches = list(data.train)
+    data = app.load(config, ("train",))
+    batches = list(data["train"])
     first = time.perf_counter() - start
     examples = sum(map(size_of, batches))
     model = app.build(config, data.assets)
@@ -43,7 +43,7 @@ def measure(app, config, rounds: int) -> dict[str, float]:
     pipeline, steps = [], []
     for _ in range(rounds):
         start = time.perf_counter()
-        for _ in data.train:
+        for _ in data["train"]:
             pass
         pipeline.append(time.perf_counter() - start)
         start = time.perf_counter()
@@ -58,7 +58,7 @@ def measure(app, config, rounds: int) -> dict[str, float]:
 
 
 def size_of(batch) -> int:
-    """How many examples it holds."""
+    """The number of examples of a batch."""
     import tensorflow as tf
 
     return len(tf.nest.flatten(batch)[0])

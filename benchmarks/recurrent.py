@@ -1,15 +1,15 @@
-"""How fast the recurrent layers are, beside what a user would pick instead.
+"""The speed of the recurrent layers, compared with the alternatives.
 
-For each layer and shape, forward pass and training step (gradients of the inputs and of all
-weights), compiled, taken in turns in one run, medians:
+For each layer and shape: the forward pass and a training step (gradients of the inputs and of all
+weights), compiled and interleaved in one process, medians:
 
 - the layer; `keras.layers.LSTM`; `keras.layers.RNN` with the layer's own cell; `torch.nn.LSTM`
-  where PyTorch is installed;
-- the limit: the layer's large matrix products and T times its small one, and nothing else.
+  if PyTorch is installed;
+- the limit: only the layer's large matrix products, and its small one T times.
 
     python benchmarks/recurrent.py                       # all layers and shapes, about 15 minutes
     python benchmarks/recurrent.py --layers=LSTM,GRU --shapes=32,100,128,128
-    KERAS_BACKEND=jax python benchmarks/recurrent.py     # a GPU is used where JAX has one
+    KERAS_BACKEND=jax python benchmarks/recurrent.py     # uses a GPU if JAX has one
 
 The tables are printed, and written to `benchmarks/results/recurrent-<backend>-<device>.md`.
 """
@@ -31,8 +31,8 @@ from keras import ops
 from measuring import in_a_fresh_process, peak_of, table
 
 from unroll import layers
-from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.layers import backend
+from unroll.layers.recurrent import RECURRENT_LAYERS
 
 SHAPES = ((32, 100, 128, 128), (64, 50, 256, 256), (32, 200, 128, 256), (1, 100, 128, 256))
 LENGTHS = (125, 250, 500, 1000, 2000)  # at B, D, U = 16, 64, 64
@@ -45,19 +45,19 @@ def random(*shape) -> np.ndarray:
 
 
 def compiled(function, *arguments):
-    """`function` of tensors, compiled; a call waits for its end."""
-    given = [ops.convert_to_tensor(x) for x in arguments]
+    """A compiled function of tensors. A call waits until the computation ends."""
+    tensors = [ops.convert_to_tensor(x) for x in arguments]
     if keras.backend.backend() == "jax":
         import jax
 
         traced = jax.jit(function)
-        return lambda: jax.block_until_ready(traced(*given))
+        return lambda: jax.block_until_ready(traced(*tensors))
     import tensorflow as tf
 
     traced = tf.function(function, autograph=False)
 
     def run():
-        traced(*given)
+        traced(*tensors)
         tf.test.experimental.sync_devices()
 
     return run
@@ -127,7 +127,7 @@ def torch_lstm(inputs, units: int) -> dict:
 
 
 def limit(layer, shape: tuple) -> dict:
-    """The matrix products alone: the large ones over all steps, the small one step by step."""
+    """Only the matrix products: the large ones over all steps, the small one step by step."""
     batch, length, features, _ = shape
     cell = layer.cell
     rows, columns = tuple(cell.loop_kernel.shape)

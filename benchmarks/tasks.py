@@ -1,7 +1,7 @@
-"""The synthetic tasks on which the papers compare recurrent layers.
+"""Synthetic tasks from the papers that compare recurrent layers.
 
-A generator draws from a NumPy generator, so that a seed fixes what it gives. It returns a `Batch`:
-a network answers at every step, and the weights say which answers count.
+Each function generates a `Batch` from a NumPy random generator. The weights select the steps whose
+outputs are evaluated.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ class Batch(NamedTuple):
 
 
 def adding(rng: np.random.Generator, examples: int, length: int) -> Batch:
-    """Add two marked numbers out of many.
+    """Add the two marked numbers of a sequence.
 
     Hochreiter and Schmidhuber 1997, "Long short-term memory", section 5.4, with numbers from
-    [0, 1] and marks of 0 and 1 as in Le, Jaitly and Hinton 2015, section 4.1. One mark stands in
-    each half of the sequence. The answer, at the last step, is the sum of the two marked numbers:
-    1 on average, with a variance of 1/6.
+    [0, 1] and marks of 0 and 1 as in Le, Jaitly and Hinton 2015, section 4.1. Each half of the
+    sequence has one mark. The target, at the last step, is the sum of the two marked numbers. Its
+    mean is 1 and its variance 1/6.
     """
     numbers = rng.uniform(size=(examples, length))
     marks = np.zeros((examples, length))
@@ -37,11 +37,10 @@ def adding(rng: np.random.Generator, examples: int, length: int) -> Batch:
 
 
 def parity(rng: np.random.Generator, examples: int, length: int, every: bool) -> Batch:
-    """Say whether the ones in a string of bits are odd or even in number.
+    """The parity of the ones in a string of bits.
 
-    Hochreiter and Schmidhuber 1997 discuss it in section 5 as the task of many who compare
-    recurrent networks. With `every` the answer counts after each bit: the strings of all lengths
-    up to this one at once. Without, only after the last.
+    Hochreiter and Schmidhuber 1997 discuss it in section 5 as a common benchmark of recurrent
+    networks. With `every`, the output after each bit is evaluated, otherwise only the last.
     """
     bits = rng.integers(0, 2, (examples, length))
     targets = np.eye(2)[bits.cumsum(axis=1) % 2]
@@ -50,15 +49,15 @@ def parity(rng: np.random.Generator, examples: int, length: int, every: bool) ->
 
 
 def temporal_order(rng: np.random.Generator, examples: int, scale: float = 1.0) -> Batch:
-    """Say in which order two symbols came, far apart among distractors.
+    """The order of two symbols that are far apart among distractors.
 
     Hochreiter and Schmidhuber 1997, section 5.6, task 6a. A sequence of 100 to 110 symbols starts
-    with E, ends with the trigger B, and holds the distractors a, b, c, d but for two places, one
-    from 10 to 20 and one from 50 to 60, where X or Y stands. After B the class is asked for: XX,
-    XY, YX or YY. Sequences shorter than the longest are filled with zeros after B. All lengths and
-    places are multiplied by `scale`.
+    with E, ends with the trigger B, and contains the distractors a, b, c, d except at two
+    positions, one from 10 to 20 and one from 50 to 60, which are X or Y. The target at B is the
+    class: XX, XY, YX or YY. Shorter sequences are padded with zeros after B. All lengths and positions are
+    multiplied by `scale`.
     """
-    at = [round(place * scale) for place in (100, 110, 10, 20, 50, 60)]
+    at = [round(position * scale) for position in (100, 110, 10, 20, 50, 60)]
     longest = at[1]
     symbols = rng.integers(0, 4, (examples, longest))  # a, b, c, d; then E, B, X, Y
     ends = rng.integers(at[0], at[1] + 1, examples) - 1
@@ -78,10 +77,9 @@ def copying(rng: np.random.Generator, examples: int, symbols: int, delay: int) -
     """Repeat a string of symbols after a delay.
 
     Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", section 4.1,
-    after Hochreiter and Schmidhuber 1997. First the string, of eight kinds of symbols; then blanks;
-    then a mark, and from the step of the mark on the string is asked for, symbol by symbol. The
-    blanks between string and mark are `delay` in number. The answers before the mark, all blank in
-    the paper, do not count here.
+    after Hochreiter and Schmidhuber 1997. The input is the string, of eight symbols;
+    `delay` blanks; and a mark. From the step of the mark on, the target is the string. The outputs before the mark,
+    all blank in the paper, are not evaluated here.
     """
     string = rng.integers(0, 8, (examples, symbols))
     length = symbols + delay + symbols
@@ -94,13 +92,13 @@ def copying(rng: np.random.Generator, examples: int, symbols: int, delay: int) -
 
 
 def waves(rng: np.random.Generator, examples: int, length: int, sines: int = 4) -> Batch:
-    """Generate curves by heart, from nothing but the number of the curve.
+    """Generate curves from the number of the curve.
 
     Koutnik, Greff, Gomez and Schmidhuber 2014, "A clockwork RNN", section 4.1, where a network is
     trained on one piece of music of 320 samples and has no input. Here the curves are mixtures of
-    sines of 1 to 16 periods, random in amplitude and phase, and a network learns all examples at
-    once, each told by a one-hot vector that is the same at every step. A curve has mean zero and
-    variance one, so that the mean squared error is the paper's normalised one.
+    sines of 1 to 16 periods with random amplitudes and phases. A network learns all examples at
+    once; the input is a one-hot vector for the curve, the same at every step. A curve has mean zero
+    and variance one, so that the mean squared error is the normalized error of the paper.
     """
     frequencies = rng.uniform(1, 16, (examples, sines, 1))
     phases = rng.uniform(0, 2 * np.pi, (examples, sines, 1))
@@ -125,18 +123,18 @@ def _batch(*arrays) -> Batch:
 
 @dataclass(frozen=True)
 class Task:
-    """One task as it is trained and tested.
+    """A task with its training and test settings.
 
     Attributes:
         generate: the training examples.
-        tests: what is measured at the end, by name; each a generator.
-        classes: whether the answer is a class; the measure is then the accuracy instead of the
-            mean squared error.
-        trivial: the measure of the trivial answer, and what that answer is.
-        solved: the training loss, mean over one report, at which training ends.
-        steps: of training, at most.
-        batch: examples of one step.
-        fixed: whether every step, and the test, sees the same examples.
+        tests: generators of the test examples, by name.
+        classes: whether the target is a class. The measure is the accuracy, otherwise the mean
+            squared error.
+        trivial: the measure of a trivial output, and what that output is.
+        solved: the training loss, averaged over a report, at which training ends.
+        steps: maximum number of training steps.
+        batch: examples per step.
+        fixed: whether all steps and the test use the same examples.
     """
 
     generate: Callable[[np.random.Generator, int], Batch]

@@ -1,14 +1,14 @@
-"""The comparison that the papers make: which recurrent layer learns which task.
+"""Which recurrent layer learns which task, as compared in the papers.
 
 Every layer has the same number of parameters, trains with the same optimizer on the same examples,
-and is tested on 2,000 others; three seeds.
+and is tested on 2,000 other examples, with three seeds.
 
     python benchmarks/variants.py                                   # all, about 90 minutes
     python benchmarks/variants.py --tasks=parity,waves --layers=LSTM,ClockworkRNN --seeds=1
 
-A run that is found in `benchmarks/results/variants.json` is not repeated; delete the file to begin
-anew. The table is printed and written to `benchmarks/results/variants.md`, the curves of training
-to `variants.png` beside it.
+Runs in `benchmarks/results/variants.json` are not repeated: delete the file to start again. The
+table is printed and written to `benchmarks/results/variants.md`, the training curves to
+`variants.png` in the same folder.
 """
 
 import argparse
@@ -50,7 +50,7 @@ LEARNING_RATE = 3e-3
 REPORT = 50  # steps
 TEST_EXAMPLES = 2_000
 
-# What papers say of which layer learns better: task, measure, the better, the other, who says so.
+# Orderings that papers report: task, measure, the better layer, the other layer, the paper.
 CLAIMS = [
     ("adding_100", "adding 100", "LSTM", "ElmanRNN", "Hochreiter and Schmidhuber 1997"),
     ("temporal_order", "temporal order", "LSTM", "ElmanRNN", "Hochreiter and Schmidhuber 1997"),
@@ -142,7 +142,7 @@ def train(name: str, task: Task, seed: int) -> dict:
 
 
 def measure(model, task: Task, batch) -> float:
-    """Accuracy or mean squared error of the answers that count."""
+    """Accuracy or mean squared error of the evaluated outputs."""
     answers = model.predict(batch.inputs, batch_size=250, verbose=0)
     if task.classes:
         right = answers.argmax(axis=-1) == batch.targets.argmax(axis=-1)
@@ -152,7 +152,7 @@ def measure(model, task: Task, batch) -> float:
 
 
 def scores(results: dict) -> list[str]:
-    """A row for each test: the mean of each layer over the seeds, and how many were solved."""
+    """A row for each test: the mean of each layer over the seeds, and the number of solved runs."""
     names = [name for name in LAYERS if any(key.split("/")[1] == name for key in results)]
     rows = []
     for key, task in TASKS.items():
@@ -172,16 +172,16 @@ def scores(results: dict) -> list[str]:
 
 
 def claims(results: dict) -> list[str]:
-    """Whether what the papers say holds here."""
+    """Whether the orderings that papers report hold here."""
     rows = []
     for key, what, better, other, source in CLAIMS:
         a, b = runs_of(results, key, better), runs_of(results, key, other)
         if a and b:
             x, y = mean(a, what), mean(b, what)
-            said = f"`{better}` before `{other}`"
+            ordering = f"`{better}` before `{other}`"
             judged = holds(TASKS[key], *([run["tests"][what] for run in runs] for runs in (a, b)))
-            rows.append([what, said, source, f"{shown(x)}, {shown(y)}", judged])
-    return table(["task", "ordering", "said by", "here", "holds"], rows)
+            rows.append([what, ordering, source, f"{shown(x)}, {shown(y)}", judged])
+    return table(["task", "ordering", "source", "here", "holds"], rows)
 
 
 def holds(task: Task, first: list[float], second: list[float]) -> str:
@@ -220,7 +220,7 @@ def plot(results: dict, path: Path):
         for k, name in enumerate(LAYERS):
             curves = [run["curve"] for run in runs_of(results, key, name)]
             if curves:
-                # A run that has ended keeps its last loss.
+                # A run that ended early keeps its last loss.
                 longest = max(map(len, curves))
                 filled = [c + c[-1:] * (longest - len(c)) for c in curves]
                 steps = REPORT * np.arange(1, longest + 1)
@@ -238,7 +238,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--layers", default=",".join(LAYERS))
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     arguments = parser.parse_args()
     chosen = {}
     for option, allowed in (("tasks", TASKS), ("layers", LAYERS)):
@@ -260,8 +260,8 @@ def main():
                 path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     budget = (
         f"{PARAMETERS:,} parameters at most, Adam with rate {LEARNING_RATE}, gradients clipped to "
-        f"norm 1. Means over {arguments.seeds} seeds; in brackets how many of them reached the "
-        "training loss at which a task counts as solved."
+        f"norm 1. Means over {arguments.seeds} seeds; in brackets the number of runs that "
+        "reached the training loss at which a task counts as solved."
     )
     lines = ["## What recurrent layers learn", "", budget, "", *scores(results), ""]
     lines += ["### Orderings that papers report", "", *claims(results)]
