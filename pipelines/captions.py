@@ -52,9 +52,10 @@ def build_vocabulary(images: list[ImageCaptions], min_count: int) -> list[str]:
 def to_ids(captions: list[str], vocabulary: text.Vocabulary) -> tf.RaggedTensor:
     """Captions as `[B, (T)]`. Ids from the size of the vocabulary are of unknown words."""
     words = tf.strings.split(tf.constant(captions, tf.string))
-    known = tf.ragged.map_flat_values(vocabulary.table.lookup, words)
-    hashed = tf.ragged.map_flat_values(tf.strings.to_hash_bucket_fast, words, _HASH_SIZE)
-    return tf.cast(tf.where(known == UNKNOWN, hashed + len(vocabulary), known), tf.int32)
+    known = vocabulary.table.lookup(words.values)
+    hashed = tf.strings.to_hash_bucket_fast(words.values, _HASH_SIZE)
+    ids = tf.where(known == UNKNOWN, hashed + len(vocabulary), known)
+    return words.with_values(tf.cast(ids, tf.int32))
 
 
 def caption_batches(
@@ -104,7 +105,7 @@ def caption_batches(
             words = _sample(words, captions_per_image, seed)
         ids = words.values
         start, end = (tf.fill([ids.nrows(), 1], token) for token in (START, END))
-        known = tf.where(ids >= len(vocabulary), UNKNOWN, ids)
+        known = ids.with_values(tf.where(ids.values >= len(vocabulary), UNKNOWN, ids.values))
         labels = words.with_values(tf.concat([ids, end], axis=1))
         if frames is not None:
             labels = {"captions": labels, "frames": tf.gather(frame_ids, indices)}

@@ -69,8 +69,8 @@ def test_unknown_name(tmp_path):
 
 
 def test_unknown_kind(tmp_path):
-    with pytest.raises(DataError, match=r"^kind must be one of captions, .*, got 'told'\.$"):
-        datasets.builder(str(tmp_path), kind="told", data_dir=tmp_path)
+    with pytest.raises(DataError, match=r"^kind must be one of captions, .*, got 'texts'\.$"):
+        datasets.builder(str(tmp_path), kind="texts", data_dir=tmp_path)
 
 
 class TestSize:

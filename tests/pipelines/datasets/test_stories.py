@@ -1,5 +1,6 @@
 """Datasets of stories: bAbI, your own files, the generated ones."""
 
+import hashlib
 import io
 import re
 import tarfile
@@ -168,6 +169,11 @@ class TestStories:
     def test_deterministic(self, generated):
         assert list(stories.generate("valid", 20)) == generated["valid"]
         assert next(stories.generate("valid", 1)) == generated["valid"][0]
+
+    def test_version_changes_with_the_stories(self, generated):
+        """If this fails, stories have changed: increase `VERSION`, or prepared ones are read."""
+        digest = hashlib.sha256(repr(generated).encode()).hexdigest()[:12]
+        assert (str(stories.Stories.VERSION), digest) == ("1.0.0", "205b1bc0855d")
 
     def test_test_questions_do_not_occur_in_training(self, generated):
         train = {(*row["facts"], row["question"]) for row in generated["train"]}

@@ -1,5 +1,6 @@
 """Datasets of tagged sentences: your own files, the generated flights, ATIS and SNIPS."""
 
+import hashlib
 import re
 
 import pytest
@@ -149,6 +150,12 @@ def test_flights_are_deterministic_in_the_seed_and_the_size(generated):
     assert flights.generate(sizes, seed=2) != small
     assert small["train"] == generated["train"][:50]
     assert {example["intent"] for example in small["test"]} == set(flights._OPENINGS)
+
+
+def test_version_changes_with_the_flights(generated):
+    """If this fails, the sentences have changed: increase `VERSION`, or prepared ones are read."""
+    digest = hashlib.sha256(repr(generated).encode()).hexdigest()[:12]
+    assert (str(flights.Flights.VERSION), digest) == ("1.1.0", "46155817dcb4")
 
 
 def test_context_gives_the_slot_of_a_city(generated):
