@@ -1,5 +1,6 @@
 """What the model gets wrong, and the labels of a recording over time."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -74,12 +75,9 @@ def aligned_labels(correct: list[str], decoded: list[str], unit: str) -> list[tu
         aligned.references, aligned.hypotheses, aligned.alignments, strict=True
     ):
         for chunk in chunks:
-            spoken = [_name(x) for x in reference[chunk.ref_start_idx : chunk.ref_end_idx]]
-            heard = [_name(x) for x in hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]]
-            length = max(len(spoken), len(heard))
-            spoken += [_NONE] * (length - len(spoken))
-            heard += [_NONE] * (length - len(heard))
-            pairs += zip(spoken, heard, strict=True)
+            left = [_name(x) for x in reference[chunk.ref_start_idx : chunk.ref_end_idx]]
+            right = [_name(x) for x in hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]]
+            pairs += itertools.zip_longest(left, right, fillvalue=_NONE)
     return pairs
 
 
@@ -100,9 +98,9 @@ def _rates_table(correct: list[str], decoded: dict[str, list[str]], unit: str) -
 
 def _worst_table(correct: list[str], decoded: list[str], unit: str) -> str:
     rows = []
-    for text, heard in zip(correct, decoded, strict=True):
-        pairs = aligned_labels([text], [heard], unit)
-        rows.append([sum(a != b for a, b in pairs), text[:200], heard[:200]])
+    for reference, hypothesis in zip(correct, decoded, strict=True):
+        pairs = aligned_labels([reference], [hypothesis], unit)
+        rows.append([sum(a != b for a, b in pairs), reference[:200], hypothesis[:200]])
     rows = sorted((row for row in rows if row[0]), key=lambda row: -row[0])
     return examples_table(["errors", "correct", "decoded"], rows)
 

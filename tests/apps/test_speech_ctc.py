@@ -1,10 +1,8 @@
 """The speech app: on its generated data, on unusual recordings, streaming, and exported."""
 
+import ast
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -22,16 +20,28 @@ from unroll.apps.core.evaluation import report as write_report
 from unroll.apps.core.protocol import Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.speech_ctc import app, decoding, metrics, recordings, report, streaming
-from unroll.apps.speech_ctc.examples import litert
+from unroll.apps.speech_ctc.examples import litert as litert_example
+from unroll.apps.speech_ctc.examples import serving as serving_example
 from unroll.layers import NGramLanguageModel
 from unroll.pipelines import audio
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.speech import spoken_digits
 
 pytestmark = pytest.mark.xdist_group("speech_ctc")
-SCRIPTS = Path(litert.__file__).parent
-# Enough of the generated digits to recognize most of them.
-DIGITS = {"generated_size": 0.2, "epochs": 12, "learning_rate": 5e-3, "batch_size": 8}
+# A small part of the generated digits. GRUs without augmentation learn it in a few epochs.
+DIGITS = {
+    "generated_size": 0.2,
+    "epochs": 12,
+    "learning_rate": 1e-2,
+    "batch_size": 8,
+    "cell": "GRU",
+    "units": 48,
+    "dropout": 0.1,
+    "speed": 0.0,
+    "noise": 0.0,
+    "time_mask": 0,
+    "frequency_mask": 0,
+}
 TEXTS = ["ab a".split(), "b ab".split()]
 FRONT_END = audio.FrontEnd(rate=8000, window=200, hop=80, mels=12)
 VARIANTS = {
@@ -186,8 +196,9 @@ def test_a_piece_must_be_a_multiple_of_a_frame():
         step(audio=tf.zeros([1, 161]), **states)
 
 
+@pytest.mark.usefixtures("parity_process")
 @pytest.mark.parametrize("variant", ["both directions", "deep", "batch", "words", "features"])
-def test_exports_agree_with_the_model(variant, tmp_path, parity_process):
+def test_exports_agree_with_the_model(variant, tmp_path):
     trained = make(**VARIANTS[variant])
     service, to = app.serve(trained), tmp_path / "speech_ctc"
     folder = export.write(service, trained.assets, app.examples(), to)
@@ -311,39 +322,47 @@ def trained(run) -> Trained:
 def test_the_generated_digits_are_learned(run):
     figures = evaluate(app, run)
     assert figures["examples"] == 48
-    assert figures["label_error_rate"] < 0.1
-    assert figures["beam_label_error_rate"] < 0.1
-    assert figures["language_model_label_error_rate"] < 0.1
+    assert figures["label_error_rate"] < 0.2
+    assert figures["beam_label_error_rate"] < 0.2
+    assert figures["language_model_label_error_rate"] < 0.2
     assert set(app.METRICS) <= set(figures)
     data = app.load(run.config(app), ("train", "test"), run.assets())
     assert app.baseline(run.config(app), data, "test")["label_error_rate"] > 0.8
 
 
-def run_script(name, *arguments):
-    command = [sys.executable, "-I", str(SCRIPTS / name), *map(str, arguments)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd="/", timeout=240, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [line.split("\t") for line in done.stdout.splitlines()]
-
-
-def test_the_example_scripts_print_the_predictions(run, trained, tmp_path, parity_process):
+@pytest.mark.usefixtures("parity_process")
+def test_the_example_scripts_print_the_predictions(run, trained, tmp_path, capsys):
     folder = export.export(app, run, tmp_path / "saved")
     paths = []
     for i, (_, _, samples) in enumerate(spoken_digits.recordings("test", 4)):
-        paths.append(tmp_path / f"{i}.wav")
+        paths.append(str(tmp_path / f"{i}.wav"))
         soundfile.write(paths[-1], samples, spoken_digits.RATE)
-    expected = [result["transcript"] for result in app.predict(trained, [*map(str, paths)])]
+    expected = [result["transcript"] for result in app.predict(trained, paths)]
     assert all(expected)
-    served = run_script("serving.py", folder, *paths)
-    assert [row[1] for row in served] == expected
-    assert served[0][2].count("@") == len(expected[0].split())
-    assert [row[1] for row in run_script("litert.py", folder, *paths)] == expected
+    for script in (serving_example, litert_example):
+        script.main(str(folder), *paths)
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert [line[:2] for line in lines] == [[*x] for x in zip(paths, expected, strict=True)]
+        if script is serving_example:
+            assert lines[0][2].count("@") == len(expected[0].split())
     np.testing.assert_allclose(
-        litert.mel_filters(8000, 256, 40), audio.mel_filters(8000, 256, 40), atol=1e-7
+        litert_example.mel_filters(8000, 256, 40), audio.mel_filters(8000, 256, 40), atol=1e-7
     )
+
+
+def test_the_example_scripts_import_only_what_they_name():
+    allowed = {
+        serving_example: {"sys", "pathlib", "tensorflow"},
+        litert_example: {"json", "sys", "wave", "pathlib", "numpy", "ai_edge_litert"},
+    }
+    for script, names in allowed.items():
+        found = set()
+        for node in ast.walk(ast.parse(Path(script.__file__).read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module.split(".")[0])
+        assert found == names
 
 
 def test_a_flac_file_has_the_transcript_of_the_wav_file(trained, tmp_path):
