@@ -1,5 +1,6 @@
 """Images: what a network reads of them, and the files that a user gives."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def _constructor(name: str) -> tuple[Callable, Callable]:
 
 def is_image_path(argument: str) -> bool:
     """Whether a command-line argument is the path of an image, and not a text."""
-    return argument.lower().endswith(SUFFIXES) or Path(argument).is_file()
+    return argument.lower().endswith(SUFFIXES) or os.path.isfile(argument)
 
 
 def read(source: str | bytes) -> bytes:

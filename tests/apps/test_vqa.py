@@ -252,6 +252,8 @@ def test_arguments_are_images_followed_by_questions(tmp_path):
         (str(photo), "two ?"),
         ("b.JPG", "three ?"),
     ]
+    for question in UNUSUAL:
+        assert app.parse_inputs(["b.jpg", question]) == [("b.jpg", question)]
     for wrong, message in (
         (["what ?", "b.jpg"], r"'what \?': name the image before"),
         (["b.jpg"], "b.jpg: a question about it is missing"),
