@@ -54,8 +54,8 @@ def temporal_order(rng: np.random.Generator, examples: int, scale: float = 1.0) 
     Hochreiter and Schmidhuber 1997, section 5.6, task 6a. A sequence of 100 to 110 symbols starts
     with E, ends with the trigger B, and contains the distractors a, b, c, d except at two
     positions, one from 10 to 20 and one from 50 to 60, which are X or Y. The target at B is the
-    class: XX, XY, YX or YY. Shorter sequences are padded with zeros after B. All lengths and positions are
-    multiplied by `scale`.
+    class: XX, XY, YX or YY. Shorter sequences are padded with zeros after B. All lengths and
+    positions are multiplied by `scale`.
     """
     at = [round(position * scale) for position in (100, 110, 10, 20, 50, 60)]
     longest = at[1]
@@ -78,8 +78,8 @@ def copying(rng: np.random.Generator, examples: int, symbols: int, delay: int) -
 
     Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", section 4.1,
     after Hochreiter and Schmidhuber 1997. The input is the string, of eight symbols;
-    `delay` blanks; and a mark. From the step of the mark on, the target is the string. The outputs before the mark,
-    all blank in the paper, are not evaluated here.
+    `delay` blanks; and a mark. From the step of the mark on, the target is the string. The outputs
+    before the mark, all blank in the paper, are not evaluated here.
     """
     string = rng.integers(0, 8, (examples, symbols))
     length = symbols + delay + symbols
