@@ -1,5 +1,6 @@
 """TensorFlow's distribution strategies, and the changes that Keras 3 needs to run on them."""
 
+import functools
 import json
 import os
 
@@ -26,7 +27,7 @@ def strategy(name: str) -> tf.distribute.Strategy:
     if name == "mirrored":
         gpus = tf.config.list_logical_devices("GPU")
         devices = gpus or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _mirrored(tuple(device.name for device in devices))
     if name == "multiworker":
         _tf_config()
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -38,6 +39,13 @@ def strategy(name: str) -> tf.distribute.Strategy:
             raise UsageError(f"--strategy=tpu finds no TPU: {error}".splitlines()[0]) from None
         return tf.distribute.TPUStrategy(resolver)
     raise UsageError(f"--strategy={name}: it must be one of {', '.join(NAMES)}.")
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    # One for all trainings of a process: a second one would use the keys of the first one's
+    # collective operations again, and fail.
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def is_chief(name: str) -> bool:
