@@ -122,15 +122,16 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
     raw = RawSplits(config, "stories")
     if assets is None:
         training = _of_task(config, raw, "train")
-        longest = min(stories.max_facts(training), Config.memory_size)
+        tasks = stories.task_names(training)
+        if not tasks:
+            known = ", ".join(stories.task_names(raw["train"]))
+            raise UsageError(f"--task={config.task}: {config.data} has {known}.")
+        size = config.memory_size or min(int(stories.max_facts(training)), Config.memory_size)
         assets = {
             "vocabulary": stories.build_vocabulary(training),
-            "tasks": stories.task_names(training),
-            "memory": {"size": config.memory_size or longest},
+            "tasks": tasks,
+            "memory": {"size": size},
         }
-    if not assets["tasks"]:
-        known = ", ".join(stories.task_names(raw["train"]))
-        raise UsageError(f"--task={config.task}: {config.data} has {known}.")
     vocabulary = Vocabulary(assets["vocabulary"])
 
     def batches(split: str) -> tf.data.Dataset:

@@ -1,6 +1,7 @@
 """Fixtures of the tests of all apps."""
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,19 @@ def parity_process() -> Iterator[LongLivedProcess]:
         patch.setattr(parity, "run", process.run)
         yield process
     process.close()
+
+
+@pytest.fixture
+def run_example(capsys) -> Callable[..., list[str]]:
+    """Runs a script of an app's folder `examples` in this process; returns its lines of output.
+
+    `test_contract.py` checks that these scripts import nothing of this project.
+    """
+
+    def run(app: str, script: str, *arguments) -> list[str]:
+        capsys.readouterr()
+        module = importlib.import_module(f"unroll.apps.{app}.examples.{script}")
+        module.main(*map(str, arguments))
+        return capsys.readouterr().out.splitlines()
+
+    return run

@@ -342,3 +342,20 @@ def test_the_rows_of_the_results_name_a_commit_of_the_repository_or_none(app):
     if run_folders._git("rev-parse", "--is-shallow-repository") == "true":
         pytest.skip("a shallow clone lacks most commits")
     assert [commit for commit in commits if not run_folders.has_commit(commit)] == []
+
+
+@pytest.mark.parametrize("script", ["litert", "serving"])
+def test_example_scripts_import_nothing_of_this_project(app, script):
+    allowed = {
+        "litert": {"ai_edge_litert", "numpy", "PIL", "soundfile"},
+        "serving": {"numpy", "tensorflow", "tensorflow_text"},
+    }[script] | set(sys.stdlib_module_names)
+    source = (Path(app.__file__).parent / "examples" / f"{script}.py").read_text("utf-8")
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "unroll").partition(".")[0])
+    assert names
+    assert names <= allowed

@@ -1,11 +1,9 @@
-"""The reading comprehension app: generated data, own files, the command line, what is exported."""
+"""The reading comprehension app: generated data, own files, the command line, exports."""
 
 import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -16,18 +14,20 @@ from keras import ops
 
 from tests.apps import resuming
 from unroll.apps.core import cli, export
-from unroll.apps.core.evaluation import evaluate, load_model
-from unroll.apps.core.protocol import ask
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import evaluate, load_trained
+from unroll.apps.core.evaluation import report as report_on
+from unroll.apps.core.protocol import Data, Trained, query
 from unroll.apps.core.runs import Run
 from unroll.apps.reading_comprehension import app, metrics
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines.text import UNKNOWN
 
-FOLDER = Path(app.__file__).parent
+pytestmark = pytest.mark.xdist_group("reading_comprehension")
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "bob", "garden", "is", "kitchen", "mary", "the", "to", "went"],
     "tasks": ["1", "6"],
-    "memory_size": ["9"],
+    "memory": {"size": 9},
 }
 VARIANTS = {
     "memory": {},
@@ -36,7 +36,7 @@ VARIANTS = {
     "recurrent facts": {"facts": "recurrent", "cell": "GRU"},
     "recurrent": {"model": "recurrent"},
 }
-STRANGE = [
+STORIES = [
     ("", ""),
     ("   \n\n", "   "),
     ("Mary went to the garden. " * 40, "where is Mary?"),
@@ -45,11 +45,11 @@ STRANGE = [
 ]
 
 
-def make(**options) -> keras.Model:
+def make(**options) -> Trained:
     keras.utils.set_random_seed(1)
     config = app.Config(**{"units": 6, "memory_size": 9, **options})
     model = app.build(config, ASSETS)
-    # Away from the start, where a bias of zero hides a mistake.
+    # Random weights, since initial biases of zero would hide a mistake.
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(scale=0.5, size=weight.shape))
@@ -57,7 +57,7 @@ def make(**options) -> keras.Model:
         for weight in copy.non_trainable_weights:
             if weight.name == "linear":
                 weight.assign(0.0)
-    return model
+    return Trained(config, ASSETS, model)
 
 
 def batch(rng, size=4, facts=5) -> tuple[dict, np.ndarray]:
@@ -70,15 +70,15 @@ def batch(rng, size=4, facts=5) -> tuple[dict, np.ndarray]:
 
 
 @pytest.fixture(params=VARIANTS, scope="module")
-def model(request) -> keras.Model:
+def trained_variant(request) -> Trained:
     return make(**VARIANTS[request.param])
 
 
-def test_whatever_people_tell_gets_an_answer(model):
-    results = app.predict(model, ASSETS, STRANGE)
+def test_any_story_gets_an_answer(trained_variant):
+    results = app.predict(trained_variant, STORIES)
     assert [len(result["facts"]) for result in results] == [0, 0, 9, 3, 3]
-    attends = "hops" in (layer.name for layer in copies(model)[0].layers)
-    for result, some in zip(results, [0, 0, 1, 1, 0], strict=True):  # marks are no words
+    attends = "hops" in (layer.name for layer in copies(trained_variant.model)[0].layers)
+    for result, some in zip(results, [0, 0, 1, 1, 0], strict=True):  # punctuation is not a word
         assert result["answer"] in ASSETS["vocabulary"][2:]
         for weights in result["attention"]:
             assert all(0 <= weight < 1 for weight in weights)
@@ -90,18 +90,20 @@ def copies(model) -> list[keras.Model]:
     return model.get_layer("restarts").copies
 
 
-def test_an_answer_depends_on_no_other_of_its_batch(model):
-    together = app.predict(model, ASSETS, STRANGE)
-    for given, whole in zip(STRANGE, together, strict=True):
-        (alone,) = app.predict(model, ASSETS, [given])
+def test_an_answer_does_not_depend_on_its_batch(trained_variant):
+    service = app.serve(trained_variant)
+    for given, whole in zip(STORIES, query(service, STORIES), strict=True):
+        (alone,) = query(service, [given])
         assert alone["answer"] == whole["answer"]
-        np.testing.assert_allclose(alone["attention"], whole["attention"], atol=1e-5)
+        count = len(alone["attention"][0])
+        expected = np.array(whole["attention"])[:, :count]
+        np.testing.assert_allclose(alone["attention"], expected, atol=1e-5)
 
 
-def test_litert_gives_the_model_s_answers(model):
+def test_litert_agrees_with_the_model(trained_variant):
     from ai_edge_litert.interpreter import Interpreter
 
-    function = app.serve(model, ASSETS).functions["ids"]
+    function = app.serve(trained_variant).functions["ids"]
     specs = {spec.name: spec for spec in function.input_signature}
     run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
     rng = np.random.default_rng(0)
@@ -113,8 +115,8 @@ def test_litert_gives_the_model_s_answers(model):
             np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
-def test_models_side_by_side_are_those_one_by_one():
-    model = make(restarts=3, noise=0.0, linear_start=0.0, clip_norm=0.5)
+def test_parallel_models_equal_single_models():
+    model = make(restarts=3, noise=0.0, linear_start=0.0, clip_norm=0.5).model
     features, labels = batch(np.random.default_rng(0))
     logits = model(features)
     alone = [copy([features["facts"], features["question"]])[0] for copy in copies(model)]
@@ -122,7 +124,7 @@ def test_models_side_by_side_are_those_one_by_one():
 
     steps = []
     for k in range(3):
-        one = make(noise=0.0, clip_norm=0.5)
+        one = make(noise=0.0, clip_norm=0.5).model
         copies(one)[0].set_weights(copies(model)[k].get_weights())
         one.train_on_batch(features, labels)
         steps.append(one.trainable_weights)
@@ -132,22 +134,24 @@ def test_models_side_by_side_are_those_one_by_one():
             np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
-def test_the_copy_with_the_least_training_loss_answers():
-    model = make(restarts=3)
+def test_the_copy_with_the_lowest_training_loss_is_used():
+    trained = make(restarts=3)
+    model = trained.model
     restarts = model.get_layer("restarts")
-    restarts.losses_of_copies.assign([0.3, 0.1, 0.2])
+    restarts.copy_losses.assign([0.3, 0.1, 0.2])
     features, labels = batch(np.random.default_rng(0))
     best = copies(model)[1]
     expected, _ = best([features["facts"], features["question"]])
-    served = app.serve(model, ASSETS).functions["ids"](**features)
+    served = app.serve(trained).functions["ids"](**features)
     np.testing.assert_allclose(served["scores"], tf.nn.softmax(expected), atol=1e-5)
     dataset = tf.data.Dataset.from_tensors((features, labels))
-    assert (metrics.answers(model, dataset)[:, 0] == np.argmax(expected, -1)).all()
+    predicted = metrics.predictions(trained, dataset).predicted
+    assert (predicted == np.argmax(expected, -1)).all()
 
 
-def test_training_losses_are_kept_and_those_of_validation_are_not():
-    model = make(restarts=2, noise=0.0)
-    kept = model.get_layer("restarts").losses_of_copies
+def test_copy_losses_are_of_training_not_of_validation():
+    model = make(restarts=2, noise=0.0).model
+    kept = model.get_layer("restarts").copy_losses
     features, labels = batch(np.random.default_rng(0))
     logits = model(features)
     model.test_on_batch(features, labels)
@@ -158,29 +162,29 @@ def test_training_losses_are_kept_and_those_of_validation_are_not():
     np.testing.assert_allclose(kept, 0.01 * np.mean(each, axis=0), rtol=1e-4)
 
 
-def test_an_answer_that_the_vocabulary_lacks_is_not_learned_and_is_wrong():
+def test_unknown_answers_have_no_loss_and_are_wrong():
     features, labels = batch(np.random.default_rng(0))
     unknown = labels.copy()
     unknown[:, 0] = UNKNOWN
-    model = make()
+    model = make().model
     before = [np.array(w) for w in model.trainable_weights]
     model.train_on_batch(features, unknown)
     for weight, old in zip(model.trainable_weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
-    found = metrics.figures(np.array([[UNKNOWN, UNKNOWN, 0], [5, 5, 0]]), ["1"])
+    found = metrics.figures(predictions([[UNKNOWN, UNKNOWN, 0], [5, 5, 0]]), ["1"])
     assert found["error"] == 0.5
 
 
 def test_the_linear_start_ends():
     config = app.Config(epochs=12, linear_start=0.3, learning_rate=0.1, schedule="halving")
-    model = make(linear_start=0.3, restarts=2)
+    model = make(linear_start=0.3, restarts=2).model
     [start] = app.callbacks(config, [])
     start.set_model(model)
-    seen = []
+    linear = []
     for epoch in range(config.epochs):
         start.on_epoch_begin(epoch)
-        seen.append([float(copy.get_layer("hops").linear) for copy in copies(model)])
-    assert seen == 4 * [[1, 1]] + 8 * [[0, 0]]
+        linear.append([float(copy.get_layer("hops").linear) for copy in copies(model)])
+    assert linear == 4 * [[1, 1]] + 8 * [[0, 0]]
     rates = [config.learning_rate_at(epoch, []) for epoch in range(config.epochs)]
     halved = [rate for rate in (0.1, 0.05, 0.025, 0.0125) for _ in range(2)]
     assert rates == pytest.approx([0.05] * 4 + halved)
@@ -194,26 +198,26 @@ def test_the_linear_start_ends():
 @pytest.mark.parametrize(
     ("losses", "linear"),
     [
-        ([9, 8, 7, 6, 5, 4, 3, 2], 6),  # as long as its share
+        ([9, 8, 7, 6, 5, 4, 3, 2], 6),  # the limit
         ([9, 8, 8, 7, 7, 7, 3, 2], 6),
         ([9, 8, 8, 8.5, 3, 2, 1, 0], 4),
         ([9, 9, 9, 3, 2, 1, 0, 0], 3),
     ],
 )
 @pytest.mark.parametrize("name", ["val_loss", "loss"])
-def test_the_linear_start_ends_with_the_loss_that_falls_no_more(losses, linear, name):
+def test_the_linear_start_ends_when_the_loss_stops_falling(losses, linear, name):
     config = app.Config(
         epochs=8, linear_start=0.75, linear_patience=2, learning_rate=0.1, schedule="halving"
     )
-    model, history, seen, rates = make(linear_start=0.75), [], [], []
+    model, history, found, rates = make(linear_start=0.75).model, [], [], []
     [start] = app.callbacks(config, history)
     start.set_model(model)
     for epoch, loss in enumerate(losses):
         start.on_epoch_begin(epoch)
-        seen.append(float(copies(model)[0].get_layer("hops").linear))
+        found.append(float(copies(model)[0].get_layer("hops").linear))
         rates.append(config.learning_rate_at(epoch, history))
         history.append({"loss": float(epoch), name: loss})
-    assert seen == [1] * linear + [0] * (8 - linear)
+    assert found == [1] * linear + [0] * (8 - linear)
     assert config.preparing_epochs(history) == linear
     halved = [0.1 * 0.5 ** (4 * k // (8 - linear)) for k in range(8 - linear)]
     assert rates == pytest.approx([0.05] * linear + halved)
@@ -226,9 +230,9 @@ def test_the_linear_start_ends_with_the_loss_that_falls_no_more(losses, linear, 
         ({"hops": 0}, "hops must be at least 1, got 0"),
         ({"memory_size": -1}, "memory_size must be 0 or more, got -1"),
         ({"linear_patience": -1}, "linear_patience must be 0 or more, got -1"),
-        ({"noise": 1.0}, r"noise must lie in \[0, 1\)"),
-        ({"linear_start": 1.0}, "linear_start must lie in"),
-        ({"restarts": 2, "facts": "recurrent"}, "restarts are for model=memory"),
+        ({"noise": 1.0}, r"noise must be in \[0, 1\)"),
+        ({"linear_start": 1.0}, "linear_start must be in"),
+        ({"restarts": 2, "facts": "recurrent"}, "restarts above 1 need model=memory"),
     ],
 )
 def test_bad_configurations_are_named(options, message):
@@ -236,8 +240,12 @@ def test_bad_configurations_are_named(options, message):
         app.Config(**options)
 
 
+def predictions(rows: list) -> metrics.Predictions:
+    return metrics.Predictions(*np.array(rows).T)
+
+
 def test_figures_by_hand():
-    found = metrics.figures(np.array([[5, 5, 0], [5, 6, 0], [7, 7, 1], [7, 7, 1]]), ["2", "10"])
+    found = metrics.figures(predictions([[5, 5, 0], [5, 6, 0], [7, 7, 1], [7, 7, 1]]), ["2", "10"])
     expected = {"examples": 4, "error": 0.25, "tasks_above_5": 1, "error_2": 0.5, "error_10": 0.0}
     assert found == expected
 
@@ -251,11 +259,11 @@ LINES = {
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("own")
-    for split, (first, second, asked) in LINES.items():
+    for split, (first, second, question) in LINES.items():
         for task, who in (("1", "Bob"), ("2", "Mary")):
             answer = "here" if who == "Bob" else "there"
             why = 1 if first.startswith(who) else 2
-            story = [f"1 {first}", f"2 {second}", "3 " + asked.format(who, answer, why)]
+            story = [f"1 {first}", f"2 {second}", "3 " + question.format(who, answer, why)]
             path = folder / f"qa{task}_who-is-where_{split}.txt"
             path.write_text("\n".join(story * 100), encoding="utf-8")
     return folder
@@ -277,9 +285,9 @@ def test_own_files_are_learned(trained):
 
 def test_one_task_alone(own, tmp_path, capsys):
     config = app.Config(data=str(own), task="2")
-    data = app.load(config)
+    data = app.load(config, ("test",))
     assert data.assets["tasks"] == ["2"]
-    assert int(sum(len(labels) for _, labels in data.test)) == 100
+    assert int(sum(len(labels) for _, labels in data["test"])) == 100
     command = ["reading_comprehension", "train", f"--data={own}", f"--run={tmp_path / 'run'}"]
     assert cli.main([*command, "--task=3"]) == 2
     assert re.search(r"--task=3: .* has 1, 2\.", capsys.readouterr().err)
@@ -288,66 +296,73 @@ def test_one_task_alone(own, tmp_path, capsys):
 
 def test_a_memory_as_large_as_the_longest_story(own):
     config = app.Config(data=str(own), units=6, memory_size=0)
-    data = app.load(config)
-    assert data.assets["memory_size"] == ["2"]
+    data = app.load(config, ())
+    assert data.assets["memory"] == {"size": 2}
     hops = copies(app.build(config, data.assets))[0].get_layer("hops")
     assert {tuple(encoding.shape) for encoding in hops.temporal_encodings} == {(2, 6)}
-    assert app.load(app.Config(data=str(own))).assets["memory_size"] == ["50"]
+    assert app.load(app.Config(data=str(own)), ()).assets["memory"] == {"size": 50}
 
 
 def test_a_task_that_training_lacks_is_named(own, tmp_path, capsys):
     folder = tmp_path / "lacking"
     shutil.copytree(own, folder)
     (folder / "qa2_who-is-where_train.txt").unlink()
+    config = app.Config(data=str(folder))
+    with pytest.raises(UsageError, match="the test split has task 2, train has not"):
+        app.load(config, ("test",))
+    shutil.copy(own / "qa2_who-is-where_test.txt", folder / "qa2_who-is-where_valid.txt")
+    shutil.copy(own / "qa1_who-is-where_test.txt", folder / "qa1_who-is-where_valid.txt")
     assert cli.main(["reading_comprehension", "train", f"--data={folder}"]) == 2
-    assert re.search(r"the test split has task 2, train has not", capsys.readouterr().err)
+    assert re.search(r"the valid split has task 2, train has not", capsys.readouterr().err)
 
 
-def test_the_exported_model_answers_by_the_documented_examples(trained, tmp_path):
+def test_the_example_scripts_agree_with_the_model(trained, tmp_path, parity_process, run_example):
     folder = export.export(app, trained, tmp_path)
-    model, _, assets = load_model(app, trained)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert max(manifest["largest_difference"].values()) <= 1e-5
     story, question = "Bob is here. Mary is there.", "Where is Mary?"
-    [expected] = ask(app.serve(model, assets), [(story, question)])
+    [expected] = query(app.serve(load_trained(app, trained)), [(story, question)])
     assert expected["answer"] == "there"
-    for script in ("serving.py", "litert.py"):
-        command = [sys.executable, "-I", FOLDER / script, folder, story, question]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        shown = done.stdout.rstrip("\n").split("\t")
-        assert shown == [question, "there", f"{max(expected['scores']):.1%}"]
+    for script in ("serving", "litert"):
+        [line] = run_example("reading_comprehension", script, folder, story, question)
+        assert line.split("\t") == [question, "there", f"{max(expected['scores']):.1%}"]
 
 
-def test_predict_shows_the_hops(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    story = tmp_path / "told.txt"
+def test_predict_shows_and_plots_the_hops(trained, tmp_path, capsys):
+    story = tmp_path / "story.txt"
     story.write_text("Mary is there.\nBob is here.\n", encoding="utf-8")
-    asked = [str(story), "Where is Bob?", "Where is Mary?", "Bob is here.", "Where is Bob?"]
-    assert cli.main(["reading_comprehension", "predict", str(trained.path), *asked]) == 0
-    shown = capsys.readouterr().out
-    assert shown.count("Mary is there.") == 2
-    assert shown.count("(no fact)") == 3
-    for k in (1, 2, 3):
-        path = Path(f"story.hops-{k}.png")
-        assert path.name in shown
-        assert min(tf.io.decode_image(path.read_bytes()).shape[:2]) > 100
+    inputs = [str(story), "Where is Bob?", "Where is Mary?", "Bob is here.", "Where is Bob?"]
+    command = ["reading_comprehension", "predict", str(trained.path), *inputs]
+    assert cli.main([*command, f"--plot={tmp_path / 'plots'}"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("Mary is there.") == 2
+    assert output.count("(no fact)") == 3
+    plots = sorted((tmp_path / "plots").iterdir())
+    assert [path.name for path in plots] == [f"prediction-{k}.png" for k in (1, 2, 3)]
+    assert all(min(tf.io.decode_image(path.read_bytes()).shape[:2]) > 100 for path in plots)
+
+
+def test_the_report_lists_tasks(trained):
+    text, files = report_on(app, trained, "test")
+    assert "| 1 | 0.000 | 0 | 100 |" in text
+    assert [path.name for path in files] == ["test.md", "test-confusion.png"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("inputs", "message"),
     [
         (["Where is Bob?"], "name the story before the questions about it"),
-        (["Bob is here.", "Mary is there."], "what is the question about it?"),
-        (["Bob is here."], "what is the question about it?"),
+        (["Bob is here.", "Mary is there."], "a question about it is missing"),
+        (["Bob is here."], "a question about it is missing"),
         (["none.txt", "Where is Bob?"], "none.txt: No such file"),
     ],
 )
-def test_what_is_no_story_with_questions(trained, asked, message, capsys):
-    assert cli.main(["reading_comprehension", "predict", str(trained.path), *asked]) == 2
+def test_incorrect_inputs_are_named(trained, inputs, message, capsys):
+    assert cli.main(["reading_comprehension", "predict", str(trained.path), *inputs]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_run_that_goes_on_draws_the_same_noise(own, tmp_path, monkeypatch):
+def test_a_resumed_run_has_the_same_noise(own, tmp_path, monkeypatch):
     config = dataclasses.replace(
         app.Config(),
         data=str(own),
@@ -363,7 +378,7 @@ def test_a_run_that_goes_on_draws_the_same_noise(own, tmp_path, monkeypatch):
     assert len({figures["loss"] for figures in whole}) == 3
 
 
-def test_where_a_person_is_is_learned(tmp_path):
+def test_the_generated_stories_are_learned(tmp_path):
     run = Run(tmp_path / "run")
     options = ["--task=1", "--epochs=12", "--linear-start=0", "--restarts=1"]
     assert cli.main(["reading_comprehension", "train", f"--run={run.path}", *options]) == 0
@@ -372,9 +387,9 @@ def test_where_a_person_is_is_learned(tmp_path):
 
 def test_baseline_by_hand():
     features = {"facts": np.zeros((3, 1, 1), "int32"), "question": np.zeros((3, 1), "int32")}
-    known = tf.data.Dataset.from_tensors((features, np.array([[5, 0], [5, 0], [6, 1]])))
-    asked = tf.data.Dataset.from_tensors((features, np.array([[5, 0], [7, 0], [6, 1]])))
-    data = app.Data(known, known, asked, ASSETS)
+    train = tf.data.Dataset.from_tensors((features, np.array([[5, 0], [5, 0], [6, 1]])))
+    test = tf.data.Dataset.from_tensors((features, np.array([[5, 0], [7, 0], [6, 1]])))
+    data = Data({"train": train, "test": test}, ASSETS)
     found = app.baseline(app.Config(), data, "test")
     assert found["error"] == pytest.approx(0.25)
     assert found["tasks_above_5"] == 1

@@ -1,9 +1,6 @@
-"""The sentiment app, on its generated data and on whatever people type."""
+"""The sentiment app, on its generated data and on arbitrary texts."""
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +9,9 @@ import tensorflow as tf
 
 from unroll.apps.core import export, training
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.evaluation import evaluate, load_trained
+from unroll.apps.core.evaluation import report as report_on
+from unroll.apps.core.protocol import Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.sentiment import app
 from unroll.apps.sentiment.examples import litert
@@ -20,6 +19,8 @@ from unroll.layers.litert_tensorflow import convert
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import text as texts
 from unroll.pipelines.errors import DataError
+
+pytestmark = pytest.mark.xdist_group("sentiment")
 
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "good", "bad", "not", "film", ",", "0000"],
@@ -29,12 +30,12 @@ VARIANTS = {
     "attention": {},
     "last of two layers": {"pool": "last", "depth": 2},
     "last, forwards": {"pool": "last", "bidirectional": False},
-    "max in segments": {"pool": "max", "segment": 4},
+    "max in segments": {"pool": "max", "segment_length": 4},
     "mean, one-hot": {"pool": "mean", "encoding": "one_hot"},
     "word hashing, dense": {"encoding": "word_hashing", "skip": "dense", "depth": 2},
     "residual": {"pool": "max", "skip": "residual", "depth": 3},
 }
-STRANGE = [
+TEXTS = [
     "",
     "   ",
     "good " * 10_000,
@@ -46,14 +47,15 @@ STRANGE = [
 ]
 
 
-def make(**options) -> keras.Model:
+def make(**options) -> Trained:
     keras.utils.set_random_seed(1)
-    model = app.build(app.Config(units=6, features=5, **options), ASSETS)
-    # Away from the start, where a bias of zero hides a mistake.
+    config = app.Config(units=6, embedding_dim=5, **options)
+    model = app.build(config, ASSETS)
+    # Random weights, since initial biases of zero would hide a mistake.
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(scale=0.5, size=weight.shape))
-    return model
+    return Trained(config, ASSETS, model)
 
 
 def probabilities(results: list[dict]) -> np.ndarray:
@@ -61,13 +63,13 @@ def probabilities(results: list[dict]) -> np.ndarray:
 
 
 @pytest.fixture(params=VARIANTS, scope="module")
-def model(request) -> keras.Model:
+def model(request) -> Trained:
     return make(**VARIANTS[request.param])
 
 
-def test_whatever_people_type_gets_an_answer(model):
-    results = app.predict(model, ASSETS, STRANGE)
-    assert [result["text"] for result in results] == STRANGE
+def test_any_text_gets_an_answer(model):
+    results = app.predict(model, TEXTS)
+    assert [result["text"] for result in results] == TEXTS
     assert np.isfinite(probabilities(results)).all()
     np.testing.assert_allclose(probabilities(results).sum(axis=1), 1, atol=1e-5)
     assert results[0]["tokens"] == results[1]["tokens"] == []
@@ -75,17 +77,17 @@ def test_whatever_people_type_gets_an_answer(model):
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
-    serving = app.serve(model, ASSETS).functions["serving_default"]
-    together = serving(tf.constant(STRANGE))["probabilities"].numpy()
-    for row, alone in zip(together, STRANGE, strict=True):
+    serving = app.serve(model).functions["serving_default"]
+    together = serving(tf.constant(TEXTS))["probabilities"].numpy()
+    for row, alone in zip(together, TEXTS, strict=True):
         expected = serving(tf.constant([alone]))["probabilities"].numpy()[0]
         np.testing.assert_allclose(row, expected, atol=1e-5, err_msg=alone[:20])
 
 
-def test_litert_gives_the_model_s_answers(model):
+def test_litert_agrees_with_the_model(model):
     from ai_edge_litert.interpreter import Interpreter
 
-    function = app.serve(model, ASSETS).functions["ids"]
+    function = app.serve(model).functions["ids"]
     specs = {spec.name: spec for spec in function.input_signature}
     run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
     rng = np.random.default_rng(0)
@@ -102,26 +104,26 @@ def test_litert_gives_the_model_s_answers(model):
 
 @pytest.mark.parametrize("cell", RECURRENT_LAYERS)
 def test_every_recurrent_layer_learns_and_converts(cell):
-    """Whether "good" stands before "bad", from the last state."""
+    """The task: whether "good" comes before "bad"."""
     from ai_edge_litert.interpreter import Interpreter
 
     keras.utils.set_random_seed(2)
-    config = app.Config(cell=cell, units=8, features=6, pool="last", learning_rate=0.02)
+    config = app.Config(cell=cell, units=8, embedding_dim=6, pool="last", learning_rate=0.02)
     model = app.build(config, ASSETS)
     tokens = np.random.default_rng(1).integers(4, 8, (256, 6)).astype("int32")
     labels = np.arange(256) % 2
     tokens[:, 1], tokens[:, 4] = 2 + labels, 3 - labels
     history = model.fit({"tokens": tokens}, labels, batch_size=32, epochs=12, verbose=0)
     assert history.history["accuracy"][-1] > 0.9
-    function = app.serve(model, ASSETS).functions["ids"]
+    function = app.serve(Trained(config, ASSETS, model)).functions["ids"]
     specs = {spec.name: spec for spec in function.input_signature}
     run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
     found, expected = run(tokens=tokens[:3]), function(tokens=tokens[:3])
     np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
 
 
-def test_attention_weighs_the_words_and_nothing_else():
-    results = app.predict(make(), ASSETS, ["good film , not bad", "bad"])
+def test_attention_weights_are_those_of_the_tokens():
+    results = app.predict(make(), ["good film , not bad", "bad"])
     assert results[0]["tokens"] == ["good", "film", ",", "not", "bad"]
     for result in results:
         assert len(result["attention"]) == len(result["tokens"])
@@ -129,8 +131,8 @@ def test_attention_weighs_the_words_and_nothing_else():
     assert "good" in app.show(results[0]).plain
 
 
-def test_order_counts():
-    a, b = app.predict(make(), ASSETS, ["good , not bad", "bad , not good"])
+def test_the_order_of_words_matters():
+    a, b = app.predict(make(), ["good , not bad", "bad , not good"])
     assert abs(probabilities([a]) - probabilities([b])).max() > 1e-3
 
 
@@ -138,10 +140,10 @@ def test_order_counts():
     ("options", "message"),
     [
         ({"cell": "Foo"}, "cell must be one of .*ClockworkRNN"),
-        ({"encoding": "vectors"}, "go together"),
-        ({"vectors": "x.txt"}, "go together"),
-        ({"pool": "last", "segment": 5}, "segment needs"),
-        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
+        ({"encoding": "vectors"}, "need each other"),
+        ({"vectors": "x.txt"}, "need each other"),
+        ({"pool": "last", "segment_length": 5}, "segment_length needs"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
     ],
 )
 def test_bad_configurations_are_named(options, message):
@@ -149,24 +151,24 @@ def test_bad_configurations_are_named(options, message):
         app.Config(**options)
 
 
-def test_vectors_start_the_embedding_and_are_not_needed_again(tmp_path):
+def test_pretrained_vectors_are_not_needed_after_training(tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text("good 1 2 3\nbad -1 -2 -3\n")
-    config = app.Config(encoding="vectors", vectors=str(path), features=3, units=4)
+    config = app.Config(encoding="vectors", vectors=str(path), embedding_dim=3, units=4)
     table = app.build(config, ASSETS).weights[0].numpy()
     assert table[2].tolist() == [1, 2, 3]
     assert table[3].tolist() == [-1, -2, -3]
-    with pytest.raises(UsageError, match="needs --features=3"):
-        app.build(dataclasses.replace(config, features=5), ASSETS)
+    with pytest.raises(UsageError, match="needs --embedding-dim=3"):
+        app.build(dataclasses.replace(config, embedding_dim=5), ASSETS)
     path.unlink()
     assert app.build(config, ASSETS).weights[0].shape == (8, 3)
     with pytest.raises(DataError, match="no such file"):
-        app.load(dataclasses.replace(config, data="reviews"))
+        app.load(dataclasses.replace(config, data="reviews", generated_size=0.02), ("train",))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    """The generated preset, trained until it knows."""
+    """The generated preset."""
     run = Run(tmp_path_factory.mktemp("run"))
     training.train(app, dataclasses.replace(app.PRESETS["reviews"], patience=2), run)
     return run
@@ -175,49 +177,58 @@ def run(tmp_path_factory) -> Run:
 def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(run):
     figures = evaluate(app, run, "test")
     assert figures["examples"] == 1000
-    model, config, assets = load_model(app, run)
-    baseline = app.baseline(config, app.load(config, assets), "test")
+    trained = load_trained(app, run)
+    config, assets = trained.config, trained.assets
+    baseline = app.baseline(config, app.load(config, ("train", "valid", "test"), assets), "test")
     assert baseline["accuracy"] < 0.75
     assert figures["accuracy"] >= 0.95
     assert figures["accuracy"] >= baseline["accuracy"] + 0.20
-    labels = [result["label"] for result in app.predict(model, assets, app.EXAMPLES[:3])]
+    labels = [result["label"] for result in app.predict(trained, app.examples()[:3])]
     assert labels == ["negative", "positive", "negative"]
 
 
-def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
+def test_the_example_scripts_agree_with_predict(run, tmp_path, parity_process, run_example):
     folder = export.export(app, run, tmp_path)
-    model, _, assets = load_model(app, run)
-    expected = app.predict(model, assets, app.EXAMPLES)
-    for script in ("serving.py", "litert.py"):
-        path = Path(litert.__file__).with_name(script)
-        command = [sys.executable, "-I", path, folder, *app.EXAMPLES]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        lines = done.stdout.splitlines()
+    expected = app.predict(load_trained(app, run), app.examples())
+    for script in ("serving", "litert"):
+        lines = run_example("sentiment", script, folder, *app.examples())
         for line, result in zip(lines, expected, strict=True):
             most = max(result["probabilities"].values())
             assert line.split()[:2] == [result["label"], f"{most:.1%}"]
             assert line.endswith(result["text"])
 
 
-def test_the_served_model_takes_whatever_people_type(run, tmp_path):
+def test_the_exported_model_takes_any_text(run, tmp_path, parity_process):
     folder = export.export(app, run, tmp_path, ("saved_model",))
     served = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    model, _, assets = load_model(app, run)
-    answers = served(text=tf.constant(STRANGE))
-    expected = probabilities(app.predict(model, assets, STRANGE))
-    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    outputs = served(text=tf.constant(TEXTS))
+    expected = probabilities(app.predict(load_trained(app, run), TEXTS))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
 
 
-def test_the_small_tokenizer_of_the_litert_agrees_on_plain_english():
-    for sentence in (*app.EXAMPLES, "It wasn't 'bad': I'd give 10/10!", "", "the boys' film"):
+def test_the_report_lists_classes_and_errors(run):
+    text, files = report_on(app, run, "valid")
+    assert "| positive |" in text
+    assert [path.name for path in files] == ["valid.md", "valid-confusion.png"]
+    assert all(path.stat().st_size for path in files)
+
+
+def test_the_plot_is_an_image(tmp_path):
+    [result] = app.predict(make(), ["good film , not bad"])
+    app.plot(result, tmp_path / "plot.png")
+    assert min(tf.io.decode_image((tmp_path / "plot.png").read_bytes()).shape[:2]) > 100
+
+
+def test_the_tokenizer_of_the_litert_example_agrees_on_plain_english():
+    for sentence in (*app.examples(), "It wasn't 'bad': I'd give 10/10!", "", "the boys' film"):
         expected = texts.tokenize(tf.constant([sentence])).to_list()[0]
         assert litert.tokenize(sentence) == [token.decode() for token in expected]
 
 
 @pytest.mark.parametrize(("data", "classes"), [("sst2", 2), ("sst5", 5)])
-def test_real_data_load_in_whole(manual_dir, monkeypatch, data, classes):
+def test_published_test_splits_are_complete(manual_dir, monkeypatch, data, classes):
     monkeypatch.setenv("UNROLL_MANUAL_DIR", str(manual_dir))
-    loaded = app.load(app.PRESETS[data])
+    loaded = app.load(app.PRESETS[data], ("test",))
     assert len(loaded.assets["labels"]) == classes
     examples = {"sst2": 1821, "sst5": 2210}[data]
-    assert sum(len(labels) for _, labels in loaded.test) == examples
+    assert sum(len(labels) for _, labels in loaded["test"]) == examples

@@ -1,10 +1,7 @@
-"""The slot filling app, on its generated data, on whatever people type, and on one's own files."""
+"""The slot filling app, on its generated data, on arbitrary texts, and on own files."""
 
 import dataclasses
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,29 +9,31 @@ import pytest
 import tensorflow as tf
 
 from unroll.apps.core import export, training
-from unroll.apps.core.evaluation import evaluate, load_model
+from unroll.apps.core.evaluation import evaluate, load_trained
+from unroll.apps.core.evaluation import report as report_on
+from unroll.apps.core.protocol import Trained, query
 from unroll.apps.core.runs import Run
-from unroll.apps.slot_filling import app, metrics
+from unroll.apps.slot_filling import app, metrics, report
 from unroll.apps.slot_filling.examples import litert
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines import tagging
+
+pytestmark = pytest.mark.xdist_group("slot_filling")
 
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "to", "from", "boston", "denver", "00"],
     "characters": ["[PAD]", "[UNK]", *"abcdefmnorstv0"],
     "tags": ["B-from", "B-to", "I-from", "I-to", "O"],
     "intents": ["fare", "flight"],
-    "unseen_tags": [],
-    "unseen_intents": [],
 }
 VARIANTS = {
     "crf": {},
-    "each word by itself": {"crf": False, "intent_attention": False},
+    "independent tags": {"crf": False, "intent_attention": False},
     "unconstrained": {"crf": False, "constrained": False, "characters": "none"},
     "attention": {"context": "attention", "characters": "recurrent"},
     "gate": {"context": "gate", "cell": "GRU", "depth": 2},
 }
-STRANGE = [
+TEXTS = [
     "",
     "   ",
     "to boston " * 500,
@@ -46,24 +45,25 @@ STRANGE = [
 ]
 
 
-def make(assets=ASSETS, **options) -> keras.Model:
+def make(**options) -> Trained:
     keras.utils.set_random_seed(1)
-    model = app.build(app.Config(units=6, features=5, character_units=4, **options), assets)
-    # Away from the start, where a bias of zero hides a mistake.
+    config = app.Config(units=6, embedding_dim=5, character_units=4, **options)
+    model = app.build(config, ASSETS)
+    # Random weights, since initial biases of zero would hide a mistake.
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(scale=0.5, size=weight.shape))
-    return model
+    return Trained(config, ASSETS, model)
 
 
 @pytest.fixture(params=VARIANTS, scope="module")
-def model(request) -> keras.Model:
+def model(request) -> Trained:
     return make(**VARIANTS[request.param])
 
 
-def test_whatever_people_type_gets_an_answer(model):
-    results = app.predict(model, ASSETS, STRANGE)
-    assert [result["text"] for result in results] == STRANGE
+def test_any_text_gets_an_answer(model):
+    results = app.predict(model, TEXTS)
+    assert [result["text"] for result in results] == TEXTS
     assert results[0]["tokens"] == results[1]["spans"] == []
     assert len(results[2]["slots"]) == 1000
     for result in results:
@@ -76,18 +76,20 @@ def test_whatever_people_type_gets_an_answer(model):
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
-    together = app.predict(model, ASSETS, STRANGE)
-    for text, whole in zip(STRANGE, together, strict=True):
-        (alone,) = app.predict(model, ASSETS, [text])
-        assert alone["slots"] == whole["slots"]
-        assert alone["spans"] == whole["spans"]
+    service = app.serve(model)
+    for text, whole in zip(TEXTS, query(service, TEXTS), strict=True):
+        (alone,) = query(service, [text])
+        count = len(alone["slots"])
+        assert alone["slots"] == whole["slots"][:count]
+        assert not any(whole["slots"][count:])
+        assert alone["spans"] == whole["spans"][: len(alone["spans"])]
         assert alone["intent_score"] == pytest.approx(whole["intent_score"], abs=1e-5)
 
 
-def test_litert_gives_the_model_s_answers(model):
+def test_litert_agrees_with_the_model(model):
     from ai_edge_litert.interpreter import Interpreter
 
-    function = app.serve(model, ASSETS).functions["ids"]
+    function = app.serve(model).functions["ids"]
     specs = {spec.name: spec for spec in function.input_signature}
     run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
     rng = np.random.default_rng(0)
@@ -106,8 +108,8 @@ def test_litert_gives_the_model_s_answers(model):
 
 def test_constrained_tags_are_valid_bio_and_others_are_not_always():
     texts = ["from to boston denver " * 5] * 2 + ["boston denver to from 98 " * 4]
-    constrained = app.predict(make(crf=False), ASSETS, texts)
-    free = app.predict(make(crf=False, constrained=False), ASSETS, texts)
+    constrained = app.predict(make(crf=False), texts)
+    free = app.predict(make(crf=False, constrained=False), texts)
     assert not any(_breaks(result["slots"]) for result in constrained)
     assert any(_breaks(result["slots"]) for result in free)
 
@@ -118,7 +120,7 @@ def _breaks(tags: list[str]) -> bool:
 
 
 def test_the_output_shows_slots_and_intent():
-    (result,) = app.predict(make(), ASSETS, ["from boston to denver"])
+    (result,) = app.predict(make(), ["from boston to denver"])
     shown = app.show(result).plain
     assert result["intent"] in shown
     assert all(word in shown for word in result["tokens"])
@@ -130,7 +132,7 @@ def test_the_output_shows_slots_and_intent():
     [
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"intent_weight": 0.0}, "intent_weight must be above 0"),
-        ({"character_dropout": 1.0}, r"character_dropout must lie in \[0, 1\)"),
+        ({"character_dropout": 1.0}, r"character_dropout must be in \[0, 1\)"),
     ],
 )
 def test_bad_configurations_are_named(options, message):
@@ -139,28 +141,31 @@ def test_bad_configurations_are_named(options, message):
 
 
 def test_figures_by_hand():
-    answers = metrics.Answers(
+    found = metrics.Predictions(
+        tokens=[["1", "2", "3"], ["1", "2"], ["1"], ["1"]],
         tags=[["B-a", "I-a", "O"], ["O", "B-b"], ["B-b"], ["O"]],
-        found_tags=[["B-a", "O", "O"], ["O", "B-b"], ["B-b"], ["O"]],
+        predicted_tags=[["B-a", "O", "O"], ["O", "B-b"], ["B-b"], ["O"]],
         intents=["x", "x", "y", "z"],
-        found_intents=["x", "y", "y", "z"],
+        predicted_intents=["x", "y", "y", "z"],
         unknown=[True, False, False, False],
     )
-    found = metrics.figures(answers)
-    # Three spans, three found, two right.
-    assert found["slot_f1"] == pytest.approx(2 / 3)
-    assert found["intent_accuracy"] == 3 / 4
-    assert found["sentence_accuracy"] == 2 / 4
-    assert (found["slot_f1_known_words"], found["slot_f1_unknown_words"]) == (1, 0)
-    assert (found["examples_known_words"], found["examples_unknown_words"]) == (3, 1)
-    table = metrics.slot_table(answers)
+    figures = metrics.figures(found)
+    # Three spans, three predicted, two correct.
+    assert figures["slot_f1"] == pytest.approx(2 / 3)
+    assert figures["intent_accuracy"] == 3 / 4
+    assert figures["sentence_accuracy"] == 2 / 4
+    assert (figures["slot_f1_known_words"], figures["slot_f1_unknown_words"]) == (1, 0)
+    assert (figures["examples_known_words"], figures["examples_unknown_words"]) == (3, 1)
+    table = report.slot_table(found).splitlines()
     assert table[2] == "| b | 1.000 | 1.000 | 1.000 | 2 |"
     assert table[3] == "| a | 0.000 | 0.000 | 0.000 | 1 |"
-    names, counts = metrics.confusions(answers)
-    assert counts[names.index("a"), names.index("O")] == 1
+    assert report._wrong_sentences(found) == [
+        ["[1 2 a] 3", "[1 a] 2 3", "x", "x"],
+        ["1 [2 b]", "1 [2 b]", "x", "y"],
+    ]
 
 
-def test_sentence_accuracy_leaves_padding_out():
+def test_sentence_accuracy_ignores_padding():
     metric = metrics.SentenceAccuracy()
     right, found = [[1, 2, -1], [1, 2, 2], [0, -1, -1]], [[1, 2, 5], [1, 2, 0], [0, 1, 1]]
     metric.update_state(np.array(right), np.array(found))
@@ -175,36 +180,42 @@ def run(tmp_path_factory) -> Run:
     return run
 
 
-def test_flights_are_learned_in_cities_seen_and_unseen(run):
+def test_flights_are_learned_also_with_unseen_cities(run):
     figures = evaluate(app, run, "test")
     assert figures["slot_f1_known_words"] >= 0.98
     assert figures["slot_f1_unknown_words"] >= 0.90
     assert figures["intent_accuracy"] >= 0.98
-    model, config, assets = load_model(app, run)
-    baseline = app.baseline(config, app.load(config, assets), "test")
+    trained = load_trained(app, run)
+    data = app.load(trained.config, ("train", "test"), trained.assets)
+    baseline = app.baseline(trained.config, data, "test")
     assert baseline["slot_f1"] < 0.6
-    (result,) = app.predict(model, assets, ["Show me flights out of Zürich into Boston."])
+    (result,) = app.predict(trained, ["Show me flights out of Zürich into Boston."])
     found = {span["slot"]: span["text"] for span in result["spans"]}
     assert found == {"fromloc": "Zürich", "toloc": "Boston"}
 
 
-def test_the_table_and_the_plot_of_a_run(run, capsys):
-    metrics.main(str(run.path), "--split=valid")
-    assert "| toloc |" in (run.path / "slots.md").read_text()
-    assert (run.path / "confusion.png").stat().st_size > 1000
-    assert "| fromloc |" in capsys.readouterr().out
+def test_the_report_lists_slots_and_intents(run):
+    text, files = report_on(app, run, "valid")
+    assert "| toloc |" in text
+    assert "| fromloc |" in text
+    assert "| flight |" in text
+    assert [path.name for path in files] == ["valid.md", "valid-confusion.png"]
+    assert files[1].stat().st_size > 1000
 
 
-def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
+def test_the_plot_is_an_image(tmp_path):
+    [result] = app.predict(make(), ["from boston to denver"])
+    app.plot(result, tmp_path / "plot.png")
+    assert min(tf.io.decode_image((tmp_path / "plot.png").read_bytes()).shape[:2]) > 100
+
+
+def test_the_example_scripts_agree_with_predict(run, tmp_path, parity_process, run_example):
     folder = export.export(app, run, tmp_path)
-    model, _, assets = load_model(app, run)
-    expected = app.predict(model, assets, app.EXAMPLES)
+    expected = app.predict(load_trained(app, run), app.examples())
     lines = {}
-    for script in ("serving.py", "litert.py"):
-        path = Path(litert.__file__).with_name(script)
-        command = [sys.executable, "-I", path, folder, *app.EXAMPLES]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        lines[script] = [line.split("\t") for line in done.stdout.splitlines()]
+    for script in ("serving", "litert"):
+        output = run_example("slot_filling", script, folder, *app.examples())
+        lines[script] = [line.split("\t") for line in output]
     for served, lite, result in zip(*lines.values(), expected, strict=True):
         spans = [f"{span['slot']}={span['text']}" for span in result["spans"]]
         assert served == [result["intent"], *spans]
@@ -212,14 +223,14 @@ def test_the_exported_model_answers_by_the_documented_examples(run, tmp_path):
         assert lite == [result["intent"], *(f"{w}/{tag}" for w, tag in pairs if tag != "O")]
 
 
-def test_the_small_splitter_of_the_litert_agrees_on_plain_english():
-    for sentence in (*app.EXAMPLES, "What's the 838 to St. Louis, p.m.?", "", "end..."):
+def test_the_splitter_of_the_litert_example_agrees_on_plain_english():
+    for sentence in (*app.examples(), "What's the 838 to St. Louis, p.m.?", "", "end..."):
         words = tagging.split_words(tf.constant([sentence]))[0].to_list()[0]
         assert litert.split_words(sentence) == [word.decode() for word in words]
 
 
-def test_names_in_columns_without_intents(tmp_path):
-    """Named-entity recognition: who, and where, from CoNLL columns."""
+def test_named_entities_from_conll_columns(tmp_path, parity_process):
+    """Data without intents."""
     rng = np.random.default_rng(1)
     people, places = ("harry ron hermione ginny".split(), "london paris rome oslo".split())
     for split, size in (("train", 300), ("test", 40)):
@@ -237,8 +248,7 @@ def test_names_in_columns_without_intents(tmp_path):
     figures = evaluate(app, run, "test")
     assert figures["slot_f1"] > 0.95
     assert "intent_accuracy" not in figures
-    model, _, assets = load_model(app, run)
-    (result,) = app.predict(model, assets, ["Harry met Hermione Potter in Oslo."])
+    (result,) = app.predict(load_trained(app, run), ["Harry met Hermione Potter in Oslo."])
     assert [(s["slot"], s["text"]) for s in result["spans"]] == [
         ("PER", "Harry"),
         ("PER", "Hermione Potter"),
