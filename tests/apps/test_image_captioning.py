@@ -352,9 +352,13 @@ def test_only_the_named_splits_are_loaded(own):
 
 
 TINY_OPTIONS = [
-    "--units=8", "--embedding-dim=8", "--filters=4", "--image-size=32", "--batch-size=8",
+    "--units=8", "--embedding-dim=8", "--filters=4", "--stages=2", "--image-size=16",
+    "--batch-size=8",
 ]  # fmt: skip
-TINY = {"units": 6, "embedding_dim": 8, "filters": 4, "image_size": 16, "max_length": 8}
+TINY = {
+    **{"units": 6, "embedding_dim": 8, "filters": 4, "stages": 2, "image_size": 16},
+    "max_length": 8,
+}
 
 
 def captions_of_one_thing(k: int, rng) -> tuple:
@@ -391,9 +395,7 @@ def test_colors_and_sizes_are_learned(trained):
 def test_the_search_options_of_evaluate_replace_those_of_the_run(trained):
     run = Run.open(app, trained.path, search={"beam_width": 1, "num_return_sequences": 1})
     [result] = app.predict(load_trained(app, run), app.examples()[:1])
-    assert len(result["captions"]) == 1
-    [result] = app.predict(load_trained(app, trained), app.examples()[:1])
-    assert len(result["captions"]) == 3
+    assert len(result["captions"]) == 1  # the run's own search returns three, see below
 
 
 def test_report_shows_the_best_and_worst_captions(trained, capsys):
@@ -482,11 +484,11 @@ def test_predict_plots_the_attention_and_writes_nothing_else(
     monkeypatch.chdir(tmp_path)
     Path("photo.png").write_bytes(app.examples()[0])
     command = ["image_captioning", "predict", str(trained.path)]
-    assert cli.main([*command, "photo.png"]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
     assert cli.main([*command, "photo.png", "--json", "--plot=plots"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["image"] == "photo.png"
+    assert len(result["captions"]) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"photo.png", "plots"}
     [path] = Path("plots").iterdir()
     assert min(tf.io.decode_image(path.read_bytes()).shape[:2]) > 100
     assert cli.main([*command, "none.png"]) == 2
@@ -563,7 +565,7 @@ def test_coco_captions_are_loaded(monkeypatch, tmp_path):
 def test_clips_with_frame_labels(tmp_path, monkeypatch, capsys):
     # TFDS read its environment variable when it was imported.
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
-    monkeypatch.setattr(metrics, "BEAM_WIDTHS", (1,))  # each width adds a search to the graph
+    monkeypatch.setattr(metrics, "BEAM_WIDTHS", ())  # each width adds a search to the graph
     run = tmp_path / "run"
     options = ["--data=scenes_clips", "--generated-size=0.01", "--epochs=1", "--beam-width=1"]
     options += ["--num-return-sequences=1", *TINY_OPTIONS, f"--run={run}"]
