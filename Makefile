@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-IN_PARALLEL := --numprocesses=2 --dist=worksteal
+# Tests of one group share a trained model, on one worker.
+IN_PARALLEL := --numprocesses=2 --dist=loadgroup
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo check test lint format results clean
 
 help:
-	@echo "make demo   train, evaluate, export and query the sentiment app on its generated data"
-	@echo "make test   lint, tests and doctests"
-	@echo "make format rewrite the code in the house style"
+	@echo "make demo    train, evaluate, export and query the sentiment app on its generated data"
+	@echo "make check   lint and fast tests, in two minutes"
+	@echo "make test    lint and all tests, in ten minutes"
+	@echo "make format  format the code"
+	@echo "make results APP=vqa DATA=scenes_qa [VARIANT=name] [SEEDS=0,1,2]"
+	@echo "             train, evaluate and record rows of an app's results"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,14 +30,26 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+check: lint
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow" tests/test_architecture.py \
+	    tests/layers/test_identities.py tests/layers/test_search.py tests/layers/test_crf.py \
+	    tests/layers/test_errors.py tests/pipelines tests/apps/test_config.py \
+	    tests/apps/test_results.py tests/apps/test_runs.py tests/apps/test_files.py
+
 test: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
-	$(BIN)/python -m pytest --doctest-modules --ignore=layers/backend_torch.py layers pipelines apps
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+APP ?= sentiment
+DATA ?= reviews
+VARIANT ?= default
+results: $(INSTALLED)
+	$(BIN)/python -m unroll.apps.core.reproduce $(APP) $(DATA) --variant="$(VARIANT)" \
+	    $(if $(SEEDS),--seeds=$(SEEDS))
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
