@@ -117,12 +117,12 @@ class CRF(keras.layers.Layer):
     def log_partition(self, potentials, mask=None):
         """log Z, `[B]`; 0 for a sequence without steps. Its gradient is the marginals."""
         x, steps = self._time_major(*self._prepare(potentials, mask))
-        return forward_backward.log_partition(x, steps, *self._parameters())
+        return forward_backward.log_partition(x, steps, *self._scores())
 
     def marginals(self, potentials, mask=None):
         """P(y_t = k), `[B, T, K]`; 0 where the mask is False."""
         x, steps = self._time_major(*self._prepare(potentials, mask))
-        transitions, start, end = self._parameters()
+        transitions, start, end = self._scores()
         _, alphas, _ = forward_backward.forward(x, steps, transitions, start, end)
         betas = forward_backward.backward(x, steps, transitions, end)
         return ops.transpose(forward_backward.marginals(alphas, betas, steps), (1, 0, 2))
@@ -131,7 +131,7 @@ class CRF(keras.layers.Layer):
         """The best tags, `[B, T]`, and their scores s, `[B]`, by the algorithm of Viterbi 1967."""
         potentials, mask = self._prepare(potentials, mask)
         x, steps = self._time_major(potentials, mask)
-        transitions, start, end = self._parameters()
+        transitions, start, end = self._scores()
         tags = ops.arange(self.num_tags, dtype="int32")
 
         def forward(carry, xs):
@@ -163,7 +163,7 @@ class CRF(keras.layers.Layer):
     def score(self, potentials, tags, mask=None):
         """s(tags), `[B]`, of `tags` `[B, T]`; 0 for a sequence without steps."""
         potentials, mask = self._prepare(potentials, mask)
-        transitions, start, end = self._parameters()
+        transitions, start, end = self._scores()
         tags = ops.cast(tags, "int32")
         is_tag = ops.arange(self.num_tags, dtype="int32") == tags[..., None]  # [B, T, K]
         own = ops.sum(ops.where(is_tag, potentials, 0.0), axis=-1)  # [B, T]
@@ -194,7 +194,7 @@ class CRF(keras.layers.Layer):
         """The potentials as `[T, B, K]` and the mask as `[T, B, 1]`."""
         return ops.transpose(potentials, (1, 0, 2)), ops.expand_dims(time_major(mask), -1)
 
-    def _parameters(self) -> tuple:
+    def _scores(self) -> tuple:
         """A, start and end, with `LOG_ZERO` for transitions that are not allowed."""
         weights = [ops.cast(w, self._dtype) for w in (self.transitions, self.start, self.end)]
         if self.allowed_transitions is None:
