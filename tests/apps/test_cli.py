@@ -136,7 +136,14 @@ def test_train_ends_with_a_table_and_the_folder(call):
     assert (Path(out[-1]) / "environment.json").is_file()
 
 
-def test_the_folder_of_a_run_can_be_named(call):
+def test_the_folder_of_a_run_can_be_named(call, monkeypatch):
+    def train(app, config, run, **_):
+        run.write_config(app, config)
+        run.best.touch()
+        names = ("epochs", "best_epoch", "parameters", "seconds", config.monitor)
+        return dict.fromkeys(names, 0)
+
+    monkeypatch.setattr(training, "train", train)
     code, out, _ = call("toy", "train", "--units", "3", "--run", "mine/1", "--epochs", "1")
     assert code == 0
     assert out[-1] == "mine/1"
@@ -189,14 +196,6 @@ def test_a_failed_resume_removes_nothing(call, monkeypatch, run):
     monkeypatch.setattr(toy, "load", load)
     assert call("toy", "train", f"--run={run}", "--resume")[0] == 2
     assert files() == before
-
-
-def test_a_loss_that_is_not_finite_is_one_line(call):
-    code, _, err = call("toy", "train", *QUICK, "--learning-rate=1e30", "--clip-norm=0")
-    assert code == 2
-    assert len(err) == 1
-    assert "--learning-rate" in err[0]
-    assert not any(Path("runs/toy").iterdir())
 
 
 def test_a_defect_is_a_traceback(monkeypatch):
@@ -297,7 +296,7 @@ def test_record_writes_a_row(call, run, monkeypatch, tmp_path):
 
 
 def test_a_split_that_the_data_lack_is_one_line(call, run, monkeypatch):
-    monkeypatch.delitem(toy.SIZES, "test")
+    monkeypatch.setattr(toy, "SIZES", {"train": 480, "valid": 101})
     code, _, err = call("toy", "evaluate", run)
     assert (code, err) == (2, ["unroll: --split=test: digits has train, valid."])
 

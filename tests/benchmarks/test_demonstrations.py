@@ -1,4 +1,4 @@
-"""Attention finds the mirrored place, and a beam what greedy search misses."""
+"""Attention learns the mirrored position, and beam search is better than greedy search."""
 
 import demonstrations
 import keras
@@ -21,23 +21,23 @@ def test_numbers_in_words(number, words):
     assert " ".join(demonstrations.in_words(number)) == words
 
 
-def test_no_number_is_seen_twice():
+def test_training_and_test_numbers_differ():
     train, test = demonstrations.numbers(3000).split(2000)
     assert not {"".join(row) for row in train.target} & {"".join(row) for row in test.target}
     assert len(test.source) == len(test.target) == 1000
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="trained on TensorFlow alone")
-def test_reversing_a_string_looks_along_the_anti_diagonal():
-    right, mirrored, pictures = demonstrations.reverse(examples=3000, epochs=8)
-    assert right > 0.9
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it trains on TensorFlow")
+def test_reversing_a_string_attends_along_the_anti_diagonal():
+    accuracy, mirrored, plots = demonstrations.reverse(examples=3000, epochs=8)
+    assert accuracy > 0.9
     assert mirrored > 0.95
-    for source, found, alignment in pictures:
-        assert alignment.shape == (len(found), len(source))
+    for source, translation, alignment in plots:
+        assert alignment.shape == (len(translation), len(source))
         np.testing.assert_allclose(alignment.sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="trained on TensorFlow alone")
-def test_a_beam_beats_greedy_search_on_numbers():
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it trains on TensorFlow")
+def test_beam_search_is_better_than_greedy_search_on_numbers():
     greedy, beam, _ = demonstrations.count()
     assert 0.3 < greedy < beam

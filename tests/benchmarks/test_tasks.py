@@ -1,4 +1,4 @@
-"""The synthetic tasks of the comparison of recurrent layers are what their papers say."""
+"""The synthetic tasks of the comparison of recurrent layers, against their papers."""
 
 import numpy as np
 import pytest
@@ -47,13 +47,13 @@ def test_temporal_order(rng):
         first, second = [t for t, symbol in enumerate(symbols) if symbol in "XY"]
         assert 10 <= first <= 20
         assert 50 <= second <= 60
-        named = ("XX", "XY", "YX", "YY")[answer[end].argmax()]
-        assert named == symbols[first] + symbols[second]
+        order = ("XX", "XY", "YX", "YY")[answer[end].argmax()]
+        assert order == symbols[first] + symbols[second]
     assert min(lengths) == 100
     assert max(lengths) == 110
 
 
-def test_temporal_order_to_scale(rng):
+def test_the_length_of_temporal_order_can_be_scaled(rng):
     inputs, _, weights = tasks.temporal_order(rng, EXAMPLES, scale=0.2)
     ends = weights.argmax(axis=1) + 1
     assert ends.min() == 20
@@ -63,11 +63,11 @@ def test_temporal_order_to_scale(rng):
 def test_copying(rng):
     inputs, targets, weights = tasks.copying(rng, EXAMPLES, symbols=3, delay=4)
     assert inputs.shape == (EXAMPLES, 3 + 4 + 3, 10)
-    shown = inputs.argmax(axis=-1)
-    assert (shown[:, :3] < 8).all()
-    assert (shown[:, 3:] == [8, 8, 8, 8, 9, 8, 8]).all()
+    symbols = inputs.argmax(axis=-1)
+    assert (symbols[:, :3] < 8).all()
+    assert (symbols[:, 3:] == [8, 8, 8, 8, 9, 8, 8]).all()
     assert (weights == [0] * 7 + [1] * 3).all()
-    assert (targets.argmax(axis=-1)[:, -3:] == shown[:, :3]).all()
+    assert (targets.argmax(axis=-1)[:, -3:] == symbols[:, :3]).all()
 
 
 def test_waves(rng):
@@ -77,24 +77,24 @@ def test_waves(rng):
     curves = targets[..., 0]
     np.testing.assert_allclose(curves.mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(curves.var(axis=1), 1, atol=1e-5)
-    # Nothing is faster than 16 periods, beside what leaks from a frequency that is no whole one.
+    # At most 16 periods. Frequencies that are not integers leak into their neighbors.
     power = np.square(np.abs(np.fft.rfft(curves)))
     assert (power[:, 1:25].sum(axis=1) > 0.97 * power.sum(axis=1)).all()
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
-def test_the_trivial_answer_scores_what_the_task_says(name, rng):
+def test_the_declared_score_of_a_trivial_answer(name, rng):
     task = tasks.TASKS[name]
     for generate in task.tests.values():
         batch = generate(rng, 2000 if not task.fixed else task.batch)
         counts = batch.targets[batch.weights > 0]
-        # Always the commonest class, or always the mean.
-        found = counts.mean(axis=0).max() if task.classes else counts.var()
-        assert found == pytest.approx(task.trivial[0], abs=0.03)
+        # The most frequent class, or the mean.
+        score = counts.mean(axis=0).max() if task.classes else counts.var()
+        assert score == pytest.approx(task.trivial[0], abs=0.03)
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
-def test_a_seed_fixes_the_examples(name):
+def test_the_seed_determines_the_examples(name):
     generate = tasks.TASKS[name].generate
     one, again, other = (generate(np.random.default_rng(seed), 4) for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(one, again, strict=True))
