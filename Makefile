@@ -39,6 +39,7 @@ check: lint
 test: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -1,20 +1,25 @@
-"""What all tests share: a quiet TensorFlow, seeds, warnings as errors, the folder of real data."""
+"""Settings of all tests: log level, compilation, warnings as errors, seeds, published data."""
 
 import os
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# XLA compiles four times as fast without optimizations.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false",
+)
 
 import keras
 import pytest
 
-# The checks that several tests share explain themselves as a test does.
+# pytest explains failed assertions in the modules of checks as in tests.
 pytest.register_assert_rewrite("tests.layers")
 
-# Warnings are errors (pyproject.toml) but for these, none of which comes from this project.
+# All warnings are errors (pyproject.toml) except these, none of which comes from this project.
 EXPECTED_WARNINGS = (
-    # Keras's variables under NumPy 2.
+    # Keras's variables with NumPy 2.
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning",
 )
 
@@ -25,17 +30,14 @@ def pytest_configure(config):
     if keras.backend.backend() == "jax":
         import jax
 
-        # An eager call compiles the time loop anew each time: what is the same is taken from disk.
-        cache = tempfile.TemporaryDirectory()
-        config.add_cleanup(cache.cleanup)
-        jax.config.update("jax_compilation_cache_dir", cache.name)
+        # Compiled functions are stored in the folder of pytest's cache, for all processes and runs.
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.03)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_runtest_teardown(item):
-    """Drop what JAX compiled, now and then: Linux gives a process 65,530 memory maps."""
+    """Clears JAX's caches every 100 tests: Linux limits a process to 65,530 memory maps."""
     if keras.backend.backend() == "jax" and item.session.items.index(item) % 100 == 99:
         import jax
 
@@ -49,7 +51,7 @@ def seeds():
 
 @pytest.fixture
 def manual_dir() -> Path:
-    """The folder of published datasets; a test that needs it is skipped where there is none."""
+    """The folder of published datasets. Without one, the test is skipped."""
     folder = os.environ.get("UNROLL_MANUAL_DIR")
     if not folder:
         pytest.skip("UNROLL_MANUAL_DIR names no folder of published datasets")

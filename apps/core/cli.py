@@ -157,9 +157,7 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
         inputs += _lines() if given == "-" else [_argument(given)]
     inputs += map(_argument, arguments[end + 1 :])
     if not inputs:
-        raise UsageError(
-            "predict needs an input: a text, a path, or - to read lines."
-        )
+        raise UsageError("predict needs an input: a text, a path, or - to read lines.")
     stream, plot = hook(app, "stream"), hook(app, "plot")
     if chosen.stream and not stream:
         raise UsageError("--stream: this app reads an input as a whole.")

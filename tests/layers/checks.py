@@ -1,8 +1,9 @@
-"""What every layer must pass. Each check takes a case and raises AssertionError."""
+"""The checks of every layer. Each takes a case and raises AssertionError."""
 
 import inspect
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -10,6 +11,8 @@ import numpy as np
 
 from tests.layers import running
 from tests.layers.case import Case, Recurrent, T
+
+LONG = 300
 
 
 def assert_near(found, expected, tolerance: float, what: str = "outputs"):
@@ -20,8 +23,9 @@ def assert_near(found, expected, tolerance: float, what: str = "outputs"):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=message)
 
 
-def masks(case: Case) -> list:
-    return [None] if case.mask is None else [None, case.mask]
+def calls(case: Case) -> tuple[bool, ...]:
+    """The values of `masked` to try in `case.arguments`."""
+    return (True,) if case.mask is None else (False, True)
 
 
 def cotangents(outputs) -> list[np.ndarray]:
@@ -30,130 +34,167 @@ def cotangents(outputs) -> list[np.ndarray]:
 
 
 def is_sequence(output) -> bool:
-    """Whether an output has a time axis: no other dimension is equal to T."""
+    """Whether an output has a time axis: no other dimension equals T."""
     return output.ndim > 1 and output.shape[1] == T
 
 
 def check_reference_values(case: Case):
-    weights = case.build().get_weights()
-    for mask in masks(case):
-        given = case.initial_state() if mask is not None or case.needs_states else []
-        start = given or case.zero_state()
-        expected = case.oracle(weights, case.inputs, start, mask)
-        for dtype, tolerance in {running.PRECISE: running.EXACT, "float32": 2e-5}.items():
-            found = running.outputs(case.build(dtype), case.inputs, given, mask)
-            assert_near(found, expected, tolerance)
+    """The outputs equal those of the oracle, with each kind of mask and without one."""
+    for masked in calls(case):
+        assert_near(case.result(masked).outputs, case.expected(masked), running.EXACT)
+    assert_near(case.result(dtype="float32").outputs, case.expected(True, "float32"), 2e-5)
 
 
 def check_gradients(case: Case):
-    """Of inputs, states and weights, against central differences of the oracle, in training too."""
-    layer, n = case.build(), 1 + len(case.states)
-    arguments = [case.inputs, *case.initial_state(), *layer.get_weights()]
-    names = ["inputs", *(f"state {k}" for k in range(len(case.states)))]
-    names += [w.path for w in layer.trainable_variables]
-    for mask in masks(case)[-1:] if case.variant else masks(case):
-        factors = cotangents(case.oracle(arguments[n:], case.inputs, arguments[1:n], mask))
+    """The gradients equal central differences of the oracle.
 
-        def loss(given, mask=mask, factors=factors):
-            outputs = case.oracle(given[n:], given[0], given[1:n], mask)
-            return sum((c * y).sum() for c, y in zip(factors, outputs, strict=True))
-
-        training = mask is not None  # which changes nothing where nothing is dropped
-        found = running.evaluate(layer, case.inputs, arguments[1:n], mask, factors, training)
-        assert len(found.gradients) == len(names)
-        for k, gradient in enumerate(found.gradients):
+    Each output and each final state gets a random cotangent.
+    """
+    for masked in calls(case)[-1:] if case.variant else calls(case):
+        loss, arguments, names = loss_of(case, masked, running.PRECISE)
+        gradients = case.result(masked).gradients
+        assert len(gradients) == len(arguments)
+        for k, gradient in enumerate(gradients):
             if gradient is not None:
                 assert gradient.shape == arguments[k].shape
-                assert_near(*slopes(loss, arguments, k, gradient), running.SLOPE, f"d {names[k]}")
+                slopes = [slope(loss, arguments, {k: gradient}, seed) for seed in range(3)]
+                assert_near(*zip(*slopes, strict=True), running.SLOPE, f"d {names[k]}")
 
 
-def slopes(loss, arguments, k: int, gradient) -> tuple[list, list]:
-    """How `loss` changes with argument `k` along random directions: by gradient, by differences."""
-    rng, step = np.random.default_rng(7), 1e-5
-    by_gradient, by_differences = [], []
-    for _ in range(3):
-        direction = rng.normal(size=gradient.shape)
-        ends = [
-            loss([*arguments[:k], arguments[k] + sign * step * direction, *arguments[k + 1 :]])
-            for sign in (1, -1)
-        ]
-        by_gradient.append((gradient * direction).sum())
-        by_differences.append((ends[0] - ends[1]) / (2 * step))
-    return by_gradient, by_differences
+def loss_of(case: Case, masked: bool, dtype: str) -> tuple:
+    """The sum of the oracle's outputs times the cotangents, its arguments and their names."""
+    layer, (inputs, states, mask) = case.layer(dtype), case.arguments(masked)
+    start, factors = states or case.zero_state(), case.cotangents(masked, dtype)
+    n = 1 + len(states)
+
+    def loss(given):
+        outputs = case.oracle(given[n:], given[0], given[1:n] or start, mask)
+        return sum((c * y).sum() for c, y in zip(factors, outputs, strict=True))
+
+    names = ["inputs", *(f"state {k}" for k in range(len(states)))]
+    names += [w.path for w in layer.trainable_variables]
+    return loss, [inputs, *states, *layer.get_weights()], names
 
 
-def check_weights_start_apart(case: Case):
-    """No two weights are drawn alike, be one larger or differently scaled."""
+def slope(loss, arguments, gradients: dict, seed: int) -> tuple[float, float]:
+    """The slope of `loss` in a random direction, by gradients and by central differences.
+
+    The direction is in the space of the arguments that have a gradient in `gradients`.
+    """
+    rng, step = np.random.default_rng(seed), 1e-5
+    directions = {k: rng.normal(size=g.shape) for k, g in gradients.items()}
+
+    def moved(size):
+        return loss(
+            [x + size * directions[k] if k in directions else x for k, x in enumerate(arguments)]
+        )
+
+    by_gradient = sum((g * directions[k]).sum() for k, g in gradients.items())
+    return by_gradient, (moved(step) - moved(-step)) / (2 * step)
+
+
+def check_initial_weights_differ(case: Case):
+    """No two random weights start with the same numbers, scaled or not."""
     starts = [w.ravel() for w in case.untrained().get_weights()]
-    drawn = [x for x in starts if len(np.unique(x)) > 3]  # no zeros, ones, identities
-    for one, other in itertools.combinations(drawn, 2):
+    random = [x for x in starts if len(np.unique(x)) > 3]  # no zeros, ones, identities
+    for one, other in itertools.combinations(random, 2):
         size = min(len(one), len(other))
-        alike = np.corrcoef(one[:size], other[:size])[0, 1]
-        assert abs(alike) < 0.9999, "two weights start alike"
+        correlation = np.corrcoef(one[:size], other[:size])[0, 1]
+        assert abs(correlation) < 0.9999, "two weights start with the same numbers"
 
 
 def check_every_weight_has_a_gradient(case: Case):
-    layer = case.build()
-    states = case.initial_state()
-    shapes = running.outputs(layer, case.inputs, states)
-    gradients = running.evaluate(layer, case.inputs, states, None, cotangents(shapes)).gradients
-    of_weights = gradients[1 + len(states) :]
-    assert len(of_weights) == len(layer.trainable_variables) > 0
-    for weight, gradient in zip(layer.trainable_variables, of_weights, strict=True):
+    """Each entry of each weight, apart from those that the case lists as idle."""
+    layer, states = case.layer(), case.initial_state()
+    found = running.evaluate(layer, case.inputs, states, cotangents=case.cotangents(True))
+    weights, gradients = layer.trainable_variables, found.gradients[1 + len(states) :]
+    assert len(gradients) == len(weights) > 0
+    for weight, gradient in zip(weights, gradients, strict=True):
         idle = np.zeros(gradient.shape, "bool")
         if weight.name in case.idle:
             idle[case.idle[weight.name]] = True
-        assert not gradient[idle].any(), f"{weight.path}: a gradient where there should be none"
+        assert not gradient[idle].any(), f"{weight.path}: an idle entry has a gradient"
         assert (gradient[~idle] != 0).all(), f"{weight.path}: an entry without a gradient"
 
 
-def check_padding_changes_nothing(case: Case):
-    layer, states = case.build(), case.initial_state()
+def check_padding_has_no_effect(case: Case):
+    layer, states = case.layer(), case.initial_state()
     shape = (len(case.inputs), 3, *case.inputs.shape[2:])
     noise = np.random.default_rng(8).normal(size=shape, scale=100)
     padded = np.concatenate([case.inputs, noise.astype(case.inputs.dtype)], axis=1)
-    nothing = np.zeros(shape[:2], "bool")
-    expected = running.outputs(layer, case.inputs, states, case.mask)
-    found = running.outputs(layer, padded, states, np.concatenate([case.mask, nothing], axis=1))
+    mask = np.pad(case.mask, ((0, 0), (0, 3)))
+    expected = case.result().outputs
+    found = running.outputs(layer, padded, states, mask)
     found = [y[:, :T] if is_sequence(x) else y for x, y in zip(expected, found, strict=True)]
     assert_near(found, expected, running.EXACT)
 
 
-def check_masked_steps_are_as_good_as_removed(case: Case):
-    layer, states = case.build(), case.initial_state()
-    together = running.outputs(layer, case.inputs, states, case.mask)
+def check_masked_steps_have_no_effect(case: Case):
+    """Each sequence gives the same outputs with masked steps and with those steps removed."""
+    layer, states = case.layer(), case.initial_state()
+    batch = case.result().outputs
     for row, keep in enumerate(case.mask):
         if not keep.any():
-            if isinstance(case, Recurrent):  # nothing read, nothing changed
-                assert_near([y[row] for y in together[1:]], [s[row] for s in states], running.EXACT)
+            if isinstance(case, Recurrent):  # the final states are the initial ones
+                assert_near([y[row] for y in batch[1:]], [s[row] for s in states], running.EXACT)
             continue
         one = np.s_[row : row + 1]
-        start = [s[one] for s in states]
-        alone = running.evaluate(layer, case.inputs[one, keep], start).outputs
-        for whole, short in zip(together, alone, strict=True):
-            wanted = whole[row][keep] if is_sequence(whole) else whole[row]
-            assert_near([short[0]], [wanted], running.EXACT, f"row {row}")
+        alone = running.outputs(layer, case.inputs[one, keep], [s[one] for s in states])
+        for whole, short in zip(batch, alone, strict=True):
+            expected = whole[row][keep] if is_sequence(whole) else whole[row]
+            assert_near([short[0]], [expected], running.EXACT, f"row {row}")
 
 
-def check_eager_is_compiled(case: Case):
-    layer, states = case.build("float32"), [s.astype("float32") for s in case.initial_state()]
-    inputs = case.inputs.astype("float32") if case.differentiable else case.inputs
-    shapes = running.outputs(layer, inputs, states, case.mask)
-    wanted = cotangents(shapes) if case.differentiable or layer.weights else None
-    first, *others = (
-        running.evaluate(layer, inputs, states, case.mask, wanted, mode=mode)
-        for mode in running.MODES
-    )
-    for mode, other in zip(running.MODES[1:], others, strict=True):
+def check_modes_agree(case: Case):
+    """Eager, graph and XLA give the same outputs, and the same gradients where they give them."""
+    first = case.result(dtype="float32")
+    for mode in running.OTHER_MODES:
+        other = case.result(dtype="float32", mode=mode)
         assert_near(other.outputs, first.outputs, 1e-5, f"outputs, {mode}")
-        for k, (a, b) in enumerate(zip(other.gradients, first.gradients, strict=True)):
+        if mode in running.GRADIENT_MODES:
+            assert len(other.gradients) == len(first.gradients)
+        for k, (a, b) in enumerate(zip(other.gradients, first.gradients, strict=False)):
             assert (a is None) == (b is None)
             if a is not None:
                 assert_near([a], [b], 1e-4, f"gradient {k}, {mode}")
 
 
+def lengthened(case: Case) -> Case:
+    """The case with long sequences: full, padded on the right, on the left, with gaps."""
+    rng = np.random.default_rng(30)
+    mask = np.ones((4, LONG), "bool")
+    mask[1, -50:] = mask[2, :70] = False
+    mask[3] = rng.random(LONG) > 0.3
+    inputs = rng.normal(size=(*mask.shape, *case.inputs.shape[2:]))
+    long = replace(case, inputs=inputs, mask=mask, oracle=case.long_oracle or case.oracle)
+    # The same layer, so that TensorFlow traces it once for all lengths.
+    long.shared(("layer", "float32"), lambda: case.layer("float32"))
+    return long
+
+
+def check_long_sequences(case: Case):
+    """Outputs and gradients of sequences in the hundreds, in float32 and in bfloat16."""
+    assert_precise(lengthened(case))
+
+
+def assert_precise(case: Case):
+    found = case.result(dtype="float32", mode="graph")
+    expected = case.expected(True, "float32")
+    assert_near(found.outputs, expected, 1e-4, "float32")
+    loss, arguments, _ = loss_of(case, True, "float32")
+    by_gradient, by_differences = slope(loss, arguments, dict(enumerate(found.gradients)), seed=0)
+    assert_near([by_gradient], [by_differences], 1e-3, "float32, slope")
+    half = case.result(dtype="mixed_bfloat16", mode="graph")
+    assert_near(half.outputs, expected, 0.06, "bfloat16")
+    # A rounding error can turn a rectified unit on or off.
+    tolerance = 0.15 if case.name == "IRNN" else 0.04
+    for k, (a, b) in enumerate(zip(half.gradients, found.gradients, strict=True)):
+        error, size = np.linalg.norm(a - b), np.linalg.norm(b)
+        assert error <= tolerance * size, f"bfloat16: gradient {k} is off by {error} of {size}"
+
+
 def constructor_arguments(layer) -> set[str]:
-    """What a layer of this package can be given, its cell's arguments included."""
+    """The arguments of the constructors of a layer and its cell, without those of Keras."""
     names = set()
     for thing in (layer, getattr(layer, "cell", layer)):
         for base in type(thing).__mro__:
@@ -166,9 +207,10 @@ def constructor_arguments(layer) -> set[str]:
 
 
 def check_config(case: Case):
+    """Each argument of the constructor is in the config, and the config gives the same layer."""
     layer = case.make(**case.options)
-    untried = constructor_arguments(layer) - set(case.options)
-    assert not untried, f"the case gives no value to {untried}"
+    untested = constructor_arguments(layer) - set(case.options)
+    assert not untested, f"the case has no option for {untested}"
     config = layer.get_config()
     lost = constructor_arguments(layer) - set(config)
     assert not lost, f"the config loses {lost}"
@@ -180,39 +222,33 @@ def check_config(case: Case):
 
 
 def check_saving(case: Case):
-    """A model with the layer comes back from a `.keras` file with the same answers."""
-    layer, states = case.build("float32"), case.initial_state()
-    inputs = case.symbolic(_input_type(case))
+    """A model with the layer, saved and loaded as `.keras`, gives the same outputs."""
+    layer, states = case.layer("float32"), case.initial_state()
+    inputs = case.symbolic(case.input_dtype)
     given = [keras.Input((size,)) for size in case.states]
     mask = None if case.mask is None else keras.Input((None,), dtype="bool")
     outputs = running.call(layer, inputs, given, mask)
     model = keras.Model([x for x in (inputs, *given, mask) if x is not None], outputs)
-    arrays = running.tensors([x for x in (case.inputs, *states, case.mask) if x is not None])[0]
+    arrays = [x for x in (case.inputs, *states, case.mask) if x is not None]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
         again = keras.saving.load_model(path)
     assert again.get_layer(layer.name).get_config() == layer.get_config()
-    expected = [running.numpy(y) for y in keras.tree.flatten(model(arrays))]
-    assert_near([running.numpy(y) for y in keras.tree.flatten(again(arrays))], expected, 1e-6)
-    assert_near(expected, running.outputs(layer, case.inputs, states, case.mask), 1e-6)
-
-
-def _input_type(case: Case) -> str:
-    return "float32" if case.differentiable else case.inputs.dtype.name
+    found = [running.numpy(y) for y in keras.tree.flatten(again(running.tensors(arrays)[0]))]
+    assert_near(found, case.result(dtype="float32").outputs, 1e-6)
 
 
 def check_shapes(case: Case):
-    """Declared, symbolic (any batch and length) and real shapes agree."""
-    layer = case.build("float32")
-    real = [y.shape for y in running.outputs(layer, case.inputs, case.initial_state())]
+    """`compute_output_shape`, symbolic (dynamic batch and time) and real shapes agree."""
+    layer, real = case.layer("float32"), [y.shape for y in case.result(dtype="float32").outputs]
     given = []
     if case.needs_states:
         given = [keras.Input((size,)) for size in case.states]
     else:
         declared = _flat_shapes(layer.compute_output_shape(case.inputs.shape))
         assert declared == real
-    inputs = case.symbolic(_input_type(case))
+    inputs = case.symbolic(case.input_dtype)
     symbolic = [tuple(y.shape) for y in running.call(layer, inputs, given)]
     assert len(symbolic) == len(real)
     for a, b in zip(symbolic, real, strict=True):
@@ -226,33 +262,33 @@ def _flat_shapes(shapes) -> list[tuple]:
 
 
 def check_mixed_precision(case: Case):
-    states, inputs = case.initial_state(), case.inputs
-    expected = running.outputs(case.build("float32"), inputs, states, case.mask)
-    for policy, tolerance in (("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)):
-        layer = case.build(policy)
-        assert {w.dtype for w in layer.weights} <= {"float32"}
-        gradable = case.differentiable or layer.weights
-        found = running.evaluate(
-            layer, inputs, states, case.mask, cotangents(expected) if gradable else None
-        )
+    expected = case.expected(True, "float32")
+    for policy, tolerance in running.POLICIES.items():
+        assert {w.dtype for w in case.layer(policy).weights} <= {"float32"}
+        found = case.result(dtype=policy)
         assert_near(found.outputs, expected, tolerance, policy)
         for gradient in found.gradients:
             assert gradient is None or np.isfinite(gradient).all()
-        if gradable:
+        if found.gradients:
             assert set(found.dtypes) == {policy.removeprefix("mixed_")}
 
 
-def check_random_in_training_alone(case: Case):
-    layer, states = case.build("float32", **case.random), case.initial_state()
-    plain = case.build("float32", **dict.fromkeys(case.random, 0.0))
-    expected = running.outputs(plain, case.inputs, states, case.mask)
+def check_randomness(case: Case):
+    """The layer is random in training, in a new way for each batch, and not at inference."""
+    (inputs, states, mask), scale = case.arguments(True), case.scale("float32")
+    layer = case.build("float32", scale, **case.random)
+    plain = case.build("float32", scale, **dict.fromkeys(case.random, 0.0))
+    expected = case.result(dtype="float32").outputs
+    found = running.evaluate(plain, inputs, states, mask, training=True).outputs
+    assert_near(found, expected, 1e-6, "training with a rate of zero")
     for _ in range(2):
-        assert_near(running.outputs(layer, case.inputs, states, case.mask), expected, 1e-6)
+        found = running.evaluate(layer, inputs, states, mask).outputs
+        assert_near(found, expected, 1e-6, "inference")
     once, twice = (
-        running.outputs(layer, case.inputs, states, case.mask, training=True)[0] for _ in range(2)
+        running.evaluate(layer, inputs, states, mask, training=True).outputs[0] for _ in range(2)
     )
     assert (once != expected[0]).any(), "nothing is random in training"
-    assert (once != twice).any(), "two batches are treated alike"
+    assert (once != twice).any(), "two batches get the same random numbers"
     assert random_ops(layer, case, training=True), "no random op is found in training"
     assert not random_ops(layer, case, training=False), "a random op at inference"
 
@@ -263,8 +299,10 @@ def random_ops(layer, case: Case, training: bool) -> set[str]:
     if running.BACKEND == "tensorflow":
         import tensorflow as tf
 
-        traced = tf.function(lambda: running.call(layer, inputs, states, mask, training))
-        graph = traced.get_concrete_function().graph.as_graph_def()
+        def run():
+            return running.call(layer, inputs, states, mask, training)
+
+        graph = tf.function(run, autograph=False).get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
         return {node.op for node in nodes if "Random" in node.op or "Multinomial" in node.op}
     if running.BACKEND == "torch":

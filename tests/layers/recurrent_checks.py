@@ -1,4 +1,4 @@
-"""What every recurrent layer must pass beside the checks of all layers."""
+"""The checks of recurrent layers, in addition to those of all layers."""
 
 from functools import partial
 from itertools import product
@@ -9,21 +9,24 @@ import numpy as np
 from tests import reference
 from tests.layers import running
 from tests.layers.case import Recurrent, T, U
-from tests.layers.checks import assert_near, masks
+from tests.layers.checks import assert_near
 
 
 def check_returned_values(case: Recurrent):
-    """`return_sequences`, `return_state` and `zero_output_for_mask`, in both directions."""
-    states = case.initial_state()
-    weights = case.build().get_weights()
-    for backwards, sequences, state, zero in product((False, True), repeat=4):
+    """`go_backwards`, `return_sequences`, `return_state` and `zero_output_for_mask`.
+
+    Eight of the sixteen combinations, with each combination of any three of the arguments.
+    """
+    states, weights = case.initial_state(), case.layer().get_weights()
+    for backwards, sequences, state in product((False, True), repeat=3):
+        zero = backwards ^ sequences ^ state
         layer = case.build(
             go_backwards=backwards,
             return_sequences=sequences,
             return_state=state,
             zero_output_for_mask=zero,
         )
-        for mask in masks(case):
+        for mask in (None, case.mask):
             outputs, *final = case.oracle(weights, case.inputs, states, mask, reverse=backwards)
             last = outputs[:, 0 if backwards else -1]
             if zero and mask is not None:
@@ -43,7 +46,7 @@ def check_bidirectional(case: Recurrent):
     rng = np.random.default_rng(9)
     layer.set_weights([rng.normal(size=w.shape, scale=0.6) for w in layer.weights])
     states = case.initial_state() + [s[::-1] for s in case.initial_state()]
-    for mask in masks(case):
+    for mask in (None, case.mask):
         expected = reference.bidirectional(
             case.oracle, layer.get_weights(), case.inputs, states, mask
         )
@@ -51,8 +54,8 @@ def check_bidirectional(case: Recurrent):
 
 
 def check_chunks(case: Recurrent):
-    """A sequence in pieces gives what it gives as a whole, by hand and with `stateful`."""
-    layer = case.build()
+    """A sequence in pieces gives the same outputs, with passed states and with `stateful`."""
+    layer = case.layer()
     whole = running.outputs(layer, case.inputs, mask=case.mask)
     stateful = case.build(stateful=True)
     pieces = [np.s_[:, a:b] for a, b in ((0, 2), (2, 3), (3, T))]
@@ -61,7 +64,8 @@ def check_chunks(case: Recurrent):
         outputs, *states = running.outputs(layer, case.inputs[piece], states, case.mask[piece])
         collected.append(outputs)
         streamed.append(running.outputs(stateful, case.inputs[piece], mask=case.mask[piece]))
-    assert_near([np.concatenate(collected, axis=1), *states], whole, running.EXACT, "by hand")
+    found = [np.concatenate(collected, axis=1), *states]
+    assert_near(found, whole, running.EXACT, "passed states")
     outputs = np.concatenate([found[0] for found in streamed], axis=1)
     assert_near([outputs, *streamed[-1][1:]], whole, running.EXACT, "stateful")
     stateful.reset_state()
@@ -74,52 +78,57 @@ def check_chunks(case: Recurrent):
 
 
 def check_cell_in_keras_rnn(case: Recurrent):
+    """The cell gives the same outputs in `keras.layers.RNN` as in its own layer."""
     layer, states = case.build(), case.initial_state()
     rnn = keras.layers.RNN(
         layer.cell, return_sequences=True, return_state=True, dtype=layer.dtype_policy
     )
     full = np.ones_like(case.mask)
-    # On JAX, Keras puts out the first state in place of a masked output, whatever its size.
+    # For a masked step, Keras on JAX returns the first state, even if its size is not that of the
+    # output.
     one_size = layer.cell.output_size == layer.cell.state_size[0]
     for mask in (None, full, case.mask) if one_size or running.BACKEND != "jax" else (None,):
         expected = running.outputs(layer, case.inputs, states, mask)
         found = running.outputs(rnn, case.inputs, states, mask)
-        # Where no step has been read yet Keras puts out zeros, and not the initial state.
+        # Before the first step that is not masked, Keras returns zeros, not the initial state.
         if mask is not None:
             expected[0], found[0] = expected[0] * mask[..., None], found[0] * mask[..., None]
         assert_near(found, expected, running.EXACT)
 
 
 def check_one_dropout_mask_for_all_steps(case: Recurrent):
-    """Each sequence must come out as with some features at zero and the others doubled.
+    """The outputs of each sequence equal those of one dropout mask, the same at each step.
 
-    For one of all the ways to choose them. To drop units of h is to drop rows of R.
+    The candidates are all masks of the inputs with all masks of h. A dropped unit of h is a dropped
+    row of R.
     """
-    plain = case.build()
+    plain = case.layer()
     weights, start = plain.get_weights(), case.zero_state()
     k = [w.name for w in plain.weights].index("recurrent_kernel")
-
-    def without_inputs(choice):
-        return case.oracle(weights, case.inputs * choice, start)[0]
-
-    def without_units(choice):
-        thinned = [*weights[:k], weights[k] * choice[:, None], *weights[k + 1 :]]
-        return case.oracle(thinned, case.inputs, start)[0]
-
     sizes = {"dropout": case.inputs.shape[-1], "recurrent_dropout": len(weights[k])}
-    for option, without in (("dropout", without_inputs), ("recurrent_dropout", without_units)):
-        choices = product((0.0, 2.0), repeat=sizes[option])
-        candidates = np.stack([without(np.array(choice)) for choice in choices])  # [.., B, T, U]
-        layer = case.build(seed=3, **{option: 0.5})
-        for mode in (running.MODES[0], running.MODES[-1]):
-            found = running.evaluate(layer, case.inputs, training=True, mode=mode).outputs[0]
-            far = np.abs(candidates - found).max(axis=(2, 3))  # [choices, B]
-            assert (far.min(axis=0) < running.EXACT).all(), f"{option}: not one mask for all steps"
-            assert len(set(far.argmin(axis=0))) > 1, f"{option}: one mask for all sequences"
+    masks = [list(product((0.0, 2.0), repeat=size)) for size in sizes.values()]
+    candidates = np.stack(
+        [
+            case.oracle(
+                [*weights[:k], weights[k] * np.array(of_h)[:, None], *weights[k + 1 :]],
+                case.inputs * of_inputs,
+                start,
+            )[0]
+            for of_inputs, of_h in product(*masks)
+        ]
+    )  # [masks of inputs * masks of h, B, T, U]
+    layer = case.build(seed=3, **dict.fromkeys(sizes, 0.5))
+    for mode in (running.QUICK, *running.OTHER_MODES[-1:]):
+        found = running.evaluate(layer, case.inputs, training=True, mode=mode).outputs[0]
+        difference = np.abs(candidates - found).max(axis=(2, 3))  # [candidates, B]
+        assert (difference.min(axis=0) < running.EXACT).all(), "not one mask for all steps"
+        chosen = np.unravel_index(difference.argmin(axis=0), [len(m) for m in masks])
+        for option, rows in zip(sizes, chosen, strict=True):
+            assert len(set(rows)) > 1, f"{option}: one mask for all sequences"
 
 
 def check_weight_options(case: Recurrent):
-    """Initializers, regularizers, constraints, `trainable` and a regularizer of the outputs."""
+    """Initializers, regularizers and constraints of weights, `trainable`, activity regularizers."""
     options = {}
     for part in ("kernel", "recurrent", "bias"):
         options |= {
@@ -135,7 +144,9 @@ def check_weight_options(case: Recurrent):
     for weight in shared:
         part = weight.name.removesuffix("_kernel")
         value = running.numpy(weight.value)
-        assert (value == 0.25).sum() > value.size / 2, weight.path  # a gate may start open
+        assert (value == 0.25).sum() > value.size / 2, (
+            weight.path
+        )  # the bias of a gate may start at 1
         assert isinstance(weight.constraint, keras.constraints.MaxNorm), weight.path
         regularized = case.make(**{f"{part}_regularizer": keras.regularizers.L1(0.5)})
         regularized.build(case.inputs.shape)
@@ -179,12 +190,12 @@ def check_bad_arguments(case: Recurrent):
 
 
 def assert_refused(action, *words: str):
-    """The action must raise a ValueError that holds the words."""
+    """The action must raise a ValueError with the given words in its message."""
     try:
         action()
     except ValueError as caught:
         error = str(caught)
     else:
-        raise AssertionError(f"nothing is refused; expected {words}")
+        raise AssertionError(f"no ValueError; expected one with {words}")
     for word in words:
-        assert word in error, f"{word!r} is not in: {error}"
+        assert word in error, f"{word!r} is not in the message: {error}"

@@ -1,4 +1,4 @@
-"""Runs a layer, and takes its gradients, on whichever backend there is."""
+"""Runs a layer, with its gradients, on the backend that Keras uses."""
 
 from typing import NamedTuple
 
@@ -6,33 +6,40 @@ import keras
 import numpy as np
 
 BACKEND = keras.backend.backend()
-# Where nothing is said of the shapes, TensorFlow's graphs are traced for any batch and length.
-MODES = {"tensorflow": ("eager", "graph", "xla"), "jax": ("eager", "xla"), "torch": ("eager",)}[
-    BACKEND
-]
-# The mode that costs least for one call.
-QUICK = "xla" if BACKEND == "jax" else "eager"
-# The operations of Keras know float64 on TensorFlow alone. The oracle and its central differences
-# are of float64 in any case.
+# Keras's operations support float64 on TensorFlow only. The oracle and its central differences are
+# float64 on each backend.
 PRECISE = "float64" if BACKEND == "tensorflow" else "float32"
 EXACT = 1e-12 if BACKEND == "tensorflow" else 2e-5
 SLOPE = 1e-7 if BACKEND == "tensorflow" else 2e-4
+# The fastest mode for a single call, and the modes that must give the same results. A TensorFlow
+# graph ("graph") has dynamic batch and time axes, "xla" has static shapes.
+QUICK = {"tensorflow": "eager", "jax": "xla", "torch": "eager"}[BACKEND]
+OTHER_MODES = {"tensorflow": ("graph", "xla"), "jax": ("eager",), "torch": ()}[BACKEND]
+# Eager gradients are not tested on JAX: it compiles each operation, which takes long.
+GRADIENT_MODES = {"jax": ("xla",)}.get(BACKEND, ("eager", "graph", "xla"))
+# The policies to test, and how far their outputs may differ from those of float32.
+POLICIES = {"mixed_bfloat16": 0.06, "mixed_float16": 0.01}
+if BACKEND != "tensorflow":
+    POLICIES.pop("mixed_bfloat16")
 
 
 class Result(NamedTuple):
     outputs: list[np.ndarray]
     dtypes: list[str]
-    # Of the inputs (None for integers), of each state, of each trainable weight.
+    # With respect to the inputs (None for integers), each state and each trainable weight.
     gradients: list[np.ndarray]
 
 
-# How a layer is called that takes more than sequences, an initial state and a mask:
+# How to call a layer that has other arguments than a sequence, an initial state and a mask:
 # `f(layer, inputs, states, mask, training)`, where the states are its other inputs, `[B, size]`.
 CALLS = {}
 
+# Compiled functions by layer and options. They keep their layer alive, so no id is reused.
+_COMPILED = {}
+
 
 def call(layer, inputs, states=(), mask=None, training=False) -> list:
-    """The layer's outputs as a flat list of tensors, of tensors or arrays."""
+    """Calls a layer and returns its outputs as a flat list of tensors."""
     if type(layer) in CALLS:
         return keras.tree.flatten(CALLS[type(layer)](layer, inputs, states, mask, training))
     arguments = {}
@@ -46,7 +53,7 @@ def call(layer, inputs, states=(), mask=None, training=False) -> list:
 
 
 def outputs(layer, inputs, states=(), mask=None, training=False) -> list[np.ndarray]:
-    """The layer's outputs as arrays, called as a user calls it."""
+    """The outputs of an eager call, as arrays."""
     found = call(layer, *tensors(inputs, list(states), mask), training=training)
     return [numpy(x) for x in found]
 
@@ -67,12 +74,11 @@ def numpy(x) -> np.ndarray:
 def evaluate(
     layer, inputs, states=(), mask=None, cotangents=None, training=False, mode=QUICK
 ) -> Result:
-    """Outputs, and the gradients of the sum of outputs times `cotangents`."""
+    """The outputs of a built layer, and the gradients of the sum of outputs times `cotangents`."""
     given = tensors(inputs, list(states), mask)
     weights = layer.trainable_variables
-    cotangents = cotangents or []
     function = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND]
-    found, gradients = function(layer, given, weights, cotangents, training, mode)
+    found, gradients = function(layer, given, weights, cotangents or [], training, mode)
     if len(gradients) and np.asarray(inputs).dtype.kind != "f":
         gradients = [None, *gradients[1:]]
     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in found]
@@ -84,70 +90,75 @@ def evaluate(
 def _tensorflow(layer, given, weights, cotangents, training, mode):
     import tensorflow as tf
 
-    def run(inputs, states, mask):
+    inputs, states, mask = given
+    n, masked = 1 + len(states), mask is not None
+
+    def run(*flat):
+        inputs, states, cotangents = flat[0], list(flat[1:n]), flat[n + masked :]
         with tf.GradientTape() as tape:
             tape.watch((inputs, states))
-            found = call(layer, inputs, states, mask, training)
+            found = call(layer, inputs, states, flat[n] if masked else None, training)
         if not cotangents:
             return found, []
-        wanted = [inputs, *states, *(w.value for w in weights)]
         gradients = tape.gradient(
             found,
-            wanted,
+            [inputs, *states, *(w.value for w in weights)],
             output_gradients=[tf.cast(c, y.dtype) for c, y in zip(cotangents, found, strict=True)],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return found, [tf.convert_to_tensor(g) for g in gradients]
 
+    flat = [inputs, *states, *([mask] if masked else []), *(tf.constant(c) for c in cotangents)]
     if mode == "eager":
-        return run(*given)
-    if mode == "xla":
-        return tf.function(run, jit_compile=True)(*given)
-    inputs, states, mask = given
+        return run(*flat)
+    key = (id(layer), mode, training, n, masked, len(cotangents))
+    if key not in _COMPILED:
+        # Without AutoGraph, as in `fit`. The check of SavedModels traces with it.
+        signature = [_dynamic(x) for x in flat] if mode == "graph" else None
+        _COMPILED[key] = tf.function(
+            run, input_signature=signature, jit_compile=mode == "xla", autograph=False
+        )
+    return _COMPILED[key](*flat)
 
-    def spec(x, dynamic):
-        return tf.TensorSpec([None] * dynamic + x.shape[dynamic:], x.dtype)
 
-    signature = (
-        spec(inputs, 2),
-        [spec(s, 1) for s in states],
-        None if mask is None else spec(mask, 2),
-    )
-    if mask is None:
-        traced = tf.function(lambda x, s: run(x, s, None), input_signature=signature[:2])
-        return traced(inputs, states)
-    return tf.function(run, input_signature=signature)(*given)
+def _dynamic(x):
+    """The specification of a tensor whose batch and time axes are dynamic."""
+    import tensorflow as tf
+
+    axes = 1 if x.shape.rank < 3 and x.dtype.is_floating else 2
+    return tf.TensorSpec([None] * axes + x.shape[axes:], x.dtype)
 
 
 def _jax(layer, given, weights, cotangents, training, mode):
     import jax
 
-    inputs, states, mask = given
+    inputs, *_ = given
     integers = inputs.dtype.kind != "f"
-    seeds = layer.non_trainable_variables
+    variables = layer.non_trainable_variables
 
-    def run(values, seed_values, inputs, states):
+    def run(values, other_values, inputs, states, mask, cotangents):
         def function(values, x, states):
-            mapping = [*zip(weights, values, strict=True), *zip(seeds, seed_values, strict=True)]
-            with keras.StatelessScope(state_mapping=mapping) as scope:
+            new = zip([*weights, *variables], [*values, *other_values], strict=True)
+            with keras.StatelessScope(state_mapping=list(new)) as scope:
                 found = call(layer, inputs if integers else x, states, mask, training)
-            return found, [scope.get_current_value(v) for v in seeds]
+            return found, [scope.get_current_value(v) for v in variables]
 
         x = np.zeros(()) if integers else inputs
-        found, pullback, after = jax.vjp(function, values, x, states, has_aux=True)
         if not cotangents:
+            found, after = function(values, x, states)
             return found, [], after
+        found, pullback, after = jax.vjp(function, values, x, states, has_aux=True)
         d_values, d_x, d_states = pullback(
             [jax.numpy.asarray(c, y.dtype) for c, y in zip(cotangents, found, strict=True)]
         )
         return found, [d_x, *d_states, *d_values], after
 
     if mode == "xla":
-        run = jax.jit(run)
+        run = _COMPILED.setdefault((id(layer), training), jax.jit(run))
     found, gradients, after = run(
-        [w.value for w in weights], [s.value for s in seeds], inputs, states
+        [w.value for w in weights], [v.value for v in variables], *given, cotangents
     )
-    for variable, value in zip(seeds, after, strict=True):
+    for variable, value in zip(variables, after, strict=True):
         variable.assign(value)
     return found, gradients
 

@@ -30,6 +30,7 @@ CASES: tuple[Case, ...] = (
         name="CRF",
         make=lambda **options: Partition(**{"num_tags": D, **options}),
         oracle=reference.crf,
+        long_oracle=reference.crf_by_recursion,
         covers=("CRF",),
         options={
             "num_tags": 2,

@@ -29,3 +29,16 @@ def crf(weights, potentials, states=(), mask=None) -> list:
         mask = np.ones(potentials.shape[:2], "bool")
     rows = zip(potentials, mask, strict=True)
     return [np.array([log_sum(paths(x[keep], *weights).values()) for x, keep in rows])]
+
+
+def crf_by_recursion(weights, potentials, states=(), mask=None) -> list:
+    """As `crf`, by a recursion over the steps that are not masked."""
+    transitions, start, end = weights
+    result = []
+    for x, keep in zip(potentials, mask, strict=True):
+        first, *rest = x[keep]
+        alpha = start + first
+        for potential in rest:
+            alpha = potential + [log_sum(alpha + column) for column in transitions.T]
+        result.append(log_sum(alpha + end))
+    return [np.array(result)]

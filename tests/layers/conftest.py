@@ -1,0 +1,71 @@
+"""Which tests of the layers run on which backend.
+
+TensorFlow runs all of them. The other backends run the bench (see `test_bench.py`), and those below
+whose outcome can depend on the backend: loops and gradients of its own, random numbers, compiled
+searches, training. The rest tests Python code, or identities between layers for which the bench
+compares each side to its oracle on each backend.
+"""
+
+import keras
+import pytest
+
+# By file, the beginnings of test ids; an empty list means all tests of the file.
+SELECTED = {
+    "jax": {
+        "test_bench.py": [],
+        "test_broken.py": [],
+        "test_recurrence.py": [],
+        "test_keras_private.py": [],
+        "test_onednn.py": ["test_the_variable_is_not_set_on_another_backend"],
+        "test_crf.py": [
+            "test_tags_marginals_and_likelihood_by_enumeration",
+            "test_a_tagger_trains_with_the_loss_and_is_saved",
+        ],
+        "test_ctc.py": [
+            "test_loss_by_enumeration",
+            "test_gradient_by_differences_and_zero_if_infeasible",
+            "test_greedy_is_the_collapsed_best_path",
+            "test_a_wide_beam_equals_the_enumeration",
+        ],
+        "test_decoding.py": ["test_scheduled_sampling_reads_predicted_tokens"],
+        "test_search.py": [
+            "test_samples_follow_the_probabilities",
+            "test_a_seed_repeats_the_samples_and_a_generator_does_not",
+            "test_searches_compile_in_jax",
+        ],
+        "test_recurrent_identities.py": [
+            "test_weights_and_values_equal_those_of_keras",
+            "test_runs_in_the_wrappers_of_keras[LSTM]",
+        ],
+    },
+    "torch": {
+        "test_bench.py": [],
+        "test_broken.py": [],
+        "test_keras_private.py": [],
+        "test_crf.py": ["test_tags_marginals_and_likelihood_by_enumeration"],
+        "test_ctc.py": ["test_loss_by_enumeration", "test_greedy_is_the_collapsed_best_path"],
+        "test_search.py": ["test_greedy_equals_a_plain_loop_and_a_beam_of_one"],
+    },
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselects what does not run on this backend, and rejects names that no test has."""
+    selected = SELECTED.get(keras.backend.backend())
+    if selected is None:
+        return
+    keep, drop, found = [], [], set()
+    for item in items:
+        names = selected.get(item.path.name) if item.path.parent.name == "layers" else []
+        matches = [name for name in names or [] if item.name.startswith(name)]
+        found |= {(item.path.name, name) for name in matches}
+        (drop if names is None or (names and not matches) else keep).append(item)
+    config.hook.pytest_deselected(items=drop)
+    items[:] = keep
+    if not config.option.keyword and not any("::" in x for x in config.args):
+        collected = {item.path.name for item in keep + drop}
+        unknown = {f"{file}::{name}" for file in collected for name in selected.get(file, [])} - {
+            f"{file}::{name}" for file, name in found
+        }
+        if unknown:
+            raise pytest.UsageError(f"{__file__} selects unknown tests: {sorted(unknown)}")
