@@ -81,7 +81,7 @@ def slope(loss, arguments, gradients: dict, seed: int) -> tuple[float, float]:
 
     The direction is in the space of the arguments that have a gradient in `gradients`.
     """
-    rng, step = np.random.default_rng(seed), 1e-5
+    rng, step = np.random.default_rng(seed), 3e-6
     directions = {k: rng.normal(size=g.shape) for k, g in gradients.items()}
 
     def moved(size):
@@ -174,10 +174,12 @@ def lengthened(case: Case) -> Case:
 
 def check_long_sequences(case: Case):
     """Outputs and gradients of sequences in the hundreds, in float32 and in bfloat16."""
-    assert_precise(lengthened(case))
+    # A rounding error can turn a rectified unit on or off.
+    assert_precise(lengthened(case), tolerance=0.15 if case.name == "IRNN" else 0.04)
 
 
-def assert_precise(case: Case):
+def assert_precise(case: Case, tolerance: float):
+    """`tolerance` limits the relative error of each gradient in bfloat16."""
     found = case.result(dtype="float32", mode="graph")
     expected = case.expected(True, "float32")
     assert_near(found.outputs, expected, 1e-4, "float32")
@@ -186,8 +188,6 @@ def assert_precise(case: Case):
     assert_near([by_gradient], [by_differences], 1e-3, "float32, slope")
     half = case.result(dtype="mixed_bfloat16", mode="graph")
     assert_near(half.outputs, expected, 0.06, "bfloat16")
-    # A rounding error can turn a rectified unit on or off.
-    tolerance = 0.15 if case.name == "IRNN" else 0.04
     for k, (a, b) in enumerate(zip(half.gradients, found.gradients, strict=True)):
         error, size = np.linalg.norm(a - b), np.linalg.norm(b)
         assert error <= tolerance * size, f"bfloat16: gradient {k} is off by {error} of {size}"

@@ -144,9 +144,8 @@ def check_weight_options(case: Recurrent):
     for weight in shared:
         part = weight.name.removesuffix("_kernel")
         value = running.numpy(weight.value)
-        assert (value == 0.25).sum() > value.size / 2, (
-            weight.path
-        )  # the bias of a gate may start at 1
+        # A cell may set a part of a bias: that of its forget gate to 1.
+        assert (value == 0.25).sum() > value.size / 2, weight.path
         assert isinstance(weight.constraint, keras.constraints.MaxNorm), weight.path
         regularized = case.make(**{f"{part}_regularizer": keras.regularizers.L1(0.5)})
         regularized.build(case.inputs.shape)
