@@ -1,4 +1,4 @@
-"""The table of layers: one row, and a layer gets every check."""
+"""The table of all cases: each check runs on each case that it applies to."""
 
 from tests.layers import (
     attention_cases,

@@ -1,4 +1,4 @@
-"""The examples of the README files run as they stand there."""
+"""The READMEs: their examples run, and they name all layers and functions."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_examples_run(path):
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
     for block in blocks:
-        if "saved_models/" not in block:  # which needs an export
+        if "saved_models/" not in block:  # needs an export
             exec(compile(block, path, "exec"), names)
     models = [x for x in names.values() if isinstance(x, keras.Model)]
     assert models
@@ -28,7 +28,7 @@ def is_layer(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, keras.layers.Layer)
 
 
-def test_the_readme_tells_when_to_choose_each_layer():
+def test_the_readme_describes_each_layer():
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"^\| (`.*?`) \|.*\|.*\S.*\|$", text, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
