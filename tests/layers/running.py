@@ -111,10 +111,10 @@ def _tensorflow(layer, given, weights, cotangents, training, mode):
     flat = [inputs, *states, *([mask] if masked else []), *(tf.constant(c) for c in cotangents)]
     if mode == "eager":
         return run(*flat)
-    key = (id(layer), mode, training, n, masked, len(cotangents))
+    signature = [_dynamic(x) for x in flat] if mode == "graph" else None
+    key = (id(layer), mode, training, n, masked, len(cotangents), str(signature))
     if key not in _COMPILED:
         # Without AutoGraph, as in `fit`. The check of SavedModels traces with it.
-        signature = [_dynamic(x) for x in flat] if mode == "graph" else None
         _COMPILED[key] = tf.function(
             run, input_signature=signature, jit_compile=mode == "xla", autograph=False
         )
