@@ -12,7 +12,7 @@ IN_PARALLEL := --numprocesses=2 --dist=loadfile
 help:
 	@echo "make demo    train, evaluate, export and query the sentiment app on its generated data"
 	@echo "make check   lint and fast tests, in two minutes"
-	@echo "make test    lint and all tests, in ten minutes"
+	@echo "make test    lint and all tests"
 	@echo "make format  format the code"
 	@echo "make results APP=vqa DATA=scenes_qa [VARIANT=name] [SEEDS=0,1,2]"
 	@echo "             train, evaluate and record rows of an app's results"
