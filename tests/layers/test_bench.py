@@ -167,16 +167,11 @@ def marks(check, case: Case) -> list:
     return found
 
 
-# In one group for each case, so that one process runs its checks and shares their computations.
+# Ordered by case: the checks of a case share its computations in one process.
 @pytest.mark.parametrize(
     ("check", "case"),
     [
-        pytest.param(
-            check,
-            case,
-            id=f"{check.__name__[6:]}-{case}",
-            marks=[*marks(check, case), pytest.mark.xdist_group(case.name)],
-        )
+        pytest.param(check, case, id=f"{check.__name__[6:]}-{case}", marks=marks(check, case))
         for case in CASES
         for check in CHECKS
         if runs(check, case)
