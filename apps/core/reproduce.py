@@ -68,7 +68,8 @@ def reproduce(name: str, data: str, variant: str, seeds: str) -> None:
         paths.append(str(path))
         if (path / "finished").is_file():
             continue
-        resume = (path / "state.npz").is_file()
+        # Also a run that was killed in its first epoch: it starts again in the same folder.
+        resume = (path / "config.json").is_file()
         _unroll(name, "train", *(["--resume"] if resume else options), f"--run={path}")
         (path / "finished").touch()
     _unroll(name, "evaluate", *paths, "--record", f"--variant={variant}")
