@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# The tests of a file share trained models, on one worker. (pytest-xdist 3.8 does not group marked
-# tests with pytest 9.2.)
+# The tests of a file share trained models, so they run on one worker.
 IN_PARALLEL := --numprocesses=2 --dist=loadfile
 
 .PHONY: help install demo check test lint format results clean

@@ -27,8 +27,6 @@ from unroll.pipelines.errors import DataError
 QUICK = ["--epochs=1", "--units=3"]
 COMMIT = "a" * 40
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.fixture(autouse=True)
 def toy_among_the_apps(monkeypatch, tmp_path):

@@ -47,10 +47,7 @@ VERB_OPTIONS = (
 HOOKS = {"callbacks": 2, "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=pytest.mark.xdist_group(f"contract {n}")) for n in NAMES],
-)
+@pytest.fixture(scope="module", params=NAMES)
 def app(request) -> ModuleType:
     return importlib.import_module(f"unroll.apps.{request.param}.app")
 

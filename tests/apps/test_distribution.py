@@ -12,8 +12,6 @@ from tests.apps.test_contract import NAMES
 from unroll.apps.core import distribution
 from unroll.apps.core.errors import UsageError
 
-pytestmark = pytest.mark.xdist_group("distribution")
-
 
 @pytest.fixture(scope="module")
 def two_devices() -> Iterator[Trainer]:

@@ -18,8 +18,6 @@ from unroll.apps.core.runs import Run
 
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], epochs=1, units=4)
 
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory) -> Run:

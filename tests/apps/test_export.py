@@ -31,7 +31,7 @@ ASSETS = {
     "vectors": np.array([[1.5, np.inf]], "float32"),
 }
 
-pytestmark = [pytest.mark.xdist_group("export"), pytest.mark.usefixtures("parity_process")]
+pytestmark = pytest.mark.usefixtures("parity_process")
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,6 @@ from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.vision import scenes, scenes_captions, scenes_clips
 
 # The trained models of this module are fixtures: one worker trains them.
-pytestmark = pytest.mark.xdist_group("image_captioning")
-
 VOCABULARY = [*SPECIAL_TOKENS, "a", "red", "ring", "blue", "above"]
 SMALL = {
     **{"image_size": 16, "filters": 4, "stages": 2, "units": 6, "embedding_dim": 5},

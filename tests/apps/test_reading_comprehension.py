@@ -23,7 +23,6 @@ from unroll.apps.reading_comprehension import app, metrics
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines.text import UNKNOWN
 
-pytestmark = pytest.mark.xdist_group("reading_comprehension")
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "bob", "garden", "is", "kitchen", "mary", "the", "to", "went"],
     "tasks": ["1", "6"],

@@ -20,8 +20,6 @@ from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import text as texts
 from unroll.pipelines.errors import DataError
 
-pytestmark = pytest.mark.xdist_group("sentiment")
-
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "good", "bad", "not", "film", ",", "0000"],
     "labels": ["negative", "positive"],

@@ -18,8 +18,6 @@ from unroll.apps.slot_filling.examples import litert
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines import tagging
 
-pytestmark = pytest.mark.xdist_group("slot_filling")
-
 ASSETS = {
     "vocabulary": ["[PAD]", "[UNK]", "to", "from", "boston", "denver", "00"],
     "characters": ["[PAD]", "[UNK]", *"abcdefmnorstv0"],

@@ -27,7 +27,6 @@ from unroll.pipelines import audio
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.speech import spoken_digits
 
-pytestmark = pytest.mark.xdist_group("speech_ctc")
 # A small part of the generated digits. GRUs without augmentation learn it in a few epochs.
 DIGITS = {
     "generated_size": 0.2,

@@ -24,8 +24,6 @@ from unroll.apps.core.runs import Run
 ROOT = Path(__file__).parents[2]
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=8, epochs=4, schedule="cosine")
 
-pytestmark = pytest.mark.xdist_group("training")
-
 
 def train(path, config=CONFIG, **how):
     path.mkdir(exist_ok=True)

@@ -25,8 +25,6 @@ from unroll.pipelines.datasets.vision import scenes
 from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
 
 # The trained models of this module are fixtures: one worker trains them.
-pytestmark = pytest.mark.xdist_group("vqa")
-
 VOCABULARY = ["[PAD]", "[UNK]", "what", "is", "it", "red", "?", "yes", "no"]
 SMALL = {
     **{"image_size": 16, "filters": 4, "stages": 2},
