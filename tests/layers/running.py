@@ -19,7 +19,7 @@ OTHER_MODES = {"tensorflow": ("graph", "xla"), "jax": ("eager",), "torch": ()}[B
 GRADIENT_MODES = {"jax": ("xla",)}.get(BACKEND, ("eager", "graph", "xla"))
 # The policies to test, and how far their outputs may differ from those of float32.
 POLICIES = {"mixed_bfloat16": 0.06, "mixed_float16": 0.01}
-if BACKEND != "tensorflow":
+if BACKEND == "torch":
     POLICIES.pop("mixed_bfloat16")
 
 
