@@ -1,27 +1,34 @@
 """Constants, checks and operations that several layers share."""
 
+import numbers
+
 from keras import ops
 
 # The log probability of an impossible event. It is finite, so a difference of two is not NaN.
 LOG_ZERO = -1e9
 
 
-def require_size(name: str, size) -> None:
-    """Raises a `ValueError` if `size` is not an integer of at least 1.
+def require_size(name: str, size, minimum: int = 1) -> int:
+    """The size as an `int`; a `ValueError` if it is not an integer of at least `minimum`.
+
+    NumPy's integers are allowed, `True` and `False` are not.
 
     >>> require_size("units", 0)
     Traceback (most recent call last):
     ValueError: units must be an integer of at least 1, got 0.
     """
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {size!r}.")
+    is_integer = isinstance(size, numbers.Integral) and not isinstance(size, bool)
+    if not is_integer or size < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {size!r}.")
+    return int(size)
 
 
 def argmax(x):
     """The index of the first maximum along the last axis, `[..., K]` to `[...]`, int32.
 
     It consists of operations that LiteRT has built in. Unlike `keras.ops.argmax` on the TensorFlow
-    backend, it treats 0.0 and -0.0 as equal.
+    backend, it treats 0.0 and -0.0 as equal. NaN counts as a maximum, so that the result is always
+    an index.
 
     >>> import numpy as np
     >>> int(argmax(np.array([1.0, 3.0, 3.0])))
@@ -29,7 +36,7 @@ def argmax(x):
     """
     positions = ops.arange(x.shape[-1], dtype="int32")
     maximum = ops.max(x, axis=-1, keepdims=True)
-    return ops.min(ops.where(x == maximum, positions, x.shape[-1]), axis=-1)
+    return ops.min(ops.where(x < maximum, x.shape[-1], positions), axis=-1)
 
 
 def take_rows(x, rows):
