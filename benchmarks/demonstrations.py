@@ -100,7 +100,7 @@ class Translator:
             [layers.ContextLSTMCell(units, context_size=units)],
             layers.BahdanauAttention(units),
         )
-        logits, _ = self.decoder(given, memory, mask=mask)
+        logits, _ = self.decoder(given, memory, memory_mask=mask)
         self.model = keras.Model([source, given], logits)
         self.encoder = keras.Model(source, memory)
 

@@ -208,7 +208,9 @@ def build(config: Config, assets: Assets) -> keras.Model:
         sizes = decoder.cell_state_sizes
         first = keras.layers.Dense(sum(sizes), "tanh", name="start")(mean)
         states = network.split_states(groups.ForEach()(first, tokens), sizes)
-        logits, weights = decoder(words, memory, initial_state=states, mask=mask)  # [PC, T, V]
+        logits, weights = decoder(
+            words, memory, initial_state=states, memory_mask=mask
+        )  # [PC, T, V]
         if config.coverage:
             logits = network.DoublyStochastic(config.coverage)(logits, weights, words)
     outputs = {"captions": groups.Split(dtype="float32", name="captions")(logits, tokens)}

@@ -197,14 +197,14 @@ def build_memory(config: Config, size: int) -> keras.Model:
         name="hops",
     )
     if as_words:
-        logits, attention = hops(facts, question, mask=mask)
+        logits, attention = hops(facts, question, facts_mask=mask)
     else:
         [encode] = recurrent_layers(config.cell, config.units, 1)
         embedding = keras.layers.Embedding(size, config.units)
         flat = groups.Merge()(facts)  # [BS, J]
         encoded = encode(embedding(flat), mask=ops.not_equal(flat, PADDING))
         query_vector = encode(embedding(question), mask=ops.not_equal(question, PADDING))
-        answer, attention = hops(groups.Split()(encoded, facts), query_vector, mask=mask)
+        answer, attention = hops(groups.Split()(encoded, facts), query_vector, facts_mask=mask)
         logits = keras.layers.Dense(size)(answer)
     return keras.Model([facts, question], [logits, attention])
 

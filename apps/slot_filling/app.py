@@ -156,7 +156,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
         pooled = layers.recurrent.max_over_time(states, mask)
     slots = states
     if config.context != "none":
-        context, _ = layers.BahdanauAttention(config.units)(states, states, mask=mask)
+        context, _ = layers.BahdanauAttention(config.units)(states, states, memory_mask=mask)
         if config.context == "gate":  # Goo et al. 2018, equations 6 and 7
             intent = keras.layers.Dense(context.shape[-1], use_bias=False)(pooled)
             both = ops.tanh(context + ops.expand_dims(intent, 1))

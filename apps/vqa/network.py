@@ -145,7 +145,7 @@ def read_history(question, inputs: dict, embedding: keras.layers.Layer, hops: in
     present = ops.any(ops.not_equal(inputs["rounds"], PADDING), axis=-1)
     facts, before = PreviousRounds()(facts, present, inputs["tokens"])
     memory = layers.MemoryNetwork(units, hops, memory_size=MAX_ROUNDS, name="history")
-    read, weights = memory(facts, question, mask=before)
+    read, weights = memory(facts, question, facts_mask=before)
     # Zero at first: the model starts as one without a memory, whose weights `--start` may copy.
     project = keras.layers.Dense(units, kernel_initializer="zeros", name="history_projection")
     return question + project(read), weights
@@ -166,7 +166,7 @@ def attend_to_image(config, question, regions, mask) -> tuple:
             scale_initializer=keras.initializers.RandomNormal(stddev=1.0),
             count_features=config.count_features,
         )
-        vector, weight = glimpse(query, regions, mask=mask)
+        vector, weight = glimpse(query, regions, regions_mask=mask)
         attended.append(vector)
         weights.append(weight)
     if config.global_average:

@@ -26,13 +26,17 @@ class BahdanauAttention(Attention):
     Call arguments:
         query: `[B, Q]`, or `[B, T, Q]` for T queries.
         memory: `[B, S, D]`.
-        keys: `[B, S, U]`, the result of `compute_keys(memory)`; computed by default.
-        mask: `[B, S]`, boolean. A position where it is False gets the weight zero. If it is False
-            at all positions, the context is zero.
+        keys: `[B, S, U]`, the keys from `prepare(memory, memory_mask)`, if `memory` comes from
+            there too; computed by default.
+        query_mask: `[B, T]`, boolean, for T queries. The context of a query where it is False is
+            zero. By default the mask that the query carries.
+        memory_mask: `[B, S]`, boolean. A position where it is False gets the weight zero, and its
+            values have no effect. If it is False at all positions, the context is zero. By default
+            the mask that the memory carries.
 
     Returns:
         A tuple of the context c, `[B, D]`, and the attention weights a, `[B, S]`; for T queries
-        `[B, T, D]` and `[B, T, S]`.
+        `[B, T, D]` and `[B, T, S]`. The context carries the mask that the query carries.
 
     Raises:
         ValueError: if `units` is below one, or the query or the memory has another rank.
@@ -48,9 +52,8 @@ class BahdanauAttention(Attention):
     """
 
     def __init__(self, units: int, kernel_initializer="glorot_uniform", **kwargs):
-        require_size("units", units)
         super().__init__(kernel_initializer, **kwargs)
-        self.units = units
+        self.units = require_size("units", units)
 
     def build(self, query_shape, memory_shape):
         self.check_shapes(query_shape, memory_shape)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.attention.base import Attention, for_each_query
+from unroll.layers.attention.base import Attention
 from unroll.layers.attention.scores import additive, dot, general_keys, masked_softmax
 from unroll.layers.operations import require_size
 
@@ -42,15 +42,20 @@ class LuongAttention(Attention):
     Call arguments:
         query: `[B, Q]`, or `[B, T, Q]` for T queries.
         memory: `[B, S, D]`.
-        keys: the result of `compute_keys(memory)`; computed by default.
-        mask: `[B, S]`, boolean. A position where it is False gets the weight zero. If it is False
-            at all positions, the context is zero.
-        position: the position of the query, for the window "local_m": a number or `[B]` for one
-            query; `[B, T]` for T queries, by default 0, 1, ..., T - 1.
+        keys: the keys from `prepare(memory, memory_mask)`, if `memory` comes from there too;
+            computed by default.
+        query_mask: `[B, T]`, boolean, for T queries. The vector of a query where it is False is
+            zero. By default the mask that the query carries.
+        memory_mask: `[B, S]`, boolean. A position where it is False gets the weight zero, and its
+            values have no effect. If it is False at all positions, the context is zero. By default
+            the mask that the memory carries.
+        position: the position of the query, for the window "local_m": an integer or integers `[B]`
+            for one query; `[B, T]` for T queries, by default 0, 1, ..., T - 1.
 
     Returns:
         A tuple of the attentional vector `[B, units]` (or the context `[B, D]`) and the attention
-        weights a, `[B, S]`; for T queries with T as the second axis.
+        weights a, `[B, S]`; for T queries with T as the second axis. The vectors carry the mask
+        that the query carries.
 
     Raises:
         ValueError: if an argument is out of its range, the query or the memory has another rank or
@@ -78,15 +83,14 @@ class LuongAttention(Attention):
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
-        if units is not None:
-            require_size("units", units)
+        units = None if units is None else require_size("units", units)
         if score not in SCORES:
             raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}.")
         if window not in WINDOWS:
             raise ValueError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}.")
-        require_size("half_width", half_width)
+        half_width = require_size("half_width", half_width)
         if score == "location":
-            require_size("memory_size", memory_size)
+            memory_size = require_size("memory_size", memory_size)
         elif memory_size is not None:
             raise ValueError(
                 f"memory_size must be None unless score='location', got {memory_size!r} with "
@@ -101,6 +105,7 @@ class LuongAttention(Attention):
 
     def build(self, query_shape, memory_shape):
         self.check_shapes(query_shape, memory_shape)
+        self._check_length(memory_shape[1])
         query_size, size = query_shape[-1], memory_shape[-1]
         if self.score == "dot" and query_size != size:
             raise ValueError(
@@ -115,42 +120,35 @@ class LuongAttention(Attention):
             self.scale = self.add_kernel("scale", (query_size, 1))
         elif self.score == "location":
             self.kernel = self.add_kernel("kernel", (query_size, self.memory_size))
-        if self.window == "local_p":
-            self.position_kernel = self.add_kernel("position_kernel", (query_size, query_size))
-            self.position_scale = self.add_kernel("position_scale", (query_size, 1))
+        if self.window == "local_p":  # computed in float32, also with half precision
+            shapes = {
+                "position_kernel": (query_size, query_size),
+                "position_scale": (query_size, 1),
+            }
+            self.position_kernel, self.position_scale = (
+                self.add_kernel(name, shape, autocast=False) for name, shape in shapes.items()
+            )
         if self.units is not None:
             shape = (size + query_size, self.units)
             self.attentional_kernel = self.add_kernel("attentional_kernel", shape)
+
+    @property
+    def uses_positions(self) -> bool:
+        return self.window == "local_m"
 
     def output_size(self, memory_size: int) -> int:
         return self.units or memory_size
 
     def project_keys(self, memory):
+        self._check_length(memory.shape[1])
         if self.score == "general":
             return general_keys(memory, ops.cast(self.kernel, memory.dtype))  # [B, S, Q]
         if self.score == "concat":
             return ops.matmul(memory, ops.cast(self.key_kernel, memory.dtype))  # [B, S, Q]
         return memory
 
-    def call(self, query, memory, keys=None, mask=None, position=None):
-        if self.window == "local_m" and position is None and len(query.shape) == 2:
-            raise ValueError(
-                f"{type(self).__name__} with window='local_m' needs the position of a query "
-                "[B, Q], got position=None."
-            )
-        length = memory.shape[1]
-        if self.score == "location" and isinstance(length, int) and length > self.memory_size:
-            raise ValueError(
-                f"{type(self).__name__} with memory_size={self.memory_size} needs a memory of at "
-                f"most {self.memory_size} positions, got {length}."
-            )
-        keys = self.compute_keys(memory) if keys is None else keys
-        return for_each_query(
-            lambda queries: self.attend(queries, memory, keys, mask, position), query
-        )
-
-    def attend(self, queries, memory, keys, mask, position=None):
-        in_window, factors = self._window(queries, memory, mask, position)
+    def attend(self, queries, memory, keys, mask, positions=None):
+        in_window, factors = self._window(queries, memory, mask, positions)
         weights = masked_softmax(self._scores(queries, keys), in_window)  # [B, T, S]
         if factors is not None:
             weights = weights * factors
@@ -167,31 +165,27 @@ class LuongAttention(Attention):
             return ops.matmul(queries, self.kernel)[:, :, : ops.shape(keys)[1]]
         return dot(queries, keys)
 
-    def _window(self, queries, memory, mask, position):
-        """The positions in the window and the mask, and the factors of the weights.
+    def _window(self, queries, memory, mask, positions):
+        """The memory positions in the window and the mask, and the factors of the weights.
 
         Each is `[B, T, S]`, or None if there is no restriction or no factor.
         """
-        mask = None if mask is None else ops.cast(mask, "bool")[:, None]  # [B, 1, S]
+        mask = None if mask is None else mask[:, None]  # [B, 1, S]
         if self.window == "global":
             return mask, None
         # Half precision cannot represent all integers above some hundreds.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        positions = ops.arange(ops.shape(memory)[1], dtype=dtype)  # [S]
+        index = ops.arange(ops.shape(memory)[1], dtype=dtype)  # [S]
         if self.window == "local_m":
-            if position is None:
-                position = ops.arange(ops.shape(queries)[1])[None]
-            center = ops.cast(position, dtype)  # [], [B] or [B, T]
-            if len(center.shape) < 2:
-                center = ops.reshape(center, (-1, 1))
+            center = positions  # [B, T] or [1, T]
         else:
             length = ops.cast(ops.shape(memory)[1], dtype)
-            if mask is not None:
-                length = ops.max(ops.where(mask, positions + 1, 0.0), axis=-1)  # [B, 1]
-            hidden = ops.tanh(ops.matmul(queries, self.position_kernel))  # [B, T, Q]
-            fraction = ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]  # [B, T]
-            center = length * ops.cast(fraction, dtype)
-        distance = positions - ops.expand_dims(center, -1)  # [B, T, S]
+            if mask is not None:  # [B, 1]; the column of zeros is for a memory without positions
+                ends = ops.pad(ops.where(mask, index + 1, 0.0), ((0, 0), (0, 0), (1, 0)))
+                length = ops.max(ends, axis=-1)
+            hidden = ops.tanh(ops.matmul(ops.cast(queries, dtype), self.position_kernel))
+            center = length * ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]
+        distance = index - ops.expand_dims(center, -1)  # [B, T, S]
         in_window = ops.abs(distance) <= self.half_width
         if mask is not None:
             in_window = ops.logical_and(in_window, mask)
@@ -199,6 +193,14 @@ class LuongAttention(Attention):
             return in_window, None
         factors = ops.exp(-2 * ops.square(distance / self.half_width))
         return in_window, ops.cast(factors, self.compute_dtype)
+
+    def _check_length(self, length: int | None):
+        """Raises a `ValueError` if a memory is too long for the score "location"."""
+        if self.score == "location" and length is not None and length > self.memory_size:
+            raise ValueError(
+                f"{type(self).__name__} with memory_size={self.memory_size} needs a memory of at "
+                f"most {self.memory_size} positions, got {length}."
+            )
 
     def get_config(self):
         return {

@@ -4,7 +4,9 @@ import keras
 from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
+from unroll.layers.checkpoints import load_own_variables
 from unroll.layers.initializers import clone_initializer
+from unroll.layers.masks import zero_masked
 from unroll.layers.operations import require_size
 
 
@@ -53,8 +55,9 @@ class MemoryNetwork(keras.layers.Layer):
     Call arguments:
         facts: `[B, S, J]`, integers, or `[B, S, D]`.
         question: `[B, J']`, integers, or `[B, D]`.
-        mask: `[B, S]`, boolean. A fact where it is False gets the weight zero and no slot. If it is
-            False for all facts, o is zero.
+        facts_mask: `[B, S]`, boolean. A fact where it is False gets the weight zero and no slot,
+            and its values have no effect. If it is False for all facts, o is zero. By default the
+            mask that vectors carry.
         training: whether to apply the noise.
 
     Returns:
@@ -64,7 +67,9 @@ class MemoryNetwork(keras.layers.Layer):
 
     Raises:
         ValueError: if an argument is out of its range or lacks another, or the facts or the
-            question have another rank, or there are more facts than `memory_size`.
+            question have another rank, or there are more facts than `memory_size`, masked ones
+            included. In a graph with an unknown number of facts, all that do not fit get the age of
+            the oldest.
 
     >>> import numpy as np
     >>> from unroll.layers import MemoryNetwork
@@ -93,11 +98,11 @@ class MemoryNetwork(keras.layers.Layer):
         seed: int | None = None,
         **kwargs,
     ):
-        require_size("units", units)
-        require_size("hops", hops)
-        for name, size in (("vocabulary_size", vocabulary_size), ("memory_size", memory_size)):
-            if size is not None:
-                require_size(name, size)
+        units, hops = require_size("units", units), require_size("hops", hops)
+        if vocabulary_size is not None:
+            vocabulary_size = require_size("vocabulary_size", vocabulary_size)
+        if memory_size is not None:
+            memory_size = require_size("memory_size", memory_size)
         if tying not in ("adjacent", "layer_wise"):
             raise ValueError(f"tying must be 'adjacent' or 'layer_wise', got {tying!r}.")
         if not 0 <= noise < 1:
@@ -118,6 +123,7 @@ class MemoryNetwork(keras.layers.Layer):
         self.return_logits = return_logits
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.seed = seed
+        self.linear = None
         if noise:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -146,7 +152,6 @@ class MemoryNetwork(keras.layers.Layer):
             self.state_kernel = add("state_kernel", self.units, self.units)
             if self.return_logits:
                 self.output_kernel = add("output_kernel", self.units, rows)
-        self.linear = None
         if self.linear_start:
             self.linear = self.add_weight(
                 name="linear", shape=(), initializer="ones", trainable=False
@@ -158,15 +163,19 @@ class MemoryNetwork(keras.layers.Layer):
                 f"{type(self).__name__} expects facts of rank 3 and a question of rank 2, got "
                 f"{facts_shape} and {question_shape}."
             )
-        count = facts_shape[1]
-        if self.memory_size and isinstance(count, int) and count > self.memory_size:
+        self._check_count(facts_shape[1])
+
+    def _check_count(self, count: int | None):
+        if self.memory_size and count is not None and count > self.memory_size:
             raise ValueError(
                 f"{type(self).__name__} with memory_size={self.memory_size} accepts at most "
                 f"{self.memory_size} facts, got {count}."
             )
 
-    def call(self, facts, question, mask=None, training=False):
-        mask = None if mask is None else ops.cast(mask, "bool")
+    def call(self, facts, question, facts_mask=None, training=False):
+        self._check_count(facts.shape[1])
+        mask = None if facts_mask is None else ops.cast(facts_mask, "bool")
+        facts = zero_masked(facts, mask)
         ages = num_empty = None
         if self.memory_size:
             if mask is None:
@@ -206,15 +215,16 @@ class MemoryNetwork(keras.layers.Layer):
         if self.vocabulary_size is None:
             return ops.matmul(inputs, kernel)
         inputs = ops.cast(inputs, "int32")
-        words = ops.take(ops.convert_to_tensor(kernel), inputs, axis=0)  # [..., J, U]
-        is_word = ops.cast(ops.expand_dims(inputs, -1) > 0, words.dtype)  # [..., J, 1]
-        if not self.position_encoding:
-            return ops.sum(words * is_word, axis=-2)
-        length = ops.maximum(ops.sum(is_word, axis=-2, keepdims=True), 1)
-        position = ops.cumsum(is_word, axis=-2) / length
-        unit = ops.arange(1, self.units + 1, dtype=words.dtype) / self.units  # [U]
-        factors = 2 * ((1 - position) - unit * (1 - 2 * position))
-        return ops.sum(words * factors * is_word, axis=-2)
+        # Positions, counts and sums are not exact in half precision.
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        words = ops.cast(ops.take(ops.convert_to_tensor(kernel), inputs, axis=0), dtype)
+        factors = ops.cast(ops.expand_dims(inputs, -1) > 0, dtype)  # [..., J, 1]
+        if self.position_encoding:
+            length = ops.maximum(ops.sum(factors, axis=-2, keepdims=True), 1)
+            position = ops.cumsum(factors, axis=-2) / length
+            unit = ops.arange(1, self.units + 1, dtype=dtype) / self.units  # [U]
+            factors = factors * 2 * ((1 - position) - unit * (1 - 2 * position))  # [..., J, U]
+        return ops.cast(ops.sum(words * factors, axis=-2), self.compute_dtype)
 
     def _ages(self, mask, training):
         """The number of facts after each fact, `[B, S]`."""
@@ -238,15 +248,26 @@ class MemoryNetwork(keras.layers.Layer):
         if num_empty is None:
             return masked_softmax(scores, mask)
         # n slots of score 0 are one slot of score log n.
+        dtype = scores.dtype
+        scores = ops.cast(scores, keras.backend.result_type(self.compute_dtype, "float32"))
         empty = ops.log(ops.cast(ops.maximum(num_empty, 1), scores.dtype))
         weights = masked_softmax(
             ops.concatenate([scores, empty], axis=1),
             ops.concatenate([mask, num_empty > 0], axis=1),
         )
-        return weights[:, :-1]
+        return ops.cast(weights[:, :-1], dtype)
 
-    def compute_mask(self, *args, **kwargs):
+    def compute_output_shape(self, facts_shape, question_shape):
+        batch, count = facts_shape[0], facts_shape[1]
+        size = self.vocabulary_size if self.return_logits else self.units
+        return (batch, size), (batch, self.hops, count)
+
+    def compute_mask(self, facts, mask=None):
         return [None, None]
+
+    def load_own_variables(self, store):
+        weights = [w for w in self.weights if w is not self.linear]
+        load_own_variables(self, store, weights, self.linear)
 
     def get_config(self):
         return {

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
+from unroll.layers.masks import zero_masked
 from unroll.layers.operations import require_size
 
 
@@ -27,8 +28,8 @@ class AttentionPool(keras.layers.Layer):
 
     Call arguments:
         sequences: `[B, T, D]`.
-        mask: `[B, T]`, boolean. A step where it is False gets the weight zero. If it is False at
-            all steps, s is zero.
+        mask: `[B, T]`, boolean. A step where it is False gets the weight zero, and its values have
+            no effect. If it is False at all steps, s is zero.
 
     Returns:
         A tuple of s, `[B, D]`, and the attention weights a, `[B, T]`.
@@ -54,9 +55,8 @@ class AttentionPool(keras.layers.Layer):
         kernel_regularizer=None,
         **kwargs,
     ):
-        require_size("units", units)
         super().__init__(**kwargs)
-        self.units = units
+        self.units = require_size("units", units)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.context_initializer = keras.initializers.get(context_initializer)
@@ -78,6 +78,7 @@ class AttentionPool(keras.layers.Layer):
         )
 
     def call(self, sequences, mask=None):
+        sequences = zero_masked(sequences, mask)
         u = ops.tanh(ops.matmul(sequences, self.kernel) + self.bias)  # [B, T, U]
         scores = ops.squeeze(ops.matmul(u, self.context), -1)  # [B, T]
         weights = masked_softmax(scores, mask)  # [B, T]

@@ -1,10 +1,13 @@
 """Attention of a question to the regions of an image."""
 
+import math
+
 import keras
 from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
 from unroll.layers.initializers import clone_initializer
+from unroll.layers.masks import zero_masked
 from unroll.layers.operations import require_size
 
 
@@ -42,12 +45,16 @@ class QuestionGuidedAttention(keras.layers.Layer):
     Call arguments:
         question: `[B, Q]`, or N questions about each image, `[B, N, Q]`.
         regions: `[B, S, D]`, or a grid `[B, H, W, D]`.
-        mask: `[B, S]` or `[B, H, W]`, boolean. A region where it is False gets the weight zero.
+        question_mask: `[B, N]`, boolean, for N questions. The attended vector of a question where
+            it is False is zero. By default the mask that the question carries.
+        regions_mask: `[B, S]` or `[B, H, W]`, boolean. A region where it is False gets the weight
+            zero, and its values have no effect. By default the mask that the regions carry.
 
     Returns:
         A tuple of the attended vectors of all glimpses, concatenated, `[B, glimpses * D]` (with
         `count_features` `[B, glimpses * 2 * D]`), and the attention weights a, `[B, glimpses, S]`
-        or `[B, glimpses, H, W]`. For N questions both have N as the second axis.
+        or `[B, glimpses, H, W]`. For N questions both have N as the second axis, and the attended
+        vectors carry the mask that the question carries.
 
     Raises:
         ValueError: if a size is below one, or the question or the regions have another rank.
@@ -73,11 +80,9 @@ class QuestionGuidedAttention(keras.layers.Layer):
         count_features: bool = False,
         **kwargs,
     ):
-        require_size("units", units)
-        require_size("glimpses", glimpses)
         super().__init__(**kwargs)
-        self.units = units
-        self.glimpses = glimpses
+        self.units = require_size("units", units)
+        self.glimpses = require_size("glimpses", glimpses)
         self.normalize = normalize
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -114,53 +119,66 @@ class QuestionGuidedAttention(keras.layers.Layer):
                 initializer=keras.initializers.Constant(-2.0),
             )
 
-    def call(self, question, regions, mask=None):
-        if len(question.shape) == 2:
-            attended, weights = self.call(ops.expand_dims(question, 1), regions, mask)
-            return ops.squeeze(attended, 1), ops.squeeze(weights, 1)
-        (batch, *grid), count = ops.shape(regions)[:-1], ops.shape(question)[1]
-        regions = ops.reshape(regions, (batch, -1, regions.shape[-1]))  # [B, S, D]
-        scores = self._scores(question, regions)  # [B, N, glimpses, S]
-        if mask is not None:
-            mask = ops.reshape(mask, (batch, 1, 1, -1))
-        weights = masked_softmax(scores, mask)  # [B, N, glimpses, S]
-        flat = ops.reshape(weights, (batch, -1, ops.shape(regions)[1]))
-        attended = ops.matmul(flat, regions)  # [B, N * glimpses, D]
+    def call(self, question, regions, question_mask=None, regions_mask=None):
+        is_single = len(question.shape) == 2
+        questions = ops.expand_dims(question, 1) if is_single else question  # [B, N, Q]
+        (batch, *grid), count = ops.shape(regions)[:-1], ops.shape(questions)[1]
+        size = math.prod(grid)  # S
+        regions = ops.reshape(regions, (batch, size, regions.shape[-1]))  # [B, S, D]
+        mask = None
+        if regions_mask is not None:
+            mask = ops.reshape(ops.cast(regions_mask, "bool"), (batch, size))
+            regions = zero_masked(regions, mask)
+            mask = ops.reshape(mask, (batch, 1, 1, size))
+        scores = self._scores(questions, regions)  # [B, N, glimpses, S], float32
+        weights = ops.cast(masked_softmax(scores, mask), regions.dtype)
+        shape = (batch, count * self.glimpses, size)
+        attended = ops.matmul(ops.reshape(weights, shape), regions)  # [B, N * glimpses, D]
         if self.count_features:
-            sums = self._gated_sums(scores, regions, mask)
+            gates = ops.cast(self._gates(scores, mask), regions.dtype)
+            sums = ops.matmul(ops.reshape(gates, shape), regions)
             attended = ops.concatenate([attended, sums], axis=-1)
         attended = ops.reshape(attended, (batch, count, self.glimpses * attended.shape[-1]))
-        return attended, ops.reshape(weights, (batch, count, self.glimpses, *grid))
+        weights = ops.reshape(weights, (batch, count, self.glimpses, *grid))
+        if is_single:
+            attended, weights = ops.squeeze(attended, 1), ops.squeeze(weights, 1)
+        return zero_masked(attended, question_mask), weights
 
-    def _scores(self, question, regions):
-        """e of questions `[B, N, Q]` and regions `[B, S, D]`, `[B, N, glimpses, S]`."""
-        batch, count = ops.shape(question)[:2]
+    def _scores(self, questions, regions):
+        """e of questions `[B, N, Q]` and regions `[B, S, D]`, `[B, N, glimpses, S]`, float32."""
+        (batch, size), count = ops.shape(regions)[:2], ops.shape(questions)[1]
         v = self.activation(ops.matmul(regions, self.region_kernel) + self.region_bias)
-        q = self.activation(ops.matmul(question, self.question_kernel) + self.question_bias)
+        q = self.activation(ops.matmul(questions, self.question_kernel) + self.question_bias)
         v = ops.transpose(v, (0, 2, 1))  # [B, U, S]
         # w . (v * q) is v . (q * w): the products p of all regions and questions are not needed.
         scaled = ops.expand_dims(q, 2) * ops.transpose(self.scale)  # [B, N, glimpses, U]
-        scores = ops.matmul(ops.reshape(scaled, (batch, -1, self.units)), v)
-        scores = ops.reshape(scores, (batch, count, self.glimpses, ops.shape(v)[-1]))
+        scaled = ops.reshape(scaled, (batch, count * self.glimpses, self.units))
+        scores = ops.reshape(ops.matmul(scaled, v), (batch, count, self.glimpses, size))
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        scores = ops.cast(scores, dtype)
         if not self.normalize:
             return scores
-        squares = ops.expand_dims(ops.matmul(q * q, v * v), 2)  # [B, N, 1, S]
+        q, v = (ops.square(ops.cast(x, dtype)) for x in (q, v))
+        squares = ops.expand_dims(ops.matmul(q, v), 2)  # [B, N, 1, S]
         # The constant keeps the gradient finite where a product is zero.
         return scores * ops.rsqrt(squares + 1e-6)
 
-    def _gated_sums(self, scores, regions, mask):
-        """t from scores `[B, N, glimpses, S]` and regions `[B, S, D]`, `[B, N * glimpses, D]`."""
-        gates = ops.sigmoid(scores + self.gate_bias)
-        exists = ops.ones_like(scores[:, :1, :1])
+    def _gates(self, scores, mask):
+        """sigmoid(e_gi + b_g) / sqrt(S), `[B, N, glimpses, S]`, zero where the mask is False."""
+        gates = ops.sigmoid(scores + ops.cast(self.gate_bias, scores.dtype))
+        exists = ops.ones_like(scores[:, :1, :1])  # [B, 1, 1, S]
         if mask is not None:
-            exists = ops.cast(mask, scores.dtype)  # [B, 1, 1, S]
+            exists = ops.cast(mask, scores.dtype)
         number = ops.maximum(ops.sum(exists, axis=-1, keepdims=True), 1)
-        gates = gates * exists * ops.rsqrt(number)
-        shape = (ops.shape(regions)[0], -1, ops.shape(regions)[1])
-        return ops.matmul(ops.reshape(gates, shape), regions)
+        return gates * exists * ops.rsqrt(number)
 
-    def compute_mask(self, *args, **kwargs):
-        return [None, None]
+    def compute_output_shape(self, question_shape, regions_shape):
+        rows, (_, *grid, size) = tuple(question_shape[:-1]), regions_shape
+        features = self.glimpses * size * (2 if self.count_features else 1)
+        return (*rows, features), (*rows, self.glimpses, *grid)
+
+    def compute_mask(self, question, mask=None):
+        return [mask, None]
 
     def get_config(self):
         return {

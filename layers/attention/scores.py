@@ -55,6 +55,8 @@ def split_concat(kernel, query_size: int):
 def masked_softmax(scores, mask=None):
     """Softmax over the last axis, where `mask` is True.
 
+    It is computed in float32 or float64 and returned in the dtype of the scores.
+
     Args:
         scores: `[..., S]`.
         mask: boolean, of the shape of `scores` or one that broadcasts to it.
@@ -67,14 +69,17 @@ def masked_softmax(scores, mask=None):
     >>> np.array(weights).tolist()
     [[0.5, 0.5, 0.0]]
     """
-    if mask is None:
-        return ops.softmax(scores, axis=-1)
-    mask = ops.cast(mask, "bool")
-    # A finite number instead of -inf: the maximum of a row of -inf cannot be subtracted.
-    minimum = -3e4 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -1e30
-    scores = ops.where(mask, scores, ops.cast(minimum, scores.dtype))
-    exponentials = ops.where(
-        mask, ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))), 0.0
-    )
+    if scores.shape[-1] == 0:  # not every backend has a maximum of nothing
+        return scores
+    dtype = keras.backend.standardize_dtype(scores.dtype)
+    scores = ops.cast(scores, keras.backend.result_type(dtype, "float32"))
+    if mask is not None:
+        mask = ops.cast(mask, "bool")
+        # About the lowest number of float32: the maximum of a row of -inf cannot be subtracted.
+        scores = ops.where(mask, scores, -3e38)
+    maximum = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    exponentials = ops.exp(scores - maximum)
+    if mask is not None:
+        exponentials = ops.where(mask, exponentials, 0.0)
     total = ops.sum(exponentials, axis=-1, keepdims=True)
-    return exponentials / ops.where(total > 0, total, ops.ones_like(total))
+    return ops.cast(exponentials / ops.where(total > 0, total, 1.0), dtype)

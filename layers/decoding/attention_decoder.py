@@ -12,6 +12,7 @@ from unroll.layers.decoding.recurrent_decoder import (
     serialize_unbuilt,
     state_sizes,
 )
+from unroll.layers.masks import carried_mask
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -39,10 +40,13 @@ class AttentionDecoder(RecurrentDecoder):
     Args:
         vocabulary_size: V.
         embedding_dim: the size of an embedded token, and with attend="before" of r_t.
-        cells: list of recurrent cells, from the bottom up, without dropout of their own.
+        cells: list of recurrent cells, from the bottom up, without dropout of their own. They have
+            the dtype policy of the decoder: a cell that was created without a `dtype` is created
+            again with that policy.
         attention: a `BahdanauAttention`, a `LuongAttention` or another subclass of
-            `unroll.layers.attention.Attention`. With attend="after" it must be a `LuongAttention`
-            with `units`.
+            `unroll.layers.attention.Attention`, with the dtype policy of the decoder, as the cells.
+            With attend="after" the logits depend on its vectors alone: use one whose vectors
+            contain the query, such as a `LuongAttention` with `units`.
         attend: `"before"` or `"after"`, whether to attend before or after the cells.
         gated: whether a gate scales the context; only with attend="before".
         tie_weights: whether the output uses E (Press and Wolf 2017). The size of r_t must then be
@@ -58,17 +62,18 @@ class AttentionDecoder(RecurrentDecoder):
         memory: `[B, S, D]`.
         initial_state: list of the states of the cells, `[B, size]` each (see `cell_state_sizes`),
             for instance those of an encoder; zeros by default.
-        mask: `[B, S]`, boolean, the mask of the memory. A position where it is False gets the
-            weight zero.
+        memory_mask: `[B, S]`, boolean. A position where it is False gets the weight zero, and its
+            values have no effect. By default the mask that the memory carries.
         training: whether to apply dropout and scheduled sampling.
 
     Returns:
-        A tuple of the logits `[B, T, V]` and the attention weights `[B, T, S]`.
+        A tuple of the logits `[B, T, V]` and the attention weights `[B, T, S]`. The logits carry
+        the mask that the tokens carry.
 
     Raises:
-        ValueError: if an argument is out of its range, `attention` or `gated` does not fit
-            `attend`, a cell has dropout, `tie_weights` does not fit the size of r_t, or the initial
-            states do not fit the cells.
+        ValueError: if an argument is out of its range, `gated` does not fit `attend`, a cell has
+            dropout, a cell or the attention has another dtype policy than the decoder,
+            `tie_weights` does not fit the size of r_t, or the initial states do not fit the cells.
 
     >>> import keras, numpy as np
     >>> from unroll import layers
@@ -118,7 +123,7 @@ class AttentionDecoder(RecurrentDecoder):
             **kwargs,
         )
         self._check(attention, attend, gated)
-        self.attention = attention
+        self.attention = self.with_own_policy(attention)
         self.attend = attend
         self.gated = gated
         policy = self.dtype_policy
@@ -139,19 +144,8 @@ class AttentionDecoder(RecurrentDecoder):
             )
         if attend not in ("before", "after"):
             raise ValueError(f"attend must be 'before' or 'after', got {attend!r}.")
-        if attend == "after":
-            has_score = getattr(attention, "score", None) is not None
-            if not has_score or attention.units is None:
-                raise ValueError(
-                    "attention must be a LuongAttention with units if attend='after', got "
-                    f"{type(attention).__name__}{' with units=None' if has_score else ''}."
-                )
-            if gated:
-                raise ValueError("gated=True needs attend='before', got attend='after'.")
-
-    @property
-    def _counts_steps(self) -> bool:
-        return getattr(self.attention, "window", None) == "local_m"
+        if gated and attend == "after":
+            raise ValueError("gated=True needs attend='before', got attend='after'.")
 
     def build(self, tokens_shape, memory_shape):
         vector_size = self.attention.output_size(memory_shape[-1])
@@ -175,59 +169,71 @@ class AttentionDecoder(RecurrentDecoder):
             initial_state: as in the call.
 
         Returns:
-            A list of `[B, size]`: the states of the cells, with attend="after" the attentional
-            vector, and with a local-m window the number of steps.
+            A list of `[B, size]`: the states of the cells, with attend="after" the vector of the
+            attention, and with an attention that uses positions the number of steps.
         """
         states = super().initial_states(ops.shape(memory)[0], initial_state)
         # If several rows share one memory, there are more states than memories.
         rows = ops.shape(states[0])[0]
         if self.attend == "after":
-            states.append(ops.zeros((rows, self.attention.units), self.compute_dtype))
-        if self._counts_steps:
-            states.append(ops.zeros((rows, 1), self.compute_dtype))
+            size = self.attention.output_size(memory.shape[-1])
+            states.append(ops.zeros((rows, size), self.compute_dtype))
+        if self.attention.uses_positions:
+            # Not in the compute dtype: in bfloat16, 256 + 1 is 256. Not an integer, because a state
+            # of the loop has a gradient.
+            dtype = keras.backend.result_type(self.compute_dtype, "float32")
+            states.append(ops.zeros((rows, 1), dtype))
         return states
 
-    def step(self, tokens, states, memory, keys=None, mask=None):
+    def step(self, tokens, states, memory, keys=None, memory_mask=None):
         """One step of a search.
 
         Args:
             tokens: `[N]`, integers, the previous tokens.
             states: list of states, as `initial_states` and this method return them.
             memory: `[B, S, D]`. N is B or a multiple of it; the rows of one memory are consecutive.
-            keys: the result of `attention.compute_keys(memory)`; computed by default.
-            mask: `[B, S]`, boolean.
+            keys: the keys from `attention.prepare(memory, memory_mask)`, if `memory` comes from
+                there too; computed by default.
+            memory_mask: `[B, S]`, boolean; by default the mask that the memory carries.
 
         Returns:
             A tuple of the logits `[N, V]`, the new states and the attention weights `[N, S]`.
         """
-        keys = self.attention.compute_keys(memory) if keys is None else keys
-        memory = ops.cast(memory, self.compute_dtype)
+        if memory_mask is None:
+            memory_mask = carried_mask(memory)
+        if keys is None:
+            memory, keys = self.attention.prepare(memory, memory_mask)
         embedded = self.embedding(tokens)
-        outputs, states, weights = self._advance(embedded, list(states), memory, keys, mask)
+        outputs, states, weights = self._advance(embedded, list(states), memory, keys, memory_mask)
         return self.logits(outputs), states, weights
 
-    def step_function(self, memory, mask=None) -> Callable:
+    def step_function(self, memory, memory_mask=None) -> Callable:
         """`step` with a memory, as `greedy`, `sample` and `beam_search` take it.
 
         It is called as `(tokens, states) -> (logits, states, weights)`. The keys of the memory are
         computed once.
-        """
-        keys = self.attention.compute_keys(memory)
-        return lambda tokens, states: self.step(tokens, states, memory, keys, mask)
 
-    def call(self, tokens, memory, initial_state=None, mask=None, training=False):
-        keys = self.attention.compute_keys(memory)
-        memory = ops.cast(memory, self.compute_dtype)
+        Args:
+            memory: `[B, S, D]`.
+            memory_mask: `[B, S]`, boolean; by default the mask that the memory carries.
+        """
+        if memory_mask is None:
+            memory_mask = carried_mask(memory)
+        memory, keys = self.attention.prepare(memory, memory_mask)
+        return lambda tokens, states: self.step(tokens, states, memory, keys, memory_mask)
+
+    def call(self, tokens, memory, initial_state=None, memory_mask=None, training=False):
+        memory, keys = self.attention.prepare(memory, memory_mask)
 
         def advance(x, states, constants):
-            outputs, states, weights = self._advance(x, states, *constants, mask)
+            memory, keys = constants[0], constants[-1]
+            outputs, states, weights = self._advance(x, states, memory, keys, memory_mask)
             return (outputs, weights), states
 
         states = self.initial_states(memory, initial_state)
+        constants = (memory,) if keys is memory else (memory, keys)
         step_layers = [*self.cells, self.attention, *([self.gate] if self.gated else [])]
-        outputs, weights = self.run_steps(
-            advance, tokens, states, (memory, keys), step_layers, training
-        )
+        outputs, weights = self.run_steps(advance, tokens, states, constants, step_layers, training)
         return self.logits(outputs), weights
 
     def _advance(self, x, states: list, memory, keys, mask) -> tuple:
@@ -237,7 +243,7 @@ class AttentionDecoder(RecurrentDecoder):
             A tuple of what the logits are made from, the new states and the weights `[N, S]`.
         """
         count = None
-        if self._counts_steps:
+        if self.attention.uses_positions:
             *states, count = states
         step = self._attend_before if self.attend == "before" else self._attend_after
         outputs, states, weights = step(x, states, memory, keys, mask, count)
@@ -260,20 +266,26 @@ class AttentionDecoder(RecurrentDecoder):
     def _attend(self, query, memory, keys, mask, count) -> tuple:
         """The vectors `[N, D]` and the weights `[N, S]` of queries `[N, Q]`."""
         # The rows of one memory are queries of it, so that no memory is repeated.
-        queries = ops.reshape(query, (ops.shape(memory)[0], -1, query.shape[-1]))  # [B, W, Q]
+        rows, batch = ops.shape(query)[0], ops.shape(memory)[0]
+        shape = (batch, rows_per_memory(rows, batch))  # B, W
         options = {}
-        if count is not None:
-            options["position"] = ops.reshape(count, (ops.shape(memory)[0], -1))
-        vectors, weights = self.attention(queries, memory, keys=keys, mask=mask, **options)
-        vectors = ops.reshape(vectors, (-1, vectors.shape[-1]))
-        return vectors, ops.reshape(weights, (-1, ops.shape(weights)[-1]))
+        if count is not None:  # an integer, which a layer does not cast to its compute dtype
+            options["position"] = ops.cast(ops.reshape(count, shape), "int32")
+        queries = ops.reshape(query, (*shape, query.shape[-1]))
+        vectors, weights = self.attention(queries, memory, keys=keys, memory_mask=mask, **options)
+        vectors = ops.reshape(vectors, (rows, vectors.shape[-1]))
+        return vectors, ops.reshape(weights, (rows, ops.shape(memory)[1]))
 
     def logits(self, outputs):
         """The logits `[..., V]` of r, or with attend="before" of its inputs."""
         return super().logits(outputs if self.readout is None else self.readout(outputs))
 
-    def compute_mask(self, *args, **kwargs):
-        return [None, None]
+    def compute_output_shape(self, tokens_shape, memory_shape):
+        shape = tuple(tokens_shape)
+        return (*shape, self.vocabulary_size), (*shape, memory_shape[1])
+
+    def compute_mask(self, tokens, mask=None):
+        return [mask, None]
 
     def get_config(self):
         return {
@@ -287,3 +299,10 @@ class AttentionDecoder(RecurrentDecoder):
     def from_config(cls, config):
         attention = keras.saving.deserialize_keras_object(config["attention"])
         return super().from_config({**config, "attention": attention})
+
+
+def rows_per_memory(rows, batch):
+    """W, where `rows` is B times W; 0 for an empty batch."""
+    if isinstance(rows, int) and isinstance(batch, int):
+        return rows // max(batch, 1)
+    return ops.floor_divide(rows, ops.maximum(batch, 1))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from unroll.layers.checkpoints import load_own_variables
+from unroll.layers.dtype_policies import own_policy, policy_with_quantized, with_policy
 from unroll.layers.operations import argmax, require_size
 from unroll.layers.recurrent.recurrence import scan
 
@@ -27,14 +29,17 @@ class RecurrentDecoder(keras.layers.Layer):
     Args:
         vocabulary_size: V.
         embedding_dim: the size of an embedded token.
-        cells: list of recurrent cells, from the bottom up, without dropout of their own.
+        cells: list of recurrent cells, from the bottom up, without dropout of their own. They have
+            the dtype policy of the decoder: a cell that was created without a `dtype` is created
+            again with that policy.
         tie_weights: whether the output uses E (Press and Wolf 2017). The size of h_t must then be
             `embedding_dim`.
         dropout: the dropout rate of the embedded tokens and of h_t.
         scheduled_sampling: the probability, in training, that a step reads the most probable token
             of the previous step instead of the given token (Bengio et al. 2015). It is the initial
             value of the variable `sampling_probability`, which a callback can assign. No gradient
-            flows through the choice.
+            flows through the choice. A checkpoint with the variable loads into a decoder without
+            it, and vice versa.
         seed: the seed of dropout and scheduled sampling.
 
     Call arguments:
@@ -45,11 +50,12 @@ class RecurrentDecoder(keras.layers.Layer):
         training: whether to apply dropout and scheduled sampling.
 
     Returns:
-        The logits, `[B, T, V]`.
+        The logits, `[B, T, V]`. They carry the mask that the tokens carry.
 
     Raises:
-        ValueError: if an argument is out of its range, a cell has dropout, `tie_weights` does not
-            fit the size of the cells, or the initial states do not fit the cells.
+        ValueError: if an argument is out of its range, a cell has dropout or a dtype policy other
+            than that of the decoder, `tie_weights` does not fit the size of the cells, or the
+            initial states do not fit the cells.
 
     >>> import keras, numpy as np
     >>> from unroll import layers
@@ -76,8 +82,8 @@ class RecurrentDecoder(keras.layers.Layer):
         seed: int | None = None,
         **kwargs,
     ):
-        require_size("vocabulary_size", vocabulary_size)
-        require_size("embedding_dim", embedding_dim)
+        vocabulary_size = require_size("vocabulary_size", vocabulary_size)
+        embedding_dim = require_size("embedding_dim", embedding_dim)
         if not cells:
             raise ValueError(f"{type(self).__name__} needs at least one cell, got {cells!r}.")
         for cell in cells:
@@ -92,18 +98,33 @@ class RecurrentDecoder(keras.layers.Layer):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
-        self.cells = list(cells)
+        self.cells = [self.with_own_policy(cell) for cell in cells]
         self.tie_weights = tie_weights
         self.dropout = dropout
         self.scheduled_sampling = scheduled_sampling
         self.seed = seed
         policy = self.dtype_policy
-        self.embedding = keras.layers.Embedding(
-            vocabulary_size, embedding_dim, dtype=policy, name="embedding"
-        )
+        options = {"dtype": policy, "name": "embedding"}
+        if tie_weights:  # the class that Keras quantizes for both uses
+            self.embedding = keras.layers.ReversibleEmbedding(
+                vocabulary_size, embedding_dim, reverse_dtype=self.compute_dtype, **options
+            )
+        else:
+            self.embedding = keras.layers.Embedding(vocabulary_size, embedding_dim, **options)
         self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=policy)
+        self.output_kernel = self.output_bias = self.sampling_probability = None
         if scheduled_sampling:
             self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def with_own_policy(self, layer):
+        """A layer to use in this one, with the same dtype policy; see `with_policy`."""
+        layer, policy = with_policy(layer, self.dtype_policy), own_policy(self.dtype_policy)
+        if own_policy(layer.dtype_policy) != policy:
+            raise ValueError(
+                f"{type(self).__name__} has the dtype policy {policy.name!r}, got {layer.name!r} "
+                f"with {layer.dtype_policy.name!r}. Create both with the same dtype."
+            )
+        return layer
 
     @property
     def cell_state_sizes(self) -> list[int]:
@@ -129,7 +150,6 @@ class RecurrentDecoder(keras.layers.Layer):
                 f"embedding, {self.embedding_dim}, got {size}."
             )
         self.embedding.build(tokens_shape)
-        self.output_kernel = None
         if not self.tie_weights:
             self.output_kernel = self.add_weight(
                 name="output_kernel",
@@ -139,7 +159,6 @@ class RecurrentDecoder(keras.layers.Layer):
         self.output_bias = self.add_weight(
             name="output_bias", shape=(self.vocabulary_size,), initializer="zeros"
         )
-        self.sampling_probability = None
         if self.scheduled_sampling:
             self.sampling_probability = self.add_weight(
                 name="sampling_probability",
@@ -224,8 +243,10 @@ class RecurrentDecoder(keras.layers.Layer):
         if samples:
             xs.append(self._random_choices(ops.shape(xs[0])[:2]))
             # The first step has no previous token: it always reads the start symbol.
-            has_previous = ops.zeros((ops.shape(tokens)[0], 1), self.compute_dtype)
-            states = [*states, has_previous, xs[0][0]]
+            batch = ops.shape(tokens)[0]
+            has_previous = ops.zeros((batch, 1), self.compute_dtype)
+            previous = ops.zeros((batch, self.embedding_dim), self.compute_dtype)
+            states = [*states, has_previous, previous]
 
         def step(carry, xs, constants):
             if not samples:
@@ -271,17 +292,26 @@ class RecurrentDecoder(keras.layers.Layer):
 
     def logits(self, outputs):
         """The logits `[..., V]` of outputs `[..., U]`."""
-        kernel = self.output_kernel
-        kernel = ops.transpose(self.embedding.embeddings) if kernel is None else kernel
-        kernel = ops.cast(kernel, self.compute_dtype)
-        return ops.matmul(outputs, kernel) + ops.cast(self.output_bias, self.compute_dtype)
+        if self.tie_weights:
+            logits = self.embedding(outputs, reverse=True)
+        else:
+            logits = ops.matmul(outputs, ops.cast(self.output_kernel, self.compute_dtype))
+        return ops.cast(logits, self.compute_dtype) + ops.cast(self.output_bias, self.compute_dtype)
 
-    def compute_mask(self, *args, **kwargs):
-        return None
+    def compute_output_shape(self, tokens_shape):
+        return (*tokens_shape, self.vocabulary_size)
+
+    def compute_mask(self, tokens, mask=None):
+        return mask
+
+    def load_own_variables(self, store):
+        weights = [w for w in (self.output_kernel, self.output_bias) if w is not None]
+        load_own_variables(self, store, weights, self.sampling_probability)
 
     def get_config(self):
         return {
             **super().get_config(),
+            "dtype": keras.dtype_policies.serialize(policy_with_quantized(self)),
             "vocabulary_size": self.vocabulary_size,
             "embedding_dim": self.embedding_dim,
             "cells": [serialize_unbuilt(cell) for cell in self.cells],

@@ -57,13 +57,10 @@ class CharacterEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         label = type(self).__name__
-        for name, size in (
-            ("characters", characters),
-            ("units", units),
-            ("features", features),
-            ("width", width),
-        ):
-            require_size(f"{label}: {name}", size)
+        characters = require_size(f"{label}: characters", characters)
+        units = require_size(f"{label}: units", units)
+        features = require_size(f"{label}: features", features)
+        width = require_size(f"{label}: width", width)
         if reader not in READERS:
             raise ValueError(f"{label}: reader must be one of {READERS}, got {reader!r}.")
         if width % 2 == 0:
@@ -99,7 +96,7 @@ class CharacterEmbedding(keras.layers.Layer):
     def call(self, characters):
         characters = ops.cast(characters, "int32")
         batch, time, length = ops.shape(characters)
-        flat = ops.reshape(characters, (-1, length))  # [B T, L]
+        flat = ops.reshape(characters, (batch * time, length))  # [B T, L]
         mask = ops.not_equal(flat, 0)
         x = ops.take(ops.convert_to_tensor(self.embeddings), flat, axis=0)
         x = x * ops.cast(ops.expand_dims(mask, -1), x.dtype)  # [B T, L, features]
@@ -115,9 +112,6 @@ class CharacterEmbedding(keras.layers.Layer):
 
     def compute_output_shape(self, characters_shape):
         return (*characters_shape[:-1], self.units)
-
-    def compute_output_spec(self, characters):
-        return keras.KerasTensor((*characters.shape[:-1], self.units), self.compute_dtype)
 
     def get_config(self):
         return {

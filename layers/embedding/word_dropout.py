@@ -46,6 +46,7 @@ class WordDropout(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
+        self.built = True
 
     def call(self, tokens, mask=None, training=False):
         if not training or not self.rate:

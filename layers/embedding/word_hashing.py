@@ -46,11 +46,10 @@ class WordHashing(keras.layers.Layer):
         embeddings_regularizer=None,
         **kwargs,
     ):
-        for name, value in (("units", units), ("trigrams", trigrams)):
-            require_size(f"{type(self).__name__}: {name}", value)
+        label = type(self).__name__
         super().__init__(**kwargs)
-        self.units = units
-        self.trigrams = trigrams
+        self.units = require_size(f"{label}: units", units)
+        self.trigrams = require_size(f"{label}: trigrams", trigrams)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.embeddings_regularizer = keras.regularizers.get(embeddings_regularizer)
 
@@ -71,8 +70,10 @@ class WordHashing(keras.layers.Layer):
         repeated = ops.any(ops.logical_and(same, earlier), axis=-1)  # [..., L]
         counts = ops.logical_and(ops.not_equal(trigrams, 0), ops.logical_not(repeated))  # [..., L]
         vectors = ops.take(self.embeddings, trigrams, axis=0)  # [..., L, U]
-        counts = ops.expand_dims(ops.cast(counts, vectors.dtype), -1)  # [..., L, 1]
-        return ops.sum(vectors * counts, axis=-2)  # [..., U]
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        counts = ops.expand_dims(ops.cast(counts, dtype), -1)  # [..., L, 1]
+        total = ops.sum(ops.cast(vectors, dtype) * counts, axis=-2)  # [..., U]
+        return ops.cast(total, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

@@ -1,6 +1,9 @@
 """Pooling of sequences over time."""
 
+import keras
 from keras import ops
+
+from unroll.layers.masks import zero_masked
 
 
 def max_over_time(sequences, mask=None):
@@ -20,10 +23,14 @@ def max_over_time(sequences, mask=None):
     >>> np.array(max_over_time(x, np.array([[True, True, False]]))).tolist()
     [[3.0, 5.0]]
     """
-    if mask is None:
+    length = ops.shape(sequences)[1]
+    if mask is None and isinstance(length, int) and length > 0:
         return ops.max(sequences, axis=1)
-    valid = ops.expand_dims(ops.cast(mask, "bool"), -1)  # [B, T, 1]
-    highest = ops.max(ops.where(valid, sequences, -3e4), axis=1)  # [B, D]
+    if isinstance(length, int) and length == 0:  # not every backend has a maximum of nothing
+        return ops.sum(sequences, axis=1)
+    valid = ops.ones(ops.shape(sequences)[:2], "bool") if mask is None else ops.cast(mask, "bool")
+    valid = ops.expand_dims(valid, -1)  # [B, T, 1]
+    highest = ops.max(ops.where(valid, sequences, -float("inf")), axis=1)  # [B, D]
     return ops.where(ops.any(valid, axis=1), highest, 0.0)
 
 
@@ -42,8 +49,11 @@ def mean_over_time(sequences, mask=None):
     >>> np.array(mean_over_time(x, np.array([[True, True, False]]))).tolist()
     [[2.0, 3.5]]
     """
+    dtype = keras.backend.standardize_dtype(sequences.dtype)
+    x = ops.cast(sequences, keras.backend.result_type(dtype, "float32"))
     if mask is None:
-        return ops.mean(sequences, axis=1)
-    valid = ops.expand_dims(ops.cast(mask, "bool"), -1)  # [B, T, 1]
-    total = ops.sum(ops.where(valid, sequences, 0.0), axis=1)  # [B, D]
-    return total / ops.maximum(ops.sum(ops.cast(valid, sequences.dtype), axis=1), 1.0)
+        count = ops.cast(ops.shape(x)[1], x.dtype)
+    else:
+        x = zero_masked(x, mask)
+        count = ops.sum(ops.cast(mask, x.dtype), axis=1, keepdims=True)  # [B, 1]
+    return ops.cast(ops.sum(x, axis=1) / ops.maximum(count, 1), dtype)

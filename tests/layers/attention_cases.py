@@ -16,12 +16,12 @@ POSITION = 2
 
 
 def _bahdanau(layer, inputs, states, mask, training):
-    return layer(states[0], inputs, mask=mask)
+    return layer(states[0], inputs, memory_mask=mask)
 
 
 def _luong(layer, inputs, states, mask, training):
     position = {"position": POSITION} if layer.window == "local_m" else {}
-    return layer(states[0], inputs, mask=mask, **position)
+    return layer(states[0], inputs, memory_mask=mask, **position)
 
 
 running.CALLS[layers.BahdanauAttention] = _bahdanau

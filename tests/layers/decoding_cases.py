@@ -22,7 +22,7 @@ def tokens_of(states) -> np.ndarray:
 def _logits(layer, inputs, states, mask, training):
     first, second = (ops.convert_to_tensor(row) for row in TOKENS)
     tokens = ops.where(states[0][:, :1] > 0, second, first)
-    return layer(tokens, inputs, initial_state=list(states), mask=mask, training=training)[0]
+    return layer(tokens, inputs, initial_state=list(states), memory_mask=mask, training=training)[0]
 
 
 running.CALLS[layers.AttentionDecoder] = _logits

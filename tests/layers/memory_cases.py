@@ -15,11 +15,11 @@ QUERY = 7
 
 
 def _memory_network(layer, inputs, states, mask, training):
-    return layer(inputs, states[0], mask=mask, training=training)[0]
+    return layer(inputs, states[0], facts_mask=mask, training=training)[0]
 
 
 def _guided(layer, inputs, states, mask, training):
-    return layer(states[0], inputs, mask=mask)[0]
+    return layer(states[0], inputs, regions_mask=mask)[0]
 
 
 running.CALLS[layers.MemoryNetwork] = _memory_network
@@ -81,8 +81,8 @@ def guided(name: str, **settings) -> Case:
 
 
 CASES: tuple[Case, ...] = (
-    memory_network("MemoryNetwork", memory_size=9, random={"noise": 0.5}),
-    memory_network("MemoryNetwork layer-wise", hops=2, tying="layer_wise", memory_size=9),
+    memory_network("MemoryNetwork", memory_size=1000, random={"noise": 0.5}),
+    memory_network("MemoryNetwork layer-wise", hops=2, tying="layer_wise", memory_size=1000),
     memory_network("MemoryNetwork without order", hops=1),
     guided("QuestionGuidedAttention"),
     guided("QuestionGuidedAttention with count features", count_features=True),

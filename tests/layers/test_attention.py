@@ -99,7 +99,7 @@ def test_concat_is_additive_attention():
     additive(*arrays(QUERIES, SEQUENCES))
     additive.set_weights(concat.get_weights())
     mask = ops.convert_to_tensor(MASK)
-    found = [layer(*arrays(QUERIES, SEQUENCES), mask=mask) for layer in (concat, additive)]
+    found = [layer(*arrays(QUERIES, SEQUENCES), memory_mask=mask) for layer in (concat, additive)]
     assert_near(numbers(found[0]), numbers(found[1]), running.EXACT)
 
 
@@ -126,17 +126,17 @@ def test_a_window_as_long_as_the_memory_is_global():
 def test_several_queries_equal_single_queries(make):
     layer = built(make())
     memory, mask = arrays(SEQUENCES)[0], ops.convert_to_tensor(MASK)
-    keys = layer.compute_keys(memory)
-    together = numbers(layer(*arrays(QUERIES), memory, mask=mask))
+    prepared, keys = layer.prepare(memory, mask)
+    together = numbers(layer(*arrays(QUERIES), memory, memory_mask=mask))
     for t in range(QUERIES.shape[1]):
         position = {"position": t} if getattr(layer, "window", "") == "local_m" else {}
-        alone = layer(*arrays(QUERIES[:, t]), memory, keys=keys, mask=mask, **position)
+        alone = layer(*arrays(QUERIES[:, t]), prepared, keys=keys, memory_mask=mask, **position)
         assert_near(numbers(alone), [x[:, t] for x in together], running.EXACT)
 
 
 def test_luong_local_p_of_several_queries():
     layer = built(luong(units=7, score="dot", window="local_p", half_width=2))
-    found = numbers(layer(*arrays(QUERIES, SEQUENCES), mask=ops.convert_to_tensor(MASK)))
+    found = numbers(layer(*arrays(QUERIES, SEQUENCES), memory_mask=ops.convert_to_tensor(MASK)))
     for t in range(QUERIES.shape[1]):
         expected = reference.by_rows(
             reference.luong_one,
@@ -154,9 +154,9 @@ def test_luong_local_p_of_several_queries():
 def test_precomputed_keys_in_mixed_precision():
     layer = built(layers.BahdanauAttention(7, dtype="mixed_bfloat16"))
     given = [ops.cast(x, "float32") for x in arrays(QUERIES, SEQUENCES)]
-    keys = layer.compute_keys(given[1])
+    memory, keys = layer.prepare(given[1])
     assert keras.backend.standardize_dtype(keys.dtype) == "bfloat16"
-    assert_near(numbers(layer(*given, keys=keys)), numbers(layer(*given)), 0.01)
+    assert_near(numbers(layer(given[0], memory, keys=keys)), numbers(layer(*given)), 0.01)
 
 
 class ScaledDotAttention(Attention):
@@ -178,9 +178,11 @@ def test_a_subclass_runs_alone_and_in_a_decoder():
     own, dot = ScaledDotAttention(dtype=running.PRECISE), built(luong(score="dot"))
     mask = ops.convert_to_tensor(MASK)
     queries, memory = arrays(QUERIES, SEQUENCES)
-    expected = dot(queries / np.sqrt(D), memory, mask=mask)
-    assert_near(numbers(own(queries, memory, mask=mask)), numbers(expected), 10 * running.EXACT)
-    alone = own(queries[:, 0], memory, mask=mask)
+    expected = dot(queries / np.sqrt(D), memory, memory_mask=mask)
+    assert_near(
+        numbers(own(queries, memory, memory_mask=mask)), numbers(expected), 10 * running.EXACT
+    )
+    alone = own(queries[:, 0], memory, memory_mask=mask)
     assert_near(numbers(alone), [x[:, 0] for x in numbers(expected)], 10 * running.EXACT)
     decoder = layers.AttentionDecoder(5, 2, [layers.LSTMCell(D)], ScaledDotAttention())
     logits, weights = decoder(np.ones((B, 7), "int32"), SEQUENCES.astype("float32"))
@@ -192,7 +194,7 @@ INVALID = [
     (lambda: layers.BahdanauAttention(0), ["units", "0"]),
     (lambda: layers.BahdanauAttention(7)(QUERIES, SEQUENCES[0]), ["[B, S, D]", "(5, 3)"]),
     (
-        lambda: layers.BahdanauAttention(7).compute_keys(SEQUENCES),
+        lambda: layers.BahdanauAttention(7).prepare(SEQUENCES),
         ["BahdanauAttention", "not built"],
     ),
     (lambda: layers.LuongAttention(score="cosine"), ["score", "'cosine'", "general"]),
@@ -211,7 +213,7 @@ INVALID = [
     ),
     (
         lambda: layers.LuongAttention(window="local_m")(QUERIES[:, 0], SEQUENCES),
-        ["local_m", "position"],
+        ["LuongAttention", "position"],
     ),
 ]
 

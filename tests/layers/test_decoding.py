@@ -31,10 +31,10 @@ def test_step_by_step_equals_the_call(case):
     layer = case.build("float32")
     states = [ops.cast(s, "float32") for s in tensors(*case.initial_state())]
     tokens = ops.convert_to_tensor(np.random.default_rng(1).integers(0, 4, (B, 7)))
-    logits, weights = layer(tokens, MEMORY, initial_state=states, mask=MEMORY_MASK)
+    logits, weights = layer(tokens, MEMORY, initial_state=states, memory_mask=MEMORY_MASK)
     states = layer.initial_states(MEMORY, states)
     for t in range(7):
-        one, states, attention = layer.step(tokens[:, t], states, MEMORY, mask=MEMORY_MASK)
+        one, states, attention = layer.step(tokens[:, t], states, MEMORY, memory_mask=MEMORY_MASK)
         assert_near([running.numpy(one)], [running.numpy(logits[:, t])], 1e-5)
         assert_near([running.numpy(attention)], [running.numpy(weights[:, t])], 1e-5)
 
@@ -45,9 +45,9 @@ def test_several_rows_of_one_memory(case):
     states = layer.initial_states(ops.repeat(MEMORY, 3, axis=0))
     states = [ops.convert_to_tensor(rng.normal(size=s.shape).astype("float32")) for s in states]
     tokens = ops.convert_to_tensor(rng.integers(0, 4, 3 * B))
-    together = layer.step(tokens, states, MEMORY, mask=MEMORY_MASK)
+    together = layer.step(tokens, states, MEMORY, memory_mask=MEMORY_MASK)
     repeated = [ops.repeat(x, 3, axis=0) for x in (MEMORY, MEMORY_MASK)]
-    alone = layer.step(tokens, states, repeated[0], mask=repeated[1])
+    alone = layer.step(tokens, states, repeated[0], memory_mask=repeated[1])
     flat = [[running.numpy(x) for x in keras.tree.flatten(found)] for found in (together, alone)]
     assert_near(flat[0], flat[1], 1e-5)
 
@@ -72,9 +72,9 @@ def test_several_sequences_of_one_memory():
         ops.convert_to_tensor(rng.normal(size=(3 * B, size)).astype("float32"))
         for size in layer.cell_state_sizes
     ]
-    together = layer(tokens, MEMORY, initial_state=states, mask=MEMORY_MASK)
+    together = layer(tokens, MEMORY, initial_state=states, memory_mask=MEMORY_MASK)
     memory, mask = (ops.repeat(x, 3, axis=0) for x in (MEMORY, MEMORY_MASK))
-    alone = layer(tokens, memory, initial_state=states, mask=mask)
+    alone = layer(tokens, memory, initial_state=states, memory_mask=mask)
     assert_near(*([running.numpy(x) for x in found] for found in (together, alone)), 1e-5)
 
 
@@ -159,7 +159,7 @@ def test_a_saved_model_from_text_to_the_n_best_texts():
     decoder = layers.AttentionDecoder(
         6, 4, [layers.LSTMCell(8)], layers.BahdanauAttention(5), name="decoder"
     )
-    logits, _ = decoder(given, encoded, initial_state=[h, c], mask=mask)
+    logits, _ = decoder(given, encoded, initial_state=[h, c], memory_mask=mask)
     with tempfile.TemporaryDirectory() as folder:
         keras.Model([source, given], logits).save(f"{folder}/model.keras")
         model = keras.saving.load_model(f"{folder}/model.keras")
@@ -232,8 +232,10 @@ INVALID = [
     ),
     (lambda: decoder(attention="additive"), ["attention", "'additive'"]),
     (lambda: decoder(attend="between"), ["attend", "before", "'between'"]),
-    (lambda: decoder(attend="after"), ["LuongAttention"]),
-    (lambda: decoder(attend="after", attention=layers.LuongAttention()), ["units"]),
+    (
+        lambda: decoder(cells=[layers.LSTMCell(4, dtype="float16", name="half")]),
+        ["AttentionDecoder", "'float32'", "'half'", "'float16'"],
+    ),
     (
         lambda: decoder(attend="after", attention=layers.LuongAttention(7), tie_weights=True)(
             np.ones((B, 2), "int32"), MEMORY

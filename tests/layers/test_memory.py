@@ -60,17 +60,17 @@ def test_words_equal_the_reference(tying, position_encoding, return_logits):
         encode=partial(reference.bag_of_words, position_encoding=position_encoding),
         **settings,
     )
-    found = numbers(layer(*tensors(FACTS, QUESTION), mask=ops.convert_to_tensor(MASK)))
+    found = numbers(layer(*tensors(FACTS, QUESTION), facts_mask=ops.convert_to_tensor(MASK)))
     assert_near(found, expected, 10 * running.EXACT)
 
 
 def test_padding_does_not_change_the_result():
     layer = network_of_words(memory_size=9)
     mask = np.ones((B, T), "bool")
-    expected = numbers(layer(*tensors(FACTS, QUESTION), mask=ops.convert_to_tensor(mask)))
+    expected = numbers(layer(*tensors(FACTS, QUESTION), facts_mask=ops.convert_to_tensor(mask)))
     padded = np.pad(FACTS, ((0, 0), (0, 2), (0, 3)))
     question, longer = np.pad(QUESTION, ((0, 0), (0, 4))), np.pad(mask, ((0, 0), (0, 2)))
-    found = numbers(layer(*tensors(padded, question), mask=ops.convert_to_tensor(longer)))
+    found = numbers(layer(*tensors(padded, question), facts_mask=ops.convert_to_tensor(longer)))
     assert_near([found[0], found[1][..., :T]], expected, running.EXACT)
     assert not found[1][..., T:].any()
 
@@ -82,7 +82,7 @@ def test_empty_slots_have_the_rest_of_the_weight():
     layer.set_weights([np.zeros(w.shape) for w in layer.weights])  # all scores are 0
     _, weights = layer(*tensors(SEQUENCES, VECTOR))
     assert_near(numbers([weights]), [np.full(weights.shape, 1 / (T + 3))], running.EXACT)
-    _, weights = layer(*tensors(SEQUENCES, VECTOR), mask=ops.convert_to_tensor(MASK))
+    _, weights = layer(*tensors(SEQUENCES, VECTOR), facts_mask=ops.convert_to_tensor(MASK))
     assert_near(numbers([weights[:, 0]]), [MASK / (T + 3)], running.EXACT)
     full = with_weights(
         layers.MemoryNetwork(7, memory_size=T, dtype=running.PRECISE), SEQUENCES, VECTOR
@@ -117,10 +117,10 @@ def test_linear_start_ends_when_linear_is_zero():
     expected = reference.memory_network(
         plain.get_weights(), SEQUENCES, [VECTOR], MASK, hops=2, linear=True
     )
-    assert_near(numbers(layer(*given, mask=mask)), expected, 10 * running.EXACT)
+    assert_near(numbers(layer(*given, facts_mask=mask)), expected, 10 * running.EXACT)
     layer.linear.assign(0.0)
-    softmax = numbers(plain(*given, mask=mask))
-    assert_near(numbers(layer(*given, mask=mask)), softmax, running.EXACT)
+    softmax = numbers(plain(*given, facts_mask=mask))
+    assert_near(numbers(layer(*given, facts_mask=mask)), softmax, running.EXACT)
 
 
 def test_noise_increases_the_age_of_facts():
@@ -148,7 +148,7 @@ def test_words_in_litert_and_xla():
     layer.linear.assign(0.0)
 
     def serve(facts, question, mask):
-        logits, weights = layer(facts, question, mask=mask)
+        logits, weights = layer(facts, question, facts_mask=mask)
         return {"logits": logits, "weights": weights}
 
     signature = {
@@ -180,7 +180,7 @@ def guided(normalize=True) -> layers.QuestionGuidedAttention:
 @pytest.mark.parametrize("normalize", [True, False])
 def test_attention_weights_of_the_glimpses(normalize):
     layer = guided(normalize)
-    found = numbers(layer(*tensors(VECTOR, SEQUENCES), mask=ops.convert_to_tensor(MASK)))
+    found = numbers(layer(*tensors(VECTOR, SEQUENCES), regions_mask=ops.convert_to_tensor(MASK)))
     expected = reference.question_guided(
         layer.get_weights(), SEQUENCES, [VECTOR], MASK, normalize=normalize
     )
@@ -197,8 +197,10 @@ def test_the_order_of_regions_does_not_matter():
 def test_a_grid_equals_its_cells():
     layer = guided()
     grid, mask = RNG.normal(size=(B, 2, 4, D)), RNG.random((B, 2, 4)) > 0.3
-    flat = layer(*tensors(VECTOR, grid.reshape(B, 8, D)), mask=mask.reshape(B, 8))
-    attended, weights = numbers(layer(*tensors(VECTOR, grid), mask=ops.convert_to_tensor(mask)))
+    flat = layer(*tensors(VECTOR, grid.reshape(B, 8, D)), regions_mask=mask.reshape(B, 8))
+    attended, weights = numbers(
+        layer(*tensors(VECTOR, grid), regions_mask=ops.convert_to_tensor(mask))
+    )
     assert weights.shape == (B, 2, 2, 4)
     assert_near([attended, weights.reshape(B, 2, 8)], numbers(flat), running.EXACT)
     assert (weights[np.broadcast_to(~mask[:, None], weights.shape)] == 0).all()
@@ -207,9 +209,9 @@ def test_a_grid_equals_its_cells():
 def test_several_questions_equal_single_questions():
     layer, questions = guided(), RNG.normal(size=(B, 3, VECTOR.shape[-1]))
     mask = ops.convert_to_tensor(MASK)
-    together = numbers(layer(*tensors(questions, SEQUENCES), mask=mask))
+    together = numbers(layer(*tensors(questions, SEQUENCES), regions_mask=mask))
     for k in range(3):
-        alone = numbers(layer(*tensors(questions[:, k], SEQUENCES), mask=mask))
+        alone = numbers(layer(*tensors(questions[:, k], SEQUENCES), regions_mask=mask))
         assert_near([x[:, k] for x in together], alone, running.EXACT)
 
 
