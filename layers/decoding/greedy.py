@@ -2,44 +2,54 @@
 
 from collections.abc import Callable
 
-from unroll.layers.decoding.logits_rules import make_rules
-from unroll.layers.decoding.search import SearchResult, generate
+from unroll.layers.decoding.search import SearchResult, generate, prepare
 from unroll.layers.operations import argmax
 
 
 def greedy(
     step_function: Callable,
-    states: list,
+    states,
     *,
     start,
-    end: int,
+    end: int | list[int],
     max_length: int = 50,
     min_length: int = 0,
     prefix=None,
     no_repeat_ngram_size: int = 0,
+    logits_processors: list[Callable] = (),
     pad: int = 0,
 ) -> SearchResult:
     """Generates sequences of the most probable token at each step.
 
+    If no token is possible, since the logits are NaN or all tokens are forbidden, the sequence ends
+    with a log probability of -1e9.
+
     Args:
         step_function: `(tokens [B], states) -> (logits [B, V], states, weights [B, S] or None)`,
-            such as `AttentionDecoder.step_function` returns.
-        states: list of the initial states, `[B, ...]` each.
-        start: the symbol that the first step reads, an integer or `[B]`.
-        end: the symbol that ends a sequence. It is not part of the result.
+            such as `AttentionDecoder.step_function` returns. A logit of minus infinity, or of -1e9,
+            makes a token impossible.
+        states: the initial states, any nested structure of tensors `[B, ...]`.
+        start: the token that the first step reads, an integer or `[B]`.
+        end: the token that ends a sequence, or a list of such tokens. It is not part of the result.
         max_length: L, the maximum number of steps. A sequence that has not ended by then is
             returned without an end.
         min_length: the minimum number of tokens before the end.
-        prefix: `[B, P]`, integers, the tokens that the sequences start with; -1 where any token is
-            allowed.
+        prefix: `[B, P]`, integers, the tokens that the sequences start with; negative where any
+            token is allowed. If P is known only when the graph runs, tokens after the first L are
+            ignored. A forced token is written even if it is impossible or forbidden. It counts with
+            its log probability under the model, but at least -87.3, that of the smallest positive
+            float32 number.
         no_repeat_ngram_size: n, if no n-gram may occur twice in a sequence; 0 for no limit.
+        logits_processors: list of functions `(logits [B, V], tokens [B, L], step) -> logits` that
+            change the log probabilities before the choice, such as `RepetitionPenalty`.
         pad: the value after the end of a sequence.
 
     Returns:
-        A `SearchResult` with one sequence per example.
+        A `SearchResult` with one sequence per example. Its log probabilities are those of the
+        model, before `logits_processors`.
 
     Raises:
-        ValueError: if a number is out of its range, or `prefix` has the wrong shape.
+        ValueError: if an argument is out of its range, or has the wrong type or shape.
 
     >>> import numpy as np
     >>> from unroll import layers
@@ -50,10 +60,21 @@ def greedy(
     >>> result.tokens.shape
     TensorShape([2, 7])
     """
-    rules = make_rules(end, max_length, min_length, prefix, no_repeat_ngram_size)
+    inputs = prepare(
+        step_function,
+        states,
+        start=start,
+        end=end,
+        max_length=max_length,
+        min_length=min_length,
+        prefix=prefix,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        logits_processors=logits_processors,
+        pad=pad,
+    )
 
-    def choose(log_probs, step):
+    def choose(scores, step):
         del step
-        return argmax(log_probs)
+        return argmax(scores)
 
-    return generate(step_function, states, start, rules, max_length, pad, choose)
+    return generate(inputs, choose)

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from unroll.layers.decoding.ranking import top_k
 from unroll.layers.decoding.search import SearchResult
 from unroll.layers.operations import LOG_ZERO, require_size, take_rows
 
@@ -35,12 +36,13 @@ def minimum_bayes_risk(
         num_return_sequences: k, the number of candidates to return, best first.
 
     Returns:
-        A `SearchResult` with k sequences per example, the means as its `scores`. Missing candidates
-        are last.
+        A `SearchResult` with k sequences per example, the means as its `scores`. Of candidates with
+        equal means, the first comes first. Candidates with a log probability of -1e9, such as the
+        missing ones of a beam search, are last, with a score of -1e9; such samples do not count.
 
     Raises:
-        ValueError: if a number is out of its range, or `candidates` or `samples` has one sequence
-            per example.
+        ValueError: if a number is not an integer or out of its range, or `candidates` or `samples`
+            has one sequence per example.
 
     >>> from unroll import layers
     >>> decoder = layers.RecurrentDecoder(50, 8, cells=[layers.LSTMCell(16)])
@@ -54,8 +56,8 @@ def minimum_bayes_risk(
 
     Differs from the papers: the similarity of two empty sequences is 1.
     """
-    require_size("order", order)
-    require_size("num_return_sequences", num_return_sequences)
+    order = require_size("order", order)
+    num_return_sequences = require_size("num_return_sequences", num_return_sequences)
     for name, result in (("candidates", candidates), ("samples", samples)):
         if len(result.tokens.shape) != 3:
             raise ValueError(
@@ -63,18 +65,23 @@ def minimum_bayes_risk(
                 f"{tuple(result.tokens.shape)}."
             )
     count = candidates.tokens.shape[1]
-    if num_return_sequences > count:
+    if count is not None and num_return_sequences > count:
         raise ValueError(
             f"num_return_sequences must be at most the number of candidates, {count}, got "
             f"{num_return_sequences}."
         )
-    similarity = ops.mean(_similarities(candidates, samples, order), axis=-1)  # [B, n]
-    exists = candidates.log_probabilities > LOG_ZERO / 2
-    scores = ops.where(exists, similarity, LOG_ZERO + similarity)
-    _, rows = ops.top_k(scores, num_return_sequences)
-    rows = ops.cast(rows, "int32")
-    ranked = candidates._replace(scores=scores)
+    is_counted = ops.cast(_exists(samples), "float32")[:, None]  # [B, 1, m]
+    total = ops.sum(_similarities(candidates, samples, order) * is_counted, axis=-1)  # [B, n]
+    similarity = total / ops.maximum(ops.sum(is_counted, axis=-1), 1.0)
+    # The mean is at least zero, so that missing candidates are last.
+    ranked = candidates._replace(scores=ops.where(_exists(candidates), similarity, LOG_ZERO))
+    rows = top_k(ranked.scores, num_return_sequences)[1]
     return SearchResult(*(x if x is None else take_rows(x, rows) for x in ranked))
+
+
+def _exists(result: SearchResult):
+    """Whether the sequences are possible, `[B, n]`."""
+    return result.log_probabilities > LOG_ZERO / 2
 
 
 def _similarities(candidates: SearchResult, samples: SearchResult, order: int):
@@ -84,7 +91,7 @@ def _similarities(candidates: SearchResult, samples: SearchResult, order: int):
     # and of a candidate and itself `[B, n, L, L]`.
     across = ops.equal(tokens[:, :, None, :, None], others[:, None, :, None, :])
     within = ops.equal(tokens[:, :, :, None], tokens[:, :, None, :])
-    positions = ops.arange(tokens.shape[2])
+    positions = ops.arange(ops.shape(tokens)[2])
     is_earlier = positions[None, :] < positions[:, None]  # [L, L]
     # The same for the n-grams that start at the two positions.
     equal_across, equal_within = across, within
@@ -93,8 +100,8 @@ def _similarities(candidates: SearchResult, samples: SearchResult, order: int):
         if n > 1:
             equal_across = ops.logical_and(equal_across, _shift_left(across, n - 1))
             equal_within = ops.logical_and(equal_within, _shift_left(within, n - 1))
-        starts = _starts_ngram(candidates.lengths, tokens.shape[2], n)  # [B, n, L]
-        starts_other = _starts_ngram(samples.lengths, others.shape[2], n)  # [B, m, L']
+        starts = _starts_ngram(candidates.lengths, ops.shape(tokens)[2], n)  # [B, n, L]
+        starts_other = _starts_ngram(samples.lengths, ops.shape(others)[2], n)  # [B, m, L']
         occurrences = _count(ops.logical_and(equal_across, starts_other[:, None, :, None, :]))
         # The k-th occurrence of an n-gram matches if the sample contains it k times.
         earlier = _count(ops.logical_and(equal_within, is_earlier))  # [B, n, L]

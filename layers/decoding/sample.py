@@ -1,24 +1,27 @@
 """Sampling."""
 
+import numbers
 from collections.abc import Callable
 
 from keras import ops, random
 
-from unroll.layers.decoding.logits_rules import make_rules
-from unroll.layers.decoding.search import SearchResult, generate, start_tokens
-from unroll.layers.operations import require_size
+from unroll.layers.decoding.logits_processors import Temperature
+from unroll.layers.decoding.ranking import top_k as select
+from unroll.layers.decoding.search import SearchResult, generate, prepare
+from unroll.layers.operations import require_size, take_rows
 
 
 def sample(
     step_function: Callable,
-    states: list,
+    states,
     *,
     start,
-    end: int,
+    end: int | list[int],
     max_length: int = 50,
     min_length: int = 0,
     prefix=None,
     no_repeat_ngram_size: int = 0,
+    logits_processors: list[Callable] = (),
     pad: int = 0,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -28,24 +31,33 @@ def sample(
 ) -> SearchResult:
     """Generates sequences of random tokens, with the probabilities of the model.
 
+    If no token is possible, since the logits are NaN or all tokens are forbidden, the sequence ends
+    with a log probability of -1e9.
+
     Args:
         step_function: `(tokens [N], states) -> (logits [N, V], states, weights [N, S] or None)`,
             such as `AttentionDecoder.step_function` returns. N is B, or B times `num_samples`,
-            where the rows of one example are consecutive.
-        states: list of the initial states, `[B, ...]` each.
-        start: the symbol that the first step reads, an integer or `[B]`.
-        end: the symbol that ends a sequence. It is not part of the result.
+            where the rows of one example are consecutive. A logit of minus infinity, or of -1e9,
+            makes a token impossible.
+        states: the initial states, any nested structure of tensors `[B, ...]`.
+        start: the token that the first step reads, an integer or `[B]`.
+        end: the token that ends a sequence, or a list of such tokens. It is not part of the result.
         max_length: L, the maximum number of steps. A sequence that has not ended by then is
             returned without an end.
         min_length: the minimum number of tokens before the end.
-        prefix: `[B, P]`, integers, the tokens that the sequences start with; -1 where any token is
-            allowed.
+        prefix: `[B, P]`, integers, the tokens that the sequences start with; negative where any
+            token is allowed. Forced tokens are written and counted as in `greedy`.
         no_repeat_ngram_size: n, if no n-gram may occur twice in a sequence; 0 for no limit.
+        logits_processors: list of functions `(logits [N, V], tokens [N, L], step) -> logits` that
+            change the log probabilities before the choice, such as `RepetitionPenalty`.
         pad: the value after the end of a sequence.
-        temperature: the logits are divided by it. Values below 1 favor the most probable tokens.
-        top_k: sample only from the k most probable tokens; 0 for all.
-        top_p: sample only from the smallest set of tokens with at least this total probability
-            (Holtzman et al. 2020, "The curious case of neural text degeneration").
+        temperature: the logits are divided by it, after `logits_processors`. Values below 1 favor
+            the most probable tokens.
+        top_k: sample only from the k most probable tokens; 0 for all. Of equally probable tokens,
+            those with the lower index come first.
+        top_p: sample only from the smallest set of tokens with at least this total probability,
+            after `top_k` (Holtzman et al. 2020, "The curious case of neural text degeneration",
+            section 3.1). Of equally probable tokens, those with the lower index come first.
         seed: an integer, which gives the same tokens at each call, or a
             `keras.random.SeedGenerator`, which gives different ones.
         num_samples: n, the number of sequences per example, along the second axis of the result;
@@ -53,11 +65,11 @@ def sample(
             samples of an example do not depend on the rest of the batch.
 
     Returns:
-        A `SearchResult`. Its log probabilities are those of the model, before `temperature`,
-        `top_k` and `top_p`.
+        A `SearchResult`. Its log probabilities are those of the model, before `logits_processors`,
+        `temperature`, `top_k` and `top_p`.
 
     Raises:
-        ValueError: if a number is out of its range, or `prefix` has the wrong shape.
+        ValueError: if an argument is out of its range, or has the wrong type or shape.
 
     >>> import numpy as np
     >>> from unroll import layers
@@ -68,66 +80,69 @@ def sample(
     >>> layers.sample(decoder.step_function(), states, num_samples=5, **limits).tokens.shape
     TensorShape([2, 5, 7])
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature!r}.")
-    if not isinstance(top_k, int) or top_k < 0:
-        raise ValueError(f"top_k must be an integer of at least 0, got {top_k!r}.")
+    heat = Temperature(temperature)
+    top_k = require_size("top_k", top_k, minimum=0)
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p!r}.")
+    if isinstance(seed, numbers.Number):
+        seed = require_size("seed", seed, minimum=0)
     if num_samples is not None:
-        require_size("num_samples", num_samples)
-    rules = make_rules(end, max_length, min_length, prefix, no_repeat_ngram_size)
-    batch = ops.shape(states[0])[0]
+        num_samples = require_size("num_samples", num_samples)
+    inputs = prepare(
+        step_function,
+        states,
+        start=start,
+        end=end,
+        max_length=max_length,
+        min_length=min_length,
+        prefix=prefix,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        logits_processors=logits_processors,
+        pad=pad,
+        copies=num_samples or 1,
+    )
     # Generated before the loop: in the loop an integer seed would give equal numbers at each step.
-    columns = batch if num_samples is None else num_samples
-    numbers = random.uniform((max_length, columns), seed=seed)  # [L, N]
+    columns = inputs.batch if num_samples is None else num_samples
+    uniform = random.uniform((inputs.max_length, columns), seed=seed)  # [L, N]
     if num_samples is not None:
-        numbers = ops.tile(numbers, (1, batch))
-        start = ops.repeat(start_tokens(start, states), num_samples, axis=0)
-        states = [ops.repeat(s, num_samples, axis=0) for s in states]
-        rules = rules.repeat_rows(num_samples)
+        uniform = ops.tile(uniform, (1, inputs.batch))
 
-    def choose(log_probs, step):
-        probs = ops.softmax(log_probs / temperature, axis=-1)  # [N, V]
-        probs = _truncate(probs, top_k, top_p)
-        is_step = ops.arange(max_length)[:, None] == step
-        number = ops.sum(ops.where(is_step, numbers, 0.0), axis=0)[:, None]  # [N, 1]
-        return _inverse_cumulative(probs, number)
+    def choose(scores, step):
+        if temperature != 1:
+            scores = heat(scores, None, step)
+        number = ops.take(uniform, step, axis=0)[:, None]  # [N, 1]
+        if not top_k and top_p == 1:
+            return _inverse_cumulative(ops.softmax(scores, axis=-1), number)
+        # From here on, the tokens are in the order of their scores.
+        scores, tokens = select(scores, min(top_k or scores.shape[-1], scores.shape[-1]))
+        probs = _truncate(ops.softmax(scores, axis=-1), top_p)
+        return take_rows(tokens, _inverse_cumulative(probs, number)[:, None])[:, 0]
 
-    result = generate(step_function, states, start, rules, max_length, pad, choose)
+    result = generate(inputs, choose)
     if num_samples is None:
         return result
     return SearchResult(
         *(
-            x if x is None else ops.reshape(x, (batch, num_samples, *ops.shape(x)[1:]))
+            x if x is None else ops.reshape(x, (inputs.batch, num_samples, *ops.shape(x)[1:]))
             for x in result
         )
     )
 
 
-def _truncate(probs, top_k: int, top_p: float):
-    """The probabilities `[N, V]`, zero outside of the top k and the top p."""
-    k = min(top_k, probs.shape[-1])
-    if k:
-        threshold = ops.top_k(probs, k)[0][:, -1:]  # [N, 1]
-        probs = ops.where(probs >= threshold, probs, 0.0)
-    if top_p < 1:
-        probs = probs / ops.sum(probs, axis=-1, keepdims=True)
-        ordered = ops.flip(ops.sort(probs, axis=-1), axis=-1)
-        before = ops.cumsum(ordered, axis=-1) - ordered
-        threshold = ops.min(ops.where(before < top_p, ordered, 1.0), axis=-1, keepdims=True)
-        probs = ops.where(probs >= threshold, probs, 0.0)
-    return probs
+def _truncate(probs, top_p: float):
+    """The probabilities `[N, k]`, largest first, zero after a total of at least `top_p`."""
+    before = ops.pad(ops.cumsum(probs, axis=-1)[:, :-1], ((0, 0), (1, 0)))
+    return ops.where(before < top_p, probs, 0.0)
 
 
 def _inverse_cumulative(probs, number):
-    """The tokens `[N]` at which the cumulative sum of `probs` `[N, V]` exceeds `number` `[N, 1]`.
+    """The indices `[N]` at which the cumulative sum of `probs` `[N, k]` exceeds `number` `[N, 1]`.
 
     `number` is relative to the total.
     """
-    cumulative = ops.cumsum(probs, axis=-1)  # [N, V]
+    cumulative = ops.cumsum(probs, axis=-1)  # [N, k]
     is_before = cumulative <= number * cumulative[:, -1:]
     # With a number close to one, rounding may lead past the last token of positive probability.
-    tokens = ops.arange(probs.shape[-1], dtype="int32")
-    last = ops.max(ops.where(probs > 0, tokens, 0), axis=-1)  # [N]
+    positions = ops.arange(probs.shape[-1], dtype="int32")
+    last = ops.max(ops.where(probs > 0, positions, 0), axis=-1)  # [N]
     return ops.minimum(ops.sum(ops.cast(is_before, "int32"), axis=-1), last)

@@ -104,7 +104,7 @@ def test_greedy_equals_a_plain_loop_and_a_beam_of_one():
     step, states = toy_step(3), toy_states(5)
     options = {"start": START, "end": END, "max_length": 8}
     found = layers.greedy(step, states, **options)
-    beam = layers.beam_search(step, states, beam_width=1, length_penalty=0.6, **options)
+    beam = layers.beam_search(step, states, beam_width=1, **options)
     for row in range(5):
         tokens, state, previous = [], of(states, row), START
         while len(tokens) < 8 and previous != END:
@@ -178,20 +178,20 @@ def test_pad_is_the_value_after_the_end():
 
 def test_samples_follow_the_probabilities():
     """The tokens of 4,000 first steps: all, with temperature, of the top 2, of the top 0.7."""
-    logits = np.log(np.array([0.1, 0.4, 0.05, 0.2, 0.25]))
+    probs = np.array([0.1, 0.4, 0.05, 0.2, 0.25])
+    logits = np.array([*np.log(probs), -np.inf])  # the last token is the end
 
     def step(tokens, states):
         rows = ops.shape(tokens)[0]
-        return ops.broadcast_to(ops.convert_to_tensor(logits, "float32"), (rows, 5)), states, None
+        return ops.broadcast_to(ops.convert_to_tensor(logits, "float32"), (rows, 6)), states, None
 
     def frequencies(**options):
         found = layers.sample(
-            step, [ops.zeros((4000, 1))], start=0, end=9, max_length=1, seed=1, **options
+            step, [ops.zeros((4000, 1))], start=0, end=5, max_length=1, seed=1, **options
         )
         assert found.alignments is None
         return np.bincount(running.numpy(found.tokens)[:, 0], minlength=5) / 4000
 
-    probs = np.exp(logits)
     cold = probs**2 / (probs**2).sum()
     two = np.array([0, 0.4, 0, 0, 0.25]) / 0.65
     three = np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85
