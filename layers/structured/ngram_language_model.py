@@ -5,13 +5,17 @@ model is exported.
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
-from unroll.layers.operations import require_size
+import numpy as np
 
-START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+from unroll.layers.operations import require_size
+from unroll.layers.structured import arpa, witten_bell
+from unroll.layers.structured.ngram_table import START, UNKNOWN, InvalidNGramError, NGramTable
+
 LOG_10 = math.log(10)
 
 
@@ -24,13 +28,21 @@ class NGramLanguageModel:
         log P(w | c) = the entry of c w, if there is one
                      = back-off(c) + log P(w | c') otherwise
 
+    A token without an entry is read as `<unk>`.
+
     Args:
         entries: `{n-gram: (log10 probability, log10 back-off)}`, where an n-gram is a tuple of
-            tokens.
-        unknown: the log10 probability of a token without an entry, if <unk> has no entry either.
+            tokens. Each token, and the context of each n-gram, has an entry too.
+        unknown: the log10 probability of `<unk>`, if it has no entry.
 
     Attributes:
+        entries: those of the model, with `<unk>`.
         order: the maximum length of the n-grams.
+        longest_token: the number of characters of the longest token.
+
+    Raises:
+        ValueError: if an entry is missing, a number is not finite, or a log probability is
+            positive.
 
     >>> model = NGramLanguageModel.from_texts([["a", "b"], ["a", "c"]], order=2)
     >>> model.log_probability("a", ["<s>"]) > model.log_probability("b", ["<s>"])
@@ -38,9 +50,22 @@ class NGramLanguageModel:
     """
 
     def __init__(self, entries: Mapping[tuple, tuple[float, float]], unknown: float = -7.0):
-        self.entries = dict(entries)
-        self.unknown = unknown
-        self.order = max(map(len, self.entries), default=1)
+        by_length = defaultdict(list)
+        for ngram in entries:
+            by_length[len(ngram)].append(ngram)
+        self._table = NGramTable([])
+        for n in range(1, max(by_length, default=1) + 1):
+            ngrams = by_length[n]
+            log10, back_off = np.array([entries[x] for x in ngrams], "float64").reshape(-1, 2).T
+            try:
+                if n == 1:
+                    tokens = [token for (token,) in ngrams]
+                    self._table = NGramTable.of_unigrams(tokens, log10, back_off, unknown)
+                else:
+                    self._table.append(self._numbers(ngrams, n), log10, back_off)
+            except InvalidNGramError as error:
+                ngram = ngrams[error.row] if error.row < len(ngrams) else (UNKNOWN,)
+                raise ValueError(f"entries, {' '.join(ngram)!r}: {error}.") from None
 
     @classmethod
     def from_arpa(cls, path, unknown: float = -7.0) -> "NGramLanguageModel":
@@ -49,8 +74,14 @@ class NGramLanguageModel:
         Raises:
             ValueError: if the file has another format, with the file and the line.
         """
-        with Path(path).open(encoding="utf-8") as file:
-            return cls.from_lines(file, unknown, path)
+        try:
+            with Path(path).open(encoding="utf-8-sig", newline="\n") as file:
+                return cls.from_lines(file, unknown, path)
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{path} is not a text file in UTF-8. NGramLanguageModel.from_kenlm reads the "
+                "binary files of KenLM."
+            ) from None
 
     @classmethod
     def from_lines(
@@ -61,140 +92,180 @@ class NGramLanguageModel:
         Raises:
             ValueError: if a line has another format.
         """
-        entries = {}
-        declared: dict[int, int] = {}
-        counts: dict[int, int] = defaultdict(int)
-        order = None  # 0 in the section \data\, n in the section \n-grams:
-        number = 0
-
-        def error(number: int, message: str) -> ValueError:
-            return ValueError(f"{name}, line {number}: {message}.")
-
-        for number, line in enumerate(lines, start=1):
-            line = line.strip()
-            if not line or (order is None and not line.startswith(("\\", "ngram "))):
-                continue  # text before \data\ is a comment
-            if line == "\\end\\":
-                break
-            if line == "\\data\\":
-                order = 0
-            elif line.startswith("\\") and line.endswith("-grams:"):
-                order = _integer(line[1:-7])
-                if order not in declared:
-                    raise error(number, f"{line} is not declared in \\data\\")
-            elif order is None:
-                raise error(number, f"expected \\data\\, got {line!r}")
-            elif order == 0:
-                size, _, count = line.removeprefix("ngram ").partition("=")
-                if _integer(size) is None or _integer(count) is None:
-                    raise error(number, f"expected 'ngram N=COUNT', got {line!r}")
-                declared[_integer(size)] = _integer(count)
-            else:
-                entry = _parse_entry(line, order)
-                if entry is None:
-                    expected = f"a log probability, {order} tokens and an optional back-off"
-                    raise error(number, f"expected {expected}, got {line!r}")
-                entries[entry[0]] = entry[1]
-                counts[order] += 1
-        else:
-            raise error(number, "expected \\end\\, got the end of the file")
-        for n, count in declared.items():
-            if counts[n] != count:
-                raise error(number, f"\\data\\ declares {count} {n}-grams, got {counts[n]}")
-        return cls(entries, unknown)
+        return cls._of(arpa.read(lines, unknown, name))
 
     @classmethod
-    def from_texts(cls, texts: Iterable[Sequence[str]], order: int = 3) -> "NGramLanguageModel":
+    def from_texts(
+        cls, texts: Iterable[Sequence[str]], order: int = 3, min_count: int = 1
+    ) -> "NGramLanguageModel":
         """Estimates a model from texts, each a sequence of tokens.
 
         Interpolated Witten-Bell smoothing (Chen and Goodman 1999, "An empirical study of smoothing
         techniques for language modeling", section 2.4). With N tokens after a context c, T of them
-        distinct:
+        distinct, and c' the context without its first token:
 
             P(w | c) = (count(c w) + T P(w | c')) / (N + T)
 
-        For the empty context P(w | c') is uniform over the tokens and the unknown token.
+        For the empty context, P(w | c') is uniform over the tokens and `<unk>`. If the texts have
+        `<unk>`, it is counted like any other token.
 
         Args:
             texts: the texts.
             order: the maximum length of the n-grams.
+            min_count: the model has no entries for n-grams of two or more tokens that occur less
+                often. With R of the N tokens in such n-grams, the probability is
+                `(count(c w) + (T + R) P(w | c')) / (N + T)`, where their counts are 0.
 
         Raises:
-            ValueError: if `order` is below one, or there are no texts.
+            ValueError: if a number is below one, there are no texts, or a text has the token `<s>`
+                or `</s>`.
         """
-        require_size("order", order)
-        counts = [defaultdict(Counter) for _ in range(order)]  # by the length of the context
-        for text in texts:
-            tokens = [START, *text, END]
-            for end in range(1, len(tokens)):
-                for length in range(min(order, end + 1)):
-                    counts[length][tuple(tokens[end - length : end])][tokens[end]] += 1
-        if not counts[0]:
-            raise ValueError("texts must have at least one text, got none.")
-        uniform = 1 / (len(counts[0][()]) + 1)
-        probabilities: dict[tuple, float] = {}
-        back_off: dict[tuple, float] = {}
-        for by_context in counts:
-            for context, followers in by_context.items():
-                total, distinct = sum(followers.values()), len(followers)
-                back_off[context] = distinct / (total + distinct)
-                for token, count in followers.items():
-                    shorter = probabilities[*context[1:], token] if context else uniform
-                    probability = (count + distinct * shorter) / (total + distinct)
-                    probabilities[*context, token] = probability
-        probabilities[UNKNOWN,] = back_off[()] * uniform
-        probabilities.setdefault((START,), 1e-99)  # only a context, never predicted
-        return cls(
-            {
-                ngram: (math.log10(value), math.log10(back_off.get(ngram, 1.0)))
-                for ngram, value in probabilities.items()
-            }
-        )
+        order = require_size("order", order)
+        return cls._of(witten_bell.estimate(texts, order, require_size("min_count", min_count)))
+
+    @classmethod
+    def from_kenlm(cls, path) -> "NGramLanguageModel":
+        """Reads a file of KenLM, binary or ARPA, with the package `kenlm`.
+
+        The package looks up the probabilities. The model has no `entries` and no `to_arpa`.
+
+        Raises:
+            ImportError: if the package is not installed, with the command that installs it.
+            OSError: if the file cannot be read.
+        """
+        return _KenLM(path)
+
+    @classmethod
+    def _of(cls, table: NGramTable) -> "NGramLanguageModel":
+        model = cls.__new__(cls)
+        model._table = table
+        return model
+
+    @property
+    def entries(self) -> dict[tuple[str, ...], tuple[float, float]]:
+        return {
+            ngram: values
+            for level, ngrams in zip(self._table.levels, self._table.ngrams(), strict=True)
+            for ngram, values in zip(
+                ngrams, zip(level.log10.tolist(), level.back_off.tolist(), strict=True), strict=True
+            )
+        }
+
+    @property
+    def order(self) -> int:
+        return len(self._table.levels)
+
+    @cached_property
+    def longest_token(self) -> int:
+        return max(map(len, self._table.tokens))
 
     def to_arpa(self) -> list[str]:
-        """The lines of an ARPA file."""
-        by_order = [[] for _ in range(self.order)]
-        for ngram, (value, back_off) in sorted(self.entries.items()):
-            line = f"{value:.6f}\t{' '.join(ngram)}"
-            by_order[len(ngram) - 1].append(line + (f"\t{back_off:.6f}" if back_off else ""))
-        lines = ["\\data\\", *(f"ngram {n}={len(e)}" for n, e in enumerate(by_order, start=1))]
-        for n, entries in enumerate(by_order, start=1):
-            lines += ["", f"\\{n}-grams:", *entries]
-        return [*lines, "", "\\end\\"]
+        """The lines of an ARPA file.
+
+        Raises:
+            ValueError: if a token is empty or has a space.
+        """
+        return arpa.write(self._table)
 
     def __contains__(self, token: str) -> bool:
-        return (token,) in self.entries
+        return token in self._table.ids
 
     def log_probability(self, token: str, context: Sequence[str] = ()) -> float:
         """The natural logarithm of P(token | context), from the last tokens of the context."""
-        ngram = [each if each in self else UNKNOWN for each in (*context, token)]
-        ngram = tuple(ngram[max(0, len(ngram) - self.order) :])
-        return LOG_10 * self._log10(ngram)
+        state = self._empty_state()
+        for each in context[max(0, len(context) - self.order + 1) :]:
+            _, state = self.score(state, each)
+        return self.score(state, token)[0]
 
-    def _log10(self, ngram: tuple) -> float:
-        if ngram in self.entries:
-            return self.entries[ngram][0]
-        if len(ngram) == 1:
-            return self.unknown
-        return self.entries.get(ngram[:-1], (0.0, 0.0))[1] + self._log10(ngram[1:])
+    def initial_state(self) -> Hashable:
+        """The state at the start of a text, for `score`."""
+        _, state = self.score(self._empty_state(), START)
+        return state
+
+    def score(self, state: Hashable, token: str) -> tuple[float, Hashable]:
+        """The natural logarithm of P(token | state), and the state after the token.
+
+        A state is what the model knows of the tokens before: two contexts with the same state have
+        the same continuations.
+
+        >>> model = NGramLanguageModel.from_texts([["a", "b"], ["a", "c"]], order=2)
+        >>> _, state = model.score(model.initial_state(), "a")
+        >>> model.score(state, "b")[0] == model.log_probability("b", ["<s>", "a"])
+        True
+        """
+        # Item n of the state is the position of the last n + 1 tokens in the table, -1 if that
+        # n-gram has no entry.
+        table = self._table
+        found = [table.ids.get(token, table.ids[UNKNOWN])]
+        log10 = table.levels[0].log10[found[0]]
+        for n, context in enumerate(state, start=1):
+            position = -1 if context < 0 else table.position(n + 1, context, found[0])
+            if position >= 0:
+                log10 = table.levels[n].log10[position]
+            elif context >= 0:
+                log10 += table.levels[n - 1].back_off[context]
+            found.append(position)
+        return LOG_10 * float(log10), tuple(found[: self.order - 1])
+
+    def _empty_state(self) -> Hashable:
+        return (-1,) * (self.order - 1)
+
+    def _numbers(self, ngrams: list[tuple[str, ...]], n: int) -> np.ndarray:
+        """The numbers of the tokens of n-grams, `[N, n]`."""
+        ids = self._table.ids
+        for row, ngram in enumerate(ngrams):
+            for token in ngram:
+                if token not in ids:
+                    raise InvalidNGramError(row, f"{token!r} is not among the 1-grams")
+        return np.array([[ids[token] for token in x] for x in ngrams], "int64").reshape(-1, n)
 
 
-def _parse_entry(line: str, order: int) -> tuple[tuple, tuple[float, float]] | None:
-    """The n-gram of a line and its two numbers; None if the line has another format."""
-    fields = line.split()
-    ngram, back_off = tuple(fields[1 : order + 1]), fields[order + 1 :]
-    numbers = [_number(x) for x in (fields[0], *back_off)]
-    if len(ngram) < order or len(back_off) > 1 or None in numbers:
-        return None
-    return ngram, (numbers[0], numbers[1] if back_off else 0.0)
+class _KenLM(NGramLanguageModel):
+    """A model whose probabilities the package `kenlm` looks up."""
 
+    def __init__(self, path):
+        try:
+            import kenlm
+        except ImportError:
+            raise ImportError("from_kenlm needs the package kenlm: pip install kenlm") from None
+        config = kenlm.Config()
+        config.show_progress = False
+        config.arpa_complain = kenlm.ARPALoadComplain.NONE
+        self._new_state = kenlm.State
+        self._model = kenlm.Model(str(path), config)
 
-def _integer(text: str) -> int | None:
-    return int(text) if text.strip().isdecimal() else None
+    @property
+    def entries(self):
+        raise AttributeError(
+            "A model of from_kenlm has no entries: its file has only their hashes."
+        )
 
+    @property
+    def order(self) -> int:
+        return self._model.order
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    @property
+    def longest_token(self) -> int:
+        # The file has only hashes of its tokens. No word is longer than that.
+        return 1000
+
+    def to_arpa(self):
+        raise AttributeError("A model of from_kenlm has no to_arpa: its file has only hashes.")
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._model
+
+    def initial_state(self) -> Hashable:
+        state = self._new_state()
+        self._model.BeginSentenceWrite(state)
+        return state
+
+    def score(self, state: Hashable, token: str) -> tuple[float, Hashable]:
+        after = self._new_state()
+        log10 = self._model.BaseScore(state, token, after)
+        return LOG_10 * log10, after
+
+    def _empty_state(self) -> Hashable:
+        state = self._new_state()
+        self._model.NullContextWrite(state)
+        return state

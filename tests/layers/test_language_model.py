@@ -1,12 +1,13 @@
-"""The n-gram language model, its ARPA files, and the CTC search with it and with hot words."""
+"""The n-gram language model, its files, and its estimation from texts."""
 
+import copy
 import math
+import pickle
+import sys
 
 import numpy as np
 import pytest
-from keras import ops
 
-from tests.layers import running
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
 
@@ -34,7 +35,6 @@ ngram 3=1
 
 \\end\\
 """
-CHARACTERS = ["", " ", *"abdekor"]
 
 
 def file(tmp_path, text=ARPA):
@@ -81,6 +81,19 @@ def test_unknown_tokens_without_an_entry_for_unk():
         (("-0.1 read book", "-0.1 read"), ["line 17", "2 tokens", "'-0.1 read'"]),
         (("-0.5\tred", "half\tred"), ["line 11", "half"]),
         (("\\3-grams:", "\\4-grams:"), ["line 20", "not declared"]),
+        (("\\data\\", "\\dat\\"), ["line 2", "expected \\data\\", "\\dat\\"]),
+        (("\\2-grams:", "\\3-grams:"), ["line 15", "expected \\2-grams:", "\\3-grams:"]),
+        (("\n\\3-grams:\n-0.05 <s> read book\n", ""), ["line 20", "\\3-grams:", "\\end\\"]),
+        (("ngram 3=1", "ngram 4=1"), ["line 20", "not declared"]),
+        (("-0.5\tred", "nan\tred"), ["line 11", "finite"]),
+        (("-0.3\n", "nan\n"), ["line 16", "finite"]),
+        (("-0.3\n", "inf\n"), ["line 16", "finite"]),
+        (("-0.5\tred", "0.5\tred"), ["line 11", "at most 0"]),
+        (("\tred\t", "\tread\t"), ["line 12", "'read'", "two entries"]),
+        (("\tred\t", "\t<UNK>\t"), ["line 11", "'<unk>'", "two entries"]),
+        (("-0.4 red book", "-0.4 <s> read"), ["line 18", "two entries"]),
+        (("-0.4 red book", "-0.4 red cook"), ["line 18", "'cook'", "1-grams"]),
+        (("-0.05 <s> read book", "-0.05 book read book"), ["line 21", "context", "3-gram"]),
     ],
 )
 def test_errors_name_the_file_and_the_line(change, words, tmp_path):
@@ -88,91 +101,82 @@ def test_errors_name_the_file_and_the_line(change, words, tmp_path):
     assert_refused(lambda: layers.NGramLanguageModel.from_arpa(path), "words.arpa", *words)
 
 
-def test_without_a_language_model_it_equals_ctc_beam_search():
-    rng = np.random.default_rng(3)
-    for _ in range(5):
-        logits = rng.normal(size=(9, 5)).astype("float32")
-        found = layers.ctc_beam_search_with_language_model(
-            logits, list("-abcd"), beam_width=6, num_return_sequences=3
-        )
-        graph = layers.ctc_beam_search(
-            ops.convert_to_tensor(logits[None]), beam_width=6, num_return_sequences=3
-        )
-        for k, (text, score) in enumerate(found):
-            ids = running.numpy(graph.labels)[0, k, : int(graph.lengths[0, k])]
-            assert text == "".join("-abcd"[i] for i in ids)
-            assert score == pytest.approx(float(graph.log_probabilities[0, k]), abs=1e-4)
+@pytest.mark.parametrize("text", ["", "\\end\\", "no model", "\\data\\\n\\end\\"])
+def test_a_file_without_ngrams_is_refused(text, tmp_path):
+    path = file(tmp_path, text)
+    assert_refused(lambda: layers.NGramLanguageModel.from_arpa(path), "words.arpa, line")
 
 
-def logits_of(text: str, ambiguous: dict) -> np.ndarray:
-    """Logits of a text with ambiguous letters: `{position: {letter: probability}}`."""
-    rows = []
-    for position, letter in enumerate(text):
-        probabilities = ambiguous.get(position, {letter: 1.0})
-        row = np.full(len(CHARACTERS), 1e-4)
-        for k, probability in probabilities.items():
-            row[CHARACTERS.index(k)] = probability
-        rows += [row, np.eye(len(CHARACTERS))[0] + 1e-4]
-    return np.log(np.array(rows) / np.sum(rows, axis=1, keepdims=True))
+def test_a_binary_file_is_refused(tmp_path):
+    path = tmp_path / "words.bin"
+    path.write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0\xff\xfe")
+    assert_refused(lambda: layers.NGramLanguageModel.from_arpa(path), "words.bin", "from_kenlm")
 
 
-# "read book" or "red book", which is more probable.
-AMBIGUOUS = logits_of("read book", {2: {"a": 0.4, "": 0.6}})
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("<unk>", "<UNK>"),
+        ("\n", "\r\n"),
+        ("a comment", "\ufeff"),
+        ("-0.1 read book", "-0.1  read\tbook "),
+        ("ngram 3=1\n", "ngram 3=1\nngram 4=0\n", "\n\\end", "\n\\4-grams:\n\\end"),
+    ],
+)
+def test_other_forms_of_an_arpa_file(change, tmp_path):
+    text = ARPA
+    for old, new in zip(change[::2], change[1::2], strict=True):
+        text = text.replace(old, new)
+    path = tmp_path / "words.arpa"
+    path.write_bytes(text.encode())
+    expected = layers.NGramLanguageModel.from_arpa(file(tmp_path)).entries
+    path.write_bytes(text.encode())
+    assert layers.NGramLanguageModel.from_arpa(path).entries == expected
 
 
-def test_the_language_model_changes_the_best_text(tmp_path):
-    model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
-    search = layers.ctc_beam_search_with_language_model
-    alone, second = search(AMBIGUOUS, CHARACTERS, num_return_sequences=2)
-    assert (alone[0], second[0]) == ("red book", "read book")
-    ((text, score),) = search(AMBIGUOUS, CHARACTERS, model, language_model_weight=1.0)
-    assert text == "read book"
-    total = -0.2 - 0.05 - 0.0625 - 0.75  # <s> read, read book, back-off of book, </s>
-    assert score == pytest.approx(second[1] + total * math.log(10), abs=1e-3)
-    assert search(AMBIGUOUS, CHARACTERS, model, language_model_weight=0.01)[0][0] == "red book"
+def test_unknown_in_capitals():
+    model = layers.NGramLanguageModel.from_lines(ARPA.replace("<unk>", "<UNK>").splitlines())
+    for token in ("blue", "<unk>", "<UNK>"):
+        assert model.log_probability(token) == pytest.approx(-math.log(10))
 
 
-def test_insertion_bonus(tmp_path):
-    model = layers.NGramLanguageModel.from_arpa(file(tmp_path))
-    search = layers.ctc_beam_search_with_language_model
-    logits = logits_of("red book", {3: {" ": 0.3, "": 0.7}})
-    assert search(logits, CHARACTERS, insertion_bonus=0.0)[0][0] == "redbook"
-    assert search(logits, CHARACTERS, insertion_bonus=2.0)[0][0] == "red book"
-    assert (
-        search(logits, CHARACTERS, model, language_model_weight=0.0, insertion_bonus=2.0)[0][0]
-        == "red book"
-    )
+def test_a_token_may_have_a_no_break_space():
+    model = layers.NGramLanguageModel.from_texts([["a\u00a0b", "c\u2028d", "\x85"]])
+    lines = "\n".join(model.to_arpa()).split("\n")
+    assert layers.NGramLanguageModel.from_lines(lines).entries.keys() == model.entries.keys()
 
 
-def test_hot_words():
-    search = layers.ctc_beam_search_with_language_model
-    found = search(AMBIGUOUS, CHARACTERS, hot_words={"read": 2.0})
-    plain = dict(search(AMBIGUOUS, CHARACTERS, num_return_sequences=2))
-    assert found == [("read book", pytest.approx(plain["read book"] + 2.0, abs=1e-2))]
-    assert search(AMBIGUOUS, CHARACTERS, hot_words={"rea": 2.0})[0][0] == "red book"
+@pytest.mark.parametrize("token", ["a b", "", "a\tb"])
+def test_a_token_that_an_arpa_file_cannot_have(token):
+    model = layers.NGramLanguageModel.from_texts([["a", token]])
+    assert model.log_probability(token, ["a"]) > model.log_probability("a", ["a"])
+    assert_refused(model.to_arpa, repr(token))
 
 
-def test_a_language_model_of_characters():
-    entries = {(c,): (-1.0, 0.0) for c in CHARACTERS[1:]} | {("e", "a"): (-0.01, 0.0)}
-    model = layers.NGramLanguageModel(entries | {("</s>",): (-0.1, 0.0), ("<s>",): (-9.0, 0.0)})
-    search = layers.ctc_beam_search_with_language_model
-    options = {"unit": "character", "language_model_weight": 1.0, "insertion_bonus": 2.4}
-    assert search(AMBIGUOUS, CHARACTERS, model, **options)[0][0] == "read book"
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({("a",): (math.nan, 0.0)}, ["'a'", "finite"]),
+        ({("a",): (-1.0, math.inf)}, ["'a'", "finite"]),
+        ({("a",): (0.1, 0.0)}, ["'a'", "at most 0"]),
+        ({("a",): (-1.0, 0.0), ("a", "b"): (-1.0, 0.0)}, ["'a b'", "'b'", "1-grams"]),
+        ({("a",): (-1.0, 0.0), ("a", "a", "a"): (-1.0, 0.0)}, ["'a a a'", "context"]),
+    ],
+)
+def test_invalid_entries(entries, words):
+    assert_refused(lambda: layers.NGramLanguageModel(entries), *words)
 
 
-INVALID = [
-    (lambda: _search(np.zeros((5, 3)), ["a", "b"]), ["[T, 2]", "[5, 3]"]),
-    (lambda: _search(np.zeros((5, 2)), ["a", "b"], unit="phone"), ["unit", "'phone'"]),
-]
+def test_an_invalid_probability_of_unknown_tokens():
+    assert_refused(lambda: layers.NGramLanguageModel({}, unknown=math.nan), "'<unk>'", "finite")
 
 
-def _search(*given, **options):
-    return layers.ctc_beam_search_with_language_model(*given, **options)
-
-
-@pytest.mark.parametrize(("action", "words"), INVALID)
-def test_invalid_arguments(action, words):
-    assert_refused(action, *words)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_a_model(duplicate):
+    model = layers.NGramLanguageModel.from_texts(TEXTS, 3)
+    again = duplicate(model)
+    assert again.entries == model.entries
+    assert again.log_probability("b", ["<s>", "a"]) == model.log_probability("b", ["<s>", "a"])
 
 
 TEXTS = ["a b a c".split(), "a b".split(), "c a b b".split(), []]
@@ -216,3 +220,71 @@ def test_an_estimated_model_is_written_and_read(tmp_path):
 def test_from_texts_needs_texts_and_an_order():
     assert_refused(lambda: layers.NGramLanguageModel.from_texts([]), "texts", "got none")
     assert_refused(lambda: layers.NGramLanguageModel.from_texts(TEXTS, 0), "order")
+    assert_refused(lambda: layers.NGramLanguageModel.from_texts(TEXTS, True), "order")
+    assert_refused(lambda: layers.NGramLanguageModel.from_texts(TEXTS, min_count=0), "min_count")
+    assert layers.NGramLanguageModel.from_texts(TEXTS, np.int64(2)).order == 2
+    assert layers.NGramLanguageModel.from_texts(iter([iter("ab")])).order == 3
+
+
+@pytest.mark.parametrize("token", ["<s>", "</s>"])
+def test_texts_with_the_tokens_of_their_ends_are_refused(token):
+    texts = [["a"], ["b", token]]
+    assert_refused(lambda: layers.NGramLanguageModel.from_texts(texts), repr(token))
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", "<UNK>"])
+def test_unknown_tokens_in_the_texts_are_counted(unknown):
+    texts = [["a", unknown, unknown, "b"], ["a", "b", unknown]]
+    model = layers.NGramLanguageModel.from_texts(texts, 2)
+    # 9 tokens with the ends, 4 of them distinct; <unk> occurs 3 times.
+    shorter = (3 + 4 * (1 / 4)) / (9 + 4)
+    assert math.exp(model.log_probability("<unk>")) == pytest.approx(shorter, abs=1e-12)
+    # <unk> is followed by itself, "b" and the end.
+    after = (1 + 3 * shorter) / (3 + 3)
+    assert math.exp(model.log_probability("new", ["<unk>"])) == pytest.approx(after, abs=1e-12)
+    for context in ([], ["<s>"], ["a"], ["<unk>"], ["new"]):
+        tokens = ("a", "b", "</s>", "<unk>")
+        total = sum(math.exp(model.log_probability(token, context)) for token in tokens)
+        assert total == pytest.approx(1, abs=1e-12)
+
+
+def test_rare_ngrams_are_left_out():
+    model = layers.NGramLanguageModel.from_texts(TEXTS, 3, min_count=2)
+    longer = {" ".join(ngram) for ngram in model.entries if len(ngram) > 1}
+    assert longer == {"<s> a", "a b", "b </s>", "<s> a b"}
+    # "a" is followed by "b" three times, and once by "c", which is left out: T + R = 3.
+    b, c = (4 + 4 * (1 / 5)) / (14 + 4), (2 + 4 * (1 / 5)) / (14 + 4)
+    assert math.exp(model.log_probability("b", ["a"])) == pytest.approx((3 + 3 * b) / 6, abs=1e-9)
+    assert math.exp(model.log_probability("c", ["a"])) == pytest.approx(3 * c / 6, abs=1e-9)
+
+
+def test_kenlm_reads_the_files(tmp_path):
+    kenlm = pytest.importorskip("kenlm", reason="KenLM reads its files")
+    model = layers.NGramLanguageModel.from_texts(TEXTS, 3)
+    path = file(tmp_path, "\n".join([*model.to_arpa(), ""]))
+    ours, theirs = (
+        read(path)
+        for read in (layers.NGramLanguageModel.from_arpa, layers.NGramLanguageModel.from_kenlm)
+    )
+    assert theirs.order == 3
+    assert "a" in theirs
+    assert "new" not in theirs
+    for *context, token in (["a"], ["<s>", "a"], ["a", "b", "a"], ["new", "a"], ["c", "new"]):
+        expected = ours.log_probability(token, context)
+        assert theirs.log_probability(token, context) == pytest.approx(expected, abs=1e-5)
+    text = "a b new c"
+    state, total = theirs.initial_state(), 0.0
+    for token in (*text.split(), "</s>"):
+        log_probability, state = theirs.score(state, token)
+        total += log_probability
+    assert total == pytest.approx(kenlm.Model(str(path)).score(text) * math.log(10), abs=1e-5)
+    with pytest.raises(AttributeError, match="hashes"):
+        theirs.to_arpa()
+    with pytest.raises(OSError, match=r"none\.bin"):
+        layers.NGramLanguageModel.from_kenlm(tmp_path / "none.bin")
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    with pytest.raises(ImportError, match="pip install kenlm"):
+        layers.NGramLanguageModel.from_kenlm(tmp_path / "words.bin")
