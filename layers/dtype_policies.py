@@ -43,32 +43,37 @@ def with_policy(layer: keras.layers.Layer, policy) -> keras.layers.Layer:
 
 
 def own_policy(policy) -> keras.DTypePolicy:
-    """The policy of a layer itself, from its dtype policy, its name, or a `DTypePolicyMap`.
-
-    A loaded layer with quantized sublayers has a map of their policies.
-    """
+    """The policy of a layer itself, from its `dtype_policy`, or the name of one."""
     policy = keras.dtype_policies.get(policy)
     is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
     return policy.default_policy if is_map else policy
 
 
-def policy_with_quantized(layer: keras.layers.Layer) -> keras.DTypePolicy:
-    """The dtype policy for the config of a layer, with those of its quantized sublayers.
+def part_policy(layer: keras.layers.Layer, name: str) -> keras.DTypePolicy:
+    """The policy of a sublayer, from the name of its attribute: see `policy_of_parts`."""
+    policy = layer.dtype_policy
+    is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+    return policy[_key(name)] if is_map else policy
 
-    `model.quantize` gives each quantized sublayer a policy of its own. The sublayers are attributes
-    of the layer, and each has the name of its attribute.
+
+def policy_of_parts(layer: keras.layers.Layer) -> keras.DTypePolicy:
+    """The policy for the config of a layer: its own, or a map if sublayers are quantized.
+
+    `model.quantize` gives each sublayer that it quantizes a policy of its own. The sublayers of the
+    loaded layer must have it before their weights are created, so that it is part of the config.
     """
     policy = own_policy(layer.dtype_policy)
-    quantized = {}
-    for name, part in vars(layer).items():
-        if isinstance(part, keras.layers.Layer) and part.quantization_mode is not None:
-            found = part.dtype_policy
-            is_map = isinstance(found, keras.dtype_policies.DTypePolicyMap)
-            # Keras looks a policy up by the path of the sublayer, which depends on the model.
-            quantized[f"(.*/)?{name}"] = found[part.path] if is_map else found
-    if not quantized:
-        return policy
-    return keras.dtype_policies.DTypePolicyMap(policy, quantized)
+    quantized = {
+        _key(name): part.dtype_policy
+        for name, part in vars(layer).items()
+        if isinstance(part, keras.layers.Layer) and part.quantization_mode is not None
+    }
+    return keras.dtype_policies.DTypePolicyMap(policy, quantized) if quantized else policy
+
+
+def _key(name: str) -> str:
+    """The key of a sublayer in the map. Keras looks layers up by their paths: this is none."""
+    return f"/{name}"
 
 
 def _replaced(config, old: dict, new: dict):

@@ -180,9 +180,9 @@ class LuongAttention(Attention):
             center = positions  # [B, T] or [1, T]
         else:
             length = ops.cast(ops.shape(memory)[1], dtype)
-            if mask is not None:  # [B, 1]; the column of zeros is for a memory without positions
-                ends = ops.pad(ops.where(mask, index + 1, 0.0), ((0, 0), (0, 0), (1, 0)))
-                length = ops.max(ends, axis=-1)
+            if mask is not None:  # not the maximum position, which an empty memory does not have
+                after = ops.cumsum(ops.cast(ops.flip(mask, axis=-1), "int32"), axis=-1)
+                length = ops.sum(ops.cast(after > 0, dtype), axis=-1)  # [B, 1]
             hidden = ops.tanh(ops.matmul(ops.cast(queries, dtype), self.position_kernel))
             center = length * ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]
         distance = index - ops.expand_dims(center, -1)  # [B, T, S]

@@ -69,17 +69,14 @@ def masked_softmax(scores, mask=None):
     >>> np.array(weights).tolist()
     [[0.5, 0.5, 0.0]]
     """
-    if scores.shape[-1] == 0:  # not every backend has a maximum of nothing
-        return scores
     dtype = keras.backend.standardize_dtype(scores.dtype)
     scores = ops.cast(scores, keras.backend.result_type(dtype, "float32"))
     if mask is not None:
         mask = ops.cast(mask, "bool")
-        # About the lowest number of float32: the maximum of a row of -inf cannot be subtracted.
+        # About the lowest number of float32. With -inf, a row without positions would be NaN.
         scores = ops.where(mask, scores, -3e38)
-    maximum = ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
-    exponentials = ops.exp(scores - maximum)
+    # Keras warns about the softmax of a single score.
+    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
     if mask is not None:
-        exponentials = ops.where(mask, exponentials, 0.0)
-    total = ops.sum(exponentials, axis=-1, keepdims=True)
-    return ops.cast(exponentials / ops.where(total > 0, total, 1.0), dtype)
+        weights = ops.where(mask, weights, 0.0)
+    return ops.cast(weights, dtype)

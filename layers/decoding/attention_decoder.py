@@ -12,6 +12,7 @@ from unroll.layers.decoding.recurrent_decoder import (
     serialize_unbuilt,
     state_sizes,
 )
+from unroll.layers.dtype_policies import part_policy
 from unroll.layers.masks import carried_mask
 
 
@@ -126,14 +127,15 @@ class AttentionDecoder(RecurrentDecoder):
         self.attention = self.with_own_policy(attention)
         self.attend = attend
         self.gated = gated
-        policy = self.dtype_policy
         self.readout = self.gate = None
         if attend == "before":
             self.readout = keras.layers.Dense(
-                embedding_dim, activation="tanh", dtype=policy, name="readout"
+                embedding_dim, "tanh", dtype=part_policy(self, "readout"), name="readout"
             )
         if gated:
-            self.gate = keras.layers.Dense(1, activation="sigmoid", dtype=policy, name="gate")
+            self.gate = keras.layers.Dense(
+                1, "sigmoid", dtype=part_policy(self, "gate"), name="gate"
+            )
 
     @staticmethod
     def _check(attention, attend: str, gated: bool):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from unroll.layers.checkpoints import load_own_variables
-from unroll.layers.dtype_policies import own_policy, policy_with_quantized, with_policy
+from unroll.layers.dtype_policies import own_policy, part_policy, policy_of_parts, with_policy
 from unroll.layers.operations import argmax, require_size
 from unroll.layers.recurrent.recurrence import scan
 
@@ -103,15 +103,15 @@ class RecurrentDecoder(keras.layers.Layer):
         self.dropout = dropout
         self.scheduled_sampling = scheduled_sampling
         self.seed = seed
-        policy = self.dtype_policy
-        options = {"dtype": policy, "name": "embedding"}
+        options = {"dtype": part_policy(self, "embedding"), "name": "embedding"}
         if tie_weights:  # the class that Keras quantizes for both uses
             self.embedding = keras.layers.ReversibleEmbedding(
                 vocabulary_size, embedding_dim, reverse_dtype=self.compute_dtype, **options
             )
         else:
             self.embedding = keras.layers.Embedding(vocabulary_size, embedding_dim, **options)
-        self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=policy)
+        self.embedding.supports_masking = True  # no warning where the tokens carry a mask
+        self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=own_policy(self.dtype_policy))
         self.output_kernel = self.output_bias = self.sampling_probability = None
         if scheduled_sampling:
             self.seed_generator = keras.random.SeedGenerator(seed)
@@ -311,7 +311,7 @@ class RecurrentDecoder(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "dtype": keras.dtype_policies.serialize(policy_with_quantized(self)),
+            "dtype": keras.dtype_policies.serialize(policy_of_parts(self)),
             "vocabulary_size": self.vocabulary_size,
             "embedding_dim": self.embedding_dim,
             "cells": [serialize_unbuilt(cell) for cell in self.cells],

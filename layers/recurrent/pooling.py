@@ -23,11 +23,10 @@ def max_over_time(sequences, mask=None):
     >>> np.array(max_over_time(x, np.array([[True, True, False]]))).tolist()
     [[3.0, 5.0]]
     """
-    length = ops.shape(sequences)[1]
-    if mask is None and isinstance(length, int) and length > 0:
-        return ops.max(sequences, axis=1)
-    if isinstance(length, int) and length == 0:  # not every backend has a maximum of nothing
+    if 0 in sequences.shape:  # not every backend has a maximum of nothing
         return ops.sum(sequences, axis=1)
+    if mask is None and sequences.shape[1] is not None:
+        return ops.max(sequences, axis=1)
     valid = ops.ones(ops.shape(sequences)[:2], "bool") if mask is None else ops.cast(mask, "bool")
     valid = ops.expand_dims(valid, -1)  # [B, T, 1]
     highest = ops.max(ops.where(valid, sequences, -float("inf")), axis=1)  # [B, D]

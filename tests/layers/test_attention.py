@@ -82,6 +82,24 @@ def test_masked_softmax_of_huge_scores_is_finite(dtype):
     assert found.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_masked_softmax_of_many_scores_in_half_precision(dtype, masked):
+    size = 5000
+    mask = ops.ones((1, size), "bool") if masked else None
+    found = scores.masked_softmax(ops.zeros((1, size), dtype), mask)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    assert_near([size * running.numpy(found)], [np.ones((1, size))], 0.02)
+
+
+def test_masked_softmax_of_a_single_score_and_of_any_low_scores():
+    found = scores.masked_softmax(*arrays(np.array([[-5.0], [2.0]])), np.array([[True], [False]]))
+    assert running.numpy(found).tolist() == [[1], [0]]
+    low = ops.convert_to_tensor(np.array([[-2e30, -1e30, 0.0]], "float32"))
+    found = scores.masked_softmax(low, np.array([[True, True, False]]))
+    assert running.numpy(found).tolist() == [[0, 1, 0]]
+
+
 def test_general_with_the_identity_is_dot():
     general = built(luong(score="general"))
     general.set_weights([np.eye(D)])
@@ -159,6 +177,53 @@ def test_precomputed_keys_in_mixed_precision():
     assert_near(numbers(layer(given[0], memory, keys=keys)), numbers(layer(*given)), 0.01)
 
 
+@pytest.mark.parametrize("policy", running.POLICIES)
+def test_local_m_beyond_the_integers_of_half_precision(policy):
+    """bfloat16 has no odd integers above 256, float16 none above 2048."""
+    first, size = {"mixed_bfloat16": (255, 300), "mixed_float16": (2047, 2060)}[policy]
+    layer = layers.LuongAttention(window="local_m", half_width=1, dtype=policy)
+    queries, memory = np.ones((1, 4, 2), "float32"), np.ones((1, size, 2), "float32")
+    positions = first + np.arange(4)
+    near = abs(np.arange(size) - positions[:, None]) <= 1
+    _, weights = layer(queries, memory, position=positions[None])
+    assert_near([running.numpy(weights)], [near[None] / 3], 0.01)
+    for row, position in zip(near, positions, strict=True):
+        for given in (int(position), positions[:1] * 0 + position):
+            _, weights = layer(queries[:, 0], memory, position=given)
+            assert_near([running.numpy(weights)], [row[None] / 3], 0.01)
+
+
+@pytest.mark.parametrize("policy", running.POLICIES)
+def test_local_p_has_precise_positions_in_half_precision(policy):
+    """The same window as in float32, for queries and weights that half precision has."""
+    rng = np.random.default_rng(7)
+    queries, memory = rng.integers(-3, 4, (1, 9, 4)) / 2, np.ones((1, 2000, 4))
+    options = {"score": "dot", "window": "local_p", "half_width": 3}
+    exact = layers.LuongAttention(**options, dtype="float32")
+    half = layers.LuongAttention(**options, dtype=policy)
+    given = [x.astype("float32") for x in (queries, memory)]
+    for layer in (exact, half):
+        layer.build((1, 9, 4), (1, 2000, 4))
+    exact.set_weights([rng.integers(-4, 5, w.shape) / 8 for w in exact.weights])
+    half.set_weights(exact.get_weights())
+    expected, found = (running.numpy(layer(*given)[1]) for layer in (exact, half))
+    assert (expected > 0).sum() == 9 * 6  # two times half the width around a fraction
+    assert ((found > 0) == (expected > 0)).all()
+    assert_near([found], [expected], 0.01)
+
+
+@pytest.mark.parametrize("policy", running.POLICIES)
+def test_the_length_of_a_memory_with_gaps_is_that_of_its_last_position(policy):
+    layer = layers.LuongAttention(score="dot", window="local_p", half_width=2, dtype=policy)
+    layer.build((1, 2), (1, 600, 2))
+    layer.set_weights([np.zeros(w.shape) for w in layer.weights])  # p = S / 2
+    mask = np.ones((1, 600), "bool")
+    mask[:, 590:] = mask[:, 100:140] = False
+    _, weights = layer(np.ones((1, 2)), np.ones((1, 600, 2)), memory_mask=mask)
+    assert np.flatnonzero(running.numpy(weights)[0]).tolist() == [293, 294, 295, 296, 297]
+
+
+@keras.saving.register_keras_serializable(package="tests")
 class ScaledDotAttention(Attention):
     """A user's own attention."""
 
@@ -188,6 +253,84 @@ def test_a_subclass_runs_alone_and_in_a_decoder():
     logits, weights = decoder(np.ones((B, 7), "int32"), SEQUENCES.astype("float32"))
     assert logits.shape == (B, 7, 5)
     assert_near([ops.sum(weights, axis=-1)], [np.ones((B, 7))], 1e-5)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NearAttention(Attention):
+    """A user's own attention with weights, a size, and positions: the nearer, the more weight."""
+
+    uses_positions = True
+
+    def __init__(self, size, rate=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.rate = size, rate
+
+    def build(self, query_shape, memory_shape):
+        self.check_shapes(query_shape, memory_shape)
+        self.kernel = self.add_kernel("kernel", (query_shape[-1] + memory_shape[-1], self.size))
+
+    def output_size(self, memory_size):
+        return self.size
+
+    def project_keys(self, memory):
+        return memory[..., :1]
+
+    def attend(self, queries, memory, keys, mask, positions):
+        index = ops.arange(ops.shape(memory)[1], dtype=positions.dtype)
+        distance = ops.abs(index - ops.expand_dims(positions, -1))  # [B, T, S]
+        e = ops.cast(-self.rate * distance, keys.dtype) + ops.transpose(keys, (0, 2, 1))
+        weights = scores.masked_softmax(e, None if mask is None else mask[:, None])
+        both = ops.concatenate([ops.matmul(weights, memory), queries], axis=-1)
+        return ops.tanh(ops.matmul(both, self.kernel)), weights
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "rate": self.rate}
+
+
+OWN = {
+    "of the memory": lambda: ScaledDotAttention(),
+    "with positions": lambda: NearAttention(4, rate=0.25),
+}
+
+
+@pytest.mark.parametrize("attend", ["before", "after"])
+@pytest.mark.parametrize("name", OWN)
+def test_a_subclass_in_a_saved_decoder_and_all_searches(name, attend, tmp_path):
+    """A subclass of `Attention` needs nothing that its documentation does not name."""
+    size = 4
+    decoder = layers.AttentionDecoder(
+        7, size, [layers.LSTMCell(size)], OWN[name](), attend=attend, tie_weights=True
+    )
+    tokens, memory = keras.Input((None,), dtype="int32"), keras.Input((None, size))
+    mask = keras.Input((None,), dtype="bool")
+    model = keras.Model([tokens, memory, mask], decoder(tokens, memory, memory_mask=mask))
+    rng = np.random.default_rng(2)
+    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras").layers[-1]
+    given = [rng.integers(0, 7, (2, 6)), rng.normal(size=(2, 5, size)).astype("float32")]
+    given = [ops.convert_to_tensor(x) for x in (*given, MASK[1:3])]
+    logits, weights = (running.numpy(x) for x in model(given))
+    assert_near(
+        [running.numpy(x) for x in again(*given[:2], memory_mask=given[2])], [logits, weights], 1e-6
+    )
+    # The step of the searches gives what teacher forcing gives.
+    step, states = again.step_function(*given[1:]), again.initial_states(given[1])
+    for t in range(6):
+        one, states, attention = step(given[0][:, t], states)
+        assert_near(
+            [running.numpy(x) for x in (one, attention)], [logits[:, t], weights[:, t]], 1e-5
+        )
+    options = {"start": 1, "end": 2, "max_length": 4}
+    states = again.initial_states(given[1])
+    best = layers.greedy(step, states, **options)
+    wide = layers.beam_search(step, states, beam_width=1, **options)
+    assert (running.numpy(best.tokens) == running.numpy(wide.tokens)[:, 0]).all()
+    several = layers.beam_search(step, states, beam_width=3, num_return_sequences=2, **options)
+    samples = layers.sample(step, states, num_samples=3, seed=1, **options)
+    assert tuple(several.tokens.shape) == (2, 2, 4)
+    assert tuple(samples.tokens.shape) == (2, 3, 4)
+    assert tuple(samples.alignments.shape) == (2, 3, 4, 5)
 
 
 INVALID = [
