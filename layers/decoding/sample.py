@@ -1,8 +1,8 @@
 """Sampling."""
 
-import numbers
 from collections.abc import Callable
 
+import numpy as np
 from keras import ops, random
 
 from unroll.layers.decoding.logits_processors import Temperature
@@ -59,7 +59,9 @@ def sample(
             after `top_k` (Holtzman et al. 2020, "The curious case of neural text degeneration",
             section 3.1). Of equally probable tokens, those with the lower index come first.
         seed: an integer, which gives the same tokens at each call, or a
-            `keras.random.SeedGenerator`, which gives different ones.
+            `keras.random.SeedGenerator`, which gives different ones. With an integer and
+            `num_samples`, the random numbers are constants: the tokens are the same on each backend
+            and in a compiled or exported search.
         num_samples: n, the number of sequences per example, along the second axis of the result;
             by default one, without that axis. All examples use the same random numbers, so that the
             samples of an example do not depend on the rest of the batch.
@@ -84,7 +86,7 @@ def sample(
     top_k = require_size("top_k", top_k, minimum=0)
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p!r}.")
-    if isinstance(seed, numbers.Number):
+    if seed is not None and not isinstance(seed, random.SeedGenerator):
         seed = require_size("seed", seed, minimum=0)
     if num_samples is not None:
         num_samples = require_size("num_samples", num_samples)
@@ -101,11 +103,7 @@ def sample(
         pad=pad,
         copies=num_samples or 1,
     )
-    # Generated before the loop: in the loop an integer seed would give equal numbers at each step.
-    columns = inputs.batch if num_samples is None else num_samples
-    uniform = random.uniform((inputs.max_length, columns), seed=seed)  # [L, N]
-    if num_samples is not None:
-        uniform = ops.tile(uniform, (1, inputs.batch))
+    uniform = _uniform(inputs.max_length, inputs.batch, num_samples, seed)  # [L, N]
 
     def choose(scores, step):
         if temperature != 1:
@@ -115,6 +113,8 @@ def sample(
             return _inverse_cumulative(ops.softmax(scores, axis=-1), number)
         # From here on, the tokens are in the order of their scores.
         scores, tokens = select(scores, min(top_k or scores.shape[-1], scores.shape[-1]))
+        if scores.shape[-1] == 1:
+            return tokens[:, 0]
         probs = _truncate(ops.softmax(scores, axis=-1), top_p)
         return take_rows(tokens, _inverse_cumulative(probs, number)[:, None])[:, 0]
 
@@ -127,6 +127,21 @@ def sample(
             for x in result
         )
     )
+
+
+def _uniform(length: int, batch, num_samples: int | None, seed):
+    """A random number from 0 to 1 for each step and row, `[L, N]`.
+
+    They are generated before the loop: in it, an integer seed would give equal numbers each time.
+    """
+    if num_samples is None:
+        return random.uniform((length, batch), dtype="float32", seed=seed)
+    shape = (length, num_samples)
+    if isinstance(seed, int):
+        numbers = ops.convert_to_tensor(np.random.default_rng(seed).random(shape, "float32"))
+    else:
+        numbers = random.uniform(shape, dtype="float32", seed=seed)
+    return ops.tile(numbers, (1, batch))
 
 
 def _truncate(probs, top_p: float):
