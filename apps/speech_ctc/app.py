@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -29,7 +30,7 @@ KERNEL_SIZE, STRIDE = 5, 2  # of the convolutions
 class Search:
     # number of prefixes that the beam searches keep
     beam_width: int = 16
-    # weight of the language model
+    # weight of the language model; 0 does without it
     lm_weight: float = 0.5
     # bonus of each word; a language model alone prefers transcripts of few words
     word_bonus: float = 1.0
@@ -82,7 +83,8 @@ class Config(Search, TrainingConfig):
     time_mask: int = 0
     # augmentation: maximum number of features that each of two SpecAugment masks covers
     frequency_mask: int = 0
-    # ARPA file of a language model; without one, it is estimated from the training transcripts
+    # ARPA file or KenLM binary file of a language model; without one, it is estimated from the
+    # training transcripts
     language_model: str = ""
     # order of the estimated language model: 3 for trigrams
     lm_order: int = 3
@@ -102,6 +104,12 @@ class Config(Search, TrainingConfig):
         for name in ("speed", "noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        if self.beam_width < 1:
+            raise ValueError(f"beam_width must be at least 1, got {self.beam_width}.")
+        if not 0 <= self.lm_weight < math.inf:
+            raise ValueError(f"lm_weight must be at least 0 and finite, got {self.lm_weight}.")
+        if not math.isfinite(self.word_bonus):
+            raise ValueError(f"word_bonus must be finite, got {self.word_bonus}.")
         decoding.parse_hot_words(self.hot_words)
 
     @property
@@ -164,7 +172,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
         assets = {
             "labels": [speech.BLANK, *sorted(labels)],
             "interface": _interface(config, raw.builder.info.features),
-            "language_model": decoding.language_model_lines(config, texts["train"], lexicon),
+            "language_model": decoding.language_model_asset(config, texts["train"], lexicon),
         }
 
     def batches(split: str) -> tf.data.Dataset:
@@ -277,21 +285,24 @@ def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
     """Transcripts of recordings, given as paths or bytes of wav files.
 
     A result has the greedy transcript with its score, its labels with their times, the transcript
-    by a beam search with the language model, and the probabilities of the labels over time.
+    by a beam search with the language model (None if it has no weight and there are no hot words),
+    and the probabilities of the labels over time.
     """
     contents = [recordings.read(given) for given in inputs]
+    all_logits = [recordings.logits(recording, trained) for recording in contents]
+    decoded = [None] * len(contents)
+    if decoding.uses_language_model(trained.config):
+        decoded = decoding.decode_with_language_model(all_logits, trained)
     names = trained.assets["labels"]
     results = []
-    for given, recording, outputs in zip(
-        inputs, contents, query(serve(trained), contents), strict=True
+    for given, logits, with_language_model, outputs in zip(
+        inputs, all_logits, decoded, query(serve(trained), contents), strict=True
     ):
-        logits = recordings.logits(recording, trained)
         labels = [
             {"label": label, "seconds": round(seconds, 3)}
             for label, seconds in zip(outputs["labels"], outputs["timestamps"], strict=True)
             if seconds >= 0
         ]
-        [with_language_model] = decoding.decode_with_language_model([logits], trained)
         result = {"recording": given} if isinstance(given, str) else {}
         results.append(
             result
@@ -317,7 +328,7 @@ def stream(trained: Trained, recording: str | bytes) -> Iterator[str]:
 def show(result: dict) -> Text:
     """The score, the transcript, and the time of each label."""
     line = Text(f"{result['score']:.1%}  ", style="bold") + Text(result["transcript"])
-    if result["with_language_model"] != result["transcript"]:
+    if result["with_language_model"] not in (None, result["transcript"]):
         line += Text(f"  (with language model: {result['with_language_model']})", "dim")
     times = " ".join(f"{each['label']}@{each['seconds']:.2f}" for each in result["labels"])
     return line + Text(f"\n       {times}", style="dim")

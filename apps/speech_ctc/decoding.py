@@ -1,5 +1,6 @@
 """Logits to transcripts: greedy, by beam search, and with a language model."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import tensorflow as tf
 from keras import ops
 
 from unroll import layers
-from unroll.apps.core.protocol import Trained
+from unroll.apps.core.protocol import Asset, Trained
 from unroll.pipelines import speech
 from unroll.pipelines.errors import DataError
 
 _BATCH_SIZE = 32
+_KENLM = b"mmap lm http://kheafield.com/code"  # the first bytes of a binary file
 
 
 def decode(logits: list[np.ndarray], trained: Trained, beam_width: int) -> list[str]:
@@ -45,11 +47,15 @@ def decode(logits: list[np.ndarray], trained: Trained, beam_width: int) -> list[
     return transcripts
 
 
+def uses_language_model(config) -> bool:
+    """Whether `decode_with_language_model` would use the language model or hot words."""
+    return bool(config.lm_weight or config.hot_words)
+
+
 def decode_with_language_model(logits: list[np.ndarray], trained: Trained) -> list[str]:
     """The best transcripts by a beam search with the language model and the hot words."""
-    config, lines = trained.config, trained.assets["language_model"]
-    model = layers.NGramLanguageModel.from_lines(lines) if lines else None
-    labels = trained.assets["labels"]
+    config, labels = trained.config, trained.assets["labels"]
+    model = _language_model(trained.assets["language_model"]) if config.lm_weight else None
     if config.unit != "characters":
         labels = [f"{label} " for label in labels]
     transcripts = []
@@ -63,26 +69,43 @@ def decode_with_language_model(logits: list[np.ndarray], trained: Trained) -> li
             hot_words=parse_hot_words(config.hot_words),
             beam_width=config.beam_width,
         )
-        transcripts.append(text.strip())
+        transcripts.append(text)
     return transcripts
 
 
-def language_model_lines(config, texts: list[str], lexicon: dict[str, list[str]]) -> list[str]:
-    """The lines of an ARPA file: the configured one, or that of a model estimated from texts.
+def language_model_asset(config, texts: list[str], lexicon: dict[str, list[str]]) -> Asset:
+    """The lines of an ARPA file, or the bytes of a binary file of KenLM.
+
+    It is the configured file, or a model estimated from texts.
 
     Raises:
-        DataError: if the file is not an ARPA file.
+        DataError: if the file is not a language model.
     """
     if not config.language_model:
         words = (text.split() for text in texts)
         if config.unit == "phones":
             words = (speech.split_units(text, "phones", lexicon) for text in texts)
         return layers.NGramLanguageModel.from_texts(words, config.lm_order).to_arpa()
+    path = Path(config.language_model)
     try:
-        layers.NGramLanguageModel.from_arpa(config.language_model)
-        return Path(config.language_model).read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        contents = path.read_bytes()
+        if contents.startswith(_KENLM):
+            layers.NGramLanguageModel.from_kenlm(path)
+            return contents
+        layers.NGramLanguageModel.from_arpa(path)
+        # Decoded from bytes, since a text file would also end a line at a carriage return.
+        return contents.decode("utf-8-sig").split("\n")
+    except (OSError, ValueError, ImportError) as error:
         raise DataError(f"--language-model={config.language_model}: {error}") from None
+
+
+def _language_model(asset: Asset) -> layers.NGramLanguageModel | None:
+    if isinstance(asset, bytes):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "language_model.bin"
+            path.write_bytes(asset)
+            return layers.NGramLanguageModel.from_kenlm(path)
+    return layers.NGramLanguageModel.from_lines(asset) if asset else None
 
 
 def parse_hot_words(text: str) -> dict[str, float]:
@@ -98,6 +121,6 @@ def parse_hot_words(text: str) -> dict[str, float]:
             bonuses[word.strip()] = float(bonus)
         except ValueError:
             equals = ""
-        if not equals or not word.strip():
+        if not equals or len(word.split()) != 1:
             raise ValueError(f"hot_words must be word=bonus,word=bonus, got {text!r}.")
     return bonuses

@@ -103,13 +103,14 @@ def outputs(trained: Trained, dataset: tf.data.Dataset) -> Outputs:
 def transcripts(found: Outputs, trained: Trained) -> dict[str, list[str]]:
     """The transcripts of each recording by decoder, with the prefix of its figures.
 
-    The prefixes are "" for the greedy labels, `beam_`, and `language_model_` if there is one.
+    The prefixes are "" for the greedy labels, `beam_`, and `language_model_` if the language model
+    has a weight or there are hot words.
     """
     decoded = {
         "": decoding.decode(found.logits, trained, beam_width=1),
         "beam_": decoding.decode(found.logits, trained, trained.config.beam_width),
     }
-    if trained.assets["language_model"]:
+    if decoding.uses_language_model(trained.config):
         decoded["language_model_"] = decoding.decode_with_language_model(found.logits, trained)
     return decoded
 

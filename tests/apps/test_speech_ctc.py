@@ -3,6 +3,8 @@
 import ast
 import dataclasses
 import json
+import math
+import sys
 from pathlib import Path
 
 import keras
@@ -26,6 +28,7 @@ from unroll.layers import NGramLanguageModel
 from unroll.pipelines import audio
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.speech import spoken_digits
+from unroll.pipelines.errors import DataError
 
 # A small part of the generated digits. GRUs without augmentation learn it in a few epochs.
 DIGITS = {
@@ -221,6 +224,11 @@ def test_exports_agree_with_the_model(variant, tmp_path):
         ({"speed": -0.1}, r"speed must be in \[0, 1\), got -0.1"),
         ({"hot_words": "a=x"}, "hot_words must be word=bonus"),
         ({"hot_words": "a"}, "hot_words must be word=bonus"),
+        ({"hot_words": "a b=1"}, "hot_words must be word=bonus"),
+        ({"lm_weight": -0.5}, "lm_weight must be at least 0 and finite, got -0.5"),
+        ({"lm_weight": math.nan}, "lm_weight must be at least 0 and finite, got nan"),
+        ({"word_bonus": math.inf}, "word_bonus must be finite, got inf"),
+        ({"beam_width": 0}, "beam_width must be at least 1, got 0"),
         ({"bidirectional": False, "normalization": "running", "deltas": 1}, "deltas must be 0"),
     ],
 )
@@ -283,6 +291,79 @@ def test_hot_words_change_the_transcript():
 
     assert transcripts("") == ["a"]
     assert transcripts("ab=3") == ["ab"]
+
+
+def test_without_a_weight_the_search_with_the_language_model_is_left_out(monkeypatch):
+    trained = make(lm_weight=0.0)
+    searches = []
+    monkeypatch.setattr(decoding, "decode_with_language_model", lambda *x: searches.append(x))
+    [result] = app.predict(trained, [UNUSUAL["noise"]])
+    assert result["with_language_model"] is None
+    assert "language model" not in app.show(result).plain
+    outputs = metrics.Outputs([["a"]], [np.zeros((3, 4), "float32")])
+    assert set(metrics.transcripts(outputs, trained)) == {"", "beam_"}
+    assert not searches
+
+
+def test_hot_words_do_not_need_the_language_model():
+    trained = make(lm_weight=0.0, hot_words="ab=30")
+    trained = Trained(
+        trained.config, trained.assets | {"language_model": ["broken"]}, trained.model
+    )
+    [result] = app.predict(trained, [UNUSUAL["noise"]])
+    assert "ab" in result["with_language_model"].split()
+
+
+def test_the_language_model_is_read_once_for_all_recordings(monkeypatch):
+    reads = []
+
+    def from_lines(lines):
+        reads.append(lines)
+        return NGramLanguageModel.from_texts(TEXTS)
+
+    monkeypatch.setattr(NGramLanguageModel, "from_lines", from_lines)
+    assert len(app.predict(make(), [UNUSUAL["noise"], UNUSUAL["16 kHz"]])) == 2
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    "contents", [b"\\data\\\r\n", b"\xff\xfe", b"mmap lm http://kheafield.com/code"]
+)
+def test_a_file_that_is_not_a_language_model(contents, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    path = tmp_path / "broken"
+    path.write_bytes(contents)
+    with pytest.raises(DataError, match=f"--language-model={path}: ") as error:
+        decoding.language_model_asset(app.Config(language_model=str(path)), [], {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_binary_file_of_kenlm_is_an_asset(tmp_path, monkeypatch):
+    contents = b"mmap lm http://kheafield.com/code format version 5\n\0\xff"
+
+    def from_kenlm(path):
+        assert Path(path).read_bytes() == contents
+        return NGramLanguageModel.from_texts(TEXTS)
+
+    monkeypatch.setattr(NGramLanguageModel, "from_kenlm", from_kenlm)
+    path = tmp_path / "words.bin"
+    path.write_bytes(contents)
+    asset = decoding.language_model_asset(app.Config(language_model=str(path)), [], {})
+    assert asset == contents
+    trained = make()
+    logits = [np.random.default_rng(0).normal(size=(20, 4))]
+    expected = decoding.decode_with_language_model(
+        logits,
+        Trained(
+            trained.config,
+            trained.assets | {"language_model": NGramLanguageModel.from_texts(TEXTS).to_arpa()},
+            trained.model,
+        ),
+    )
+    found = decoding.decode_with_language_model(
+        logits, Trained(trained.config, trained.assets | {"language_model": asset}, trained.model)
+    )
+    assert found == expected != [""]
 
 
 def test_alignments_show_a_correct_and_a_wrong_transcript():
