@@ -286,8 +286,10 @@ class RecurrentDecoder(keras.layers.Layer):
         for cell in self.cells:
             count = len(state_sizes(cell))
             own, states = states[:count], states[count:]
+            if keras.tree.is_nested(cell.state_size):
+                own = keras.tree.pack_sequence_as(cell.state_size, own)
             x, own = cell(x, own)  # [N, U]
-            new_states += list(own) if isinstance(own, (list, tuple)) else [own]
+            new_states += keras.tree.flatten(own)
         return x, new_states
 
     def logits(self, outputs):
@@ -334,8 +336,8 @@ def build_once(layer: keras.layers.Layer, *shapes):
 
 
 def state_sizes(cell) -> list[int]:
-    """The sizes of the states of a cell, which may be declared as one integer."""
-    return list(cell.state_size) if hasattr(cell.state_size, "__len__") else [cell.state_size]
+    """The sizes of the states of a cell, which may be declared as one integer, or nested."""
+    return keras.tree.flatten(cell.state_size)
 
 
 def serialize_unbuilt(layer: keras.layers.Layer) -> dict:

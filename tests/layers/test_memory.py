@@ -137,6 +137,58 @@ def test_noise_increases_the_age_of_facts():
     assert (np.diff(noisy[:, 0], axis=1) < 0).all()
 
 
+def test_positions_of_many_words_in_half_precision():
+    """Words beyond the integers that half precision has, whose vectors are the same."""
+    facts, question = np.full((1, 2, 3000), 3), np.array([[3, 4]])
+    exact = layers.MemoryNetwork(4, hops=1, vocabulary_size=VOCABULARY, dtype="float32")
+    expected = numbers(with_weights(exact, facts, question)(facts, question))
+    for policy in running.POLICIES:
+        half = layers.MemoryNetwork(4, hops=1, vocabulary_size=VOCABULARY, dtype=policy)
+        half(facts, question)
+        half.set_weights([w / 1000 for w in exact.get_weights()])
+        exact.set_weights(half.get_weights())
+        expected = numbers(exact(facts, question))
+        assert_near(numbers(half(facts, question)), expected, 0.02)
+
+
+def test_checkpoints_load_with_and_without_a_linear_start(tmp_path):
+    def model(**options):
+        network = layers.MemoryNetwork(7, hops=2, **options)
+        given = keras.Input((None, D)), keras.Input((D,))
+        return network, keras.Model(given, network(*given))
+
+    network, linear_model = model(linear_start=True)
+    network.linear.assign(0.0)
+    plain, plain_model = model()
+    for source, source_model in ((network, linear_model), (plain, plain_model)):
+        source_model.save_weights(tmp_path / "source.weights.h5")
+        for linear_start in (True, False):
+            target, target_model = model(linear_start=linear_start)
+            target_model.load_weights(tmp_path / "source.weights.h5")
+            for a, b in zip(target.kernels, source.kernels, strict=True):
+                assert_near(numbers([a]), numbers([b]), 0)
+            if linear_start:
+                assert float(target.linear) == (0 if source is network else 1)
+
+
+def test_more_facts_than_slots_are_refused_after_the_first_call():
+    network = layers.MemoryNetwork(4, memory_size=4)
+    network(zeros(2, 3, 3), zeros(2, 3))
+    assert_refused(lambda: network(zeros(2, 5, 3), zeros(2, 3)), "4 facts", "got 5")
+
+
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="only TensorFlow has dynamic shapes")
+def test_facts_beyond_the_slots_of_a_graph_have_the_age_of_the_oldest():
+    import tensorflow as tf
+
+    network = with_weights(layers.MemoryNetwork(4, memory_size=3), zeros(2, 3, D), zeros(2, D))
+    specs = [tf.TensorSpec([None, None, D]), tf.TensorSpec([None, D])]
+    function = tf.function(lambda *given: network(*given), input_signature=specs, autograph=False)
+    weights = function(tf.zeros([1, 5, D]), tf.zeros([1, D]))[1].numpy()
+    assert_near([weights.sum(-1)], [np.ones((1, 3))], 1e-6)
+    assert_near([weights[..., 0], weights[..., 1]], [weights[..., 2]] * 2, 1e-6)
+
+
 @pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT needs the TensorFlow backend")
 def test_words_in_litert_and_xla():
     import tensorflow as tf
@@ -221,6 +273,21 @@ def test_count_features_grow_with_the_number_of_regions():
     twice = numbers(layer(*tensors(VECTOR, np.tile(SEQUENCES, (1, 2, 1)))))[0]
     assert_near([twice[:, :D]], [once[:, :D]], 10 * running.EXACT)
     assert_near([twice[:, D:] * np.sqrt(2)], [once[:, D:] * 2], 10 * running.EXACT)
+
+
+@pytest.mark.parametrize("policy", running.POLICIES)
+def test_many_regions_in_half_precision(policy):
+    """The number of regions, and the norms of factors that are not bounded."""
+    size = 5000
+    options = {"count_features": True, "activation": "relu", "kernel_initializer": "ones"}
+    question, regions = np.full((1, 4), 10, "float32"), np.full((1, size, 4), 10, "float32")
+    exact = layers.QuestionGuidedAttention(7, dtype="float32", **options)
+    half = layers.QuestionGuidedAttention(7, dtype=policy, **options)
+    expected = numbers(exact(question, regions))
+    half(question, regions)
+    half.set_weights(exact.get_weights())
+    for a, b in zip(numbers(half(question, regions)), expected, strict=True):
+        assert_near([a / b.max()], [b / b.max()], 0.03)
 
 
 def test_scale_initializer_applies_to_the_scale_alone():
