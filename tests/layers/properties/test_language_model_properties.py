@@ -5,12 +5,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-pytest.importorskip("hypothesis", reason="property tests need the extra `properties`")
-
-from hypothesis import assume, given
-from hypothesis import strategies as st
-
-from tests.layers.properties.common import FIFTY
+from tests.layers.properties.common import FIFTY, assume, given, st
 from unroll.layers import NGramLanguageModel
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"

@@ -1,0 +1,739 @@
+"""The checks of every layer outside of ordinary sizes, numbers and uses.
+
+Half precision, empty batches and sequences, masks that Keras carries, NaN in masked steps,
+derivatives of second order and in forward mode, every way to save, quantization, dtype policies,
+the protocol of `keras.layers.Layer`, and memory. Each check takes a case and raises AssertionError.
+
+On TensorFlow the checks share one graph of each layer and dtype, with dynamic batch and time axes.
+"""
+
+import contextlib
+import copy
+import inspect
+import json
+import pickle
+import tempfile
+import warnings
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from tests.layers import decoding_cases, running
+from tests.layers.case import B, Case, T
+from tests.layers.checks import assert_near, constructor_arguments
+from tests.layers.recurrent_checks import assert_refused
+from unroll import layers
+
+BACKEND = running.BACKEND
+# One graph for all sizes, or the fastest mode of the backend.
+SHARED_MODE = {"tensorflow": "graph"}.get(BACKEND, running.QUICK)
+# The distance of 1 from the next number.
+SPACING = {"mixed_bfloat16": 2.0**-7, "mixed_float16": 2.0**-10}
+# The outputs and the gradients of some steps are rounded about ten times, each time by at most half
+# that distance. The tolerances are the same for each length, because no error adds up over time.
+OUTPUT_ROUNDINGS = 4
+GRADIENT_ROUNDINGS = 8
+# Where a gradient jumps, a rounding error moves it: a rectified unit goes on or off, and another
+# character has the maximum.
+JUMPS = {"IRNN": 64, "CharacterEmbedding": np.inf}
+LENGTHS = (1, 100, 1000)
+
+
+# Calls
+
+
+class _Recorder:
+    """Takes the place of a layer in `running.CALLS`, and keeps the arguments of the call."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __getattr__(self, name):
+        return getattr(self.layer, name)
+
+    def __call__(self, *args, **kwargs):
+        self.arguments = inspect.signature(self.layer.call).bind(*args, **kwargs).arguments
+        return [None]
+
+
+def call_arguments(case: Case, layer, inputs, states, mask=None) -> dict:
+    """The tensors of a call by the names of the arguments, the first one first."""
+    if type(layer) not in running.CALLS:
+        first = next(iter(inspect.signature(layer.call).parameters))
+        given = {first: inputs, "initial_state": list(states) or None, "mask": mask}
+    else:
+        recorder = _Recorder(layer)
+        running.CALLS[type(layer)](recorder, inputs, states, mask, False)
+        given = recorder.arguments
+    return {name: x for name, x in given.items() if _is_tensor(x)}
+
+
+def _is_tensor(x) -> bool:
+    return all(hasattr(part, "shape") for part in keras.tree.flatten(x)) and bool(
+        keras.tree.flatten(x)
+    )
+
+
+def given_states(case: Case) -> list[np.ndarray]:
+    return case.initial_state() if case.needs_states else []
+
+
+def with_dtype(case: Case, dtype: str, tokens: int | None = None) -> keras.layers.Layer:
+    """The layer of a case with a dtype policy of its own, which its inner layers do not name.
+
+    The weights are random numbers that half precision has. There is a layer for each number of
+    tokens that a decoder reads, because these are constants of its graph.
+    """
+
+    def compute():
+        layer = untrained(case, dtype)
+        rng = np.random.default_rng(2)
+        weights = [rng.normal(size=w.shape, scale=case.scale(dtype)) for w in layer.weights]
+        layer.set_weights([rounded(w) for w in weights])
+        return layer
+
+    return case.shared(("with dtype", dtype, tokens), compute)
+
+
+def untrained(case: Case, dtype: str) -> keras.layers.Layer:
+    """A new layer with a dtype policy of its own, built."""
+    config = case.make(name=f"layer_{dtype}").get_config()
+    layer = type(case.make()).from_config({**config, "dtype": dtype})
+    inputs, states = case.symbolic(case.input_dtype), symbolic_states(case)
+    running.call(layer, inputs, states if case.needs_states else ())
+    return layer
+
+
+def symbolic_states(case: Case) -> list:
+    return [keras.Input((size,)) for size in case.states]
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """The nearest numbers of bfloat16. Float16 has them too if they are not huge or tiny."""
+    return x.astype(ml_dtypes.bfloat16).astype("float32") if x.dtype.kind == "f" else x
+
+
+def evaluate(case: Case, layer, inputs, states=(), mask=None, gradients=True, mode=SHARED_MODE):
+    """Outputs and gradients of random cotangents, of which each row depends on nothing else."""
+    factors = None
+    if gradients and has_gradients(case):
+        shapes = output_shapes(case, layer, len(inputs), inputs.shape[1], bool(len(states)))
+        rng = np.random.default_rng(6)
+        factors = [rng.normal(size=s).astype("float32") for s in shapes]
+    states = [s.astype("float32") for s in states]
+    return running.evaluate(layer, inputs, states, mask, factors, mode=mode)
+
+
+def has_gradients(case: Case) -> bool:
+    return (case.differentiable or bool(case.idle)) and case.name not in SEARCHES
+
+
+def output_shapes(case: Case, layer, batch: int, time: int, with_states: bool) -> list[tuple]:
+    """The shapes of the outputs, from a symbolic call with dynamic batch and time."""
+    states = symbolic_states(case) if with_states else ()
+    found = running.call(layer, case.symbolic(case.input_dtype), states)
+    return [
+        tuple(batch if k == 0 else time if n is None else n for k, n in enumerate(y.shape))
+        for y in found
+    ]
+
+
+# Precision and sizes
+
+
+def of_length(case: Case, length: int) -> Case:
+    """Sequences of this length: full, padded on the right and on the left, with gaps."""
+    rng = np.random.default_rng(30)
+    mask = np.ones((4, length), "bool")
+    if length > 1:
+        mask[1, -length // 3 :] = mask[2, : length // 3] = False
+        mask[3] = rng.random(length) > 0.3
+    features = case.inputs.shape[2:]
+    inputs = rng.normal(size=(4, length, *features)) if case.differentiable else None
+    if case.dynamic == 1:
+        inputs, mask = case.inputs[:4], None
+    elif inputs is None:
+        inputs = rng.choice(case.inputs.ravel(), size=(4, length, *features))
+    return replace(case, inputs=rounded(inputs), mask=None if case.mask is None else mask)
+
+
+def is_decoder(case: Case) -> bool:
+    return case in decoding_cases.CASES
+
+
+@contextlib.contextmanager
+def tokens_of_length(length: int | None):
+    """The number of tokens that decoders read; None leaves them at those of the case."""
+    before = decoding_cases.TOKENS
+    if length is not None:
+        rng = np.random.default_rng(40)
+        decoding_cases.TOKENS = rng.integers(decoding_cases.VOCABULARY, size=(2, length))
+    try:
+        yield
+    finally:
+        decoding_cases.TOKENS = before
+
+
+def check_half_precision(case: Case):
+    """bfloat16 and float16 equal float32 but for their rounding, at any length."""
+    for length in LENGTHS[-1:] if is_decoder(case) else LENGTHS:
+        long = of_length(case, length)
+        states = [rounded(s) for s in given_states(long)]
+        tokens = length if is_decoder(case) else None
+        with tokens_of_length(tokens):
+            exact, *half = (
+                evaluate(case, with_dtype(case, dtype, tokens), long.inputs, states, long.mask)
+                for dtype in ("float32", *running.POLICIES)
+            )
+        for policy, found in zip(running.POLICIES, half, strict=True):
+            assert_close(case, found, exact, SPACING[policy], f"{policy}, length {length}")
+
+
+def assert_close(case: Case, half, exact, spacing: float, what: str):
+    for k, (a, b) in enumerate(zip(half.outputs, exact.outputs, strict=True)):
+        a, b = a.astype("float64"), b.astype("float64")
+        scale = max(1.0, np.abs(b).max(initial=0.0))
+        error = np.abs(a - b).max(initial=0.0)
+        limit = OUTPUT_ROUNDINGS * spacing * scale
+        assert error <= limit, f"{what}: output {k} is off by {error:.2g}, limit {limit:.2g}"
+    roundings = JUMPS.get(case.name, GRADIENT_ROUNDINGS)
+    for k, (a, b) in enumerate(zip(half.gradients, exact.gradients, strict=True)):
+        if b is not None:
+            a, b = a.astype("float64"), b.astype("float64")
+            error, limit = np.linalg.norm(a - b), roundings * spacing * np.linalg.norm(b)
+            assert error <= limit + 1e-6, (
+                f"{what}: gradient {k} is off by {error:.2g}, limit {limit:.2g}"
+            )
+
+
+def check_empty_batch(case: Case):
+    """No examples: no outputs, and gradients of zero for the weights; eager and compiled."""
+    layer, nothing = with_dtype(case, "float32"), np.s_[:0]
+    states = [s[nothing] for s in given_states(case)]
+    mask = None if case.mask is None else case.mask[nothing]
+    inputs = case.inputs.astype(case.input_dtype)[nothing]
+    shapes = output_shapes(case, layer, 0, T, bool(states))
+    found = evaluate(case, layer, inputs, states, mask)
+    assert [y.shape for y in found.outputs] == shapes
+    for gradient in found.gradients:
+        assert gradient is None or not gradient.any()
+    if BACKEND != "jax":  # its eager mode compiles each operation
+        eager = running.outputs(layer, inputs, states, mask)
+        assert [y.shape for y in eager] == shapes
+
+
+def check_one_example(case: Case):
+    """An example gives the same alone as in its batch."""
+    layer, states = with_dtype(case, "float32"), given_states(case)
+    inputs = case.inputs.astype(case.input_dtype)
+    batch = evaluate(case, layer, inputs, states, case.mask, gradients=False).outputs
+    row = np.s_[1:2]
+    alone = evaluate(
+        case,
+        layer,
+        inputs[row],
+        [s[row] for s in states],
+        None if case.mask is None else case.mask[row],
+        gradients=False,
+    ).outputs
+    assert_near(alone, [y[row] for y in batch], 1e-6)
+
+
+def check_empty_sequence(case: Case):
+    """No steps: the same as a sequence of masked steps, without their outputs."""
+    layer, states = with_dtype(case, "float32"), given_states(case)
+    empty = case.inputs.astype(case.input_dtype)
+    if case.dynamic > 1:
+        empty = empty[:, :0]
+    mask = None if case.mask is None else case.mask[:, :0]
+    shapes = output_shapes(case, layer, len(empty), 0, bool(states))
+    found = evaluate(case, layer, empty, states, mask)
+    assert [y.shape for y in found.outputs] == shapes
+    for array in [*found.outputs, *found.gradients]:
+        assert array is None or np.isfinite(array).all()
+    if mask is not None:
+        masked = np.zeros((len(empty), T), "bool")
+        inputs = case.inputs.astype(case.input_dtype)
+        expected = evaluate(case, layer, inputs, states, masked, gradients=False).outputs
+        for a, b in zip(found.outputs, expected, strict=True):
+            if a.shape == b.shape:
+                assert_near([a], [b], 1e-6)
+    if is_decoder(case):
+        with tokens_of_length(0):
+            inputs = case.inputs.astype(case.input_dtype)
+            (logits,) = running.outputs(layer, inputs, states, case.mask)
+            assert logits.shape == (B, 0, decoding_cases.VOCABULARY)
+    if BACKEND != "jax":
+        eager = running.outputs(layer, empty, states, mask)
+        assert [y.shape for y in eager] == shapes
+
+
+# Masks
+
+
+def check_carried_masks(case: Case):
+    """A mask that Keras carries on a tensor does what the same mask does as an argument.
+
+    From `Masking` on arrays, and from `Embedding` in a functional model.
+    """
+    layer, states = with_dtype(case, "float32"), given_states(case)
+    if case.differentiable:
+        inputs = np.where(case.mask[..., None], case.inputs, 0).astype("float32")
+        carried = keras.layers.Masking()(keras.ops.convert_to_tensor(inputs))
+        tensors = [keras.ops.convert_to_tensor(s.astype("float32")) for s in states]
+        found = [running.numpy(y) for y in running.call(layer, carried, tensors)]
+        assert_near(found, running.outputs(layer, inputs, states, case.mask), 1e-6, "Masking")
+    models = [embedded(case, layer, explicit) for explicit in (False, True)]
+    models[0].set_weights(models[1].get_weights())
+    tokens = np.where(case.mask, 1 + np.arange(B * T).reshape(B, T) % 7, 0)
+    arrays = running.tensors([tokens, *(s.astype("float32") for s in states)])[0]
+    found, expected = (
+        [running.numpy(y) for y in keras.tree.flatten(model(arrays))] for model in models
+    )
+    assert_near(found, expected, 1e-6, "Embedding")
+    unmasked = embedded(case, layer, None)
+    unmasked.set_weights(models[1].get_weights())
+    other = [running.numpy(y) for y in keras.tree.flatten(unmasked(arrays))]
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(found, other, strict=True))
+
+
+def embedded(case: Case, layer, explicit: bool | None) -> keras.Model:
+    """A model of the embeddings of tokens, with the mask as an argument, carried, or without."""
+    tokens, states = keras.Input((None,), dtype="int32"), symbolic_states(case)
+    states = states if case.needs_states else []
+    size = case.inputs.shape[2]
+    x = keras.layers.Embedding(8, size, mask_zero=explicit is False, name="embedding")(tokens)
+    mask = keras.ops.not_equal(tokens, 0) if explicit else None
+    return keras.Model([tokens, *states], running.call(layer, x, states, mask))
+
+
+def check_nan_in_masked_steps(case: Case):
+    """NaN and infinities in masked steps change no output and no gradient."""
+    layer, states = with_dtype(case, "float32"), given_states(case)
+    inputs = np.where(case.mask[..., None], case.inputs, 0).astype("float32")
+    expected = evaluate(case, layer, inputs, states, case.mask)
+    for value in (np.nan, np.inf):
+        spoiled = np.where(case.mask[..., None], inputs, value).astype("float32")
+        found = evaluate(case, layer, spoiled, states, case.mask)
+        assert_near(found.outputs, expected.outputs, 1e-6, f"outputs, {value}")
+        assert_near(found.gradients, expected.gradients, 1e-6, f"gradients, {value}")
+
+
+# Derivatives
+
+
+def small(case: Case) -> tuple:
+    """A batch of two for a function of the inputs alone, and the layer that it calls."""
+    inputs = case.inputs[:2].astype(running.PRECISE)
+    states = [s[:2].astype(running.PRECISE) for s in given_states(case)]
+    return case.shared(("precise",), lambda: case.build()), inputs, states
+
+
+def check_second_order(case: Case):
+    """The gradient of a gradient equals differences of gradients, compiled where Keras compiles."""
+    layer, inputs, states = small(case)
+    direction = np.random.default_rng(50).normal(size=inputs.shape)
+    step = 1e-5 if running.PRECISE == "float64" else 1e-2
+    function = {"tensorflow": _twice_tensorflow, "jax": _twice_jax, "torch": _twice_torch}[BACKEND]
+    apply = function(layer, states)
+    _, found = apply(inputs, direction)
+    above, below = (apply(inputs + s * direction, direction)[0] for s in (step, -step))
+    expected = (above - below) / (2 * step)
+    scale = max(1.0, np.abs(expected).max())
+    tolerance = 1e-5 if running.PRECISE == "float64" else 2e-2
+    assert_near([found / scale], [expected / scale], tolerance)
+
+
+def _energy(layer, x, states):
+    """A function of the inputs that is not linear in the outputs."""
+    outputs = running.call(layer, x, states)
+    return sum(keras.ops.sum(keras.ops.square(y)) for y in outputs)
+
+
+def _twice_tensorflow(layer, states):
+    import tensorflow as tf
+
+    @tf.function(jit_compile=True, autograph=False)
+    def apply(x, direction):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                energy = _energy(layer, x, [tf.constant(s) for s in states])
+            gradient = inner.gradient(energy, x)
+            slope = tf.reduce_sum(gradient * direction)
+        return gradient, outer.gradient(slope, x)
+
+    return lambda *given: [y.numpy() for y in apply(*map(tf.constant, given))]
+
+
+def _twice_jax(layer, states):
+    import jax
+
+    def gradient(x):
+        return jax.grad(lambda x: _energy(layer, x, states))(x)
+
+    def apply(x, direction):
+        return gradient(x), jax.grad(lambda x: (gradient(x) * direction).sum())(x)
+
+    compiled = jax.jit(apply)
+    return lambda *given: [np.asarray(y) for y in compiled(*(x.astype("float32") for x in given))]
+
+
+def _twice_torch(layer, states):
+    import torch
+
+    def apply(x, direction):
+        x = torch.tensor(x, dtype=torch.float32, requires_grad=True)
+        energy = _energy(layer, x, [torch.tensor(s) for s in states])
+        (gradient,) = torch.autograd.grad(energy, x, create_graph=True)
+        slope = (gradient * torch.tensor(direction, dtype=torch.float32)).sum()
+        (second,) = torch.autograd.grad(slope, x)
+        return gradient.detach().numpy(), second.numpy()
+
+    return apply
+
+
+def check_forward_mode(case: Case):
+    """On JAX: a Jacobian times a vector, of inputs and weights, fits the gradients."""
+    import jax
+
+    layer, inputs, states = small(case)
+    weights = [w.value for w in layer.trainable_variables]
+
+    def function(x, values):
+        mapping = list(zip(layer.trainable_variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return running.call(layer, x, states)
+
+    def both(x, values, d_x, d_values, factors):
+        _, tangents = jax.jvp(function, (x, values), (d_x, d_values))
+        forward = sum((c * y).sum() for c, y in zip(factors, tangents, strict=True))
+        _, pullback = jax.vjp(function, x, values)
+        g_x, g_values = pullback(factors)
+        pairs = [(g_x, d_x), *zip(g_values, d_values, strict=True)]
+        return forward, sum((g * d).sum() for g, d in pairs)
+
+    rng = np.random.default_rng(51)
+
+    def like(x):
+        return rng.normal(size=x.shape).astype("float32")
+
+    outputs = jax.eval_shape(function, inputs, weights)
+    forward, reverse = jax.jit(both)(
+        inputs, weights, like(inputs), [like(w) for w in weights], [like(y) for y in outputs]
+    )
+    assert_near([forward], [reverse], 1e-3)
+
+
+# Saving
+
+
+def functional(case: Case, layer) -> keras.Model:
+    """A model of the layer alone, with an input for each tensor of the call."""
+    arguments = _arrays(case, layer)
+    time = case.inputs.shape[1] if case.dynamic > 1 else None
+
+    def symbolic(x):
+        dims = [None if k == 0 and n == time else n for k, n in enumerate(x.shape[1:])]
+        return keras.Input(dims, dtype=keras.backend.standardize_dtype(x.dtype))
+
+    (_, first), *others = arguments.items()
+    first = symbolic(first)
+    others = {name: keras.tree.map_structure(symbolic, x) for name, x in others}
+    outputs = keras.tree.flatten(layer(first, **others))
+    return keras.Model([first, *keras.tree.flatten(list(others.values()))], outputs)
+
+
+def _arrays(case: Case, layer) -> dict:
+    inputs = case.inputs.astype(case.input_dtype)
+    states = [s.astype("float32") for s in case.initial_state()]
+    return call_arguments(case, layer, inputs, states, case.mask)
+
+
+def predictions(case: Case, model, layer) -> list[np.ndarray]:
+    given = [running.numpy(x) for x in keras.tree.flatten(list(_arrays(case, layer).values()))]
+    return [running.numpy(y) for y in keras.tree.flatten(model(running.tensors(given)[0]))]
+
+
+def check_saved_forms(case: Case):
+    """Each way to save or to copy a model gives its outputs again, compiled or not."""
+    layer = untrained(case, "float32")
+    model = functional(case, layer)
+    expected = predictions(case, model, layer)
+
+    def assert_same(other, what: str):
+        assert other.get_layer(layer.name).get_config() == layer.get_config(), what
+        assert_near(predictions(case, other, layer), expected, 1e-6, what)
+
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert_same(clone, "clone_model")
+    revived = type(model).from_config(json.loads(json.dumps(model.get_config())))
+    revived.set_weights(model.get_weights())
+    assert_same(revived, "config as JSON")
+    assert_same(copy.deepcopy(model), "deepcopy")
+    # Only float outputs have a loss.
+    mean = keras.losses.MeanSquaredError
+    losses = [mean() if "float" in y.dtype else None for y in model.outputs]
+    model.compile("sgd", loss=losses)
+    assert_same(pickle.loads(pickle.dumps(model)), "pickle, compiled")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("model.keras", "model.h5"):
+            path = Path(folder) / name
+            model.save(path)
+            assert_same(keras.saving.load_model(path), f"{name}, compiled")
+        path = Path(folder) / "model.weights.h5"
+        model.save_weights(path)
+        clone.set_weights([np.zeros_like(w) for w in clone.get_weights()])
+        clone.load_weights(path)
+        assert_same(clone, "weights.h5")
+    config = case.make().get_config()
+    assert type(layer).from_config(copy.deepcopy(config)).get_config() == config
+
+
+def check_quantize(case: Case):
+    """A model quantized to int8 gives the same within its rounding, or a ValueError of ours."""
+    layer = with_dtype(replace(case), "float32")
+    model = functional(case, layer)
+    expected = predictions(case, model, layer)
+    with warnings.catch_warnings():
+        # Keras warns of each layer that it leaves as it is.
+        warnings.filterwarnings("ignore", ".*does not have a `quantize", UserWarning)
+        warnings.filterwarnings("ignore", "Layer .* quantize", UserWarning)
+        try:
+            model.quantize("int8")
+        except ValueError as caught:
+            error = str(caught)
+        else:
+            error = None
+    if error:
+        assert type(layer).__name__ in error or layer.name in error, error
+        return
+    found = predictions(case, model, layer)
+    for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+        # Products of about ten numbers, each of 127 steps: some percent at most.
+        error, size = np.sqrt(np.mean((a - b) ** 2)), np.sqrt(np.mean(b**2.0))
+        assert error <= 0.03 * size, f"output {k} is off by {error:.2g} of {size:.2g}"
+
+
+# The protocol of `keras.layers.Layer`
+
+
+def check_policies(case: Case):
+    """The policy of a layer is that of its outputs, real and declared, and of all its parts."""
+    policies = ["float64"] if BACKEND == "tensorflow" else []
+    for policy in (*policies, "mixed_bfloat16", "mixed_float16"):
+        layer = untrained(case, policy)
+        kind = keras.dtype_policies.get(policy)
+        weights = {w.dtype for w in layer.weights if w.dtype.startswith(("float", "bfloat"))}
+        assert weights <= {kind.variable_dtype}, f"{policy}: weights of {weights}"
+        inputs = case.inputs.astype(case.input_dtype)
+        states = given_states(case)
+        states = [s.astype("float32") for s in states]
+        found = running.call(layer, *running.tensors(inputs, states))
+        symbolic = case.symbolic(case.input_dtype)
+        spec = running.call(layer, symbolic, symbolic_states(case) if states else ())
+        real = [keras.backend.standardize_dtype(y.dtype) for y in found]
+        declared = [y.dtype for y in spec]
+        assert declared == real, f"{policy}: declared {declared}, real {real}"
+        floats = {name for name in real if "float" in name}
+        expected = {kind.compute_dtype}
+        assert floats <= expected or case.name in FUNCTION_NAMES, f"{policy}: outputs {real}"
+
+
+def check_built_and_declared(case: Case):
+    """`build` creates all weights; `compute_output_shape` is defined, and right."""
+    built = untrained(case, "float32")
+    layer, inputs = case.make(), case.inputs.astype(case.input_dtype)
+    arguments = call_arguments(case, layer, inputs, given_states(case))
+    shapes = {
+        f"{name}_shape": keras.tree.map_structure(lambda part: tuple(part.shape), x)
+        for name, x in arguments.items()
+    }
+    if not built.weights and "build" not in vars(type(layer)):
+        assert layer.built, "a layer without weights is not built from the start"
+    layer.build(**_accepted(layer.build, shapes))
+    assert layer.built
+    assert [w.shape for w in layer.weights] == [w.shape for w in built.weights]
+    method = type(layer).compute_output_shape
+    assert method is not keras.layers.Layer.compute_output_shape, "no compute_output_shape"
+    declared = layer.compute_output_shape(**_accepted(layer.compute_output_shape, shapes))
+    states = given_states(case)
+    real = running.outputs(built, inputs, states)
+    first = [tuple(s) for s in _flat_shapes(declared)][: len(real)]
+    assert first == [y.shape for y in real]
+
+
+def _accepted(method, shapes: dict) -> dict:
+    """Shapes by the names of the arguments of a method. A single one has any name."""
+    names = list(inspect.signature(method).parameters)
+    known = {name: shapes[name] for name in names if name in shapes}
+    return known or {names[0]: next(iter(shapes.values()))}
+
+
+def _flat_shapes(shapes) -> list[tuple]:
+    if all(n is None or isinstance(n, int) for n in shapes):
+        return [tuple(shapes)]
+    return [shape for part in shapes for shape in _flat_shapes(part)]
+
+
+def check_sizes(case: Case):
+    """Integer arguments may be NumPy's, and are then Python's in the config; not True or False."""
+    layer = case.make()
+    config = layer.get_config()
+    names = [
+        name
+        for name in constructor_arguments(layer)
+        if isinstance(case.options.get(name), int)
+        and not isinstance(case.options.get(name), bool)
+        and name != "seed"
+        and type(config.get(name)) is int
+    ]
+    for name in names:
+        made = case.make(**{name: np.int64(config[name])}).get_config()[name]
+        assert made == config[name], name
+        assert type(made) is int, name
+        for wrong in (True, False):
+            assert_refused(partial(case.make, **{name: wrong}), name)
+
+
+# Memory
+
+
+def check_memory(case: Case):
+    """No tensor grows with the square of the time, for outputs and gradients.
+
+    The limit is a hundred numbers for each step, which is more than all features of a layer here.
+    """
+    long = of_length(case, LENGTHS[-1])
+    largest = {"tensorflow": _largest_in_graph, "jax": _largest_in_jaxpr}[BACKEND](
+        with_dtype(case, "float32"),
+        long.inputs,
+        given_states(long),
+        long.mask,
+        has_gradients(case),
+    )
+    limit = 100 * long.inputs.shape[0] * long.inputs.shape[1]
+    assert largest <= limit, f"a tensor has {largest} numbers, the limit is {limit}"
+
+
+def _largest_in_graph(layer, inputs, states, mask, gradients) -> int:
+    import tensorflow as tf
+
+    def run(inputs, states, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            found = running.call(layer, inputs, states, mask)
+            total = sum(tf.reduce_sum(y * y) for y in found) if gradients else None
+        return found, tape.gradient(total, inputs) if gradients else None
+
+    specs = [tf.TensorSpec(inputs.shape, inputs.dtype)]
+    specs.append([tf.TensorSpec(s.shape, "float32") for s in states])
+    specs.append(None if mask is None else tf.TensorSpec(mask.shape, "bool"))
+    graph = tf.function(run, autograph=False).get_concrete_function(*specs).graph
+    graphs, largest = [graph], 0
+    while graphs:
+        graph = graphs.pop()
+        for operation in graph.get_operations():
+            for y in operation.outputs:
+                if y.shape.is_fully_defined() and y.dtype != tf.variant:
+                    largest = max(largest, y.shape.num_elements())
+            for name in ("body", "f", "then_branch", "else_branch"):
+                with contextlib.suppress(ValueError, AttributeError):
+                    inner = graph._get_function(operation.get_attr(name).name)
+                    graphs.append(inner.graph)
+    return largest
+
+
+def _largest_in_jaxpr(layer, inputs, states, mask, gradients) -> int:
+    import jax
+
+    def run(inputs, states):
+        def total(x):
+            return sum((y * y).sum() for y in running.call(layer, x, states, mask))
+
+        if gradients:
+            return jax.grad(total)(inputs)
+        return running.call(layer, inputs, states, mask)
+
+    states = [s.astype("float32") for s in states]
+    return _largest_variable(jax.make_jaxpr(run)(inputs, states).jaxpr)
+
+
+def _largest_variable(jaxpr) -> int:
+    import jax
+
+    largest = 0
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            largest = max(largest, int(np.prod(variable.aval.shape)))
+        for parameter in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+        ):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                largest = max(largest, _largest_variable(inner))
+    return largest
+
+
+# Functions, as layers
+
+
+@keras.saving.register_keras_serializable(package="unroll_tests")
+class Function(keras.layers.Layer):
+    """A function of frames and their mask, by its name in `FUNCTIONS`."""
+
+    def __init__(self, function: str, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+        self.supports_masking = True
+
+    def call(self, frames, mask=None):
+        lengths = None
+        if mask is not None:
+            lengths = keras.ops.sum(keras.ops.cast(mask, "int32"), axis=1)
+        return FUNCTIONS[self.function](frames, lengths)
+
+    def compute_mask(self, frames, mask=None):
+        return None
+
+    def get_config(self):
+        return {**super().get_config(), "function": self.function}
+
+
+def _loss(logits, lengths):
+    batch = keras.ops.shape(logits)[0]
+    labels = keras.ops.broadcast_to(keras.ops.convert_to_tensor([[1, 2]]), (batch, 2))
+    counts = keras.ops.broadcast_to(keras.ops.convert_to_tensor([2]), (batch,))
+    return layers.ctc_loss(labels, logits, counts, lengths)
+
+
+FUNCTIONS = {
+    "ctc_loss": _loss,
+    "ctc_greedy": lambda logits, lengths: tuple(layers.ctc_greedy(logits, lengths)),
+    "ctc_beam_search": lambda logits, lengths: tuple(
+        layers.ctc_beam_search(logits, lengths, beam_width=4)
+    ),
+}
+FUNCTION_NAMES = set(FUNCTIONS)
+SEARCHES = FUNCTION_NAMES - {"ctc_loss"}
+FRAMES = np.array([[1, 1, 1, 1, 1]] * 3 + [[1, 1, 1, 0, 0]] * 2 + [[0] * 5], "bool")
+
+
+def function_case(name: str) -> Case:
+    return Case(
+        name=name,
+        make=lambda **options: Function(name, **options),
+        oracle=None,
+        covers=(name,),
+        mask=FRAMES,
+        segmented=True,
+    )
+
+
+FUNCTION_CASES = tuple(function_case(name) for name in FUNCTIONS)
