@@ -1,5 +1,8 @@
 """A linear-chain conditional random field."""
 
+import threading
+import uuid
+import weakref
 from collections.abc import Callable
 
 import keras
@@ -8,8 +11,11 @@ from keras import ops
 
 from unroll.layers import backend
 from unroll.layers.initializers import clone_initializer
-from unroll.layers.operations import LOG_ZERO, argmax, require_size, time_major
+from unroll.layers.operations import require_size, time_major
 from unroll.layers.structured import forward_backward
+from unroll.layers.structured.arguments import require
+from unroll.layers.structured.left_align import left_align
+from unroll.layers.structured.log_space import IMPOSSIBLE, best, maximum
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -29,7 +35,11 @@ class CRF(keras.layers.Layer):
         model = keras.Model(tokens, {"potentials": potentials, "tags": tags})
         model.compile("adam", loss={"potentials": crf.loss})
 
-    The loss is the mean of -log P over a batch. Tags below zero are padding.
+    The loss is the mean of -log P over a batch. Tags below zero are padding. A sequence of tags
+    that `allowed_transitions` does not allow has the probability 0. Its loss is 0, without a
+    gradient, so that it does not count; its `log_likelihood` is minus infinity.
+
+    A compiled model is saved with the loss, also by `clone_model`, `pickle` and `copy.deepcopy`.
 
     Args:
         num_tags: K.
@@ -40,11 +50,13 @@ class CRF(keras.layers.Layer):
         transition_regularizer: the regularizer of A.
 
     Call arguments:
-        potentials: `[B, T, K]`.
-        mask: `[B, T]`, boolean. A step where it is False is skipped; its tag is 0.
+        potentials: `[B, T, K]`. Minus infinity is allowed: such a tag is impossible.
+        mask: `[B, T]`, boolean. A step where it is False is skipped, whatever its potentials; its
+            tag is 0.
 
     Returns:
-        The best tags, `[B, T]`, int32.
+        The best tags, `[B, T]`, int32. They are valid indices even if potentials are NaN, or if no
+        sequence is allowed.
 
     Raises:
         ValueError: if `num_tags` is below one, or `allowed_transitions` or the potentials have
@@ -67,9 +79,9 @@ class CRF(keras.layers.Layer):
         transition_regularizer=None,
         **kwargs,
     ):
-        require_size("num_tags", num_tags)
-        super().__init__(**kwargs)
-        self.num_tags = num_tags
+        # Without autocast, which would round the potentials of a half-precision policy.
+        super().__init__(autocast=False, **kwargs)
+        self.num_tags = num_tags = require_size("num_tags", num_tags)
         if allowed_transitions is not None:
             allowed = np.asarray(allowed_transitions, "bool")
             shape = (num_tags + 1, num_tags + 1)
@@ -83,7 +95,14 @@ class CRF(keras.layers.Layer):
         self.transition_initializer = keras.initializers.get(transition_initializer)
         self.transition_regularizer = keras.regularizers.get(transition_regularizer)
         self.supports_masking = True
-        self.loss = CRFLoss(self.log_likelihood)
+        self._loss_id = None
+
+    @property
+    def loss(self) -> "CRFLoss":
+        """The loss of the potentials, for `compile`."""
+        if self._loss_id is None:
+            self._loss_id = uuid.uuid4().hex
+        return CRFLoss(self.log_likelihood, self._loss_id)
 
     def build(self, potentials_shape):
         if len(potentials_shape) != 3 or potentials_shape[-1] != self.num_tags:
@@ -110,25 +129,41 @@ class CRF(keras.layers.Layer):
         return self.decode(potentials, mask)[0]
 
     def log_likelihood(self, potentials, tags, mask=None):
-        """log P(tags), `[B]`, of `tags` `[B, T]`; 0 for a sequence without steps."""
+        """log P(tags), `[B]`, of `tags` `[B, T]`; 0 for a sequence without steps.
+
+        It is minus infinity, with a gradient of 0, where the tags are not allowed. A tag that is
+        not one of the K tags is an error in eager mode. In a graph, the result is NaN.
+        """
+        potentials, mask = self._prepare(potentials, mask)
+        # The same constant in both terms keeps them small, so that their difference is precise.
+        potentials = potentials - maximum(potentials)
         score = self.score(potentials, tags, mask)
-        return score - self.log_partition(potentials, mask)
+        is_allowed = score != IMPOSSIBLE
+        log_z = self.log_partition(potentials, mask)
+        difference = ops.where(is_allowed, score, 0.0) - ops.where(is_allowed, log_z, 0.0)
+        return ops.where(is_allowed, difference, IMPOSSIBLE)
 
     def log_partition(self, potentials, mask=None):
-        """log Z, `[B]`; 0 for a sequence without steps. Its gradient is the marginals."""
+        """log Z, `[B]`; 0 for a sequence without steps. Its gradient is the marginals.
+
+        It is minus infinity, with a gradient of 0, where no sequence of tags is allowed.
+        """
         x, steps = self._time_major(*self._prepare(potentials, mask))
         return forward_backward.log_partition(x, steps, *self._scores())
 
     def marginals(self, potentials, mask=None):
-        """P(y_t = k), `[B, T, K]`; 0 where the mask is False."""
+        """P(y_t = k), `[B, T, K]`; 0 where the mask is False or no sequence of tags is allowed."""
         x, steps = self._time_major(*self._prepare(potentials, mask))
         transitions, start, end = self._scores()
-        _, alphas, _ = forward_backward.forward(x, steps, transitions, start, end)
+        _, alphas, _, _ = forward_backward.forward(x, steps, transitions, start, end)
         betas = forward_backward.backward(x, steps, transitions, end)
         return ops.transpose(forward_backward.marginals(alphas, betas, steps), (1, 0, 2))
 
     def decode(self, potentials, mask=None):
-        """The best tags, `[B, T]`, and their scores s, `[B]`, by the algorithm of Viterbi 1967."""
+        """The best tags, `[B, T]`, and their scores s, `[B]`, by the algorithm of Viterbi 1967.
+
+        The score is minus infinity where no sequence of tags is allowed.
+        """
         potentials, mask = self._prepare(potentials, mask)
         x, steps = self._time_major(potentials, mask)
         transitions, start, end = self._scores()
@@ -138,70 +173,89 @@ class CRF(keras.layers.Layer):
             scores, started = carry
             x, step = xs
             pairs = scores[:, :, None] + transitions  # [B, K, K]
-            best = argmax(ops.transpose(pairs, (0, 2, 1)))  # [B, K]
-            new = x + ops.where(started, ops.max(pairs, axis=1), start)
+            top, previous = best(pairs, axis=1)  # [B, K]
+            new = x + ops.where(started, top, start)
+            # A constant is subtracted, so that the scores of many steps stay precise.
+            top = maximum(new)
             # The pointers of a masked step, and of the first, are the tags themselves.
-            pointers = ops.where(ops.logical_and(step, started), best, tags)
-            return (ops.where(step, new, scores), ops.logical_or(started, step)), (pointers,)
+            pointers = ops.where(ops.logical_and(step, started), previous, tags)
+            new = (ops.where(step, new - top, scores), ops.logical_or(started, step))
+            return new, (pointers, ops.where(step, top, 0.0))
 
-        carry = (ops.zeros_like(x[0]), ops.zeros_like(steps[0]))
-        like = (ops.cast(x[0], "int32"),)
-        (scores, started), (pointers,) = backend.scan(forward, carry, (x, steps), like, False)
-        scores = scores + end
-        last = argmax(scores)[:, None]  # [B, 1]
+        batch = ops.shape(x)[1]
+        scores = ops.zeros((batch, self.num_tags), self._dtype)
+        carry = (scores, ops.zeros((batch, 1), "bool"))
+        like = (ops.zeros((batch, self.num_tags), "int32"), scores[:, :1])
+        final, (pointers, tops) = backend.scan(forward, carry, (x, steps), like, False)
+        scores, started = final[0] + end, final[1]
+        scores, last = best(scores)
+        last = last[:, None]  # [B, 1]
 
         def backward(carry, xs):
             (tag,), (pointers,) = carry, xs
             previous = ops.sum(ops.where(tags == tag, pointers, 0), axis=-1, keepdims=True)
             return (previous,), (tag,)
 
-        _, (best,) = backend.scan(backward, (last,), (pointers,), (last,), True)
-        best = ops.transpose(best[..., 0], (1, 0))  # [B, T]
-        scores = ops.where(started[:, 0], ops.max(scores, axis=-1), 0.0)
-        return ops.where(mask, best, 0), scores
+        _, (path,) = backend.scan(backward, (last,), (pointers,), (last,), True)
+        path = ops.transpose(path[..., 0], (1, 0))  # [B, T]
+        scores = scores + ops.sum(tops[..., 0], axis=0)
+        return ops.where(mask, path, 0), ops.where(started[:, 0], scores, 0.0)
 
     def score(self, potentials, tags, mask=None):
-        """s(tags), `[B]`, of `tags` `[B, T]`; 0 for a sequence without steps."""
+        """s(tags), `[B]`, of `tags` `[B, T]`; 0 for a sequence without steps.
+
+        It is minus infinity where the tags are not allowed. A tag that is not one of the K tags is
+        an error in eager mode. In a graph, the result is NaN.
+        """
         potentials, mask = self._prepare(potentials, mask)
         transitions, start, end = self._scores()
         tags = ops.cast(tags, "int32")
+        is_valid = ops.logical_and(tags >= 0, tags < self.num_tags)
+        is_valid = ops.logical_or(is_valid, ops.logical_not(mask))
+        is_valid = require(is_valid, tags, "tags", f"at least 0 and below {self.num_tags}")
+        tags = ops.clip(tags, 0, self.num_tags - 1)
         is_tag = ops.arange(self.num_tags, dtype="int32") == tags[..., None]  # [B, T, K]
         own = ops.sum(ops.where(is_tag, potentials, 0.0), axis=-1)  # [B, T]
-        # The previous unmasked step of each step, or -1.
-        positions = ops.arange(ops.shape(tags)[1], dtype="int32")
-        is_earlier = ops.logical_and(positions < positions[:, None], mask[:, None])  # [B, T, T]
-        previous = ops.max(ops.where(is_earlier, positions, -1), axis=-1)  # [B, T]
-        is_previous = positions == previous[..., None]
-        previous_tags = ops.sum(ops.where(is_previous, tags[:, None], 0), axis=-1)
-        pairs = ops.take(ops.reshape(transitions, (-1,)), previous_tags * self.num_tags + tags)
-        pairs = ops.where(previous >= 0, pairs, ops.take(start, tags))
-        total = ops.sum(ops.where(mask, own + pairs, 0.0), axis=1)
-        last = ops.max(ops.where(mask, positions, -1), axis=1, keepdims=True)  # [B, 1]
-        is_last = ops.logical_and(positions == last, mask)
-        return total + ops.sum(ops.where(is_last, ops.take(end, tags), 0.0), axis=1)
+        counts = ops.cumsum(ops.cast(mask, "int32"), axis=1)  # [B, T]
+        lengths = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)  # [B, 1]
+        is_first = ops.logical_and(mask, counts == 1)
+        is_last = ops.logical_and(mask, counts == lengths)
+        own = own + ops.where(is_first, ops.take(start, tags), 0.0)
+        own = own + ops.where(is_last, ops.take(end, tags), 0.0)
+        # The pairs of adjacent tags, with the masked steps removed.
+        tags = left_align(tags, mask, 0)
+        pairs = ops.take(
+            ops.reshape(transitions, (-1,)), tags[:, :-1] * self.num_tags + tags[:, 1:]
+        )
+        positions = ops.arange(ops.shape(tags)[1], dtype="int32")[1:]
+        pairs = ops.where(positions < lengths, pairs, 0.0)
+        total = ops.sum(ops.where(mask, own, 0.0), axis=1) + ops.sum(pairs, axis=1)
+        return ops.where(ops.all(is_valid, axis=1), total, float("nan"))
 
     @property
     def _dtype(self) -> str:
         return keras.backend.result_type(self.compute_dtype, "float32")
 
     def _prepare(self, potentials, mask) -> tuple:
+        """The potentials in float32, 0 at masked steps, and the mask."""
         potentials = ops.cast(potentials, self._dtype)
         if mask is None:
-            mask = ops.ones(ops.shape(potentials)[:2], "bool")
-        return potentials, ops.cast(mask, "bool")
+            return potentials, ops.ones(ops.shape(potentials)[:2], "bool")
+        mask = ops.cast(mask, "bool")
+        return ops.where(ops.expand_dims(mask, -1), potentials, 0.0), mask
 
     def _time_major(self, potentials, mask) -> tuple:
         """The potentials as `[T, B, K]` and the mask as `[T, B, 1]`."""
         return ops.transpose(potentials, (1, 0, 2)), ops.expand_dims(time_major(mask), -1)
 
     def _scores(self) -> tuple:
-        """A, start and end, with `LOG_ZERO` for transitions that are not allowed."""
+        """A, start and end, minus infinity where a transition is not allowed."""
         weights = [ops.cast(w, self._dtype) for w in (self.transitions, self.start, self.end)]
         if self.allowed_transitions is None:
             return tuple(weights)
         allowed = np.array(self.allowed_transitions)
         parts = (allowed[:-1, :-1], allowed[-1, :-1], allowed[:-1, -1])
-        return tuple(ops.where(part, w, LOG_ZERO) for part, w in zip(parts, weights, strict=True))
+        return tuple(ops.where(part, w, IMPOSSIBLE) for part, w in zip(parts, weights, strict=True))
 
     def compute_output_shape(self, potentials_shape):
         return tuple(potentials_shape[:2])
@@ -213,33 +267,61 @@ class CRF(keras.layers.Layer):
         return mask
 
     def get_config(self):
-        return {
+        config = {
             **super().get_config(),
             "num_tags": self.num_tags,
             "allowed_transitions": self.allowed_transitions,
             "transition_initializer": keras.initializers.serialize(self.transition_initializer),
             "transition_regularizer": keras.regularizers.serialize(self.transition_regularizer),
         }
+        return config if self._loss_id is None else config | {"loss_id": self._loss_id}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        loss_id = config.pop("loss_id", None)
+        layer = super().from_config(config)
+        if loss_id is not None:
+            layer._loss_id = loss_id
+            _LAYERS.newest[loss_id] = layer
+        return layer
 
 
+class _Layers(threading.local):
+    """The layers that this thread created last from the configs with an id of a loss."""
+
+    def __init__(self):
+        self.newest = weakref.WeakValueDictionary()
+
+
+_LAYERS = _Layers()
+
+
+@keras.saving.register_keras_serializable(package="unroll")
 class CRFLoss(keras.losses.Loss):
-    """The mean of -log P(tags) over a batch, as the attribute `loss` of a `CRF`.
+    """The mean of -log P(tags) over a batch: the attribute `loss` of a `CRF`.
 
-    Sample weights are one per sequence. The loss uses the weights of its layer and is not saved
-    with a model: load the model with `compile=False` and compile it again.
+    Sample weights are one per sequence. The loss uses the weights of its layer. Where Keras makes a
+    copy of a compiled model, it creates the layers first and then the loss, which finds its layer
+    by an id that is in the configs of both.
 
     Args:
         log_likelihood: the method of a `CRF`.
+        loss_id: the id of the loss in the config of the layer.
 
     Call arguments:
         y_true: the tags, `[B, T]`, below zero where there is no step.
         y_pred: the potentials, `[B, T, K]`.
+
+    Raises:
+        ValueError: if a config of a loss is loaded before its layer.
     """
 
-    def __init__(self, log_likelihood: Callable, name: str = "crf_loss"):
+    def __init__(self, log_likelihood: Callable, loss_id: str, name: str = "crf_loss"):
         super().__init__(name=name)
-        # Not the layer itself: Keras would find the layer in its own attributes when it saves it.
+        # Not the layer itself: Keras would save the layer as a part of the loss.
         self.log_likelihood = log_likelihood
+        self.loss_id = loss_id
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # `+ 0` removes the Keras mask of the potentials, which would weight the sequences by steps.
@@ -247,4 +329,18 @@ class CRFLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         tags = ops.cast(y_true, "int32")
-        return -self.log_likelihood(y_pred, ops.maximum(tags, 0), tags >= 0)
+        likelihood = self.log_likelihood(y_pred, ops.maximum(tags, 0), tags >= 0)
+        return ops.where(likelihood == IMPOSSIBLE, 0.0, -likelihood)
+
+    def get_config(self):
+        return {"name": self.name, "loss_id": self.loss_id}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = _LAYERS.newest.get(config["loss_id"])
+        if layer is None:
+            raise ValueError(
+                "CRFLoss.from_config needs the CRF layer of the loss: load the model, or create "
+                "the layer from its config, in the same thread before."
+            )
+        return cls(layer.log_likelihood, **config)

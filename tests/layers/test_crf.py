@@ -1,6 +1,7 @@
 """The conditional random field against the enumeration of all paths."""
 
-import tempfile
+import copy
+import pickle
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from tests import reference
 from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
+from tests.layers.memory import assert_linear_memory
 from tests.layers.recurrent_checks import assert_refused
 from tests.layers.structured_cases import CASES
 from unroll import layers
@@ -64,7 +66,7 @@ def test_tags_marginals_and_likelihood_by_enumeration(allowed):
         if np.isfinite(score):
             assert likelihood[b] == pytest.approx(score - log_z, abs=1e-4)
         else:
-            assert likelihood[b] < -1e6
+            assert likelihood[b] == -np.inf
 
 
 def test_probabilities_of_all_sequences_sum_to_one():
@@ -127,7 +129,7 @@ def test_long_sequences_of_large_potentials_stay_exact():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_tagger_trains_with_the_loss_and_is_saved():
+def test_a_tagger_trains_with_the_loss_and_is_saved(tmp_path):
     """The tags depend on the previous tag, so that a model of single steps cannot predict them."""
     rng = np.random.default_rng(10)
     words = rng.integers(1, 4, (400, 6))
@@ -152,9 +154,9 @@ def test_a_tagger_trains_with_the_loss_and_is_saved():
     independent = model.predict(words, verbose=0)["potentials"].argmax(axis=-1)
     assert accuracy > 0.95
     assert (independent == tags)[words > 0].mean() < accuracy
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(f"{folder}/tagger.keras")
-        again = keras.saving.load_model(f"{folder}/tagger.keras", compile=False)
+    path = tmp_path / "tagger.keras"
+    model.save(path)
+    again = keras.saving.load_model(path)
     assert (again.predict(words, verbose=0)["tags"] == predicted).all()
 
 
@@ -176,7 +178,7 @@ def test_tags_in_litert_and_xla():
         "mask": tf.TensorSpec([None, None], tf.bool),
     }
     interpreter = Interpreter(model_content=convert(serve, signature), num_threads=1)
-    for batch, length in ((1, 7), (3, 40), (2, 1)):
+    for batch, length in ((1, 7), (3, 40), (2, 1), (0, 4), (2, 0)):
         potentials = RNG.normal(size=(batch, length, D)).astype("float32")
         mask = RNG.random((batch, length)) > 0.3
         expected = serve(tf.constant(potentials), tf.constant(mask))
@@ -189,8 +191,285 @@ def test_tags_in_litert_and_xla():
                 assert_near([found[name]], [expected[name]], 1e-5)
 
 
+def by_recursion(x, mask, transitions, start, end) -> np.ndarray:
+    """log Z of each example in float64, with minus infinity where nothing is allowed."""
+    found = np.zeros(len(x))
+    with np.errstate(invalid="ignore"):
+        for b, keep in enumerate(mask):
+            alpha = None
+            for row in x[b, keep]:
+                if alpha is None:
+                    alpha = start + row
+                else:
+                    alpha = np.logaddexp.reduce(alpha[:, None] + transitions, axis=0) + row
+            found[b] = 0.0 if alpha is None else np.logaddexp.reduce(alpha + end)
+    return found
+
+
+class Likelihood(keras.layers.Layer):
+    """log P of the gold tags, as a layer for `running.evaluate`."""
+
+    def __init__(self, crf, tags):
+        super().__init__()
+        self.crf, self.tags, self.supports_masking = crf, tags, True
+
+    def call(self, potentials, mask=None):
+        return self.crf.log_likelihood(potentials, self.tags, mask)
+
+
+def test_an_impossible_entity_is_as_probable_as_its_best_rival():
+    """A logit of 100 for O, then for I-x: three paths have the score 100."""
+    layer = layers.CRF(3, allowed_transitions=layers.bio_transitions(["O", "B-x", "I-x"]))
+    layer.build((None, None, 3))
+    potentials = np.array([[[100, 0, 0], [0, 0, 100]]], "float32")
+    log_z = running.numpy(layer.log_partition(*tensors(potentials)))
+    assert log_z[0] == pytest.approx(100 + np.log(3), rel=1e-6)
+    marginals = running.numpy(layer.marginals(*tensors(potentials)))
+    assert_near([marginals[0]], [[[2 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3]]], 1e-5)
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize(("scale", "transition_scale"), [(1, 50), (100, 1), (100, 50), (1000, 1)])
+def test_large_scores_in_float32(scale, transition_scale, constrained):
+    """log Z, P and all gradients, compared with a recursion in float64."""
+    rng = np.random.default_rng(4)
+    names = ["O", "B-x", "I-x", "B-y", "I-y"]
+    allowed = layers.bio_transitions(names) if constrained else None
+    case = CASES[0].make(num_tags=5, allowed_transitions=allowed, dtype="float32")
+    case.build((None, None, 5))
+    case.set_weights([transition_scale * rng.normal(size=w.shape) for w in case.weights])
+    x, mask = scale * rng.normal(size=(4, 30, 5)).astype("float32"), rng.random((4, 30)) > 0.3
+    mask[3] = False
+    found = running.evaluate(case, x, (), mask, [np.ones(4)])
+    arguments = [x.astype("float64"), *(w.astype("float64") for w in case.get_weights())]
+
+    def log_z(given):
+        weights = given[1:]
+        if constrained:
+            parts = (allowed[:-1, :-1], allowed[-1, :-1], allowed[:-1, -1])
+            weights = [np.where(p, w, -np.inf) for p, w in zip(parts, weights, strict=True)]
+        return by_recursion(given[0], mask, *weights)
+
+    np.testing.assert_allclose(found.outputs[0], log_z(arguments), rtol=1e-6)
+    for k, gradient in enumerate(found.gradients):
+        direction = rng.normal(size=gradient.shape)
+        ends = [
+            log_z([a + (h * direction if j == k else 0) for j, a in enumerate(arguments)]).sum()
+            for h in (1e-5, -1e-5)
+        ]
+        slope = (ends[0] - ends[1]) / 2e-5
+        assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-4, abs=1e-4)
+
+
+def test_a_likelihood_close_to_one_is_precise():
+    """The difference of two sums of 1,000 large scores."""
+    layer = crf("float32")
+    x = 100 * np.random.default_rng(5).normal(size=(2, 1000, D)).astype("float32")
+    tags, _ = (running.numpy(y) for y in layer.decode(*tensors(x)))
+    transitions, start, end = (w.astype("float64") for w in layer.get_weights())
+    mask, x64 = np.ones((2, 1000), "bool"), x.astype("float64")
+    own = np.take_along_axis(x64, tags[..., None], axis=-1)[..., 0].sum(axis=1)
+    score = own + start[tags[:, 0]] + end[tags[:, -1]]
+    score += transitions[tags[:, :-1], tags[:, 1:]].sum(axis=1)
+    expected = score - by_recursion(x64, mask, transitions, start, end)
+    found = running.numpy(layer.log_likelihood(*tensors(x, tags)))
+    assert (expected > -20).all()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_what_is_not_allowed_has_the_probability_zero():
+    layer = layers.CRF(3, allowed_transitions=layers.bio_transitions(["O", "B-x", "I-x"]))
+    layer.build((None, None, 3))
+    x = np.zeros((3, 2, 3), "float32")
+    x[2, 1, :2] = -np.inf  # only I-x is left, and
+    x[2, 0, 1:] = -np.inf  # only O before it
+    gold = np.array([[0, 1], [0, 2], [0, 0]])  # the second breaks the constraint
+    likelihood = Likelihood(layer, gold)
+    likelihood.build(x.shape)
+    found = running.evaluate(likelihood, x, cotangents=[np.ones(3)])
+    assert found.outputs[0].tolist()[1:] == [-np.inf, -np.inf]
+    assert found.outputs[0][0] == pytest.approx(-np.log(5))
+    assert all(np.isfinite(gradient).all() for gradient in found.gradients)
+    assert found.gradients[0][0].any()
+    assert not found.gradients[0][1:].any()
+    loss = running.numpy(layer.loss(*tensors(gold, x)))
+    assert float(loss) == pytest.approx(np.log(5) / 3)
+    assert running.numpy(layer.log_partition(*tensors(x)))[2] == -np.inf
+    assert not running.numpy(layer.marginals(*tensors(x)))[2].any()
+    tags, scores = (running.numpy(y) for y in layer.decode(*tensors(x)))
+    assert scores[2] == -np.inf
+    assert tags.min() >= 0
+    assert tags.max() < 3
+
+
+def test_potentials_that_are_nan():
+    """In masked steps they have no effect; in others they affect no other sequence."""
+    layer = crf("float32", allowed_transitions=ALLOWED)
+    clean = SEQUENCES.astype("float32")
+    x = np.where(MASK[..., None], clean, np.nan).astype("float32")
+    gold = layer.decode(*tensors(clean, MASK))[0]
+    likelihood = Likelihood(layer, running.numpy(gold))
+    likelihood.build(x.shape)
+    found, expected = (running.evaluate(likelihood, y, (), MASK, [np.ones(B)]) for y in (x, clean))
+    assert_near(found.outputs + found.gradients, expected.outputs + expected.gradients, 1e-6)
+    for function in (layer.decode, layer.log_partition, layer.marginals):
+        pairs = (keras.tree.flatten(function(*tensors(y, MASK))) for y in (x, clean))
+        for one, other in zip(*pairs, strict=True):
+            assert_near([running.numpy(one)], [running.numpy(other)], 1e-6)
+    x = clean.copy()
+    x[0, 2, 1] = np.nan
+    tags = running.numpy(layer(*tensors(x)))
+    assert tags.min() >= 0
+    assert tags.max() < D
+    assert (tags[1:] == running.numpy(layer(*tensors(clean)))[1:]).all()
+
+
+def test_gold_tags_out_of_range():
+    """An error in eager mode, NaN in a graph. A masked tag may be anything."""
+    layer = crf("float32")
+    x, tags = SEQUENCES.astype("float32"), np.full((B, T), 1)
+    tags[0, 1] = D
+    with pytest.raises(ValueError, match=f"tags must be at least 0 and below {D}, got {D}"):
+        layer.log_likelihood(*tensors(x, tags))
+    mask = tags < D
+    assert np.isfinite(running.numpy(layer.log_likelihood(*tensors(x, tags, mask)))).all()
+    if running.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.function(layer.log_likelihood)(*tensors(x, tags)).numpy()
+        assert np.isnan(found[0])
+        assert np.isfinite(found[1:]).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_policies_do_not_round_the_potentials(policy):
+    layer = crf("float32")
+    half = layers.CRF(D, dtype=policy)
+    half.build((None, None, D))
+    half.set_weights(layer.get_weights())
+    potentials = 50 + 0.05 * SEQUENCES.astype("float32")
+    for one, other in zip(half.decode(potentials), layer.decode(potentials), strict=True):
+        assert_near([running.numpy(one)], [running.numpy(other)], 1e-6)
+    assert (running.numpy(half(potentials)) == running.numpy(layer(potentials))).all()
+
+
+def tagger() -> keras.Model:
+    inputs = keras.Input((None, 4))
+    potentials = keras.layers.Dense(3, name="potentials")(inputs)
+    allowed = layers.bio_transitions(["O", "B-x", "I-x"])
+    layer = layers.CRF(3, allowed_transitions=allowed, name="crf")
+    model = keras.Model(inputs, {"potentials": potentials, "tags": layer(potentials)})
+    model.compile(keras.optimizers.SGD(0.1), loss={"potentials": layer.loss})
+    return model
+
+
+def saved(suffix: str):
+    def copied(model, folder):
+        model.save(folder / f"model.{suffix}")
+        return keras.saving.load_model(folder / f"model.{suffix}")
+
+    return copied
+
+
+def cloned(model, folder):
+    model = keras.models.clone_model(model)
+    return keras.models.clone_model(model)
+
+
+COPIES = {
+    "keras": saved("keras"),
+    "clone": cloned,
+    "pickle": lambda model, folder: pickle.loads(pickle.dumps(model)),
+    "deepcopy": lambda model, folder: copy.deepcopy(model),
+    "from_config": lambda model, folder: keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(model)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_a_compiled_model_trains_its_own_transitions(name, tmp_path):
+    x = RNG.normal(size=(8, 5, 4)).astype("float32")
+    gold = {"potentials": np.array([[0, 1, 2, 1, 0]] * 8)}
+    model = tagger()
+    model.fit(x, gold, verbose=0)
+    again = COPIES[name](model, tmp_path)
+    assert again.compiled
+    again.set_weights(model.get_weights())
+    model.fit(x, gold, verbose=0)
+    after = [w.copy() for w in model.get_weights()]
+    again.fit(x, gold, verbose=0)
+    assert_near(again.get_weights(), after, 1e-6)
+    assert_near(model.get_weights(), after, 0)
+
+
+def test_a_loss_without_its_layer():
+    config = layers.CRF(3).loss.get_config()
+    with pytest.raises(ValueError, match="needs the CRF layer"):
+        type(layers.CRF(3).loss).from_config(config)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 4), (2, 0), (0, 0)])
+def test_empty_inputs(batch, length):
+    layer = crf("float32", allowed_transitions=ALLOWED)
+    x, mask = np.zeros((batch, length, D), "float32"), np.ones((batch, length), "bool")
+
+    def run(x, mask):
+        tags, scores = layer.decode(x, mask)
+        gold = ops.zeros_like(tags)
+        return (tags, scores, layer(x), layer.marginals(x, mask), layer.log_partition(x, mask)), (
+            layer.log_likelihood(x, gold, mask)
+        )
+
+    def check(found):
+        shapes = [tuple(y.shape) for y in keras.tree.flatten(found)]
+        steps = (batch, length)
+        assert shapes == [steps, (batch,), steps, (*steps, D), (batch,), (batch,)]
+        for y in keras.tree.flatten(found):
+            assert not running.numpy(y).any()  # a sequence without steps has log Z = 0
+
+    check(run(*tensors(x, mask)))
+    if running.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec([None, None, D]), tf.TensorSpec([None, None], tf.bool)]
+        check(tf.function(run, input_signature=signature)(*tensors(x, mask)))
+        check(tf.function(run, jit_compile=True)(*tensors(x, mask)))
+    likelihood = Likelihood(layer, np.zeros((batch, length), "int32"))
+    likelihood.build(x.shape)
+    found = running.evaluate(likelihood, x, (), mask, [np.ones(batch)])
+    assert not any(gradient.any() for gradient in found.gradients)
+
+
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="it traces graphs of TensorFlow")
+def test_memory_is_linear_in_the_length():
+    import tensorflow as tf
+
+    layer = crf("float32", allowed_transitions=ALLOWED)
+
+    def train(x, tags, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = -tf.reduce_mean(layer.log_likelihood(x, tags, mask))
+        return tape.gradient(loss, [x, *layer.trainable_variables])
+
+    def infer(x, tags, mask):
+        return layer.decode(x, mask), layer.marginals(x, mask)
+
+    for function in (train, infer):
+        assert_linear_memory(
+            function,
+            lambda length: [
+                tf.TensorSpec([2, length, D]),
+                tf.TensorSpec([2, length], tf.int32),
+                tf.TensorSpec([2, length], tf.bool),
+            ],
+        )
+
+
 INVALID = [
     (lambda: layers.CRF(0), ["num_tags", "0"]),
+    (lambda: layers.CRF(True), ["num_tags", "True"]),
     (lambda: layers.CRF(3, allowed_transitions=np.ones((3, 3))), ["[4, 4]", "[3, 3]"]),
     (lambda: layers.CRF(3)(np.zeros((2, 5, 4), "float32")), ["[B, T, 3]", "(2, 5, 4)"]),
     (lambda: layers.bio_transitions(["O", "S-city"]), ["B-<name>", "'S-city'"]),
@@ -200,3 +479,7 @@ INVALID = [
 @pytest.mark.parametrize(("action", "words"), INVALID)
 def test_invalid_arguments(action, words):
     assert_refused(action, *words)
+
+
+def test_sizes_may_be_numpy_integers():
+    assert layers.CRF(np.int64(3)).get_config()["num_tags"] == 3
