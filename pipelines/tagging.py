@@ -210,14 +210,15 @@ def spans_of(tags, begins: tf.RaggedTensor, ends: tf.RaggedTensor, names: list[s
     labels = tf.constant([name[2:] for name in names])
     real = tf.sequence_mask(begins.row_lengths(), tf.shape(tags)[1])  # [B, T]
     kind = tf.where(real, tf.gather(kinds, tags), 0)
-    positions = tf.range(tf.shape(tags)[1])
-    # A span ends before the next tag that is not I.
-    others = tf.where(kind == 2, tf.int32.max, positions)  # [B, T]
-    later = positions[None, :, None] < positions  # [1, T, T]
-    following = tf.reduce_min(tf.where(later, others[:, None], tf.shape(tags)[1]), axis=2)
     starts = kind == 1
-    dense_begins, dense_ends = to_dense(begins), to_dense(ends)
-    last = tf.gather(dense_ends, tf.minimum(following, tf.shape(tags)[1]) - 1, batch_dims=1)
-    both = tf.stack([dense_begins, last], axis=-1)  # [B, T, 2]
-    spans = tf.ragged.boolean_mask(both, starts).to_tensor(-1)
+    # A span ends before the next tag that is not I.
+    others = kind != 2
+    positions = tf.range(tf.shape(tags)[1])
+    ends_before = tf.ragged.boolean_mask(tf.zeros_like(tags) + positions, others)  # [B, (N)]
+    rows = tf.fill([tf.shape(tags)[0], 1], tf.shape(tags)[1])
+    following = tf.concat([ends_before, rows], axis=1)[:, 1:]
+    is_start = tf.ragged.boolean_mask(starts, others)
+    last = tf.gather(to_dense(ends), tf.ragged.boolean_mask(following, is_start) - 1, batch_dims=1)
+    first = tf.ragged.boolean_mask(to_dense(begins), starts)
+    spans = first.with_values(tf.stack([first.values, last.values], axis=-1)).to_tensor(-1)
     return spans, tf.ragged.boolean_mask(tf.gather(labels, tags), starts).to_tensor("")
