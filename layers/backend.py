@@ -6,8 +6,9 @@ Import this module instead of the files of the backends. Each of them defines th
 | --- | --- |
 | `scan(body, carry, xs, like, reverse)` | a loop over the first axis |
 | `differentiable_scan(step, carry, xs, constants, variables, like)` | a loop with a gradient |
-| `custom_vjp(forward, backward)` | a function with a gradient of its own |
+| `custom_vjp(forward, backward, ...)` | a function with a gradient of its own |
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
+| `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
 """
@@ -20,6 +21,7 @@ if keras.backend.backend() == "tensorflow":
         differentiable_scan,
         scan,
         split_batch,
+        steps_at_once,
         uses_custom_gradient,
         vjp,
     )
@@ -29,6 +31,7 @@ elif keras.backend.backend() == "jax":
         differentiable_scan,
         scan,
         split_batch,
+        steps_at_once,
         uses_custom_gradient,
         vjp,
     )
@@ -38,6 +41,7 @@ elif keras.backend.backend() == "torch":
         differentiable_scan,
         scan,
         split_batch,
+        steps_at_once,
         uses_custom_gradient,
         vjp,
     )
@@ -52,6 +56,7 @@ __all__ = [
     "differentiable_scan",
     "scan",
     "split_batch",
+    "steps_at_once",
     "uses_custom_gradient",
     "vjp",
 ]

@@ -14,6 +14,11 @@ def split_batch(structure, work: int) -> list:
     return [structure]
 
 
+def steps_at_once() -> int | None:
+    """None: the inputs of all steps are projected at once."""
+    return None
+
+
 def scan(body, carry, xs, like, reverse):
     """Runs `carry, ys_t = body(carry, xs_t)` over the first axis of `xs` and stacks the `ys_t`."""
     del like
@@ -23,7 +28,15 @@ def scan(body, carry, xs, like, reverse):
 def differentiable_scan(step, carry, xs, constants, variables, like):
     """As `scan` in `recurrence.py`. JAX differentiates the loop."""
     del variables
-    return scan(lambda carry, x: step(carry, x, constants), carry, xs, like, False)
+    full = tuple(c.astype(jax.numpy.promote_types(c.dtype, "float32")) for c in constants)
+
+    def body(carry, x):
+        # Cast in each step, so that the gradients of all steps are added in float32.
+        return step(
+            carry, x, tuple(f.astype(c.dtype) for f, c in zip(full, constants, strict=True))
+        )
+
+    return scan(body, carry, xs, like, False)
 
 
 def vjp(function, primals, cotangents):
@@ -32,15 +45,40 @@ def vjp(function, primals, cotangents):
     return pullback(cotangents)
 
 
-def custom_vjp(forward, backward):
-    """A function that returns the outputs of `forward` and has `backward` as its gradient.
+def custom_vjp(forward, backward, infer=None, tangent=None):
+    """A function that returns the outputs of `forward` and has a gradient of its own.
 
     Args:
-        forward: `forward(*arguments) -> (outputs, residuals)`. Arguments and outputs are tensors,
-            or tuples of tensors. An argument may hold None.
-        backward: `backward(residuals, cotangents) -> gradients`, with one gradient for each
-            argument, of the same structure, and None where there is no gradient.
+        forward, backward, infer: as on the TensorFlow backend.
+        tangent: `tangent(residuals, tangents, jvp) -> tangents of the outputs`, linear in
+            `tangents`, which has one tangent for each argument, of the same structure. `jvp` is a
+            function to use for Jacobian-vector products. If given, JAX derives the gradient from
+            `tangent` instead of from `backward`, and has forward-mode derivatives and derivatives
+            of any order.
     """
-    function = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
-    function.defvjp(forward, backward)
+
+    def outputs(*arguments):
+        return infer(*arguments) if infer else forward(*arguments)[0]
+
+    if tangent is None:
+        function = jax.custom_vjp(outputs)
+        function.defvjp(forward, backward)
+        return function
+    function = jax.custom_jvp(outputs)
+
+    @function.defjvp
+    def jvp(arguments, tangents):
+        found, residuals = forward(*arguments)
+        return found, tangent(residuals, tangents, _jvp)
+
     return function
+
+
+def _jvp(function, primals, tangents):
+    """The product of the Jacobian of `function` with `tangents`.
+
+    The gradient computes the Jacobian again from `primals`, instead of storing it for each step of
+    a loop.
+    """
+    product = jax.checkpoint(lambda *pair: jax.jvp(function, *pair)[1], prevent_cse=False)
+    return product(primals, tangents)

@@ -2,10 +2,10 @@
 
 import contextlib
 import contextvars
-import functools
 
 import keras
 import tensorflow as tf
+from tensorflow.python.saved_model.save_context import save_context
 
 _BUILTIN_OPS = contextvars.ContextVar("builtin_ops", default=False)
 
@@ -17,9 +17,14 @@ def builtin_ops():
     LiteRT has no list of tensors of dynamic shape, so a loop writes its outputs into one tensor.
     TensorFlow copies that tensor at each step of a training loop, so this form is for export only.
     """
+    # A `tf.function` keeps what it traces here apart from its other traces: the options of the save
+    # context are a part of the key of its cache.
+    policy = tf.saved_model.experimental.VariablePolicy.SAVE_VARIABLE_DEVICES
+    options = tf.saved_model.SaveOptions(experimental_variable_policy=policy)
     token = _BUILTIN_OPS.set(True)
     try:
-        yield
+        with save_context(options):
+            yield
     finally:
         _BUILTIN_OPS.reset(token)
 
@@ -46,7 +51,7 @@ def split_batch(structure, work: int) -> list:
     """
     first = next(x for x in tf.nest.flatten(structure) if x is not None)
     size = first.shape[0]
-    never = tf.executing_eagerly() or _BUILTIN_OPS.get() or _has_accelerator()
+    never = tf.executing_eagerly() or _BUILTIN_OPS.get() or _is_accelerated(first)
     if never or (size or 32) * work < MIN_WORK_TO_SPLIT or size == 1:
         return [structure]
     if size is None:
@@ -60,8 +65,23 @@ def split_batch(structure, work: int) -> list:
     ]
 
 
-@functools.cache
-def _has_accelerator() -> bool:
+# The projected inputs of an LSTM are four times as large as its outputs. The product of 128 steps is
+# large enough to be efficient.
+EAGER_STEPS = 128
+
+
+def steps_at_once() -> int | None:
+    """The number of steps whose inputs are projected at once, or None for all.
+
+    In eager mode it is limited, because each result of an operation takes memory of its own.
+    """
+    return EAGER_STEPS if tf.executing_eagerly() else None
+
+
+def _is_accelerated(x) -> bool:
+    """Whether a tensor of a graph is, or may be, on another device than a CPU."""
+    if x.device:
+        return tf.DeviceSpec.from_string(x.device).device_type != "CPU"
     return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
 
 
@@ -75,6 +95,8 @@ def scan(body, carry, xs, like, reverse):
         like: for each of `ys_t`, a tensor of its dtype and shape.
         reverse: whether the loop runs from the last step to the first.
     """
+    if xs[0].shape[0] == 0:  # XLA compiles the body of a loop without steps, too
+        return tuple(carry), tuple(tf.zeros([0, *tf.unstack(tf.shape(y))], y.dtype) for y in like)
     length = tf.shape(xs[0])[0]
     n = len(carry)
     collector = _TensorCollector if _BUILTIN_OPS.get() else _ListCollector
@@ -96,6 +118,7 @@ def scan(body, carry, xs, like, reverse):
             *_carry_shapes(carry, xs),
             *(c.invariant for c in collectors),
         ),
+        maximum_iterations=length,  # XLA needs it for second derivatives
     )
     stacked = tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
     for y in stacked:
@@ -121,15 +144,24 @@ class _ListCollector:
     invariant = tf.TensorShape(None)
 
     def __init__(self, like, length):
+        self.like = like
         self.start = tf.TensorArray(like.dtype, size=length, element_shape=like.shape)
 
     @staticmethod
     def write(value, t, y):
         return value.write(t, y)
 
-    @staticmethod
-    def stack(value):
-        return value.stack()
+    def stack(self, value):
+        if tf.executing_eagerly() or self.like.shape.is_fully_defined():
+            return value.stack()
+        # An empty TensorArray has no shape of its own.
+        stacked = tf.raw_ops.TensorListStack(
+            input_handle=value.flow,
+            element_shape=tf.shape(self.like),
+            element_dtype=self.like.dtype,
+            num_elements=-1,
+        )
+        return tf.ensure_shape(stacked, [None, *self.like.shape])
 
 
 class _TensorCollector:
@@ -184,19 +216,27 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
             primals = (x[:n], x[n : n + m], constants, values)
             d_carry, d_x, d_constants, d_values = vjp(one_step, primals, (d_carry, x[n + m :]))
             new = (*d_constants, *d_values)
-            return (*d_carry, *(a + b for a, b in zip(sums, new, strict=True))), d_x
+            sums = [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
+            return (*d_carry, *sums), d_x
 
-        start = (*d_final, *(tf.zeros_like(x) for x in fixed))
-        like_x = [x[0] for x in xs]
-        end, d_xs = scan(body, start, (*carries, *xs, *d_ys), like_x, reverse=True)
+        zeros = [tf.zeros_like(x, dtype=_sum_dtype(x.dtype)) for x in fixed]
+        like_x = [tf.zeros(tf.shape(x)[1:], x.dtype) for x in xs]
+        like_x = [tf.ensure_shape(y, x.shape[1:]) for x, y in zip(xs, like_x, strict=True)]
+        end, d_xs = scan(body, (*d_final, *zeros), (*carries, *xs, *d_ys), like_x, reverse=True)
         # With an unknown batch size the loop loses the first axis of the fixed tensors.
-        sums = [tf.ensure_shape(d, x.shape) for d, x in zip(end[n:], fixed, strict=True)]
+        sums = [
+            tf.ensure_shape(tf.cast(d, x.dtype), x.shape)
+            for d, x in zip(end[n:], fixed, strict=True)
+        ]
         return end[:n], d_xs, tuple(sums[: len(constants)]), tuple(sums[len(constants) :])
 
     arguments = (carry, xs, constants, tuple(v.value for v in variables))
-    if not uses_custom_gradient():
-        return infer(*arguments)
-    return custom_vjp(forward, backward)(*arguments)
+    return custom_vjp(forward, backward, infer)(*arguments)
+
+
+def _sum_dtype(dtype: tf.DType) -> tf.DType:
+    """The dtype of a sum over many steps: float32 in half precision."""
+    return tf.float32 if dtype.size < tf.float32.size else dtype
 
 
 def vjp(function, primals, cotangents):
@@ -212,15 +252,28 @@ def vjp(function, primals, cotangents):
     )
 
 
-def custom_vjp(forward, backward):
+def custom_vjp(forward, backward, infer=None, tangent=None):
     """A function that returns the outputs of `forward` and has `backward` as its gradient.
+
+    In a graph the function runs `forward` and stores the residuals. In eager mode, which does not
+    tell whether a gradient is going to be taken, it runs `infer`, and the gradient runs `forward`.
 
     Args:
         forward: `forward(*arguments) -> (outputs, residuals)`. Arguments and outputs are tensors,
             or tuples of tensors. An argument may hold None.
         backward: `backward(residuals, cotangents) -> gradients`, with one gradient for each
             argument, of the same structure, and None where there is no gradient.
+        infer: `infer(*arguments) -> outputs`, without residuals.
+        tangent: not used; see `backend_jax.py`.
     """
+    del tangent
+    if infer is None:
+
+        def infer(*arguments):
+            return forward(*arguments)[0]
+
+    if _BUILTIN_OPS.get():
+        return infer
 
     def function(*arguments):
         leaves = tf.nest.flatten(arguments)
@@ -232,12 +285,18 @@ def custom_vjp(forward, backward):
             nonlocal structure
             remaining = iter(tensors)
             packed = [next(remaining) if given else None for given in is_tensor]
-            outputs, residuals = forward(*tf.nest.pack_sequence_as(arguments, packed))
+            packed = tf.nest.pack_sequence_as(arguments, packed)
+            residuals = None
+            if tf.executing_eagerly():
+                outputs = infer(*packed)
+            else:
+                outputs, residuals = forward(*packed)
             structure = outputs
 
             def gradient(*cotangents):
                 cotangents = tf.nest.pack_sequence_as(outputs, cotangents)
-                gradients = tf.nest.flatten(tuple(backward(residuals, cotangents)))
+                saved = forward(*packed)[1] if residuals is None else residuals
+                gradients = tf.nest.flatten(tuple(backward(saved, cotangents)))
                 return [g for g, given in zip(gradients, is_tensor, strict=True) if given]
 
             return tf.nest.flatten(outputs), gradient

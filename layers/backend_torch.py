@@ -17,14 +17,20 @@ def split_batch(structure, work: int) -> list:
     return [structure]
 
 
+def steps_at_once() -> int | None:
+    """None: the inputs of all steps are projected at once."""
+    return None
+
+
 def scan(body, carry, xs, like, reverse):
     """Runs `carry, ys_t = body(carry, xs_t)` over the first axis of `xs` and stacks the `ys_t`."""
-    del like
     collected = []
     times = range(len(xs[0]))
     for t in reversed(times) if reverse else times:
         carry, ys = body(carry, tuple(None if x is None else x[t] for x in xs))
         collected.append(ys)
+    if not collected:
+        return carry, tuple(torch.zeros((0, *y.shape), dtype=y.dtype) for y in like)
     if reverse:
         collected.reverse()
     return carry, tuple(torch.stack(ys) for ys in zip(*collected, strict=True))
@@ -33,7 +39,13 @@ def scan(body, carry, xs, like, reverse):
 def differentiable_scan(step, carry, xs, constants, variables, like):
     """As `scan` in `recurrence.py`. PyTorch differentiates the loop."""
     del variables
-    return scan(lambda carry, x: step(carry, x, constants), carry, xs, like, False)
+    full = tuple(c.to(torch.promote_types(c.dtype, torch.float32)) for c in constants)
+
+    def body(carry, x):
+        # Cast in each step, so that the gradients of all steps are added in float32.
+        return step(carry, x, tuple(f.to(c.dtype) for f, c in zip(full, constants, strict=True)))
+
+    return scan(body, carry, xs, like, False)
 
 
 def vjp(function, primals, cotangents):
@@ -42,7 +54,7 @@ def vjp(function, primals, cotangents):
     return pullback(cotangents)
 
 
-def custom_vjp(forward, backward):
-    """The outputs of `forward`, which PyTorch differentiates; `backward` is not used."""
-    del backward
-    return lambda *arguments: forward(*arguments)[0]
+def custom_vjp(forward, backward, infer=None, tangent=None):
+    """The outputs of `infer`, or of `forward`, which PyTorch differentiates."""
+    del backward, tangent
+    return infer or (lambda *arguments: forward(*arguments)[0])

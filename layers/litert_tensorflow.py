@@ -22,7 +22,8 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
         arguments and results.
 
     Raises:
-        ValueError: if an argument or a result is a string, which has no built-in operations.
+        ValueError: if an argument or a result is a string, which has no built-in operations, or if
+            the function changes variables, as a stateful layer does.
 
     >>> import keras
     >>> from unroll import layers
@@ -40,6 +41,7 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
     for name, tensor in (*specs.items(), *concrete.structured_outputs.items()):
         if tensor.dtype == tf.string:
             raise ValueError(f"LiteRT has no strings, got the string {name!r}: use token ids.")
+    _assert_constant(concrete.graph.as_graph_def())
     frozen = convert_variables_to_constants_v2(concrete)
     names = sorted(concrete.structured_outputs)  # tf.nest flattens a dict in this order
 
@@ -55,3 +57,14 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()
+
+
+def _assert_constant(graph):
+    """Raises a `ValueError` if a graph changes variables: in a LiteRT model they are constants."""
+    functions = [function.node_def for function in graph.library.function]
+    nodes = [node for nodes in (graph.node, *functions) for node in nodes]
+    if any(node.op.startswith("Assign") and node.op.endswith("VariableOp") for node in nodes):
+        raise ValueError(
+            "A LiteRT model has no state, but the function changes variables. Replace a stateful "
+            "recurrent layer by one with stateful=False, return_state=True and initial_state."
+        )

@@ -2,6 +2,7 @@
 
 import numbers
 
+import keras
 from keras import ops
 
 # The log probability of an impossible event. It is finite, so a difference of two is not NaN.
@@ -59,3 +60,40 @@ def time_major(mask, dtype="bool"):
     """A mask `[B, T]` as `[T, B]`."""
     # Transposed as numbers: oneDNN does not transpose booleans, and logs that in each process.
     return ops.cast(ops.transpose(ops.cast(mask, "float32")), dtype)
+
+
+def full_precision(x):
+    """A tensor, or a tuple or list of tensors, in float32 if it has half precision.
+
+    Sums of many terms need it: in bfloat16, 256 + 1 is 256.
+
+    >>> full_precision(ops.zeros(3, "bfloat16")).dtype
+    tf.float32
+    """
+    if isinstance(x, (tuple, list)):
+        return tuple(full_precision(y) for y in x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, keras.backend.result_type(dtype, "float32"))
+
+
+def cast_to(x, dtype):
+    """A tensor in a dtype, which may be one of the backend."""
+    return ops.cast(x, keras.backend.standardize_dtype(dtype))
+
+
+def cast_like(xs, others) -> tuple:
+    """The tensors `xs` in the dtypes of the tensors `others`."""
+    return tuple(cast_to(x, other.dtype) for x, other in zip(xs, others, strict=True))
+
+
+def add_bias(x, bias):
+    """`x + bias` in the dtype of `x`, with the gradient of the bias summed in float32.
+
+    Args:
+        x: `[..., K]`.
+        bias: `[K]`, a tensor or a variable, or None.
+    """
+    if bias is None:
+        return x
+    bias = ops.convert_to_tensor(bias)
+    return cast_to(ops.add(full_precision(x), full_precision(bias)), x.dtype)

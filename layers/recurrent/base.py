@@ -7,9 +7,9 @@ import math
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from unroll.layers.backend import split_batch
-from unroll.layers.operations import require_size, time_major
-from unroll.layers.recurrent.keras_private import DropoutRNNCell, OwnLoopRNN
+from unroll.layers.backend import split_batch, steps_at_once
+from unroll.layers.operations import add_bias, cast_like, full_precision, require_size, time_major
+from unroll.layers.recurrent.keras_private import DropoutRNNCell
 from unroll.layers.recurrent.recurrence import pre_activation, recurrence
 
 
@@ -119,7 +119,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     ):
         kwargs.pop("implementation", None)
         label = type(self).__name__
-        require_size(f"{label}: units", units)
+        units = require_size(f"{label}: units", units)
         for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if not 0 <= rate <= 1:
                 raise ValueError(f"{label}: {name} must be in [0, 1], got {rate!r}.")
@@ -210,13 +210,15 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
         Returns:
             The new states, the output first.
+
+        All of them have float32 where the compute dtype is a half precision.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step().")
 
     def project(self, inputs):
         """x W + b: `[..., D]` to `[..., gates * U]`."""
         z = ops.matmul(inputs, self.kernel)
-        return z if self.bias is None else z + self.bias
+        return add_bias(z, self.bias)
 
     def read_out(self, h):
         """The output of the cell for its first state, `[..., U]`."""
@@ -239,8 +241,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             self.step,
             self.project(inputs),
             states,
-            ops.convert_to_tensor(self.loop_kernel),
-            tuple(ops.convert_to_tensor(w) for w in self.step_weights(dropout_mask)),
+            self.loop_kernel,
+            self.step_weights(dropout_mask),
             added_columns=self.added_columns,
             mask=mask,
             dropout_mask=dropout_mask,
@@ -256,8 +258,10 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             h = h * dropout_mask
         product = ops.matmul(h, self.loop_kernel)
         z = pre_activation(self.project(inputs), product, self.added_columns)  # [B, gates * U]
-        states = self.step(z, states, *self.step_weights(dropout_mask))
-        return self.read_out(states[0]), list(states)
+        weights = full_precision(self.step_weights(dropout_mask))
+        new = self.step(full_precision(z), full_precision(states), *weights)
+        new = cast_like(new, states)
+        return self.read_out(new[0]), list(new)
 
     def get_initial_state(self, batch_size=None):
         return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]
@@ -320,7 +324,7 @@ class GatedCell(RecurrentCell):
         return {**super().get_config(), "recurrent_activation": gate}
 
 
-class RecurrentLayer(OwnLoopRNN):
+class RecurrentLayer(keras.layers.RNN):
     """Base class of recurrent layers: a `keras.layers.RNN` that runs its cell by `recurrence`.
 
     A subclass sets `cell_class`, a subclass of `RecurrentCell` (which shows an example), and may
@@ -334,7 +338,8 @@ class RecurrentLayer(OwnLoopRNN):
         return_state: whether to return the final states too.
         go_backwards: whether to read the sequence from its end. The outputs are in the order of
             reading.
-        stateful: whether each batch starts from the final states of the one before.
+        stateful: whether each batch starts from the final states of the one before. A batch may
+            have fewer sequences than the first one: those continue the first sequences of it.
         unroll, use_cudnn, implementation: accepted as in Keras's layers, without effect.
         zero_output_for_mask: whether the output of a masked step is zero instead of the output of
             the step before.
@@ -344,16 +349,18 @@ class RecurrentLayer(OwnLoopRNN):
     Call arguments:
         sequences: `[B, T, D]`.
         initial_state: list of `[B, U]`; zeros by default.
-        mask: `[B, T]`, boolean. A step where it is False changes no state.
+        mask: `[B, T]`, boolean. A step where it is False changes no state. By default the mask that
+            Keras carries on the sequences.
         training: whether dropout applies.
+        sequences_mask: set by Keras; pass `mask` instead.
 
     Returns:
         `[B, U]`, or `[B, T, U]` with `return_sequences`. With `return_state` a tuple of that and
         the final states.
 
     Raises:
-        ValueError: as `RecurrentCell`, or if the number or the shapes of the initial states are
-            not those of the cell.
+        ValueError: as `RecurrentCell`, if the number or the shapes of the initial states are not
+            those of the cell, or if a stateful layer gets more sequences than it has states for.
     """
 
     cell_class: type[RecurrentCell]
@@ -409,30 +416,83 @@ class RecurrentLayer(OwnLoopRNN):
         with self._errors_name_the_layer():
             super().build(sequences_shape, initial_state_shape)
 
+    def call(self, sequences, initial_state=None, mask=None, training=False, sequences_mask=None):
+        # Keras fills `mask` if the sequences are the only tensor argument, else `sequences_mask`.
+        mask = sequences_mask if mask is None else mask
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        sequences = ops.cast(sequences, self.compute_dtype)
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            # Whatever a masked step contains, it affects neither outputs nor gradients.
+            sequences = ops.where(ops.expand_dims(mask, -1), sequences, 0.0)
+        states = self._initial_states(sequences, initial_state)
+        last_output, outputs, states = self.inner_loop(sequences, states, mask, training)
+        if self.stateful:
+            self._store(states)
+        output = outputs if self.return_sequences else last_output
+        return (output, *states) if self.return_state else output
+
+    def _initial_states(self, sequences, given) -> list:
+        """The states before the first step, `[B, size]` each."""
+        batch = ops.shape(sequences)[0]
+        if given is not None:
+            states = list(given) if isinstance(given, (list, tuple)) else [given]
+            self._assert_states_fit(states, sequences.shape[0])
+        elif self.stateful:
+            self._assert_batch_fits(sequences)
+            # A copy, because the variables are assigned to before a gradient is taken.
+            states = [ops.copy(s)[:batch] for s in self.states]
+        else:
+            states = self.get_initial_state(batch)
+        return [ops.cast(s, self.compute_dtype) for s in states]
+
+    def _store(self, states):
+        """Keeps the final states of a stateful layer; rows beyond the batch do not change."""
+        for variable, state in zip(self.states, states, strict=True):
+            rest = ops.convert_to_tensor(variable)[ops.shape(state)[0] :]
+            variable.assign(ops.concatenate([ops.cast(state, rest.dtype), rest], axis=0))
+
     def inner_loop(self, sequences, initial_state, mask, training=False):
+        """The last output `[B, U]`, all outputs `[B, T, U]` and the final states."""
         cell = self.cell
-        self._assert_states_fit(initial_state, sequences.shape[0])
-        if training and cell.dropout:
-            sequences = sequences * ops.expand_dims(cell.get_dropout_mask(sequences[:, 0]), 1)
         dropout_mask = None
+        if training and cell.dropout:
+            step = ops.zeros((ops.shape(sequences)[0], sequences.shape[2]), sequences.dtype)
+            sequences = sequences * ops.expand_dims(cell.get_dropout_mask(step), 1)
         if training and cell.recurrent_dropout:
             dropout_mask = cell.get_recurrent_dropout_mask(initial_state[0])
-        if isinstance(mask, (list, tuple)):
-            mask = mask[0]
-        batch = (sequences, list(initial_state), mask, dropout_mask)
+        cell.reset_dropout_mask()
+        cell.reset_recurrent_dropout_mask()
+        batch = (sequences, initial_state, mask, dropout_mask)
         parts = [self._over_time(*part) for part in split_batch(batch, cell.multiply_adds)]
         outputs = _concatenate([h for h, _ in parts])  # [B, T, U]
         states = [_concatenate(s) for s in zip(*(states for _, states in parts), strict=True)]
         last_output = cell.read_out(states[0])
         outputs = cell.read_out(outputs)
         if mask is not None and self.zero_output_for_mask:
-            outputs = ops.where(ops.expand_dims(ops.cast(mask, "bool"), -1), outputs, 0.0)
+            outputs = ops.where(ops.expand_dims(mask, -1), outputs, 0.0)
         if self.go_backwards:
             outputs = ops.flip(outputs, axis=1)
         return last_output, outputs, states
 
     def _over_time(self, sequences, states, mask, dropout_mask):
         """The first state after each step, `[B, T, U]`, and the final states."""
+        length = sequences.shape[1]
+        steps = steps_at_once() or length
+        if not length or length <= steps:
+            return self._over_steps(sequences, states, mask, dropout_mask)
+        starts, collected = range(0, length, steps), []
+        for t in reversed(starts) if self.go_backwards else starts:
+            part = slice(t, t + steps)
+            kept = None if mask is None else mask[:, part]
+            outputs, states = self._over_steps(sequences[:, part], states, kept, dropout_mask)
+            collected.append(outputs)
+        if self.go_backwards:
+            collected.reverse()
+        return ops.concatenate(collected, axis=1), states
+
+    def _over_steps(self, sequences, states, mask, dropout_mask):
+        """As `_over_time`, with the projected inputs of all steps in memory."""
         outputs, states = self.cell.over_time(
             ops.transpose(sequences, (1, 0, 2)),  # [T, B, D]
             states,
@@ -441,6 +501,14 @@ class RecurrentLayer(OwnLoopRNN):
             self.go_backwards,
         )
         return ops.transpose(outputs, (1, 0, 2)), states
+
+    def _assert_batch_fits(self, sequences):
+        batch, rows = sequences.shape[0], self.states[0].shape[0]
+        if batch is not None and batch > rows:
+            raise ValueError(
+                f"{self.name} is stateful and has states for {rows} sequences, got a batch of "
+                f"{batch}."
+            )
 
     def _assert_states_fit(self, states, batch):
         given = [tuple(s.shape) for s in states]

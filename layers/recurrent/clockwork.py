@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 from unroll.layers.recurrent.recurrence import recurrence
 
@@ -67,8 +68,14 @@ class ClockworkRNNCell(RecurrentCell):
     ):
         super().__init__(**forwarded(locals(), "periods"))
         label, periods = type(self).__name__, list(periods)
-        if not periods or any(not isinstance(p, int) or p < 1 for p in periods):
-            raise ValueError(f"{label}: periods must be integers of at least 1, got {periods}.")
+        if not periods:
+            raise ValueError(f"{label}: periods must have at least one period, got {periods}.")
+        try:
+            periods = [require_size("period", p) for p in periods]
+        except ValueError:
+            raise ValueError(
+                f"{label}: periods must be integers of at least 1, got {periods}."
+            ) from None
         if periods != sorted(periods):
             raise ValueError(f"{label}: periods must be in ascending order, got {periods}.")
         if units % len(periods):
@@ -76,7 +83,7 @@ class ClockworkRNNCell(RecurrentCell):
                 f"{label}: units must be divisible by the number of periods, got {units} units "
                 f"and {len(periods)} periods."
             )
-        self.periods = periods
+        self.periods = tuple(periods)  # Keras would track a list
         self.state_size = [units, len(periods)]
         module = np.repeat(np.arange(len(periods)), units // len(periods))
         self.connected = (module[:, None] >= module[None, :]).astype("float32")  # [U, U]
@@ -124,7 +131,7 @@ class ClockworkRNNCell(RecurrentCell):
             active = steps.every(self.periods[k], first)  # [active steps, B]
             z = ops.matmul(steps.take(inputs, active), self.kernel[:, own])  # [active, B, size]
             if self.bias is not None:
-                z = z + self.bias[own]
+                z = add_bias(z, self.bias[own])
             if dropped:
                 below = ops.concatenate(dropped, axis=-1)
                 z = z + ops.matmul(steps.at(below, active), kernel[others, own])
@@ -142,14 +149,15 @@ class ClockworkRNNCell(RecurrentCell):
                 held = steps.at(held, before)  # [T + 1, B, size]
             slower.insert(0, held)
             dropped.insert(0, held if dropout_mask is None else held * dropout_mask[:, own])
-        outputs = steps.after(ops.concatenate(slower, axis=-1))  # [T, B, U]
+        held = ops.concatenate(slower, axis=-1)  # [T + 1, B, U]
+        outputs = steps.after(held)  # [T, B, U]
         count = steps.count[:, None]
         phase = ops.cast(self.modulo(phase + count), clock.dtype)
-        final = [outputs[-1], ops.where(count > 0, phase, clock)]
+        final = [steps.last(held), ops.where(count > 0, phase, clock)]
         return ops.flip(outputs, 0) if reverse else outputs, final
 
     def get_config(self):
-        return {**super().get_config(), "periods": self.periods}
+        return {**super().get_config(), "periods": list(self.periods)}
 
 
 class _Steps:
@@ -167,7 +175,7 @@ class _Steps:
             return
         valid = ops.cast(mask, "int32")  # [T, B]
         self.count_so_far = ops.cumsum(valid, axis=0)
-        self.count = self.count_so_far[-1]
+        self.count = ops.sum(valid, axis=0)
         time = self.range(self.time)[:, None]
         # The time indices of the steps, those that are not masked first.
         self.order = ops.argsort(time + self.time * (1 - valid), axis=0)
@@ -204,6 +212,10 @@ class _Steps:
     def after(self, held):
         """From one value per step number, `[T + 1, B, U]`, to one per time step, `[T, B, U]`."""
         return held[1:] if self.mask is None else self.at(held, self.count_so_far)
+
+    def last(self, held):
+        """The values `[B, U]` after the last step, from one per step number, `[T + 1, B, U]`."""
+        return held[-1] if self.mask is None else self.at(held, self.count[None])[0]
 
     def at(self, x, index):
         """`x[index[n, b], b]` for all n and b. An index beyond the end counts as the last."""

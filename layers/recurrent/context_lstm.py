@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from unroll.layers.initializers import clone_initializer
+from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.base import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
@@ -57,11 +58,7 @@ class ContextLSTMCell(LSTMCell):
         context_size: int = 0,
         **kwargs,
     ):
-        if not isinstance(context_size, int) or context_size < 0:
-            raise ValueError(
-                f"{type(self).__name__}: context_size must be an integer of at least 0, "
-                f"got {context_size!r}."
-            )
+        context_size = require_size(f"{type(self).__name__}: context_size", context_size, minimum=0)
         super().__init__(**forwarded(locals(), "context_size"))
         self.context_size = context_size
 
@@ -88,7 +85,7 @@ class ContextLSTMCell(LSTMCell):
         # each step.
         x, context = ops.split(inputs, [self.kernel.shape[0]], axis=-1)
         z = ops.matmul(x, self.kernel) + ops.matmul(context, self.context_kernel)  # [..., 4 U]
-        return z if self.bias is None else z + self.bias
+        return add_bias(z, self.bias)
 
     def get_config(self):
         return {**super().get_config(), "context_size": self.context_size}
@@ -105,7 +102,7 @@ class ContextLSTM(LSTM):
         sequences: `[B, T, D]`, or `[B, T, D + C]` with the context as the last features (as in
             `keras.layers.Bidirectional`, which passes no other arguments on).
         context: `[B, C]`, the same at every step, or `[B, T, C]`. C is `context_size`.
-        initial_state, mask, training: as in `RecurrentLayer`.
+        initial_state, mask, training, sequences_mask: as in `RecurrentLayer`.
 
     >>> import numpy as np
     >>> from unroll.layers import ContextLSTM
@@ -156,13 +153,21 @@ class ContextLSTM(LSTM):
             width += self.cell.context_size
         super().build((*sequences_shape[:-1], width))
 
-    def call(self, sequences, context=None, initial_state=None, mask=None, training=False):
+    def call(
+        self,
+        sequences,
+        context=None,
+        initial_state=None,
+        mask=None,
+        training=False,
+        sequences_mask=None,
+    ):
         if context is not None:
             self._assert_context_fits(context.shape, sequences.shape[1])
             if len(context.shape) == 2:
                 context = ops.repeat(context[:, None], ops.shape(sequences)[1], axis=1)
             sequences = ops.concatenate([sequences, context], axis=-1)  # [B, T, D + C]
-        return super().call(sequences, initial_state, mask, training)
+        return super().call(sequences, initial_state, mask, training, sequences_mask)
 
     def _assert_context_fits(self, shape, time):
         size = self.cell.context_size

@@ -4,7 +4,7 @@ import keras
 from keras import activations, ops
 
 from unroll.layers.initializers import clone_initializer
-from unroll.layers.operations import require_size
+from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 
 
@@ -59,7 +59,7 @@ class ElmanRNNCell(RecurrentCell):
         **kwargs,
     ):
         if output_units is not None:
-            require_size(f"{type(self).__name__}: output_units", output_units)
+            output_units = require_size(f"{type(self).__name__}: output_units", output_units)
         super().__init__(**forwarded(locals(), "output_units", "output_activation"))
         self.output_units = output_units
         self.output_activation = activations.get(output_activation)
@@ -87,7 +87,7 @@ class ElmanRNNCell(RecurrentCell):
         if self.output_units is None:
             return h
         y = ops.matmul(h, self.output_kernel)  # [..., output_units]
-        return self.output_activation(y if self.output_bias is None else y + self.output_bias)
+        return self.output_activation(add_bias(y, self.output_bias))
 
     def get_config(self):
         return {

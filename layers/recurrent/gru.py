@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.operations import add_bias
 from unroll.layers.recurrent.base import GatedCell, RecurrentLayer, forwarded
 
 
@@ -85,9 +86,9 @@ class GRUCell(GatedCell):
         if self.bias is None:
             return x
         if not self.reset_after:
-            return x + self.bias
+            return add_bias(x, self.bias)
         gate_bias = ops.pad(self.bias[1, : self.added_columns], [[0, self.units]])
-        return x + self.bias[0] + gate_bias
+        return add_bias(x, self.bias[0] + gate_bias)
 
     def step(self, z, states, weight=0.0, dropout_mask=1.0):
         (h,) = states

@@ -59,7 +59,7 @@ class JordanRNNCell(RecurrentCell):
         **kwargs,
     ):
         if output_units is not None:
-            require_size(f"{type(self).__name__}: output_units", output_units)
+            output_units = require_size(f"{type(self).__name__}: output_units", output_units)
         super().__init__(**forwarded(locals(), "output_units", "output_activation"))
         self.output_units = output_units
         self.output_activation = activations.get(output_activation)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.operations import add_bias, cast_to, full_precision
 from unroll.layers.recurrent.base import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
@@ -75,8 +76,8 @@ class LayerNormLSTMCell(LSTMCell):
         return (self.recurrent_gain, self.cell_gain, self.cell_bias)
 
     def project(self, inputs):
-        z = self.normalize(ops.matmul(inputs, self.kernel)) * self.input_gain
-        return z if self.bias is None else z + self.bias
+        z = self.normalize(ops.matmul(inputs, self.kernel)) * ops.convert_to_tensor(self.input_gain)
+        return add_bias(z, self.bias)
 
     def step(self, z, states, recurrent_gain, cell_gain, cell_bias):
         _, c = states
@@ -88,9 +89,11 @@ class LayerNormLSTMCell(LSTMCell):
         return gate(o) * activation(self.normalize(c) * cell_gain + cell_bias), c
 
     def normalize(self, v):
-        """`v` with mean zero and variance one along its last axis."""
-        v = v - ops.mean(v, axis=-1, keepdims=True)
-        return v * ops.rsqrt(ops.mean(ops.square(v), axis=-1, keepdims=True) + self.epsilon)
+        """`v` with mean zero and variance one along its last axis, computed in float32."""
+        x = full_precision(v)
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return cast_to(x, v.dtype)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from unroll.layers import backend
+from unroll.layers.operations import cast_like, cast_to, full_precision
 
 
 def recurrence(
@@ -36,7 +37,7 @@ def recurrence(
     Args:
         step: the elementwise part of a cell, `step(z, states, *weights) -> states`. Every axis but
             the last must be a batch axis, because the backward pass calls it once on all steps.
-        inputs: the projected inputs x, `[T, B, G]`, time first, T at least 1.
+        inputs: the projected inputs x, `[T, B, G]`, time first.
         states: the initial states, `[B, units of that state]` each. The first is the output.
         kernel: the recurrent kernel R, `[U, G]`, or with `added_columns` of any number of columns
             from there.
@@ -53,16 +54,14 @@ def recurrence(
     loop = _Loop(step, added_columns, reverse)
     arguments = _Arguments(
         inputs=inputs,
-        kernel=kernel,
+        kernel=cast_to(kernel, inputs.dtype),
         states=tuple(states),
-        weights=tuple(weights),
+        weights=tuple(cast_to(w, inputs.dtype) for w in weights),
         mask=None if mask is None else ops.expand_dims(mask, -1),
         dropout_mask=dropout_mask,
     )
-    if backend.uses_custom_gradient():
-        outputs, final = backend.custom_vjp(loop.forward, loop.backward)(arguments)
-    else:
-        outputs, final = loop.infer(arguments)
+    run = backend.custom_vjp(loop.forward, loop.backward, loop.infer, loop.tangent)
+    outputs, final = run(arguments)
     return outputs, list(final)
 
 
@@ -75,7 +74,7 @@ def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, var
         step: any function. It may use layers if their weights are in `variables`, and tensors from
             outside that need no gradient.
         carry: floating-point tensors, `[B, ...]` each.
-        xs: floating-point tensors, `[T, B, ...]` each, T at least 1.
+        xs: floating-point tensors, `[T, B, ...]` each.
         constants: floating-point tensors that are the same at every step.
         variables: the Keras variables that the step reads.
 
@@ -83,7 +82,7 @@ def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, var
         The carry after the last step, and the `ys` of all steps, `[T, B, ...]` each.
     """
     carry, xs, constants = tuple(carry), tuple(xs), tuple(constants)
-    like = step(carry, tuple(x[0] for x in xs), constants)[1]
+    like = step(carry, tuple(_zeros_of_a_step(x) for x in xs), constants)[1]
     return backend.differentiable_scan(step, carry, xs, constants, list(variables), tuple(like))
 
 
@@ -135,7 +134,12 @@ class _Residuals(NamedTuple):
 
 @dataclass(frozen=True)
 class _Loop:
-    """The forward and the backward pass of one recurrence."""
+    """The forward and the backward pass of one recurrence.
+
+    In half precision the products, and what is stored of each step, have the dtype of the inputs.
+    The states, the elementwise part and the gradients of the states have float32, because many
+    steps add to them.
+    """
 
     step: Callable
     added_columns: int | None
@@ -146,34 +150,36 @@ class _Loop:
 
         def body(states, xs):
             new, _ = self._advance(arguments, states, *xs)
-            return new, new[:1]
+            return new, (cast_to(new[0], arguments.inputs.dtype),)
 
         xs = (arguments.inputs, arguments.mask)
+        like = (cast_to(arguments.states[0], arguments.inputs.dtype),)
         final, (outputs,) = backend.scan(
-            body, arguments.states, xs, arguments.states[:1], self.reverse
+            body, full_precision(arguments.states), xs, like, self.reverse
         )
-        return outputs, final
+        return outputs, cast_like(final, arguments.states)
 
     def forward(self, arguments: _Arguments):
         """The outputs and the final states, and the `_Residuals`."""
+        dtype = arguments.inputs.dtype
 
         def body(states, xs):
             new, z = self._advance(arguments, states, *xs)
             # The first state before each step is the output of the step before: it is stored once.
-            return new, (z, new[0], *states[1:])
+            return new, (z, *(cast_to(s, dtype) for s in (new[0], *states[1:])))
 
-        product = ops.matmul(arguments.states[0], arguments.kernel)
-        z = pre_activation(arguments.inputs[0], product, self.added_columns)
+        states = full_precision(arguments.states)
+        z = self._pre_activation(arguments, states, _zeros_of_a_step(arguments.inputs))
+        like = (z, *(cast_to(s, dtype) for s in states))
         xs = (arguments.inputs, arguments.mask)
-        final, (z, outputs, *others) = backend.scan(
-            body, arguments.states, xs, (z, *arguments.states), self.reverse
-        )
-        first = arguments.states[0][None]
+        final, (z, outputs, *others) = backend.scan(body, states, xs, like, self.reverse)
+        first = cast_to(arguments.states[0], dtype)[None]
         if self.reverse:
-            h = ops.concatenate([outputs[1:], first], axis=0)
+            h = ops.concatenate([outputs, first], axis=0)[1:]
         else:
-            h = ops.concatenate([first, outputs[:-1]], axis=0)
-        return (outputs, final), _Residuals(arguments, z, (h, *others))
+            h = ops.concatenate([first, outputs], axis=0)[:-1]
+        residuals = _Residuals(arguments, z, (h, *others))
+        return (outputs, cast_like(final, arguments.states)), residuals
 
     def backward(self, residuals: _Residuals, cotangents):
         """The gradients of the `_Arguments`, in a tuple of one."""
@@ -190,15 +196,17 @@ class _Loop:
         d_weights = ()
         if arguments.weights:
             (d_weights,) = backend.vjp(
-                lambda weights: self._new_states(z, states, arguments.mask, weights),
-                (arguments.weights,),
+                lambda weights: self._new_states(
+                    z, full_precision(states), arguments.mask, weights
+                ),
+                (full_precision(arguments.weights),),
                 d_states,
             )
         gradients = _Arguments(
             inputs=_input_gradient(d_z, columns, self.added_columns),
             kernel=d_kernel,
-            states=d_initial,
-            weights=d_weights,
+            states=cast_like(d_initial, arguments.states),
+            weights=cast_like(d_weights, arguments.weights),
             mask=None,
             dropout_mask=None,
         )
@@ -212,35 +220,93 @@ class _Loop:
         arguments, z, states = residuals
         columns = arguments.inputs.shape[-1]
         transposed = ops.transpose(arguments.kernel)  # [G, U]
+        weights = full_precision(arguments.weights)
 
         def body(d_states, xs):
             z, keep, d_output, *states = xs
-            d_states = (d_states[0] + d_output, *d_states[1:])
+            d_states = (d_states[0] + full_precision(d_output), *d_states[1:])
             d_z, d_before = backend.vjp(
-                lambda z, states: self._new_states(z, states, keep, arguments.weights),
-                (z, tuple(states)),
+                lambda z, states: self._new_states(z, states, keep, weights),
+                (z, full_precision(states)),
                 d_states,
             )
             d_product = _product_gradient(d_z, columns, self.added_columns)
             d_h = _dropped(ops.matmul(d_product, transposed), arguments.dropout_mask)  # [B, U]
             stored = (d_z, *d_states) if arguments.weights else (d_z,)
-            return (d_before[0] + d_h, *d_before[1:]), stored
+            return (d_before[0] + full_precision(d_h), *d_before[1:]), stored
 
         xs = (z, arguments.mask, d_outputs, *states)
-        like = (z[0], *arguments.states) if arguments.weights else (z[0],)
-        d_initial, (d_z, *d_states) = backend.scan(body, tuple(d_final), xs, like, not self.reverse)
+        d_final = full_precision(d_final)
+        like = (_zeros_of_a_step(z), *(d_final if arguments.weights else ()))
+        d_initial, (d_z, *d_states) = backend.scan(body, d_final, xs, like, not self.reverse)
         return d_initial, d_z, tuple(d_states)
+
+    def tangent(self, residuals: _Residuals, tangents, jvp: Callable):
+        """The tangents of the outputs and the final states, linear in those of the arguments.
+
+        As in `backward`, everything that is not sequential is outside the loop: the gradient of the
+        kernel is the transpose of the first product.
+
+        Args:
+            residuals: from `forward`.
+            tangents: of the `_Arguments`, in a tuple of one. Those of the masks are not used.
+            jvp: `jvp(function, primals, tangents)`, the product of the Jacobian with `tangents`.
+        """
+        arguments, z, states = residuals
+        (given,) = tangents
+        dtype, n = arguments.inputs.dtype, len(states)
+        weights = full_precision(arguments.weights)
+        product = ops.matmul(_dropped(states[0], arguments.dropout_mask), given.kernel)
+        t_z = pre_activation(given.inputs, product, self.added_columns)  # [T, B, G]
+        by_weights = ()  # what the tangents of the weights add to those of the states
+        if weights:
+            by_weights = jvp(
+                lambda weights: self._new_states(
+                    z, full_precision(states), arguments.mask, weights
+                ),
+                (weights,),
+                (full_precision(given.weights),),
+            )
+        no_input = _zeros_of_a_step(arguments.inputs)
+        transposed = ops.transpose(arguments.kernel)  # [G, U]
+
+        def body(t_states, xs):
+            z, keep, t_z, *others = xs
+            t_h = _dropped(cast_to(t_states[0], dtype), arguments.dropout_mask)  # [B, U]
+            # Written so that the transpose of it, in the gradient, is a plain product.
+            product = ops.einsum("bu,gu->bg", t_h, transposed)
+            new = jvp(
+                lambda z, states: self._new_states(z, states, keep, weights),
+                (z, full_precision(others[:n])),
+                (t_z + pre_activation(no_input, product, self.added_columns), t_states),
+            )
+            if weights:
+                new = tuple(a + b for a, b in zip(new, others[n:], strict=True))
+            return new, (cast_to(new[0], dtype),)
+
+        xs = (z, arguments.mask, t_z, *states, *by_weights)
+        final, (outputs,) = backend.scan(
+            body,
+            full_precision(given.states),
+            xs,
+            cast_like(given.states[:1], [no_input]),
+            self.reverse,
+        )
+        return outputs, cast_like(final, arguments.states)
 
     def _advance(self, arguments: _Arguments, states, x, keep):
         """One step forward: the new states, and z."""
-        h = _dropped(states[0], arguments.dropout_mask)
-        product = ops.matmul(h, arguments.kernel)
-        z = pre_activation(x, product, self.added_columns)  # [B, G]
-        return self._new_states(z, states, keep, arguments.weights), z
+        z = self._pre_activation(arguments, states, x)
+        return self._new_states(z, states, keep, full_precision(arguments.weights)), z
+
+    def _pre_activation(self, arguments: _Arguments, states, x):
+        """z `[B, G]` of one step."""
+        h = _dropped(cast_to(states[0], arguments.kernel.dtype), arguments.dropout_mask)
+        return pre_activation(x, ops.matmul(h, arguments.kernel), self.added_columns)
 
     def _new_states(self, z, states, keep, weights):
         """The states after `step`, or the old ones where `keep` is False."""
-        new = self.step(z, states, *weights)
+        new = self.step(full_precision(z), states, *weights)
         if keep is None:
             return tuple(new)
         return tuple(ops.where(keep, a, b) for a, b in zip(new, states, strict=True))
@@ -248,3 +314,8 @@ class _Loop:
 
 def _dropped(h, dropout_mask):
     return h if dropout_mask is None else h * dropout_mask
+
+
+def _zeros_of_a_step(x):
+    """Zeros of the shape of one step of `x`, also where `x` has no steps."""
+    return ops.zeros(ops.shape(x)[1:], dtype=x.dtype)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from unroll.layers.initializers import clone_initializer
-from unroll.layers.operations import require_size
+from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 
 
@@ -64,7 +64,7 @@ class SCRNCell(RecurrentCell):
         **kwargs,
     ):
         if context_units is not None:
-            require_size(f"{type(self).__name__}: context_units", context_units)
+            context_units = require_size(f"{type(self).__name__}: context_units", context_units)
         if not 0 <= alpha <= 1:
             raise ValueError(f"{type(self).__name__}: alpha must be in [0, 1], got {alpha!r}.")
         super().__init__(**forwarded(locals(), "context_units", "alpha"))
@@ -105,7 +105,7 @@ class SCRNCell(RecurrentCell):
         fast, slow = ops.split(z, [self.units], axis=-1)
         slow = (1 - self.alpha) * slow
         fast = fast + ops.matmul(slow, self.context_kernel)
-        return ops.concatenate([fast if self.bias is None else fast + self.bias, slow], axis=-1)
+        return ops.concatenate([add_bias(fast, self.bias), slow], axis=-1)
 
     def step(self, z, states):
         fast, slow = ops.split(z, [self.units], axis=-1)

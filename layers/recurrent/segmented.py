@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.dtype_policies import with_policy
 from unroll.layers.operations import require_size
 
 
@@ -17,7 +18,7 @@ class Segmented(keras.layers.Wrapper):
 
     Args:
         layer: a layer from `[B, T, D]` to `[B, T, U]`, such as `Stack` or a recurrent layer with
-            `return_sequences`.
+            `return_sequences`. Created without a `dtype`, it gets the dtype policy of this layer.
         length: the number of steps of a segment.
 
     Call arguments:
@@ -40,8 +41,8 @@ class Segmented(keras.layers.Wrapper):
     """
 
     def __init__(self, layer, length: int, **kwargs):
-        require_size(f"{type(self).__name__}: length", length)
-        super().__init__(layer, **kwargs)
+        length = require_size(f"{type(self).__name__}: length", length)
+        super().__init__(with_policy(layer, kwargs.get("dtype")), **kwargs)
         self.length = length
         self.supports_masking = True
 

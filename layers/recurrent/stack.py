@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from unroll.layers.dtype_policies import with_policy
+
 
 @keras.saving.register_keras_serializable(package="unroll")
 class Stack(keras.layers.Layer):
@@ -20,6 +22,7 @@ class Stack(keras.layers.Layer):
     Args:
         layers: the recurrent layers (of this package, or `keras.layers.RNN` and its subclasses),
             the first one first. The stack makes copies of them that return sequences and states.
+            A layer that was created without a `dtype` gets the dtype policy of the stack.
         bidirectional: whether each layer reads in both directions and concatenates the outputs.
         skip: `None`, `"residual"` or `"dense"`.
         dropout: the fraction of the features to drop between two layers.
@@ -32,6 +35,7 @@ class Stack(keras.layers.Layer):
         mask: `[B, T]`, boolean. A step where it is False changes no state. Its output is zero with
             `bidirectional`, and that of the step before otherwise.
         training: whether dropout applies.
+        sequences_mask: set by Keras; pass `mask` instead.
 
     Returns:
         `[B, T, units of the last layer]`, doubled with `bidirectional`; the outputs of all layers
@@ -91,7 +95,7 @@ class Stack(keras.layers.Layer):
     def _copy(self, layer, k):
         config = {**layer.get_config(), "name": f"layer_{k}"}
         config |= {"return_sequences": True, "return_state": True}
-        copy = type(layer).from_config(config)
+        copy = with_policy(type(layer).from_config(config), self.dtype_policy)
         if not self.bidirectional:
             return copy
         return keras.layers.Bidirectional(copy, dtype=self.dtype_policy, name=f"layer_{k}")
@@ -105,13 +109,18 @@ class Stack(keras.layers.Layer):
             width = shape[-1] if self.skip == "dense" else 0
             shape = (*shape[:-1], out + width)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(self, sequences, initial_state=None, mask=None, training=False, sequences_mask=None):
+        # Keras fills `mask` if the sequences are the only tensor argument, else `sequences_mask`.
+        mask = sequences_mask if mask is None else mask
         expected = sum(self._state_count(layer) for layer in self.layers)
         if initial_state is not None and len(initial_state) != expected:
             raise ValueError(
                 f"{self.name} takes {expected} initial states, got {len(initial_state)}."
             )
         x = sequences  # [B, T, D]
+        if mask is not None and self.skip:
+            # Whatever a masked step contains, it affects neither outputs nor gradients.
+            x = ops.where(ops.expand_dims(ops.cast(mask, "bool"), -1), x, 0.0)
         collected, states = [], []
         for k, layer in enumerate(self.layers):
             if k:

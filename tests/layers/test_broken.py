@@ -132,13 +132,13 @@ class WrongShape:
 
 
 class Overflow:
-    def step(self, z, states):
-        return super().step(z * 3e4 * 3e4 / 3e4 / 3e4, states)
+    def project(self, inputs):
+        return super().project(inputs) * 3e4 * 3e4 / 3e4 / 3e4
 
 
 class FullPrecisionOutput:
-    def call(self, sequences, initial_state=None, mask=None, training=False):
-        found = super().call(sequences, initial_state, mask, training)
+    def call(self, *arguments, **options):
+        found = super().call(*arguments, **options)
         return tuple(ops.cast(x, "float32") for x in found)
 
 
@@ -240,7 +240,7 @@ TWINS = [
     twin(checks.check_long_sequences, "bfloat16, number 0", layer=CountsInComputeDtype),
     twin(checks.check_config, "loses {'unit_forget_bias'}", cell=LostArgument),
     twin(checks.check_config, "recurrent_dropout", layer=IgnoredArgument),
-    twin(checks.check_saving, "outputs, number 0", cell=UnsavedWeight),
+    twin(checks.check_saving, "reloaded, number 0", cell=UnsavedWeight),
     twin(checks.check_shapes, "At index 0 diff", layer=WrongShape),
     twin(checks.check_mixed_precision, "mixed_float16", cell=Overflow),
     twin(checks.check_mixed_precision, "float32", layer=FullPrecisionOutput),

@@ -3,16 +3,14 @@
 A failure here names what a new version of Keras has changed.
 """
 
-import inspect
 import re
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
 import unroll.layers
-from tests.layers.case import SEQUENCES, B, D, U
+from tests.layers.case import SEQUENCES, U
 from unroll import layers
 from unroll.layers.recurrent.keras_private import DropoutRNNCell
 
@@ -36,31 +34,6 @@ def test_keras_rnn_resets_the_dropout_masks_after_each_batch():
     rnn(SEQUENCES.astype("float32"), training=True)
     assert cell._dropout_mask is None
     assert cell._recurrent_dropout_mask is None
-
-
-def test_keras_rnn_calls_the_methods_that_the_layers_override():
-    called = []
-
-    class Recorder(layers.LSTM):
-        def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
-            called.append("_maybe_config_dropout_masks")
-
-        def inner_loop(self, sequences, initial_state, mask, training=False):
-            called.append("inner_loop")
-            return super().inner_loop(sequences, initial_state, mask, training)
-
-    Recorder(U)(np.zeros((B, 2, D), "float32"))
-    assert "_maybe_config_dropout_masks" in called, "RNN._maybe_config_dropout_masks is not called"
-    assert "inner_loop" in called, "RNN.inner_loop is not called"
-
-
-def test_methods_have_the_known_arguments():
-    for name, arguments in {
-        "_maybe_config_dropout_masks": ["self", "cell", "input_sequence", "input_state"],
-        "inner_loop": ["self", "sequences", "initial_state", "mask", "training"],
-    }.items():
-        found = list(inspect.signature(getattr(keras.layers.RNN, name)).parameters)
-        assert found == arguments, f"RNN.{name}"
 
 
 def test_no_other_file_imports_private_keras():

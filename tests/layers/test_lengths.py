@@ -22,7 +22,6 @@ def with_long_tokens(case, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="gradients of weights are summed over time in bfloat16", strict=True)
 @pytest.mark.parametrize(
     "name", ["RecurrentDecoder", "AttentionDecoder before", "AttentionDecoder after"]
 )
@@ -31,7 +30,6 @@ def test_decoders_over_hundreds_of_tokens(name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the steps of a decoder are counted in bfloat16", strict=True)
 def test_a_window_that_moves_over_hundreds_of_steps(monkeypatch):
     case = with_long_tokens(lengthened(BY_NAME["AttentionDecoder after local"]), monkeypatch)
     assert_precise(case, tolerance=0.04)

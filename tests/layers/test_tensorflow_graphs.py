@@ -1,0 +1,105 @@
+"""What TensorFlow's graphs hold: traces for LiteRT, derivatives under XLA, memory, placement."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.layers.case import SEQUENCES, D, U
+from unroll import layers
+from unroll.layers import backend_tensorflow
+from unroll.layers.litert_tensorflow import convert
+
+ANY = tf.TensorSpec([None, None, D])
+
+
+def traced_layer():
+    layer = layers.LSTM(U)
+    layer.build((None, None, D))
+    return tf.function(lambda x: layer(x), input_signature=[ANY], autograph=False)
+
+
+def operations(function) -> set[str]:
+    graph = function.get_concrete_function().graph.as_graph_def()
+    nodes = [graph.node, *(f.node_def for f in graph.library.function)]
+    return {node.op for some in nodes for node in some}
+
+
+def test_a_function_traced_for_litert_trains_in_the_other_form():
+    inner = traced_layer()
+    assert convert(lambda x: {"y": inner(x)}, {"x": ANY})
+    assert "TensorListSetItem" in operations(inner)
+    assert "TensorScatterUpdate" not in operations(inner)
+
+
+def test_a_function_traced_before_converts():
+    inner = traced_layer()
+    inner(tf.zeros((1, 2, D)))
+    assert convert(lambda x: {"y": inner(x)}, {"x": ANY})
+
+
+def test_a_stateful_layer_does_not_convert():
+    model = keras.Sequential([keras.Input(batch_shape=(1, 3, D)), layers.GRU(U, stateful=True)])
+    with pytest.raises(ValueError, match=r"no state.*stateful=False"):
+        convert(lambda x: {"y": model(x)}, {"x": tf.TensorSpec([1, 3, D])})
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "ClockworkRNN"])
+def test_second_derivatives_under_xla(name):
+    layer = getattr(layers, name)(U)
+    x = tf.constant(SEQUENCES, tf.float32)
+    layer.build(x.shape)
+
+    def second(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = tf.reduce_sum(layer(x) ** 2)
+            z = tf.reduce_sum(inner.gradient(y, x) ** 2)
+        return outer.gradient(z, x)
+
+    expected = second(x)
+    assert np.abs(expected).max() > 1e-3
+    found = tf.function(second, jit_compile=True)(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_eager_inference_does_not_store_what_a_gradient_needs(monkeypatch):
+    """The projected inputs of a part of the steps are in memory, and nothing of the other steps."""
+    sizes = []
+    layer = layers.LSTM(U)
+    x = tf.zeros((2, 1000, D))
+    layer.build(x.shape)
+    project = layer.cell.project
+
+    def recorded(inputs):
+        sizes.append(inputs.shape[0])
+        return project(inputs)
+
+    monkeypatch.setattr(layer.cell, "project", recorded)
+    forward = []
+    monkeypatch.setattr(
+        "unroll.layers.recurrent.recurrence._Loop.forward", lambda *_: forward.append(1)
+    )
+    layer(x)
+    assert max(sizes) <= backend_tensorflow.EAGER_STEPS
+    assert sum(sizes) == 1000
+    assert not forward
+
+
+def test_a_batch_is_split_where_its_tensors_are_on_a_cpu(monkeypatch):
+    """A GPU elsewhere in the machine does not matter, nor what was asked before."""
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda: [tf.config.LogicalDevice("GPU:0", "GPU")]
+    )
+    parts = {}
+
+    @tf.function
+    def split():
+        parts["unplaced"] = len(backend_tensorflow.split_batch((tf.zeros((8, 2)),), 10**6))
+        with tf.device("/CPU:0"):
+            parts["cpu"] = len(backend_tensorflow.split_batch((tf.zeros((8, 2)),), 10**6))
+
+    split.get_concrete_function()
+    assert parts == {"unplaced": 1, "cpu": 2}
