@@ -1,6 +1,5 @@
 """Greedy search, sampling, beam search and minimum Bayes risk against exhaustive search."""
 
-import collections
 import itertools
 
 import keras
@@ -13,6 +12,7 @@ from tests.layers.case import MASK, D
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from tests.layers.test_decoding import END, MEMORY, MEMORY_MASK, NEEDS_TENSORFLOW, START
+from tests.layers.test_minimum_bayes_risk import similarity
 from unroll import layers
 
 VOCABULARY = 6
@@ -230,20 +230,6 @@ def test_several_samples_of_a_batch_equal_those_of_single_examples():
     firsts = running.numpy(found.tokens)[:, :, 0]
     assert (firsts[[0, 2]] == [[3], [5]]).all()
     assert len(set(firsts[1])) > 1
-
-
-def similarity(candidate: list, sample: list, order: int) -> float:
-    """u of the docstring of `minimum_bayes_risk`."""
-    grams = [
-        collections.Counter(
-            tuple(tokens[k : k + n])
-            for n in range(1, order + 1)
-            for k in range(len(tokens) - n + 1)
-        )
-        for tokens in (candidate, sample)
-    ]
-    total = sum(each.total() for each in grams)
-    return 2 * (grams[0] & grams[1]).total() / total if total else 1.0
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
