@@ -5,7 +5,7 @@ from keras import ops
 
 from unroll.layers.attention.base import Attention
 from unroll.layers.attention.scores import additive, dot, general_keys, masked_softmax
-from unroll.layers.operations import require_size
+from unroll.layers.operations import full_precision, require_size
 
 SCORES = ("dot", "general", "concat", "location")
 WINDOWS = ("global", "local_m", "local_p")
@@ -183,7 +183,7 @@ class LuongAttention(Attention):
             if mask is not None:  # not the maximum position, which an empty memory does not have
                 after = ops.cumsum(ops.cast(ops.flip(mask, axis=-1), "int32"), axis=-1)
                 length = ops.sum(ops.cast(after > 0, dtype), axis=-1)  # [B, 1]
-            hidden = ops.tanh(ops.matmul(ops.cast(queries, dtype), self.position_kernel))
+            hidden = ops.tanh(ops.matmul(full_precision(queries), self.position_kernel))
             center = length * ops.sigmoid(ops.matmul(hidden, self.position_scale))[..., 0]
         distance = index - ops.expand_dims(center, -1)  # [B, T, S]
         in_window = ops.abs(distance) <= self.half_width

@@ -7,7 +7,7 @@ from unroll.layers.attention.scores import masked_softmax
 from unroll.layers.checkpoints import load_own_variables
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.masks import zero_masked
-from unroll.layers.operations import require_size
+from unroll.layers.operations import full_precision, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -216,13 +216,12 @@ class MemoryNetwork(keras.layers.Layer):
             return ops.matmul(inputs, kernel)
         inputs = ops.cast(inputs, "int32")
         # Positions, counts and sums are not exact in half precision.
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        words = ops.cast(ops.take(ops.convert_to_tensor(kernel), inputs, axis=0), dtype)
-        factors = ops.cast(ops.expand_dims(inputs, -1) > 0, dtype)  # [..., J, 1]
+        words = full_precision(ops.take(ops.convert_to_tensor(kernel), inputs, axis=0))
+        factors = ops.cast(ops.expand_dims(inputs, -1) > 0, words.dtype)  # [..., J, 1]
         if self.position_encoding:
             length = ops.maximum(ops.sum(factors, axis=-2, keepdims=True), 1)
             position = ops.cumsum(factors, axis=-2) / length
-            unit = ops.arange(1, self.units + 1, dtype=dtype) / self.units  # [U]
+            unit = ops.arange(1, self.units + 1, dtype=words.dtype) / self.units  # [U]
             factors = factors * 2 * ((1 - position) - unit * (1 - 2 * position))  # [..., J, U]
         return ops.cast(ops.sum(words * factors, axis=-2), self.compute_dtype)
 
@@ -248,14 +247,13 @@ class MemoryNetwork(keras.layers.Layer):
         if num_empty is None:
             return masked_softmax(scores, mask)
         # n slots of score 0 are one slot of score log n.
-        dtype = scores.dtype
-        scores = ops.cast(scores, keras.backend.result_type(self.compute_dtype, "float32"))
+        scores = full_precision(scores)
         empty = ops.log(ops.cast(ops.maximum(num_empty, 1), scores.dtype))
         weights = masked_softmax(
             ops.concatenate([scores, empty], axis=1),
             ops.concatenate([mask, num_empty > 0], axis=1),
         )
-        return ops.cast(weights[:, :-1], dtype)
+        return ops.cast(weights[:, :-1], self.compute_dtype)
 
     def compute_output_shape(self, facts_shape, question_shape):
         batch, count = facts_shape[0], facts_shape[1]

@@ -5,7 +5,7 @@ from keras import ops
 
 from unroll.layers.attention.scores import masked_softmax
 from unroll.layers.masks import zero_masked
-from unroll.layers.operations import require_size
+from unroll.layers.operations import add_bias, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -79,7 +79,7 @@ class AttentionPool(keras.layers.Layer):
 
     def call(self, sequences, mask=None):
         sequences = zero_masked(sequences, mask)
-        u = ops.tanh(ops.matmul(sequences, self.kernel) + self.bias)  # [B, T, U]
+        u = ops.tanh(add_bias(ops.matmul(sequences, self.kernel), self.bias))  # [B, T, U]
         scores = ops.squeeze(ops.matmul(u, self.context), -1)  # [B, T]
         weights = masked_softmax(scores, mask)  # [B, T]
         pooled = ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), sequences), 1)  # [B, D]

@@ -8,7 +8,7 @@ from keras import ops
 from unroll.layers.attention.scores import masked_softmax
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.masks import zero_masked
-from unroll.layers.operations import require_size
+from unroll.layers.operations import add_bias, full_precision, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -147,18 +147,18 @@ class QuestionGuidedAttention(keras.layers.Layer):
     def _scores(self, questions, regions):
         """e of questions `[B, N, Q]` and regions `[B, S, D]`, `[B, N, glimpses, S]`, float32."""
         (batch, size), count = ops.shape(regions)[:2], ops.shape(questions)[1]
-        v = self.activation(ops.matmul(regions, self.region_kernel) + self.region_bias)
-        q = self.activation(ops.matmul(questions, self.question_kernel) + self.question_bias)
+        v, q = ops.matmul(regions, self.region_kernel), ops.matmul(questions, self.question_kernel)
+        v = self.activation(add_bias(v, self.region_bias))  # [B, S, U]
+        q = self.activation(add_bias(q, self.question_bias))  # [B, N, U]
         v = ops.transpose(v, (0, 2, 1))  # [B, U, S]
         # w . (v * q) is v . (q * w): the products p of all regions and questions are not needed.
         scaled = ops.expand_dims(q, 2) * ops.transpose(self.scale)  # [B, N, glimpses, U]
         scaled = ops.reshape(scaled, (batch, count * self.glimpses, self.units))
         scores = ops.reshape(ops.matmul(scaled, v), (batch, count, self.glimpses, size))
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        scores = ops.cast(scores, dtype)
+        scores = full_precision(scores)
         if not self.normalize:
             return scores
-        q, v = (ops.square(ops.cast(x, dtype)) for x in (q, v))
+        q, v = (ops.square(x) for x in full_precision((q, v)))
         squares = ops.expand_dims(ops.matmul(q, v), 2)  # [B, N, 1, S]
         # The constant keeps the gradient finite where a product is zero.
         return scores * ops.rsqrt(squares + 1e-6)

@@ -19,10 +19,13 @@ section A.1.2 (additive); Vaswani et al. 2017, equation 1 (scaled dot).
 import keras
 from keras import ops
 
+from unroll.layers.operations import full_precision
+
 
 def dot(queries, keys):
     """q . k: `[B, T, Q]` and `[B, S, Q]` to `[B, T, S]`."""
-    return ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
+    # Not a transposed product, whose second derivative does not compile under XLA in a loop.
+    return ops.einsum("btq,bsq->bts", queries, keys)
 
 
 def scaled_dot(queries, keys):
@@ -70,7 +73,7 @@ def masked_softmax(scores, mask=None):
     [[0.5, 0.5, 0.0]]
     """
     dtype = keras.backend.standardize_dtype(scores.dtype)
-    scores = ops.cast(scores, keras.backend.result_type(dtype, "float32"))
+    scores = full_precision(scores)
     if mask is not None:
         mask = ops.cast(mask, "bool")
         # About the lowest number of float32. With -inf, a row without positions would be NaN.

@@ -130,7 +130,7 @@ class AttentionDecoder(RecurrentDecoder):
         self.readout = self.gate = None
         if attend == "before":
             self.readout = keras.layers.Dense(
-                embedding_dim, "tanh", dtype=part_policy(self, "readout"), name="readout"
+                self.embedding_dim, "tanh", dtype=part_policy(self, "readout"), name="readout"
             )
         if gated:
             self.gate = keras.layers.Dense(

@@ -7,7 +7,7 @@ from keras import ops
 
 from unroll.layers.checkpoints import load_own_variables
 from unroll.layers.dtype_policies import own_policy, part_policy, policy_of_parts, with_policy
-from unroll.layers.operations import argmax, require_size
+from unroll.layers.operations import add_bias, argmax, require_size
 from unroll.layers.recurrent.recurrence import scan
 
 
@@ -298,7 +298,7 @@ class RecurrentDecoder(keras.layers.Layer):
             logits = self.embedding(outputs, reverse=True)
         else:
             logits = ops.matmul(outputs, ops.cast(self.output_kernel, self.compute_dtype))
-        return ops.cast(logits, self.compute_dtype) + ops.cast(self.output_bias, self.compute_dtype)
+        return add_bias(ops.cast(logits, self.compute_dtype), self.output_bias)
 
     def compute_output_shape(self, tokens_shape):
         return (*tokens_shape, self.vocabulary_size)

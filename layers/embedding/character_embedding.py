@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.operations import require_size
+from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.lstm import LSTM
 from unroll.layers.recurrent.pooling import max_over_time
 
@@ -106,8 +106,8 @@ class CharacterEmbedding(keras.layers.Layer):
             margin = self.width // 2
             padded = ops.pad(x, ((0, 0), (margin, margin), (0, 0)))
             windows = [padded[:, k : k + length] for k in range(self.width)]
-            x = ops.matmul(ops.concatenate(windows, axis=-1), self.kernel) + self.bias
-            words = max_over_time(x, mask)  # [B T, U]
+            x = ops.matmul(ops.concatenate(windows, axis=-1), self.kernel)
+            words = max_over_time(add_bias(x, self.bias), mask)  # [B T, U]
         return ops.reshape(words, (batch, time, self.units))
 
     def compute_output_shape(self, characters_shape):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from unroll.layers.operations import require_size
+
 
 @keras.saving.register_keras_serializable(package="unroll")
 class WordDropout(keras.layers.Layer):
@@ -27,7 +29,7 @@ class WordDropout(keras.layers.Layer):
         Integers `[B, T]`.
 
     Raises:
-        ValueError: if `rate` is not in [0, 1).
+        ValueError: if `rate` is not in [0, 1), or `unknown` is not an integer of at least 0.
 
     >>> import numpy as np
     >>> from unroll.layers import WordDropout
@@ -42,7 +44,7 @@ class WordDropout(keras.layers.Layer):
             raise ValueError(f"{type(self).__name__}: rate must be in [0, 1), got {rate!r}.")
         super().__init__(**kwargs)
         self.rate = rate
-        self.unknown = unknown
+        self.unknown = require_size(f"{type(self).__name__}: unknown", unknown, minimum=0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True

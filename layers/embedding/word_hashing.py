@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.operations import require_size
+from unroll.layers.operations import full_precision, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -69,10 +69,9 @@ class WordHashing(keras.layers.Layer):
         earlier = ops.less(ops.expand_dims(index, 0), ops.expand_dims(index, 1))  # [L, L]
         repeated = ops.any(ops.logical_and(same, earlier), axis=-1)  # [..., L]
         counts = ops.logical_and(ops.not_equal(trigrams, 0), ops.logical_not(repeated))  # [..., L]
-        vectors = ops.take(self.embeddings, trigrams, axis=0)  # [..., L, U]
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        counts = ops.expand_dims(ops.cast(counts, dtype), -1)  # [..., L, 1]
-        total = ops.sum(ops.cast(vectors, dtype) * counts, axis=-2)  # [..., U]
+        vectors = full_precision(ops.take(self.embeddings, trigrams, axis=0))  # [..., L, U]
+        counts = ops.expand_dims(ops.cast(counts, vectors.dtype), -1)  # [..., L, 1]
+        total = ops.sum(vectors * counts, axis=-2)  # [..., U]
         return ops.cast(total, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

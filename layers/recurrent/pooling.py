@@ -1,9 +1,9 @@
 """Pooling of sequences over time."""
 
-import keras
 from keras import ops
 
 from unroll.layers.masks import zero_masked
+from unroll.layers.operations import cast_to, full_precision
 
 
 def max_over_time(sequences, mask=None):
@@ -48,11 +48,10 @@ def mean_over_time(sequences, mask=None):
     >>> np.array(mean_over_time(x, np.array([[True, True, False]]))).tolist()
     [[2.0, 3.5]]
     """
-    dtype = keras.backend.standardize_dtype(sequences.dtype)
-    x = ops.cast(sequences, keras.backend.result_type(dtype, "float32"))
+    x = full_precision(sequences)
     if mask is None:
         count = ops.cast(ops.shape(x)[1], x.dtype)
     else:
         x = zero_masked(x, mask)
         count = ops.sum(ops.cast(mask, x.dtype), axis=1, keepdims=True)  # [B, 1]
-    return ops.cast(ops.sum(x, axis=1) / ops.maximum(count, 1), dtype)
+    return cast_to(ops.sum(x, axis=1) / ops.maximum(count, 1), sequences.dtype)
