@@ -1,17 +1,23 @@
 """CTC against the enumeration of all paths."""
 
+import copy
 import itertools
+import json
+import pickle
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from tests.layers import running
 from tests.layers.checks import assert_near
+from tests.layers.memory import assert_linear_memory
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
 
 RNG = np.random.default_rng(14)
+LOGITS = np.zeros((2, 5, 4), "float32")
 NEEDS_TENSORFLOW = pytest.mark.skipif(
     running.BACKEND != "tensorflow", reason="XLA and LiteRT need the TensorFlow backend"
 )
@@ -100,8 +106,6 @@ def test_padding_does_not_change_the_result():
 
 
 def test_gradient_by_differences_and_zero_if_infeasible():
-    import keras
-
     labels, lengths, frames = np.array([[1, 2], [1, 1]]), np.array([2, 2]), np.array([4, 2])
 
     class Loss(keras.layers.Layer):
@@ -177,7 +181,8 @@ def test_a_wide_beam_equals_the_enumeration(blank):
             log_prob = float(found.log_probabilities[k, n])
             assert log_prob == pytest.approx(np.log(probs[labels]), abs=1e-4)
         if len(ordered) < 5:
-            assert (running.numpy(found.log_probabilities)[k, len(ordered) :] < -1e8).all()
+            assert (running.numpy(found.log_probabilities)[k, len(ordered) :] == -np.inf).all()
+            assert (running.numpy(found.labels)[k, len(ordered) :] == -1).all()
 
 
 def test_the_beam_sums_the_paths_of_a_label():
@@ -200,7 +205,7 @@ def test_a_batch_equals_single_examples():
         labels = running.numpy(together.labels)[k]
         assert (running.numpy(alone.labels)[0] == labels[:, : frames[k]]).all()
         both = [running.numpy(x.log_probabilities) for x in (alone, together)]
-        exists = both[0][0] > -1e8
+        exists = both[0][0] > -np.inf
         assert_near([both[0][0][exists]], [both[1][k][exists]], 1e-5)
 
 
@@ -266,8 +271,272 @@ def test_xla_saved_model_and_litert(tmp_path):
         assert (found["lengths"] == wanted["lengths"].numpy()).all()
 
 
-LOGITS = np.zeros((2, 5, 4), "float32")
+def path_sums(log_probs, labels) -> float:
+    """log P(labels) of one example in float64, for labels without equal neighbors."""
+    states = [0, *itertools.chain(*((label, 0) for label in labels))]
+    alpha = np.full(len(states), -np.inf)
+    alpha[0] = 0
+    for row in log_probs:
+        new = np.logaddexp(alpha, np.append(-np.inf, alpha[:-1]))
+        new[3::2] = np.logaddexp(new[3::2], alpha[1:-2:2])
+        alpha = new + row[states]
+    return np.logaddexp(alpha[-1], alpha[-2])
+
+
+@pytest.mark.parametrize("scale", [1, 300])
+def test_losses_of_many_frames_in_float32(scale):
+    """Confident logits, most of which contradict the labels."""
+    logits = scale * RNG.normal(size=(2, 1500, 5)).astype("float32")
+    labels = np.array([[1, 2, 3, 4] * 50, [4, 3, 2, 1] * 50])
+    log_probs = log_softmax(logits.astype("float64"))
+    expected = [-path_sums(x, row) for x, row in zip(log_probs, labels, strict=True)]
+    found = running.numpy(layers.ctc_loss(*tensors(labels, logits, np.array([200, 200]))))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class Loss(keras.layers.Layer):
+    """`ctc_loss` as a layer for `running.evaluate`."""
+
+    def __init__(self, labels, lengths, frames):
+        super().__init__()
+        self.arguments = labels, lengths, frames
+
+    def call(self, logits):
+        labels, lengths, frames = self.arguments
+        return layers.ctc_loss(labels, logits, lengths, frames)
+
+
+def test_nan_after_the_last_frame_has_no_effect():
+    logits = RNG.normal(size=(3, 6, 4)).astype("float32")
+    frames = np.array([6, 3, 4])
+    outside = np.arange(6) >= frames[:, None]
+    loss = Loss(np.array([[1, 1], [2, 0], [3, 2]]), np.array([2, 1, 2]), frames)
+    spoilt = np.where(outside[..., None], np.nan, logits).astype("float32")
+    found, expected = (running.evaluate(loss, x, cotangents=[np.ones(3)]) for x in (spoilt, logits))
+    assert_near(found.outputs + found.gradients, expected.outputs + expected.gradients, 1e-6)
+    for search in (layers.ctc_greedy, layers.ctc_beam_search):
+        for one, other in zip(
+            search(*tensors(spoilt, frames)), search(*tensors(logits, frames)), strict=True
+        ):
+            np.testing.assert_allclose(running.numpy(one), running.numpy(other), rtol=1e-6)
+
+
+def test_searches_return_labels_for_logits_that_are_nan():
+    logits = RNG.normal(size=(2, 5, 4)).astype("float32")
+    logits[0, 2] = np.nan
+    for search in (layers.ctc_greedy, layers.ctc_beam_search):
+        labels = running.numpy(search(*tensors(logits)).labels)
+        assert labels.min() >= -1
+        assert labels.max() < 4
+
+
+OUT_OF_RANGE = [
+    ([[3, 1]], [2], [4], "labels must be at least 0, below 3 and not 0, the blank, got 3"),
+    ([[7, 1]], [2], [4], "labels must be .*, got 7"),
+    ([[1, -1]], [2], [4], "labels must be .*, got -1"),
+    ([[1, 0]], [2], [4], "labels must be .*, got 0"),
+    ([[1, 2]], [9], [4], "label_lengths must be between 0 and 2, got 9"),
+    ([[1, 2]], [-1], [4], "label_lengths must be between 0 and 2, got -1"),
+    ([[1, 2]], [2], [9], "frame_lengths must be between 0 and 4, got 9"),
+]
+
+
+def with_a_good_example(labels, lengths, frames) -> list[np.ndarray]:
+    return [
+        np.concatenate([x, y]).astype("int32")
+        for x, y in ((labels, [[1, 2]]), (lengths, [2]), (frames, [4]))
+    ]
+
+
+@pytest.mark.parametrize(("labels", "lengths", "frames", "message"), OUT_OF_RANGE)
+def test_labels_and_lengths_out_of_range(labels, lengths, frames, message):
+    labels, lengths, frames = with_a_good_example(labels, lengths, frames)
+    with pytest.raises(ValueError, match=message):
+        layers.ctc_loss(*tensors(labels, LOGITS[:, :4, :3], lengths, frames))
+
+
+@pytest.mark.skipif(running.BACKEND == "torch", reason="PyTorch has no graphs")
+@pytest.mark.parametrize(("labels", "lengths", "frames", "message"), OUT_OF_RANGE)
+def test_out_of_range_in_a_graph(labels, lengths, frames, message):
+    """The loss of the example is NaN, without a gradient."""
+    logits = RNG.normal(size=(2, 4, 3)).astype("float32")
+    labels, lengths, frames = with_a_good_example(labels, lengths, frames)
+    good = layers.ctc_loss(*tensors(labels[1:], logits[1:], lengths[1:], frames[1:]))
+    if running.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(autograph=False)
+        def run(labels, logits, lengths, frames):
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                loss = layers.ctc_loss(labels, logits, lengths, frames)
+            return loss, tape.gradient(loss, logits)
+    else:
+        import jax
+
+        @jax.jit
+        def run(labels, logits, lengths, frames):
+            loss, pullback = jax.vjp(
+                lambda logits: layers.ctc_loss(labels, logits, lengths, frames), logits
+            )
+            return loss, pullback(jax.numpy.ones(2))[0]
+
+    loss, gradient = (running.numpy(x) for x in run(*tensors(labels, logits, lengths, frames)))
+    assert np.isnan(loss[0])
+    assert_near([loss[1:]], [running.numpy(good)], 1e-6)
+    assert not gradient[0].any()
+    assert gradient[1].any()
+
+
+def test_padding_with_blanks_keeps_infeasible_examples_out():
+    """An example without enough frames has the loss 0, as with lengths."""
+    logits = RNG.normal(size=(3, 6, 3)).astype("float32")
+    labels = np.array([[1, 2, 1], [1, 1, -1], [1, 2, -1]])
+    mask = np.arange(6) < np.array([[2], [2], [4]])
+
+    class Padded(keras.layers.Layer):
+        def call(self, logits):
+            return layers.CTCLoss(reduction=None)(labels, layers.pad_with_blanks(logits, mask))
+
+    found = running.evaluate(Padded(), logits, cotangents=[np.ones(3)])
+    assert found.outputs[0][:2].tolist() == [0, 0]
+    assert not found.gradients[0][:2].any()
+    expected = Loss(np.maximum(labels, 0), np.array([3, 2, 2]), np.array([2, 2, 4]))
+    expected = running.evaluate(expected, logits, cotangents=[np.ones(3)])
+    assert_near(found.outputs + found.gradients, expected.outputs + expected.gradients, 1e-5)
+
+
+@pytest.mark.parametrize(("batch", "length", "frames"), [(0, 2, 4), (2, 0, 4), (0, 0, 4)])
+def test_empty_inputs(batch, length, frames):
+    logits = RNG.normal(size=(batch, frames, 3)).astype("float32")
+    labels, lengths = np.ones((batch, length), "int32"), np.full(batch, length, "int32")
+    sizes = np.full(batch, frames, "int32")
+    own = log_softmax(logits)[..., 0].sum(axis=1)  # all blanks
+    found = running.evaluate(Loss(labels, lengths, sizes), logits, cotangents=[np.ones(batch)])
+    assert_near(found.outputs, [-own], 1e-5)
+    infeasible = running.numpy(layers.ctc_infeasible(*tensors(labels, lengths, sizes)))
+    assert infeasible.tolist() == [False] * batch
+    for search, shape in ((layers.ctc_greedy, ()), (layers.ctc_beam_search, (1,))):
+        result = search(*tensors(logits, sizes))
+        assert tuple(result.labels.shape) == (batch, *shape, frames)
+        assert tuple(result.lengths.shape) == (batch, *shape)
+        assert tuple(result.log_probabilities.shape) == (batch, *shape)
+    if running.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        def run(labels, logits, lengths, sizes):
+            beam, best = layers.ctc_beam_search(logits, sizes), layers.ctc_greedy(logits, sizes)
+            return layers.ctc_loss(labels, logits, lengths, sizes), beam.labels, best.labels
+
+        dynamic = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None, 3])]
+        dynamic += [tf.TensorSpec([None], tf.int32)] * 2
+        for options in ({"input_signature": dynamic}, {"jit_compile": True}):
+            loss, beam, best = tf.function(run, **options)(*tensors(labels, logits, lengths, sizes))
+            assert_near([loss], [-own], 1e-5)
+            assert (beam.shape, best.shape) == ((batch, 1, frames), (batch, frames))
+
+
+def test_greedy_without_frames():
+    result = layers.ctc_greedy(np.zeros((2, 0, 3), "float32"))
+    assert tuple(result.labels.shape) == (2, 0)
+    assert running.numpy(result.lengths).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_searches_in_other_dtypes(dtype):
+    logits = ops.cast(RNG.normal(size=(2, 6, 4)), dtype)
+    for search in (layers.ctc_greedy, layers.ctc_beam_search):
+        found, expected = (search(x) for x in (logits, ops.cast(logits, "float32")))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(running.numpy(one), running.numpy(other), rtol=1e-5)
+
+
+@NEEDS_TENSORFLOW  # in a graph: an eager loop takes minutes
+def test_the_beam_over_many_frames():
+    """Log probabilities of thousands, and a decision on a difference of .001 in the first frame."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def search(logits):
+        return layers.ctc_beam_search(logits, beam_width=4, num_return_sequences=2)
+
+    time = 3000
+    logits = np.zeros((1, time, 4), "float32")
+    logits[0, 0] = [-50.0, 20.0, 20.001, -50.0]
+    logits[0, 1:] = np.log([0.9, 0.04, 0.03, 0.03])
+    count = time // 2
+    expected = np.cumsum([0, *RNG.integers(1, 3, count - 1)]) % 3  # no equal neighbors
+    expected = np.array([3, 1, 2])[expected]
+    logits[0, 1::2] = np.log(0.03)
+    logits[0, np.arange(1, time, 2), expected] = np.log(0.91)
+    found = search(logits)
+    labels = running.numpy(found.labels)[0]
+    assert (labels[:, 1 : count + 1] == expected).all()
+    assert labels[:, 0].tolist() == [2, 1]
+    assert (labels[:, count + 1 :] == -1).all()
+    scores = running.numpy(found.log_probabilities)[0]
+    assert scores[0] - scores[1] == pytest.approx(0.001, abs=1e-4)
+    losses = layers.ctc_loss(labels[:, : count + 1], logits.repeat(2, axis=0), [count + 1] * 2)
+    assert (scores < -running.numpy(losses)).all()  # not all paths are in the beam
+    confident = 1000 * logits
+    best = layers.ctc_greedy(confident)
+    assert (running.numpy(search(confident).labels)[:, 0] == running.numpy(best.labels)).all()
+
+
+def test_a_loss_is_serialized(tmp_path):
+    loss = layers.CTCLoss(2, reduction="sum", name="ctc")
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert (
+        again.get_config() == loss.get_config() == {"name": "ctc", "reduction": "sum", "blank": 2}
+    )
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    model.compile("sgd", layers.CTCLoss(blank=2))
+    x, y = RNG.normal(size=(4, 5, 4)).astype("float32"), np.array([[0, 1]] * 4)
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    expected = model.evaluate(x, y, verbose=0)
+    for again in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+    ):
+        again.set_weights(model.get_weights())
+        assert again.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-6)
+
+
+@NEEDS_TENSORFLOW
+def test_memory_is_linear_in_the_number_of_frames():
+    import tensorflow as tf
+
+    def specs(time):
+        return [tf.TensorSpec([2, time, 4]), tf.TensorSpec([2], tf.int32)]
+
+    def train(logits, frames):
+        labels, lengths = np.array([[1, 2, 3]] * 2), np.array([3, 2])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = layers.ctc_loss(labels, logits, lengths, frames)
+        return tape.gradient(loss, logits)
+
+    for function in (layers.ctc_greedy, layers.ctc_beam_search, train):
+        assert_linear_memory(function, specs)
+
+
 INVALID = [
+    (lambda: layers.ctc_beam_search(LOGITS, beam_width=True), ["beam_width", "True"]),
+    (lambda: layers.ctc_beam_search(LOGITS, beam_width=2.0), ["beam_width", "2.0"]),
+    (
+        lambda: layers.ctc_beam_search(LOGITS, num_return_sequences=0),
+        ["num_return_sequences", "0"],
+    ),
+    (lambda: layers.ctc_beam_search(LOGITS, blank=-1), ["blank", "-1"]),
+    (lambda: layers.ctc_greedy(LOGITS, blank=True), ["blank", "True"]),
+    (lambda: layers.ctc_greedy(LOGITS, np.array([5, 6])), ["frame_lengths", "5, got 6"]),
+    (lambda: layers.CTCLoss(-1), ["blank", "-1"]),
+    (lambda: layers.pad_with_blanks(LOGITS, np.ones((2, 5), "bool"), 4), ["blank", "4 labels"]),
     (lambda: layers.ctc_greedy(LOGITS[0]), ["[B, T, K]", "(5, 4)"]),
     (lambda: layers.ctc_greedy(LOGITS, blank=4), ["blank", "4 labels", "got 4"]),
     (lambda: layers.ctc_loss(np.ones(3), LOGITS, np.ones(2)), ["[B, L]", "(3,)"]),
@@ -304,5 +573,11 @@ def test_padding_with_blanks_replaces_lengths(blank):
         without = search(padded_logits, blank=blank)
         for one, other in zip(with_lengths, without, strict=True):
             np.testing.assert_allclose(running.numpy(other), running.numpy(one), atol=1e-4)
-    again = layers.CTCLoss.from_config(loss.get_config())
-    assert again.blank == blank
+
+
+def test_numbers_may_be_numpy_integers():
+    found = layers.ctc_beam_search(
+        LOGITS, beam_width=np.int64(3), blank=np.int64(0), num_return_sequences=np.int64(2)
+    )
+    assert tuple(found.labels.shape) == (2, 2, 5)
+    assert layers.CTCLoss(np.int64(2)).get_config()["blank"] == 2
