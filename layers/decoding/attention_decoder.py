@@ -14,6 +14,7 @@ from unroll.layers.decoding.recurrent_decoder import (
 )
 from unroll.layers.dtype_policies import part_policy
 from unroll.layers.masks import carried_mask
+from unroll.layers.operations import add_bias
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -127,10 +128,12 @@ class AttentionDecoder(RecurrentDecoder):
         self.attention = self.with_own_policy(attention)
         self.attend = attend
         self.gated = gated
-        self.readout = self.gate = None
+        self.readout = self.readout_bias = self.gate = None
         if attend == "before":
+            # Keras would sum the gradient of its bias over time in the compute dtype.
+            policy = part_policy(self, "readout")
             self.readout = keras.layers.Dense(
-                self.embedding_dim, "tanh", dtype=part_policy(self, "readout"), name="readout"
+                self.embedding_dim, use_bias=False, dtype=policy, name="readout"
             )
         if gated:
             self.gate = keras.layers.Dense(
@@ -159,6 +162,9 @@ class AttentionDecoder(RecurrentDecoder):
                 self.gate.build((None, query_size))
             self.readout.build((None, hidden_size + vector_size + self.embedding_dim))
             self.build_output(tokens_shape, self.embedding_dim)
+            self.readout_bias = self.add_weight(
+                name="readout_bias", shape=(self.embedding_dim,), initializer="zeros"
+            )
         else:
             build_once(self.attention, (None, hidden_size), memory_shape)
             self.build_output(tokens_shape, vector_size)
@@ -280,7 +286,12 @@ class AttentionDecoder(RecurrentDecoder):
 
     def logits(self, outputs):
         """The logits `[..., V]` of r, or with attend="before" of its inputs."""
-        return super().logits(outputs if self.readout is None else self.readout(outputs))
+        if self.readout is not None:
+            outputs = ops.tanh(add_bias(self.readout(outputs), self.readout_bias))
+        return super().logits(outputs)
+
+    def own_trainable_weights(self) -> list:
+        return [*super().own_trainable_weights(), self.readout_bias]
 
     def compute_output_shape(self, tokens_shape, memory_shape):
         shape = tuple(tokens_shape)

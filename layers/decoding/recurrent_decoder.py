@@ -307,8 +307,12 @@ class RecurrentDecoder(keras.layers.Layer):
         return mask
 
     def load_own_variables(self, store):
-        weights = [w for w in (self.output_kernel, self.output_bias) if w is not None]
+        weights = [w for w in self.own_trainable_weights() if w is not None]
         load_own_variables(self, store, weights, self.sampling_probability)
+
+    def own_trainable_weights(self) -> list:
+        """The trainable weights that are not part of a sublayer, in the order of their creation."""
+        return [self.output_kernel, self.output_bias]
 
     def get_config(self):
         return {

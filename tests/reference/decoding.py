@@ -30,9 +30,9 @@ def recurrent_decoder(weights, first_input, states, mask=None, *, tokens) -> lis
 
 def bahdanau_decoder(weights, memory, states, mask=None, *, tokens, gated=False) -> list:
     """Attention before the cells, a ContextLSTM below a GRU."""
-    output_kernel, output_bias = weights[:2]
-    lower, upper, embedding = weights[2:6], weights[6:9], weights[9]
-    attention, (readout_kernel, readout_bias), gate = weights[10:13], weights[13:15], weights[15:]
+    output_kernel, output_bias, readout_bias = weights[:3]
+    lower, upper, embedding = weights[3:7], weights[7:10], weights[10]
+    attention, readout_kernel, gate = weights[11:14], weights[14], weights[15:]
 
     def step(token, states, memory, allowed):
         h, c, top = states
