@@ -10,6 +10,9 @@ from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
 from unroll.layers.recurrent.recurrence import recurrence
 
+# With fewer units than this, the product of a step takes less time than the loops of the modules.
+UNITS_OF_SEPARATE_LOOPS = 256
+
 
 @keras.saving.register_keras_serializable(package="unroll")
 class ClockworkRNNCell(RecurrentCell):
@@ -25,9 +28,10 @@ class ClockworkRNNCell(RecurrentCell):
     active. With both, a sequence can continue in another call. Clocks do not advance at a masked
     step.
 
-    A slow module does not depend on the faster ones. Over time, the modules therefore run one after
-    the other, the slowest first, each over its active steps only. A module of period T_i takes
-    1 / T_i of the work that it would take at every step.
+    A slow module does not depend on the faster ones. With many units, the modules therefore run one
+    after the other over time, the slowest first, each over its active steps only. A module of
+    period T_i takes 1 / T_i of the work that it would take at every step. With few units one loop
+    over all modules is faster.
 
     Args:
         units: U, the number of units of all modules together.
@@ -103,8 +107,14 @@ class ClockworkRNNCell(RecurrentCell):
         return h, [h, ops.cast(self.modulo(phase + 1), clock.dtype)]
 
     @property
+    def has_one_loop(self) -> bool:
+        """Whether all modules run in one loop, which is faster for few units."""
+        return self.units < UNITS_OF_SEPARATE_LOOPS
+
+    @property
     def multiply_adds(self):
-        return (self.units // len(self.periods)) ** 2  # of one module
+        size = self.units if self.has_one_loop else self.units // len(self.periods)
+        return size**2
 
     def phase(self, clock):
         """The number of steps since each module was last active, `[B, modules]`; 0 if it is now."""
@@ -120,6 +130,35 @@ class ClockworkRNNCell(RecurrentCell):
         if reverse:
             inputs, mask = ops.flip(inputs, 0), None if mask is None else ops.flip(mask, 0)
         steps = _Steps(inputs, mask)
+        loop = self._one_loop if self.has_one_loop else self._separate_loops
+        outputs, h = loop(inputs, h, phase, steps, dropout_mask)
+        count = steps.count[:, None]
+        clock = ops.where(count > 0, ops.cast(self.modulo(phase + count), clock.dtype), clock)
+        return ops.flip(outputs, 0) if reverse else outputs, [h, clock]
+
+    def _one_loop(self, inputs, h, phase, steps, dropout_mask):
+        """The outputs `[T, B, U]` and the final h `[B, U]`, with all modules in one loop."""
+        phases = self.modulo(phase + ops.expand_dims(steps.before(), -1))  # [T, B, modules]
+        active = ops.repeat(phases == 0, self.units // len(self.periods), axis=-1)
+        z = self.project(inputs)  # [T, B, U]
+
+        def step(z, states):
+            z, active = ops.split(z, 2, axis=-1)
+            return (ops.where(active > 0.5, self.activation(z), states[0]),)
+
+        outputs, (h,) = recurrence(
+            step,
+            ops.concatenate([z, ops.cast(active, z.dtype)], axis=-1),
+            (h,),
+            ops.convert_to_tensor(self.recurrent_kernel) * ops.cast(self.connected, z.dtype),
+            added_columns=self.units,
+            mask=steps.mask,
+            dropout_mask=dropout_mask,
+        )
+        return outputs, h
+
+    def _separate_loops(self, inputs, h, phase, steps, dropout_mask):
+        """As `_one_loop`, with a loop for each module over its active steps."""
         size = self.units // len(self.periods)
         kernel = ops.convert_to_tensor(self.recurrent_kernel)
         # The states of the slower modules before each step and after the last one,
@@ -150,11 +189,7 @@ class ClockworkRNNCell(RecurrentCell):
             slower.insert(0, held)
             dropped.insert(0, held if dropout_mask is None else held * dropout_mask[:, own])
         held = ops.concatenate(slower, axis=-1)  # [T + 1, B, U]
-        outputs = steps.after(held)  # [T, B, U]
-        count = steps.count[:, None]
-        phase = ops.cast(self.modulo(phase + count), clock.dtype)
-        final = [steps.last(held), ops.where(count > 0, phase, clock)]
-        return ops.flip(outputs, 0) if reverse else outputs, final
+        return steps.after(held), steps.last(held)
 
     def get_config(self):
         return {**super().get_config(), "periods": list(self.periods)}
@@ -179,6 +214,12 @@ class _Steps:
         time = self.range(self.time)[:, None]
         # The time indices of the steps, those that are not masked first.
         self.order = ops.argsort(time + self.time * (1 - valid), axis=0)
+
+    def before(self):
+        """The number of unmasked steps before each time step, `[T, B]` or `[T, 1]`."""
+        if self.mask is None:
+            return self.range(self.time)[:, None]
+        return self.count_so_far - ops.cast(self.mask, "int32")
 
     @staticmethod
     def range(stop):

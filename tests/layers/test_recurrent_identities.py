@@ -12,7 +12,7 @@ from tests.layers.cases import CASES
 from tests.layers.checks import assert_near, cotangents
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
-from unroll.layers.recurrent import RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent import RecurrentCell, RecurrentLayer, clockwork
 
 BY_NAME = {case.name: case for case in CASES}
 BOTH = {"return_sequences": True, "return_state": True, "dtype": running.PRECISE}
@@ -123,6 +123,23 @@ def test_clockwork_of_period_one_equals_a_block_triangular_elman_network():
     of_recurrent = gradients[[w.name for w in clockwork.weights].index("recurrent_kernel") + 1]
     assert not of_recurrent[: U // 2, U // 2 :].any()
     assert of_recurrent[U // 2 :].all()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "masked"])
+def test_the_loops_of_the_modules_equal_one_loop(mask, reverse, monkeypatch):
+    """Outputs, final states and gradients, also from clocks in the middle of a period."""
+    layer = built(layers.ClockworkRNN, 6, periods=[1, 2, 3], go_backwards=reverse)
+    rng = np.random.default_rng(4)
+    states = [rng.normal(size=(B, 6)), rng.integers(0, (1, 2, 3), size=(B, 3)).astype("float64")]
+    factors = [rng.normal(size=y.shape) for y in running.outputs(layer, SEQUENCES, states, mask)]
+    found = {}
+    for units in (0, 256):
+        monkeypatch.setattr(clockwork, "UNITS_OF_SEPARATE_LOOPS", units)
+        assert layer.cell.has_one_loop == (units > 0)
+        found[units] = running.evaluate(layer, SEQUENCES, states, mask, factors, mode="eager")
+    assert_near(found[0].outputs, found[256].outputs, running.EXACT)
+    assert_near(found[0].gradients, found[256].gradients, 10 * running.EXACT, "gradients")
 
 
 def test_a_clockwork_module_changes_once_per_period():
