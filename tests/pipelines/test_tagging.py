@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.layers.memory import assert_linear_memory
 from unroll.pipelines import tagging
 
 TEXTS = [
@@ -92,6 +93,15 @@ def test_spans_of_random_tags():
         ]
         assert result == expected[row]
         assert (offsets[row, len(result) :] == -1).all()
+
+
+def test_the_memory_of_spans_is_linear_in_the_text():
+    def specs(length):
+        offsets = tf.RaggedTensorSpec([2, None], tf.int32, ragged_rank=1)
+        return [tf.TensorSpec([2, length], tf.int32), offsets, offsets]
+
+    names = ["B-a", "I-a", "O"]
+    assert_linear_memory(lambda *x: tagging.spans_of(*x, names), specs)
 
 
 def example(words: str, tags: str, intent: str) -> dict:
