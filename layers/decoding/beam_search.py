@@ -1,7 +1,7 @@
 """Beam search."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ def beam_search(
     min_length: int = 0,
     prefix=None,
     no_repeat_ngram_size: int = 0,
-    logits_processors: list[Callable] = (),
+    logits_processors: Sequence[Callable] = (),
     pad: int = 0,
     beam_width: int = 5,
     num_return_sequences: int = 1,

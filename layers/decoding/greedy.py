@@ -1,6 +1,6 @@
 """Greedy search."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from unroll.layers.decoding.search import SearchResult, generate, prepare
 from unroll.layers.operations import argmax
@@ -16,7 +16,7 @@ def greedy(
     min_length: int = 0,
     prefix=None,
     no_repeat_ngram_size: int = 0,
-    logits_processors: list[Callable] = (),
+    logits_processors: Sequence[Callable] = (),
     pad: int = 0,
 ) -> SearchResult:
     """Generates sequences of the most probable token at each step.

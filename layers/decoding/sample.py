@@ -1,6 +1,6 @@
 """Sampling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras import ops, random
@@ -21,7 +21,7 @@ def sample(
     min_length: int = 0,
     prefix=None,
     no_repeat_ngram_size: int = 0,
-    logits_processors: list[Callable] = (),
+    logits_processors: Sequence[Callable] = (),
     pad: int = 0,
     temperature: float = 1.0,
     top_k: int = 0,
