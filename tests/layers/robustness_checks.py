@@ -33,13 +33,12 @@ BACKEND = running.BACKEND
 SHARED_MODE = {"tensorflow": "graph"}.get(BACKEND, running.QUICK)
 # The distance of 1 from the next number.
 SPACING = {"mixed_bfloat16": 2.0**-7, "mixed_float16": 2.0**-10}
-# The outputs and the gradients of some steps are rounded about ten times, each time by at most half
-# that distance. The tolerances are the same for each length, because no error adds up over time.
-OUTPUT_ROUNDINGS = 4
-GRADIENT_ROUNDINGS = 8
+# An error is at most that of ten roundings, each by half that distance. This is the tolerance for
+# each length, because no error adds up over time.
+ROUNDINGS = 5
 # Where a gradient jumps, a rounding error moves it: a rectified unit goes on or off, and another
 # character has the maximum.
-JUMPS = {"IRNN": 64, "CharacterEmbedding": np.inf}
+JUMPS = {"IRNN": 50, "CharacterEmbedding": np.inf}
 LENGTHS = (1, 100, 1000)
 
 
@@ -120,7 +119,8 @@ def rounded(x: np.ndarray) -> np.ndarray:
 def evaluate(case: Case, layer, inputs, states=(), mask=None, gradients=True, mode=SHARED_MODE):
     """Outputs and gradients of random cotangents, of which each row depends on nothing else."""
     factors = None
-    if gradients and has_gradients(case):
+    # PyTorch records no gradient for what has no elements.
+    if gradients and has_gradients(case) and not (BACKEND == "torch" and 0 in inputs.shape):
         shapes = output_shapes(case, layer, len(inputs), inputs.shape[1], bool(len(states)))
         rng = np.random.default_rng(6)
         factors = [rng.normal(size=s).astype("float32") for s in shapes]
@@ -162,7 +162,7 @@ def of_length(case: Case, length: int) -> Case:
 
 
 def is_decoder(case: Case) -> bool:
-    return case in decoding_cases.CASES
+    return case.name in {decoder.name for decoder in decoding_cases.CASES}
 
 
 @contextlib.contextmanager
@@ -189,24 +189,27 @@ def check_half_precision(case: Case):
                 evaluate(case, with_dtype(case, dtype, tokens), long.inputs, states, long.mask)
                 for dtype in ("float32", *running.POLICIES)
             )
+        layer = with_dtype(case, "float32", tokens)
+        names = ["inputs", *("a state" for _ in states), *(w.path for w in layer.trainable_weights)]
         for policy, found in zip(running.POLICIES, half, strict=True):
-            assert_close(case, found, exact, SPACING[policy], f"{policy}, length {length}")
+            what = f"{policy}, length {length}"
+            assert_close(case, found, exact, SPACING[policy], names, what)
 
 
-def assert_close(case: Case, half, exact, spacing: float, what: str):
+def assert_close(case: Case, half, exact, spacing: float, names: list[str], what: str):
     for k, (a, b) in enumerate(zip(half.outputs, exact.outputs, strict=True)):
         a, b = a.astype("float64"), b.astype("float64")
         scale = max(1.0, np.abs(b).max(initial=0.0))
         error = np.abs(a - b).max(initial=0.0)
-        limit = OUTPUT_ROUNDINGS * spacing * scale
+        limit = ROUNDINGS * spacing * scale
         assert error <= limit, f"{what}: output {k} is off by {error:.2g}, limit {limit:.2g}"
-    roundings = JUMPS.get(case.name, GRADIENT_ROUNDINGS)
+    roundings = JUMPS.get(case.name, ROUNDINGS)
     for k, (a, b) in enumerate(zip(half.gradients, exact.gradients, strict=True)):
         if b is not None:
             a, b = a.astype("float64"), b.astype("float64")
             error, limit = np.linalg.norm(a - b), roundings * spacing * np.linalg.norm(b)
             assert error <= limit + 1e-6, (
-                f"{what}: gradient {k} is off by {error:.2g}, limit {limit:.2g}"
+                f"{what}: the gradient of {names[k]} is off by {error:.2g}, limit {limit:.2g}"
             )
 
 

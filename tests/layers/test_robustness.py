@@ -1,11 +1,19 @@
-"""Each layer through the checks of `robustness_checks`, and what they mean for whole models."""
+"""Each layer through the checks of `robustness_checks`, and the cells in Keras's loop."""
+
+import copy
+import json
+import pickle
 
 import keras
+import numpy as np
 import pytest
 
 from tests.layers import robustness_checks as checks
-from tests.layers.case import Case
+from tests.layers import running
+from tests.layers.case import Case, Recurrent
 from tests.layers.cases import CASES
+from tests.layers.checks import assert_near
+from tests.layers.recurrent_checks import assert_refused
 
 BACKEND = keras.backend.backend()
 
@@ -42,6 +50,50 @@ CHECKS = {
     checks.check_sizes: is_layer,
     checks.check_memory: lambda case: takes_a_mask(case) and BACKEND != "torch",
 }
+# On the other backends, the checks whose outcome depends on the code of the backend, or on what an
+# operation does with no numbers, NaN and half precision. On JAX, those that compile a function for
+# each shape run on the layers with code of their own for the backend only.
+OF_EACH_LAYER = {
+    "jax": {
+        checks.check_forward_mode,
+        checks.check_memory,
+        checks.check_built_and_declared,
+    },
+    "torch": {
+        checks.check_empty_batch,
+        checks.check_empty_sequence,
+        checks.check_one_example,
+        checks.check_carried_masks,
+        checks.check_nan_in_masked_steps,
+        checks.check_second_order,
+        checks.check_policies,
+        checks.check_built_and_declared,
+    },
+}
+OF_SOME_LAYERS = {
+    "jax": {
+        checks.check_half_precision,
+        checks.check_empty_batch,
+        checks.check_empty_sequence,
+        checks.check_carried_masks,
+        checks.check_nan_in_masked_steps,
+        checks.check_second_order,
+        checks.check_policies,
+        checks.check_saved_forms,
+    },
+    "torch": {checks.check_half_precision, checks.check_saved_forms, checks.check_quantize},
+}
+SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
+
+
+def runs(check, case: Case) -> bool:
+    if not CHECKS[check](case):
+        return False
+    if BACKEND == "tensorflow" or check in OF_EACH_LAYER[BACKEND]:
+        return True
+    return check in OF_SOME_LAYERS[BACKEND] and case.name in SOME
+
+
 ALL_CASES = tuple(case for case in CASES if not case.variant) + checks.FUNCTION_CASES
 
 
@@ -51,8 +103,25 @@ ALL_CASES = tuple(case for case in CASES if not case.variant) + checks.FUNCTION_
         pytest.param(check, case, id=f"{check.__name__[6:]}-{case}")
         for case in ALL_CASES
         for check in CHECKS
-        if CHECKS[check](case)
+        if runs(check, case)
     ],
 )
 def test_layer(check, case):
     check(case)
+
+
+@pytest.mark.parametrize("case", [c for c in ALL_CASES if isinstance(c, Recurrent)], ids=str)
+def test_cells_are_saved_and_copied(case):
+    """As JSON, by deepcopy and pickle, in `keras.layers.RNN`; sizes may be NumPy's integers."""
+    cell = case.make().cell
+    config = cell.get_config()
+    for copied in (json.loads(json.dumps(config)), copy.deepcopy(config)):
+        assert type(cell).from_config(copied).get_config() == config
+    units = config["units"]
+    made = type(cell).from_config({**config, "units": np.int64(units)})
+    assert type(made.get_config()["units"]) is int
+    assert_refused(lambda: type(cell).from_config({**config, "units": True}), "units")
+    inputs = case.inputs.astype("float32")
+    model = keras.Sequential([keras.Input(inputs.shape[1:]), keras.layers.RNN(cell)])
+    again = pickle.loads(pickle.dumps(model))
+    assert_near([running.numpy(again(inputs))], [running.numpy(model(inputs))], 1e-6)
