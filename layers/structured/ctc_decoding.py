@@ -104,6 +104,14 @@ def ctc_beam_search(
             f"{num_return_sequences}."
         )
     logits, _, frames = prepare(logits, frame_lengths, blank)
+    if 0 in logits.shape:  # only the empty sequence, with the probability 1
+        shape = (*logits.shape[:1], num_return_sequences)
+        scores = ops.where(ops.arange(num_return_sequences) > 0, IMPOSSIBLE, 0.0)
+        return CTCResult(
+            ops.full((*shape, logits.shape[1]), -1, "int32"),
+            ops.zeros(shape, "int32"),
+            ops.zeros(shape, logits.dtype) + ops.cast(scores, logits.dtype),
+        )
     log_probs = ops.transpose(ops.log_softmax(logits, axis=-1), (1, 0, 2))  # [T, B, K]
     time, batch, size = (*ops.shape(log_probs)[:2], log_probs.shape[-1])
     search = _BeamSearch(int(blank), beam_width, size, batch, time)

@@ -49,6 +49,8 @@ def _states(labels, blank: int):
 def _emissions(log_probs, states):
     """The log probability of the label of each state, `[T, B, S]`."""
     batch, time, size = *ops.shape(log_probs)[:2], log_probs.shape[-1]
+    if 0 in log_probs.shape:  # which `keras.ops.take` does not accept on JAX
+        return ops.zeros((time, *ops.shape(states)), log_probs.dtype) + ops.sum(log_probs)
     rows = ops.reshape(ops.transpose(log_probs, (0, 2, 1)), (batch * size, time))
     index = states + size * ops.arange(batch, dtype="int32")[:, None]
     return ops.transpose(ops.take(rows, index, axis=0), (2, 0, 1))

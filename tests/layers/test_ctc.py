@@ -436,13 +436,17 @@ def test_empty_inputs(batch, length, frames):
             assert (beam.shape, best.shape) == ((batch, 1, frames), (batch, frames))
 
 
-def test_greedy_without_frames():
-    result = layers.ctc_greedy(np.zeros((2, 0, 3), "float32"))
+def test_searches_without_frames():
+    logits = np.zeros((2, 0, 3), "float32")
+    result = layers.ctc_greedy(logits)
     assert tuple(result.labels.shape) == (2, 0)
     assert running.numpy(result.lengths).tolist() == [0, 0]
+    result = layers.ctc_beam_search(logits, num_return_sequences=2)
+    assert tuple(result.labels.shape) == (2, 2, 0)
+    assert running.numpy(result.log_probabilities).tolist() == [[0, -np.inf]] * 2
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [running.PRECISE, "float16", "bfloat16"])
 def test_searches_in_other_dtypes(dtype):
     logits = ops.cast(RNG.normal(size=(2, 6, 4)), dtype)
     for search in (layers.ctc_greedy, layers.ctc_beam_search):
