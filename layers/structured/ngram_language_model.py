@@ -64,8 +64,7 @@ class NGramLanguageModel:
                 else:
                     self._table.append(self._numbers(ngrams, n), log10, back_off)
             except InvalidNGramError as error:
-                ngram = ngrams[error.row] if error.row < len(ngrams) else (UNKNOWN,)
-                raise ValueError(f"entries, {' '.join(ngram)!r}: {error}.") from None
+                raise ValueError(f"entries, {' '.join(ngrams[error.row])!r}: {error}.") from None
 
     @classmethod
     def from_arpa(cls, path, unknown: float = -7.0) -> "NGramLanguageModel":

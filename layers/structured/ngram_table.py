@@ -58,6 +58,8 @@ class NGramTable:
     @classmethod
     def of_unigrams(cls, tokens: Sequence[str], log10, back_off, unknown: float) -> "NGramTable":
         """A table of unigrams, with `<unk>` of a given log10 probability if it is missing."""
+        if not -np.inf < unknown <= 0:
+            raise ValueError(f"unknown must be finite and at most 0, got {unknown}.")
         table = cls(tokens)
         if UNKNOWN not in table.ids:
             table = cls([*tokens, UNKNOWN])

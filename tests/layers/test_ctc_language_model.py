@@ -174,6 +174,19 @@ def test_excluded_labels():
     assert np.exp([score for _, score in found]).sum() == pytest.approx(1)
 
 
+def test_improbable_labels_are_left_out():
+    probabilities = np.array([[0.9, 0.06, 0.04], [0.04, 0.3, 0.66]])
+    options = {"beam_width": 9, "num_return_sequences": 9}
+    for minimum, expected in (
+        (0.05, {"a": 0.9 * 0.3 + 0.06 * 0.3, "b": 0.9 * 0.66, "ab": 0.06 * 0.66}),
+        (1.0, {"b": 0.9 * 0.66}),
+    ):
+        found = _search(
+            np.log(probabilities), ["-", "a", "b"], token_min_logp=math.log(minimum), **options
+        )
+        assert {text: math.exp(score) for text, score in found} == pytest.approx(expected)
+
+
 def test_no_frames(model):
     [(text, score)] = _search(np.zeros((0, 9)), CHARACTERS, model, insertion_bonus=1.0)
     assert text == ""
@@ -229,6 +242,7 @@ OPTIONS = {
     "num_return_sequences": [0, True, 2.0, 51],
     "blank": [-1, 2, True, 1.0],
     "language_model_weight": [-0.1, math.nan, math.inf, True, "1"],
+    "token_min_logp": [0.1, math.nan, True, None, "-5"],
     "insertion_bonus": [math.nan, -math.inf, True, None],
 }
 INVALID = [

@@ -168,7 +168,15 @@ def test_invalid_entries(entries, words):
 
 
 def test_an_invalid_probability_of_unknown_tokens():
-    assert_refused(lambda: layers.NGramLanguageModel({}, unknown=math.nan), "'<unk>'", "finite")
+    for unknown in (math.nan, -math.inf, 0.5):
+        words = ["unknown must", str(unknown)]
+        assert_refused(lambda u=unknown: layers.NGramLanguageModel({}, unknown=u), *words)
+        lines = (
+            ARPA.replace("-1.0\t<unk>\t-0.5\n", "").replace("ngram 1=6", "ngram 1=5").split("\n")
+        )
+        assert_refused(
+            lambda u=unknown, x=lines: layers.NGramLanguageModel.from_lines(x, u), *words
+        )
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
