@@ -56,8 +56,8 @@ def ctc_beam_search_with_language_model(
         hot_words: words that are more probable than in the language model, with the bonus of each.
         beam_width: W, the number of prefixes.
         token_min_logp: labels with a smaller log probability in a frame are left out there, except
-            the most probable one. A narrow beam, such as 16, finds better texts with -5: prefixes
-            with improbable labels, whose words are not scored yet, do not fill it.
+            the most probable one. Prefixes with improbable labels then do not fill a narrow beam.
+            pyctcdecode's default is -5.
         blank: the index of the blank.
         num_return_sequences: the number of texts to return, best first. There may be fewer.
 
