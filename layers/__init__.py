@@ -7,7 +7,6 @@ V vocabulary, C context features, L letter trigrams of a word, G columns of all 
 if __name__ != "unroll.layers":
     raise ImportError("Import this package as `unroll.layers`: `from unroll import layers`.")
 
-
 import keras
 
 from unroll.layers.attention import (
@@ -19,7 +18,12 @@ from unroll.layers.attention import (
 )
 from unroll.layers.decoding import (
     AttentionDecoder,
+    ForbiddenTokens,
+    MinLength,
+    NoRepeatNgrams,
     RecurrentDecoder,
+    RepetitionPenalty,
+    Temperature,
     beam_search,
     greedy,
     minimum_bayes_risk,
@@ -84,6 +88,7 @@ __all__ = [
     "CoupledLSTMCell",
     "ElmanRNN",
     "ElmanRNNCell",
+    "ForbiddenTokens",
     "GRUCell",
     "IRNNCell",
     "JordanRNN",
@@ -93,14 +98,18 @@ __all__ = [
     "LayerNormLSTMCell",
     "LuongAttention",
     "MemoryNetwork",
+    "MinLength",
     "NGramLanguageModel",
+    "NoRepeatNgrams",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "QuestionGuidedAttention",
     "RecurrentDecoder",
+    "RepetitionPenalty",
     "SCRNCell",
     "Segmented",
     "Stack",
+    "Temperature",
     "WordDropout",
     "WordHashing",
     "beam_search",

@@ -53,7 +53,9 @@ def take_rows(x, rows):
     batch, n = ops.shape(x)[:2]
     flat = ops.reshape(x, (-1, *ops.shape(x)[2:]))
     index = rows + n * ops.arange(batch, dtype="int32")[:, None]
-    return ops.take(flat, index, axis=0)
+    # JAX returns an empty `flat` as it is.
+    taken = ops.take(flat, index, axis=0)
+    return ops.reshape(taken, (*ops.shape(rows), *ops.shape(x)[2:]))
 
 
 def time_major(mask, dtype="bool"):
