@@ -56,17 +56,22 @@ def part_policy(layer: keras.layers.Layer, name: str) -> keras.DTypePolicy:
     return policy[_key(name)] if is_map else policy
 
 
-def policy_of_parts(layer: keras.layers.Layer) -> keras.DTypePolicy:
+def policy_of_parts(layer: keras.layers.Layer, names: tuple[str, ...]) -> keras.DTypePolicy:
     """The policy for the config of a layer: its own, or a map if sublayers are quantized.
 
     `model.quantize` gives each sublayer that it quantizes a policy of its own. The sublayers of the
     loaded layer must have it before their weights are created, so that it is part of the config.
+
+    Args:
+        layer: the layer.
+        names: the attributes that are sublayers, or None.
     """
     policy = own_policy(layer.dtype_policy)
+    parts = {name: getattr(layer, name) for name in names}
     quantized = {
         _key(name): part.dtype_policy
-        for name, part in vars(layer).items()
-        if isinstance(part, keras.layers.Layer) and part.quantization_mode is not None
+        for name, part in parts.items()
+        if part is not None and part.quantization_mode is not None
     }
     return keras.dtype_policies.DTypePolicyMap(policy, quantized) if quantized else policy
 

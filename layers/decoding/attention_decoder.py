@@ -100,6 +100,8 @@ class AttentionDecoder(RecurrentDecoder):
     not compute the initial state from the memory.
     """
 
+    quantizable = ("embedding", "readout", "gate")
+
     def __init__(
         self,
         vocabulary_size: int,

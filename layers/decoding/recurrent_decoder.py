@@ -71,6 +71,8 @@ class RecurrentDecoder(keras.layers.Layer):
     Differs from the papers: nothing.
     """
 
+    quantizable = ("embedding",)
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -317,7 +319,7 @@ class RecurrentDecoder(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "dtype": keras.dtype_policies.serialize(policy_of_parts(self)),
+            "dtype": keras.dtype_policies.serialize(policy_of_parts(self, self.quantizable)),
             "vocabulary_size": self.vocabulary_size,
             "embedding_dim": self.embedding_dim,
             "cells": [serialize_unbuilt(cell) for cell in self.cells],
