@@ -86,6 +86,19 @@ OF_SOME_LAYERS = {
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
 
 
+# What does not hold.
+FAULTS = {
+    ("tensorflow", checks.check_second_order, "CRF"): (
+        "XLA does not compile the second derivative of a conditional, which log Z has"
+    ),
+}
+
+
+def marks(check, case: Case) -> list:
+    reason = FAULTS.get((BACKEND, check, case.name))
+    return [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+
+
 def runs(check, case: Case) -> bool:
     if not CHECKS[check](case):
         return False
@@ -100,7 +113,7 @@ ALL_CASES = tuple(case for case in CASES if not case.variant) + checks.FUNCTION_
 @pytest.mark.parametrize(
     ("check", "case"),
     [
-        pytest.param(check, case, id=f"{check.__name__[6:]}-{case}")
+        pytest.param(check, case, id=f"{check.__name__[6:]}-{case}", marks=marks(check, case))
         for case in ALL_CASES
         for check in CHECKS
         if runs(check, case)
