@@ -51,14 +51,10 @@ CHECKS = {
     checks.check_memory: lambda case: takes_a_mask(case) and BACKEND != "torch",
 }
 # On the other backends, the checks whose outcome depends on the code of the backend, or on what an
-# operation does with no numbers, NaN and half precision. On JAX, those that compile a function for
-# each shape run on the layers with code of their own for the backend only.
+# operation does with no numbers, NaN and half precision. JAX compiles a function for each shape, so
+# most of them run on a few layers, which have code of their own for the backend.
 OF_EACH_LAYER = {
-    "jax": {
-        checks.check_forward_mode,
-        checks.check_memory,
-        checks.check_built_and_declared,
-    },
+    "jax": {checks.check_forward_mode},
     "torch": {
         checks.check_empty_batch,
         checks.check_empty_sequence,
@@ -75,11 +71,9 @@ OF_SOME_LAYERS = {
         checks.check_half_precision,
         checks.check_empty_batch,
         checks.check_empty_sequence,
-        checks.check_carried_masks,
         checks.check_nan_in_masked_steps,
         checks.check_second_order,
-        checks.check_policies,
-        checks.check_saved_forms,
+        checks.check_memory,
     },
     "torch": {checks.check_half_precision, checks.check_saved_forms, checks.check_quantize},
 }
