@@ -65,8 +65,8 @@ def split_batch(structure, work: int) -> list:
     ]
 
 
-# The projected inputs of an LSTM are four times as large as its outputs. The product of 128 steps is
-# large enough to be efficient.
+# The projected inputs of an LSTM are four times as large as its outputs. The product of 128 steps
+# is large enough to be efficient.
 EAGER_STEPS = 128
 
 

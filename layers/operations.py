@@ -25,19 +25,34 @@ def require_size(name: str, size, minimum: int = 1) -> int:
 
 
 def argmax(x):
-    """The index of the first maximum along the last axis, `[..., K]` to `[...]`, int32.
-
-    It consists of operations that LiteRT has built in. Unlike `keras.ops.argmax` on the TensorFlow
-    backend, it treats 0.0 and -0.0 as equal. NaN counts as a maximum, so that the result is always
-    an index.
+    """The index of the first maximum along the last axis, as `best` finds it.
 
     >>> import numpy as np
     >>> int(argmax(np.array([1.0, 3.0, 3.0])))
     1
     """
-    positions = ops.arange(x.shape[-1], dtype="int32")
-    maximum = ops.max(x, axis=-1, keepdims=True)
-    return ops.min(ops.where(x < maximum, x.shape[-1], positions), axis=-1)
+    return best(x)[1]
+
+
+def best(x, axis: int = -1) -> tuple:
+    """The maximum along an axis, and the index of the first one, int32.
+
+    It consists of operations that LiteRT has built in. Unlike `keras.ops.argmax` on the TensorFlow
+    backend, it treats 0.0 and -0.0 as equal. NaN counts as a maximum, so that the index is always
+    one of the axis.
+    """
+    top, size = reduce_axis(ops.max, x, axis), x.shape[axis]
+    shape = [1] * len(x.shape)
+    shape[axis] = size
+    positions = ops.reshape(ops.arange(size, dtype="int32"), shape)
+    first = reduce_axis(ops.min, ops.where(x < top, size, positions), axis)
+    return ops.squeeze(top, axis), ops.squeeze(first, axis)
+
+
+def reduce_axis(function, x, axis: int):
+    """`function` along an axis, which is kept, of a tensor that may be empty along others."""
+    # In eager mode, `keras.ops.max` and `min` refuse a tensor without elements.
+    return (ops.sum if 0 in x.shape else function)(x, axis=axis, keepdims=True)
 
 
 def take_rows(x, rows):

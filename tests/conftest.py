@@ -1,5 +1,6 @@
 """Settings of all tests: log level, compilation, warnings as errors, seeds, published data."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -36,8 +37,18 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def pytest_runtest_teardown(item):
-    """Clears JAX's caches every 100 tests: Linux limits a process to 65,530 memory maps."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Limits the memory of a process, and the time of Python's garbage collection.
+
+    TensorFlow frees the functions of a file of tests in a collection. What is left is not searched
+    again: the conversion to LiteRT collects garbage each time. JAX's caches are cleared every 100
+    tests, because Linux limits a process to 65,530 memory maps.
+    """
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
     if keras.backend.backend() == "jax" and item.session.items.index(item) % 100 == 99:
         import jax
 

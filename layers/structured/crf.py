@@ -11,11 +11,11 @@ from keras import ops
 
 from unroll.layers import backend
 from unroll.layers.initializers import clone_initializer
-from unroll.layers.operations import require_size, time_major
+from unroll.layers.operations import best, require_size, time_major
 from unroll.layers.structured import forward_backward
 from unroll.layers.structured.arguments import require
 from unroll.layers.structured.left_align import left_align
-from unroll.layers.structured.log_space import IMPOSSIBLE, best, maximum
+from unroll.layers.structured.log_space import IMPOSSIBLE, maximum
 
 
 @keras.saving.register_keras_serializable(package="unroll")

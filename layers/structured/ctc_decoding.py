@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from unroll.layers import backend
-from unroll.layers.operations import require_size, take_rows, time_major
+from unroll.layers.operations import best, require_size, take_rows, time_major
 from unroll.layers.structured.ctc_loss import prepare
 from unroll.layers.structured.left_align import left_align
-from unroll.layers.structured.log_space import IMPOSSIBLE, best, log_sum_exp, maximum
+from unroll.layers.structured.log_space import IMPOSSIBLE, log_sum_exp, maximum
 
 
 class CTCResult(NamedTuple):

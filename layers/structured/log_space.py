@@ -6,6 +6,8 @@ terms are minus infinity.
 
 from keras import ops
 
+from unroll.layers.operations import reduce_axis
+
 IMPOSSIBLE = float("-inf")
 LOWEST = -3e38  # finite in each dtype that has the range of float32
 
@@ -15,7 +17,7 @@ def maximum(x, axis=-1):
 
     It has no gradient, which is right for a constant that is subtracted and added again.
     """
-    return ops.stop_gradient(ops.maximum(_reduce(ops.max, x, axis), LOWEST))
+    return ops.stop_gradient(ops.maximum(reduce_axis(ops.max, x, axis), LOWEST))
 
 
 def log_sum_exp(x, axis=-1):
@@ -41,19 +43,3 @@ def log(x):
     """The logarithm, with a gradient of 0 where x is 0."""
     is_zero = x == 0
     return ops.where(is_zero, IMPOSSIBLE, ops.log(ops.where(is_zero, 1.0, x)))
-
-
-def best(x, axis=-1) -> tuple:
-    """The maximum along an axis, and the index of the first one, int32; 0 if a value is NaN."""
-    top, size = _reduce(ops.max, x, axis), x.shape[axis]
-    shape = [1] * len(x.shape)
-    shape[axis] = size
-    positions = ops.reshape(ops.arange(size, dtype="int32"), shape)
-    first = _reduce(ops.min, ops.where(x < top, size, positions), axis)
-    return ops.squeeze(top, axis), ops.squeeze(first, axis)
-
-
-def _reduce(function, x, axis: int):
-    """`function` along an axis, which is kept, of a batch that may be empty."""
-    # In eager mode, `keras.ops.max` and `min` refuse a tensor without elements.
-    return (ops.sum if 0 in x.shape else function)(x, axis=axis, keepdims=True)

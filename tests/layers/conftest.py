@@ -17,16 +17,20 @@ SELECTED = {
         "test_recurrence.py": [],
         "test_recurrent_limits.py": [],
         "test_keras_private.py": [],
+        "test_ctc_language_model.py": ["test_scores_are_those_of_the_definition"],
         "test_onednn.py": ["test_the_variable_is_not_set_on_another_backend"],
         "test_crf.py": [
             "test_tags_marginals_and_likelihood_by_enumeration",
             "test_a_tagger_trains_with_the_loss_and_is_saved",
+            "test_large_scores_in_float32",
+            "test_empty_inputs[0-4]",
         ],
         "test_ctc.py": [
             "test_loss_by_enumeration",
             "test_gradient_by_differences_and_zero_if_infeasible",
             "test_greedy_is_the_collapsed_best_path",
             "test_a_wide_beam_equals_the_enumeration",
+            "test_nan_after_the_last_frame_has_no_effect",
         ],
         "test_decoding.py": ["test_scheduled_sampling_reads_predicted_tokens"],
         "test_search.py": [
@@ -52,8 +56,8 @@ SELECTED = {
         "test_broken.py": [],
         "test_keras_private.py": [],
         "test_recurrent_limits.py": [],
-        "test_crf.py": ["test_tags_marginals_and_likelihood_by_enumeration"],
-        "test_ctc.py": ["test_loss_by_enumeration", "test_greedy_is_the_collapsed_best_path"],
+        "test_crf.py": [],
+        "test_ctc.py": [],
         "test_search.py": ["test_greedy_equals_a_plain_loop_and_a_beam_of_one"],
         "test_search_options.py": [
             "test_a_prefix_is_forced",
@@ -62,6 +66,10 @@ SELECTED = {
             "test_an_empty_batch",
         ],
         "test_beam_search.py": [],
+        "test_minimum_bayes_risk.py": [],
+        "test_memory_masks.py": [],
+        "test_pooling.py": [],
+        "test_embedding.py": [],
     },
 }
 
