@@ -4,14 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # The tests of a file share trained models, so they run on one worker.
-IN_PARALLEL := --numprocesses=2 --dist=loadfile
+IN_PARALLEL := --numprocesses=3 --dist=loadfile
+# Only `make bench-matrix` runs these checks on all backends: it takes many minutes.
+ON_TENSORFLOW := --ignore=tests/layers/test_robustness.py
 
-.PHONY: help install demo check test lint format results clean
+.PHONY: help install demo check test properties bench-matrix lint format results clean
 
 help:
 	@echo "make demo    train, evaluate, export and query the sentiment app on its generated data"
 	@echo "make check   lint and fast tests, in two minutes"
 	@echo "make test    lint and all tests"
+	@echo "make properties   random tests of the layers against other libraries, which it installs"
+	@echo "make bench-matrix  write layers/MATRIX.md: which checks each layer passes, on which backend"
 	@echo "make format  format the code"
 	@echo "make results APP=vqa DATA=scenes_qa [VARIANT=name] [SEEDS=0,1,2]"
 	@echo "             train, evaluate and record rows of an app's results"
@@ -38,8 +42,15 @@ check: lint
 
 test: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) $(ON_TENSORFLOW) tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) $(ON_TENSORFLOW) tests/layers
+
+properties: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[properties,test]"
+	$(BIN)/python -m pytest $(IN_PARALLEL) tests/layers/properties
+
+bench-matrix: $(INSTALLED)
+	$(BIN)/python -m tests.layers.matrix
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
