@@ -42,8 +42,16 @@ def ctc_beam_search_with_language_model(
     space between two words, make no difference. If they are characters, a space is a character like
     any other, and texts that differ in a space alone are separate results.
 
-    The beam keeps the prefixes with the highest scores, without that of `</s>`. A word is scored
-    when it is complete: at the space after it, or at the end. The time is linear in T.
+    A word is scored when it is complete: at the space after it, or at the end. So that a beam does
+    not fill with prefixes that no word of the language model begins with, the prefixes are ranked
+    by their scores so far plus a look-ahead for the word that is not complete (Ortmanns, Ney and
+    Eiden 1996, "Language-model look-ahead for large vocabulary speech recognition"):
+
+        the highest log P_language of all words that begin with it, and of an unknown word, in its
+        context, times language_model_weight, plus insertion_bonus
+        + the highest bonus of the hot words that begin with it, in proportion to the characters
+
+    The look-ahead is not part of the scores of the results. The time is linear in T.
 
     Args:
         logits: `[T, K]`. Minus infinity excludes a label.
@@ -56,7 +64,7 @@ def ctc_beam_search_with_language_model(
         hot_words: words that are more probable than in the language model, with the bonus of each.
         beam_width: W, the number of prefixes.
         token_min_logp: labels with a smaller log probability in a frame are left out there, except
-            the most probable one. Prefixes with improbable labels then do not fill a narrow beam.
+            the most probable one. This saves time if the probabilities have clear maxima.
             pyctcdecode's default is -5.
         blank: the index of the blank.
         num_return_sequences: the number of texts to return, best first. There may be fewer.
@@ -74,8 +82,8 @@ def ctc_beam_search_with_language_model(
     'aab'
 
     Differs from the paper: the bonus is `insertion_bonus * n`, as in Hannun et al. 2014, "Deep
-    Speech", section 2.2, where the paper has beta * log n. Spaces that make no difference to the
-    words are ignored.
+    Speech", section 2.2, where the paper has beta * log n. The prefixes are ranked with a
+    look-ahead. Spaces that make no difference to the words are ignored.
     """
     beam_width = require_size("beam_width", beam_width)
     num_return_sequences = require_size("num_return_sequences", num_return_sequences)
@@ -181,10 +189,10 @@ def _search(log_probs, scorer: TextScorer, beam_width: int, blank: int) -> tuple
             np.logaddexp.at(stay_in_label, to, longer[of, label])
             longer[of, label] = -math.inf
 
-        own = np.array([tree.scores[node] for node in nodes])  # [W], of the texts
-        scores = longer + own[:, None]
-        scores[:, scorer.scoring] += np.array([tree.gains[node] for node in nodes])
-        scores = np.concatenate([np.logaddexp(stay_in_blank, stay_in_label) + own, scores.ravel()])
+        own = np.array([tree.scores[node] for node in nodes])[:, None]  # [W, 1], of the texts
+        own = own + np.array([tree.gains[node] for node in nodes])  # [W, K]
+        scores = np.logaddexp(stay_in_blank, stay_in_label) + own[:, blank]  # with the look-ahead
+        scores = np.concatenate([scores, (longer + own).ravel()])
         chosen = np.arange(len(scores))
         if len(scores) > beam_width:
             chosen = np.argpartition(-scores, beam_width - 1)[:beam_width]
@@ -211,14 +219,15 @@ class _Tree:
         self.labels = [blank if scorer.space is None else scorer.space]
         self.states = [scorer.initial_state()]
         self.scores = [0.0]  # of the texts
-        self.gains = [scorer.gains(self.states[0])]  # of the scoring labels
+        self.gains = [scorer.gains(self.states[0])]  # of each label, with the look-ahead
 
     def child(self, node: int, label: int) -> int:
         """The node of a prefix with one more label."""
         key = (node, label)
         if key not in self.children:
             self.children[key] = len(self.parents)
-            gain, state = self.scorer.advance(self.states[node], label)
+            characters = self.scorer.characters[label]
+            gain, state = self.scorer.advance(self.states[node], characters)
             self.parents.append(node)
             self.labels.append(label)
             self.states.append(state)

@@ -15,6 +15,7 @@ import numpy as np
 from unroll.layers.operations import require_size
 from unroll.layers.structured import arpa, witten_bell
 from unroll.layers.structured.ngram_table import START, UNKNOWN, InvalidNGramError, NGramTable
+from unroll.layers.structured.word_look_ahead import UnigramLookAhead, WordLookAhead
 
 LOG_10 = math.log(10)
 
@@ -39,6 +40,7 @@ class NGramLanguageModel:
         entries: those of the model, with `<unk>`.
         order: the maximum length of the n-grams.
         longest_token: the number of characters of the longest token.
+        word_look_ahead: the probabilities of words of which only the first characters are known.
 
     Raises:
         ValueError: if an entry is missing, a number is not finite, or a log probability is
@@ -123,16 +125,22 @@ class NGramLanguageModel:
         return cls._of(witten_bell.estimate(texts, order, require_size("min_count", min_count)))
 
     @classmethod
-    def from_kenlm(cls, path) -> "NGramLanguageModel":
+    def from_kenlm(cls, path, words: Iterable[str] = ()) -> "NGramLanguageModel":
         """Reads a file of KenLM, binary or ARPA, with the package `kenlm`.
 
         The package looks up the probabilities. The model has no `entries` and no `to_arpa`.
+
+        Args:
+            path: the file.
+            words: the words of the model. The file has only their hashes. Without them, a beam
+                search does not know which prefixes begin a word, and finds worse texts. Words that
+                the model does not have are ignored.
 
         Raises:
             ImportError: if the package is not installed, with the command that installs it.
             OSError: if the file cannot be read.
         """
-        return _KenLM(path)
+        return _KenLM(path, words)
 
     @classmethod
     def _of(cls, table: NGramTable) -> "NGramLanguageModel":
@@ -157,6 +165,10 @@ class NGramLanguageModel:
     @cached_property
     def longest_token(self) -> int:
         return max(map(len, self._table.tokens))
+
+    @cached_property
+    def word_look_ahead(self) -> WordLookAhead | None:
+        return WordLookAhead(self._table)
 
     def to_arpa(self) -> list[str]:
         """The lines of an ARPA file.
@@ -222,7 +234,7 @@ class NGramLanguageModel:
 class _KenLM(NGramLanguageModel):
     """A model whose probabilities the package `kenlm` looks up."""
 
-    def __init__(self, path):
+    def __init__(self, path, words: Iterable[str]):
         try:
             import kenlm
         except ImportError:
@@ -232,6 +244,7 @@ class _KenLM(NGramLanguageModel):
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         self._new_state = kenlm.State
         self._model = kenlm.Model(str(path), config)
+        self._words = sorted({word for word in words if word in self._model})
 
     @property
     def entries(self):
@@ -247,6 +260,13 @@ class _KenLM(NGramLanguageModel):
     def longest_token(self) -> int:
         # The file has only hashes of its tokens. No word is longer than that.
         return 1000
+
+    @cached_property
+    def word_look_ahead(self) -> WordLookAhead | None:
+        if not self._words:
+            return None
+        log10 = [self.log_probability(word) / LOG_10 for word in [*self._words, UNKNOWN]]
+        return UnigramLookAhead(self._words, log10[:-1], log10[-1])
 
     def to_arpa(self):
         raise AttributeError("A model of from_kenlm has no to_arpa: its file has only hashes.")

@@ -1,11 +1,13 @@
 """The part of the score of a CTC beam search that depends on the text."""
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from unroll.layers.structured.ngram_language_model import NGramLanguageModel
+from unroll.layers.structured.ngram_language_model import LOG_10, NGramLanguageModel
 from unroll.layers.structured.ngram_table import END
+from unroll.layers.structured.word_look_ahead import WordRanges
 
 SPACE = " "
 
@@ -14,6 +16,7 @@ class TextScorer:
     """The part of the score that depends on the text, one label after the other.
 
     A state consists of the state of the language model and of the word that is not complete yet.
+    The look-ahead of a state is what the end of that word may add to the score.
     """
 
     def __init__(
@@ -38,22 +41,32 @@ class TextScorer:
             self.longest_word = max(self.longest_word, language_model.longest_token)
         is_merged = self.is_word_model and SPACE in characters
         self.space = characters.index(SPACE) if is_merged else None
-        # The labels that complete a unit.
-        self.scoring = np.array(
-            [k for k, c in enumerate(characters) if SPACE in c or (c and not self.is_word_model)],
-            "int64",
-        )
+        # The bonus of a hot word in proportion to its characters so far. Less than nothing is not
+        # expected: most words with the same start are others.
+        self._prefix_bonuses: dict[str, float] = {}
+        for word, bonus in hot_words.items():
+            for n in range(1, len(word) + 1):
+                so_far = max(bonus * n / len(word), self._prefix_bonuses.get(word[:n], 0.0))
+                self._prefix_bonuses[word[:n]] = so_far
+        # The labels by the characters that add to the score at once: in a word model, those up to
+        # the last space. The others are the start of a word.
+        by_head = defaultdict(list)
+        for k, label in enumerate(characters):
+            start = label.rpartition(SPACE)[2] if self.is_word_model else ""
+            by_head[label.removesuffix(start)].append((k, start))
+        self._groups = [(head, *zip(*labels, strict=True)) for head, labels in by_head.items()]
         self._units: dict[tuple[Hashable, str], tuple[float, Hashable]] = {}
         self._gains: dict[Hashable, np.ndarray] = {}
+        self._words: dict[tuple[str, tuple[str, ...]], WordRanges] = {}
 
     def initial_state(self) -> Hashable:
         return (self.language_model and self.language_model.initial_state()), ""
 
-    def advance(self, state: Hashable, label: int) -> tuple[float, Hashable]:
-        """What a label adds to the score, and the state after it."""
+    def advance(self, state: Hashable, text: str) -> tuple[float, Hashable]:
+        """What the characters of a label add to the score, and the state after them."""
         history, word = state
         gain = 0.0
-        for character in self.characters[label]:
+        for character in text:
             if not self.is_word_model:
                 added, history = self._unit(history, character)
                 gain += added
@@ -65,9 +78,16 @@ class TextScorer:
         return gain, (history, word)
 
     def gains(self, state: Hashable) -> np.ndarray:
-        """What each of the scoring labels adds to the score."""
+        """What each label adds to the score, with the look-ahead after it, `[K]`.
+
+        For a label without characters, it is the look-ahead of the state.
+        """
         if state not in self._gains:
-            self._gains[state] = np.array([self.advance(state, k)[0] for k in self.scoring])
+            gains = np.zeros(len(self.characters))
+            for head, labels, starts in self._groups:
+                gain, (history, word) = self.advance(state, head)
+                gains[list(labels)] = gain + self._look_ahead(history, word, starts)
+            self._gains[state] = gains
         return self._gains[state]
 
     def final_score(self, state: Hashable) -> float:
@@ -99,3 +119,27 @@ class TextScorer:
             log_prob, after = self.language_model.score(history, unit)
             self._units[key] = self.language_model_weight * log_prob + self.insertion_bonus, after
         return self._units[key]
+
+    def _look_ahead(self, history: Hashable, word: str, starts: tuple[str, ...]) -> np.ndarray:
+        """What the end of a word may add to the score, after each of P pieces of it, `[P]`."""
+        gains = np.zeros(len(starts))
+        if self.is_word_model and (word or any(starts)):
+            gains += self._best_word(history, word, starts)
+            if not word:
+                gains[[not start for start in starts]] = 0.0
+        if self._prefix_bonuses:
+            gains += [self._prefix_bonuses.get(word + start, 0.0) for start in starts]
+        return gains
+
+    def _best_word(self, history: Hashable, word: str, starts: tuple[str, ...]):
+        """The highest gain of a word, `[P]`."""
+        if self.language_model is None:
+            return self.insertion_bonus
+        look_ahead = self.language_model.word_look_ahead
+        if look_ahead is None:
+            return 0.0
+        key = word, starts
+        if key not in self._words:
+            self._words[key] = look_ahead.ranges(word, starts)
+        log_prob = LOG_10 * look_ahead.log10(history, self._words[key])
+        return self.language_model_weight * log_prob + self.insertion_bonus

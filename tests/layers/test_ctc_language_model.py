@@ -237,6 +237,99 @@ def test_time_and_memory_are_linear_in_the_number_of_frames(unit):
     assert seconds_of_more < 2  # 40 seconds of speech, 25 frames each
 
 
+def first_letter(probabilities: dict[str, float]) -> np.ndarray:
+    return logits_of("read", {0: probabilities})
+
+
+def test_a_prefix_that_begins_no_word_has_the_score_of_an_unknown_word(model):
+    """ "o" is the better first letter, until the word is complete."""
+    logits = first_letter({"o": 0.7, "r": 0.3})
+    for beam_width in (1, 2, 50):
+        [(text, score)] = _search(
+            logits, CHARACTERS, model, language_model_weight=1, beam_width=beam_width
+        )
+        assert text == "read"
+    of_model = math.log(10) * (-0.2 - 0.125 - 0.75)  # <s> read, back-off of read, </s>
+    assert score == pytest.approx(math.log(0.3) + of_model, abs=1e-2)
+
+
+def test_the_look_ahead_depends_on_the_words_before():
+    """ "ab" is the more probable word, except after "d"."""
+    entries = {(x,): (-1.0, -0.5) for x in ("<s>", "</s>", "d", "eb")} | {("ab",): (-0.3, -0.5)}
+    entries |= {("<unk>",): (-3.0, 0.0), ("d", "eb"): (-0.1, 0.0)}
+    model = layers.NGramLanguageModel(entries)
+    options = {"language_model_weight": 1.0, "beam_width": 1}
+    for start, expected in (("d ", "d eb"), ("", "ab")):
+        logits = logits_of(f"{start}ab", {len(start): {"a": 0.5, "e": 0.5}})
+        assert _search(logits, CHARACTERS, model, **options)[0][0] == expected
+
+
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_the_look_ahead_of_hot_words(unit):
+    options = {"unit": unit, "beam_width": 1, "hot_words": {"read": 4.0, "roared": 9.0}}
+    logits = first_letter({"o": 0.6, "r": 0.4})
+    found, plain = _search(logits, CHARACTERS, **options), _search(logits, CHARACTERS)
+    assert found[0][0] == "read"
+    assert plain[0][0] == "oead"
+    assert found[0][1] == pytest.approx(plain[0][1] + math.log(0.4 / 0.6) + 4.0, abs=1e-2)
+
+
+def sentences(rng) -> list[list[str]]:
+    """Texts of a vocabulary of 60 words, in which each is followed by one of few others."""
+    vocabulary = ["".join(rng.choice(LETTERS[2:9], rng.integers(2, 7))) for _ in range(60)]
+    texts = []
+    for _ in range(60):
+        word, text = 0, []
+        for _ in range(8):
+            word = (7 * word + int(rng.integers(4)) + 1) % 60
+            text.append(vocabulary[word])
+        texts.append(text)
+    return texts
+
+
+def test_a_narrow_beam_finds_the_texts_of_a_wide_beam():
+    rng = np.random.default_rng(5)
+    texts = sentences(rng)
+    language_model = layers.NGramLanguageModel.from_texts(texts)
+    for text in texts[:10]:
+        labels = [LETTERS.index(x) for x in " ".join(text)]
+        logits = rng.normal(size=(2 * len(labels), len(LETTERS)))
+        logits[np.arange(0, len(logits), 2), labels] += 4
+        logits[1::2, 0] += 4
+        narrow, wide = (
+            _search(logits, LETTERS, language_model, insertion_bonus=1.0, beam_width=beam_width)
+            for beam_width in (12, 150)
+        )
+        assert narrow[0][0] == wide[0][0] == " ".join(text)
+
+
+def test_the_look_ahead_is_the_highest_probability_of_the_words_that_begin_with_a_prefix():
+    """With Witten-Bell smoothing, an n-gram is at least as probable as by back-off."""
+    rng = np.random.default_rng(6)
+    texts = [list(rng.choice(["a", "ab", "abc", "b", "ba", "cab"], 5)) for _ in range(9)]
+    language_model = layers.NGramLanguageModel.from_texts(texts)
+    look_ahead = language_model.word_look_ahead
+    words = [word for (word, *more) in language_model.entries if not more]
+    words = [word for word in words if word not in ("<s>", "</s>")]
+    ends = ["", "a", "b", "bc", "x"]
+    for context in [(), ("<s>",), ("<unk>",), *itertools.product(words, repeat=2)]:
+        state = language_model.initial_state() if context == ("<s>",) else (-1, -1)
+        for token in context:
+            if token != "<s>":
+                _, state = language_model.score(state, token)
+        for start in ("", "a", "b", "ca", "bax"):
+            found = look_ahead.log10(state, look_ahead.ranges(start, ends))
+            expected = [
+                max(
+                    language_model.score(state, word)[0]
+                    for word in words
+                    if word == "<unk>" or word.startswith(start + end)
+                )
+                for end in ends
+            ]
+            np.testing.assert_allclose(math.log(10) * found, expected, atol=1e-12)
+
+
 OPTIONS = {
     "beam_width": [0, -1, 1.5, True, None],
     "num_return_sequences": [0, True, 2.0, 51],

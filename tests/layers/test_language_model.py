@@ -288,6 +288,12 @@ def test_kenlm_reads_the_files(tmp_path):
     assert total == pytest.approx(kenlm.Model(str(path)).score(text) * math.log(10), abs=1e-5)
     with pytest.raises(AttributeError, match="hashes"):
         theirs.to_arpa()
+    assert theirs.word_look_ahead is None
+    with_words = layers.NGramLanguageModel.from_kenlm(path, ["a", "b", "c", "new"])
+    for word in ("a", "b", "c"):
+        words = with_words.word_look_ahead.ranges("", [word])
+        [log10] = with_words.word_look_ahead.log10(with_words.initial_state(), words)
+        assert log10 * math.log(10) == pytest.approx(ours.log_probability(word), abs=1e-5)
     with pytest.raises(OSError, match=r"none\.bin"):
         layers.NGramLanguageModel.from_kenlm(tmp_path / "none.bin")
 
