@@ -40,6 +40,7 @@ class NGramLanguageModel:
         entries: those of the model, with `<unk>`.
         order: the maximum length of the n-grams.
         longest_token: the number of characters of the longest token.
+        table: the entries, as arrays.
         word_look_ahead: the probabilities of words of which only the first characters are known.
 
     Raises:
@@ -55,16 +56,16 @@ class NGramLanguageModel:
         by_length = defaultdict(list)
         for ngram in entries:
             by_length[len(ngram)].append(ngram)
-        self._table = NGramTable([])
+        self.table = NGramTable([])
         for n in range(1, max(by_length, default=1) + 1):
             ngrams = by_length[n]
             log10, back_off = np.array([entries[x] for x in ngrams], "float64").reshape(-1, 2).T
             try:
                 if n == 1:
                     tokens = [token for (token,) in ngrams]
-                    self._table = NGramTable.of_unigrams(tokens, log10, back_off, unknown)
+                    self.table = NGramTable.of_unigrams(tokens, log10, back_off, unknown)
                 else:
-                    self._table.append(self._numbers(ngrams, n), log10, back_off)
+                    self.table.append(self._numbers(ngrams, n), log10, back_off)
             except InvalidNGramError as error:
                 raise ValueError(f"entries, {' '.join(ngrams[error.row])!r}: {error}.") from None
 
@@ -145,14 +146,14 @@ class NGramLanguageModel:
     @classmethod
     def _of(cls, table: NGramTable) -> "NGramLanguageModel":
         model = cls.__new__(cls)
-        model._table = table
+        model.table = table
         return model
 
     @property
     def entries(self) -> dict[tuple[str, ...], tuple[float, float]]:
         return {
             ngram: values
-            for level, ngrams in zip(self._table.levels, self._table.ngrams(), strict=True)
+            for level, ngrams in zip(self.table.levels, self.table.ngrams(), strict=True)
             for ngram, values in zip(
                 ngrams, zip(level.log10.tolist(), level.back_off.tolist(), strict=True), strict=True
             )
@@ -160,15 +161,15 @@ class NGramLanguageModel:
 
     @property
     def order(self) -> int:
-        return len(self._table.levels)
+        return len(self.table.levels)
 
     @cached_property
     def longest_token(self) -> int:
-        return max(map(len, self._table.tokens))
+        return max(map(len, self.table.tokens))
 
     @cached_property
     def word_look_ahead(self) -> WordLookAhead | None:
-        return WordLookAhead(self._table)
+        return WordLookAhead(self.table)
 
     def to_arpa(self) -> list[str]:
         """The lines of an ARPA file.
@@ -176,10 +177,10 @@ class NGramLanguageModel:
         Raises:
             ValueError: if a token is empty or has a space.
         """
-        return arpa.write(self._table)
+        return arpa.write(self.table)
 
     def __contains__(self, token: str) -> bool:
-        return token in self._table.ids
+        return token in self.table.ids
 
     def log_probability(self, token: str, context: Sequence[str] = ()) -> float:
         """The natural logarithm of P(token | context), from the last tokens of the context."""
@@ -206,7 +207,7 @@ class NGramLanguageModel:
         """
         # Item n of the state is the position of the last n + 1 tokens in the table, -1 if that
         # n-gram has no entry.
-        table = self._table
+        table = self.table
         found = [table.ids.get(token, table.ids[UNKNOWN])]
         log10 = table.levels[0].log10[found[0]]
         for n, context in enumerate(state, start=1):
@@ -223,7 +224,7 @@ class NGramLanguageModel:
 
     def _numbers(self, ngrams: list[tuple[str, ...]], n: int) -> np.ndarray:
         """The numbers of the tokens of n-grams, `[N, n]`."""
-        ids = self._table.ids
+        ids = self.table.ids
         for row, ngram in enumerate(ngrams):
             for token in ngram:
                 if token not in ids:
