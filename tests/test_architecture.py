@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("layers", "pipelines", "apps")
 FOLDERS = (*PACKAGES, "unroll", "tests", "benchmarks")
-BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch", "kenlm": "kenlm"}
 # What `pip install unroll-keras` brings.
 OF_LAYERS = {"keras", "numpy", "unroll", *sys.stdlib_module_names}
 # The files that use private names of other libraries, since there is no public way.

@@ -95,14 +95,14 @@ class CRF(keras.layers.Layer):
         self.transition_initializer = keras.initializers.get(transition_initializer)
         self.transition_regularizer = keras.regularizers.get(transition_regularizer)
         self.supports_masking = True
-        self._loss_id = None
+        self.loss_id = None  # by which a loaded loss finds its layer
 
     @property
     def loss(self) -> "CRFLoss":
         """The loss of the potentials, for `compile`."""
-        if self._loss_id is None:
-            self._loss_id = uuid.uuid4().hex
-        return CRFLoss(self.log_likelihood, self._loss_id)
+        if self.loss_id is None:
+            self.loss_id = uuid.uuid4().hex
+        return CRFLoss(self.log_likelihood, self.loss_id)
 
     def build(self, potentials_shape):
         if len(potentials_shape) != 3 or potentials_shape[-1] != self.num_tags:
@@ -274,7 +274,7 @@ class CRF(keras.layers.Layer):
             "transition_initializer": keras.initializers.serialize(self.transition_initializer),
             "transition_regularizer": keras.regularizers.serialize(self.transition_regularizer),
         }
-        return config if self._loss_id is None else config | {"loss_id": self._loss_id}
+        return config if self.loss_id is None else config | {"loss_id": self.loss_id}
 
     @classmethod
     def from_config(cls, config):
@@ -282,7 +282,7 @@ class CRF(keras.layers.Layer):
         loss_id = config.pop("loss_id", None)
         layer = super().from_config(config)
         if loss_id is not None:
-            layer._loss_id = loss_id
+            layer.loss_id = loss_id
             _LAYERS.newest[loss_id] = layer
         return layer
 

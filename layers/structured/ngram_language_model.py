@@ -14,6 +14,7 @@ import numpy as np
 
 from unroll.layers.operations import require_size
 from unroll.layers.structured import arpa, witten_bell
+from unroll.layers.structured.model_kenlm import load
 from unroll.layers.structured.ngram_table import START, UNKNOWN, InvalidNGramError, NGramTable
 from unroll.layers.structured.word_look_ahead import UnigramLookAhead, WordLookAhead
 
@@ -236,15 +237,7 @@ class _KenLM(NGramLanguageModel):
     """A model whose probabilities the package `kenlm` looks up."""
 
     def __init__(self, path, words: Iterable[str]):
-        try:
-            import kenlm
-        except ImportError:
-            raise ImportError("from_kenlm needs the package kenlm: pip install kenlm") from None
-        config = kenlm.Config()
-        config.show_progress = False
-        config.arpa_complain = kenlm.ARPALoadComplain.NONE
-        self._new_state = kenlm.State
-        self._model = kenlm.Model(str(path), config)
+        self._model, self._new_state = load(path)
         self._words = sorted({word for word in words if word in self._model})
 
     @property
