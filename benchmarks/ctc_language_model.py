@@ -72,6 +72,8 @@ def recording(seconds: int, peak: float, words: list[str], rng) -> tuple[np.ndar
     logits[np.arange(frames), labels] += peak
     wrong = rng.random(frames) < 0.05
     logits[wrong, rng.integers(len(CHARACTERS), size=wrong.sum())] += peak
+    # No space at the end: pyctcdecode would score an empty last word, as an unknown one.
+    logits[2 * len(text) - 7 :, CHARACTERS.index(" ")] = -60
     return logits, text
 
 
@@ -265,10 +267,9 @@ def main() -> None:
         "same, and how many have a higher or a lower score.",
         "",
         "Why transcripts differ: without an offset, pyctcdecode does not score a word before its "
-        "end; with one, it knows which prefixes begin a word, but not which are probable. It counts "
-        "the paths of a prefix that end in a blank and in a label as two members of the beam. If "
-        "paths end in a space, it scores an empty word at the end as an unknown one; with the "
-        "offset, another letter at the end is then often better, also for clear logits.",
+        "end. With an offset, it knows which prefixes begin a word, but not which are probable. It "
+        "counts the paths of a prefix that end in a blank and in a label as two members of the "
+        "beam.",
         "",
         *search_table(),
         "",
