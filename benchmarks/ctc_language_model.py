@@ -73,7 +73,7 @@ def recording(seconds: int, peak: float, words: list[str], rng) -> tuple[np.ndar
     wrong = rng.random(frames) < 0.05
     logits[wrong, rng.integers(len(CHARACTERS), size=wrong.sum())] += peak
     # No space at the end: pyctcdecode would score an empty last word, as an unknown one.
-    logits[2 * len(text) - 7 :, CHARACTERS.index(" ")] = -60
+    logits[2 * len(text) - 1 :, CHARACTERS.index(" ")] = -60
     return logits, text
 
 
