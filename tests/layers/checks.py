@@ -221,6 +221,11 @@ def check_config(case: Case):
     assert again.get_config() == config
 
 
+def config_of(layer) -> dict:
+    """The config, without the id that a CRF makes up when its loss is read for the first time."""
+    return {name: value for name, value in layer.get_config().items() if name != "loss_id"}
+
+
 def check_saving(case: Case):
     """A model with the layer gives the layer's outputs, also saved and loaded as `.keras`."""
     layer, states = case.layer("float32"), case.initial_state()
@@ -235,7 +240,7 @@ def check_saving(case: Case):
         path = Path(folder) / "model.keras"
         model.save(path)
         again = keras.saving.load_model(path)
-    assert again.get_layer(layer.name).get_config() == layer.get_config()
+    assert config_of(again.get_layer(layer.name)) == config_of(layer)
     found = [running.numpy(y) for y in keras.tree.flatten(again(arrays))]
     assert_near(found, before, 1e-6, "reloaded")
     assert_near(found, case.result(dtype="float32").outputs, 1e-6, "layer")

@@ -24,7 +24,7 @@ import numpy as np
 
 from tests.layers import decoding_cases, running
 from tests.layers.case import B, Case, T
-from tests.layers.checks import assert_near, constructor_arguments
+from tests.layers.checks import assert_near, config_of, constructor_arguments
 from tests.layers.recurrent_checks import assert_refused
 from unroll import layers
 
@@ -467,11 +467,6 @@ def _arrays(case: Case, layer) -> dict:
 def predictions(case: Case, model, layer) -> list[np.ndarray]:
     given = [running.numpy(x) for x in keras.tree.flatten(list(_arrays(case, layer).values()))]
     return [running.numpy(y) for y in keras.tree.flatten(model(running.tensors(given)[0]))]
-
-
-def config_of(layer) -> dict:
-    """The config, without the id that a CRF makes up when its loss is read for the first time."""
-    return {name: value for name, value in layer.get_config().items() if name != "loss_id"}
 
 
 def check_saved_forms(case: Case):

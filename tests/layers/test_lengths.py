@@ -26,7 +26,7 @@ def with_long_tokens(case, monkeypatch):
     "name", ["RecurrentDecoder", "AttentionDecoder before", "AttentionDecoder after"]
 )
 def test_decoders_over_hundreds_of_tokens(name, monkeypatch):
-    assert_precise(with_long_tokens(BY_NAME[name], monkeypatch), tolerance=0.03)
+    assert_precise(with_long_tokens(BY_NAME[name], monkeypatch), tolerance=0.04)
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_cells_are_saved_and_copied(case):
     units = config["units"]
     made = type(cell).from_config({**config, "units": np.int64(units)})
     assert type(made.get_config()["units"]) is int
-    assert_refused(lambda: type(cell).from_config({**config, "units": True}), "units")
+    assert_refused(lambda: type(cell)(True), "units")
     inputs = case.inputs.astype("float32")
     model = keras.Sequential([keras.Input(inputs.shape[1:]), keras.layers.RNN(cell)])
     again = pickle.loads(pickle.dumps(model))
