@@ -23,7 +23,8 @@ def carried_mask(x):
 
     A layer gets it as a call argument. A function that is not the call of a layer asks for it here.
     """
-    return _CarriedMask()(x)
+    # TensorFlow has no scopes that begin with an underscore, as the name of the class does.
+    return _CarriedMask(name="carried_mask")(x)
 
 
 class _CarriedMask(keras.layers.Layer):

@@ -103,3 +103,17 @@ def test_a_batch_is_split_where_its_tensors_are_on_a_cpu(monkeypatch):
 
     split.get_concrete_function()
     assert parts == {"unplaced": 1, "cpu": 2}
+
+
+def test_a_search_with_attention_in_a_function():
+    """A `tf.function` with AutoGraph, as a user writes it, also with an empty batch."""
+    decoder = layers.AttentionDecoder(20, 8, [layers.LSTMCell(8)], layers.BahdanauAttention(6))
+    decoder.build((None, None), (None, None, 5))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 5])])
+    def search(memory):
+        step_function, states = decoder.step_function(memory), decoder.initial_states(memory)
+        return layers.beam_search(step_function, states, start=1, end=2, max_length=4).tokens
+
+    assert search(tf.ones((2, 3, 5))).shape == (2, 1, 4)
+    assert search(tf.ones((0, 3, 5))).shape == (0, 1, 4)
