@@ -257,7 +257,9 @@ class _Loop:
         dtype, n = arguments.inputs.dtype, len(states)
         weights = full_precision(arguments.weights)
         product = ops.matmul(_dropped(states[0], arguments.dropout_mask), given.kernel)
-        t_z = pre_activation(given.inputs, product, self.added_columns)  # [T, B, G]
+        t_inputs, t_product = given.inputs, product  # [T, B, G], [T, B, columns of R]
+        if self.added_columns is None:  # add them outside of the loop
+            t_inputs, t_product = t_inputs + t_product, None
         by_weights = ()  # what the tangents of the weights add to those of the states
         if weights:
             by_weights = jvp(
@@ -267,31 +269,26 @@ class _Loop:
                 (weights,),
                 (full_precision(given.weights),),
             )
-        no_input = _zeros_of_a_step(arguments.inputs)
         transposed = ops.transpose(arguments.kernel)  # [G, U]
 
         def body(t_states, xs):
-            z, keep, t_z, *others = xs
+            z, keep, t_input, t_product, *others = xs
             t_h = _dropped(cast_to(t_states[0], dtype), arguments.dropout_mask)  # [B, U]
             # Written so that the transpose of it, in the gradient, is a plain product.
             product = ops.einsum("bu,gu->bg", t_h, transposed)
+            product = product if t_product is None else t_product + product
             new = jvp(
                 lambda z, states: self._new_states(z, states, keep, weights),
                 (z, full_precision(others[:n])),
-                (t_z + pre_activation(no_input, product, self.added_columns), t_states),
+                (pre_activation(t_input, product, self.added_columns), t_states),
             )
             if weights:
                 new = tuple(a + b for a, b in zip(new, others[n:], strict=True))
             return new, (cast_to(new[0], dtype),)
 
-        xs = (z, arguments.mask, t_z, *states, *by_weights)
-        final, (outputs,) = backend.scan(
-            body,
-            full_precision(given.states),
-            xs,
-            cast_like(given.states[:1], [no_input]),
-            self.reverse,
-        )
+        xs = (z, arguments.mask, t_inputs, t_product, *states, *by_weights)
+        like = (cast_to(given.states[0], dtype),)
+        final, (outputs,) = backend.scan(body, full_precision(given.states), xs, like, self.reverse)
         return outputs, cast_like(final, arguments.states)
 
     def _advance(self, arguments: _Arguments, states, x, keep):
