@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # The tests of a file share trained models, so they run on one worker.
-IN_PARALLEL := --numprocesses=3 --dist=loadfile
+IN_PARALLEL := --numprocesses=2 --dist=loadfile
 # Only `make bench-matrix` runs these checks on all backends: it takes many minutes.
 ON_TENSORFLOW := --ignore=tests/layers/test_robustness.py
 
