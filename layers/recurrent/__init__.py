@@ -1,6 +1,6 @@
 """Recurrent layers and cells: one file for each published variant, one time loop for all."""
 
-from unroll.layers.recurrent.base import GatedCell, RecurrentCell, RecurrentLayer
+from unroll.layers.recurrent.cell import GatedCell, RecurrentCell
 from unroll.layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
 from unroll.layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
 from unroll.layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
@@ -8,6 +8,7 @@ from unroll.layers.recurrent.elman import ElmanRNN, ElmanRNNCell
 from unroll.layers.recurrent.gru import GRU, GRUCell
 from unroll.layers.recurrent.irnn import IRNN, IRNNCell
 from unroll.layers.recurrent.jordan import JordanRNN, JordanRNNCell
+from unroll.layers.recurrent.layer import RecurrentLayer
 from unroll.layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 from unroll.layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from unroll.layers.operations import add_bias, require_size
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
+from unroll.layers.recurrent.cell import RecurrentCell, forwarded
+from unroll.layers.recurrent.layer import RecurrentLayer
 from unroll.layers.recurrent.recurrence import recurrence
 
 # With fewer units than this, the product of a step takes less time than the loops of the modules:

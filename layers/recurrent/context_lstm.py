@@ -5,7 +5,7 @@ from keras import ops
 
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import add_bias, require_size
-from unroll.layers.recurrent.base import forwarded
+from unroll.layers.recurrent.cell import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
 

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from unroll.layers.operations import add_bias
-from unroll.layers.recurrent.base import GatedCell, RecurrentLayer, forwarded
+from unroll.layers.recurrent.cell import GatedCell, forwarded
+from unroll.layers.recurrent.layer import RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")

@@ -2,7 +2,7 @@
 
 import keras
 
-from unroll.layers.recurrent.base import forwarded
+from unroll.layers.recurrent.cell import forwarded
 from unroll.layers.recurrent.elman import ElmanRNN, ElmanRNNCell
 
 

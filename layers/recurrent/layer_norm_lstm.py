@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from unroll.layers.operations import add_bias, cast_to, full_precision
-from unroll.layers.recurrent.base import forwarded
+from unroll.layers.recurrent.cell import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 
 

@@ -3,7 +3,8 @@
 import keras
 from keras import initializers, ops
 
-from unroll.layers.recurrent.base import GatedCell, RecurrentLayer, forwarded
+from unroll.layers.recurrent.cell import GatedCell, forwarded
+from unroll.layers.recurrent.layer import RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")

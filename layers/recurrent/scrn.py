@@ -5,7 +5,8 @@ from keras import ops
 
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import add_bias, require_size
-from unroll.layers.recurrent.base import RecurrentCell, RecurrentLayer, forwarded
+from unroll.layers.recurrent.cell import RecurrentCell, forwarded
+from unroll.layers.recurrent.layer import RecurrentLayer
 
 
 @keras.saving.register_keras_serializable(package="unroll")

@@ -116,9 +116,11 @@ def table(outcomes: dict[str, dict]) -> str:
     for names, cases in rows().items():
         cells = [cell(outcomes, checks, cases) for checks in COLUMNS.values()]
         lines.append(" | ".join(["| " + ", ".join(f"`{n}`" for n in names), *cells]) + " |")
-    lines += ["", "| column | what its checks prove |", "| --- | --- |"]
+    lines += ["", "| column | check | what it proves |", "| --- | --- | --- |"]
     for column, checks in COLUMNS.items():
-        lines.append(f"| {column} | {' '.join(summary(check) for check in checks)} |")
+        for check in checks:
+            lines.append(f"| {column} | {check.replace('_', ' ')} | {summary(check)} |")
+            column = ""
     return "\n".join(lines) + "\n"
 
 

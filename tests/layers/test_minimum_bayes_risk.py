@@ -80,7 +80,7 @@ def test_random_cases_equal_the_definition(seed):
 
 
 def test_missing_samples_do_not_count():
-    """The samples of a beam with fewer sequences than asked for, or of a search that met NaN."""
+    """The samples of a beam with fewer sequences than requested, or of a search that met NaN."""
     candidates = result([[[4, 5], [6]]], 2)
     samples = result([[[6], [4, 5], [4, 5], [4, 5]]], 2, [[-1.0, -1e9, np.nan, -np.inf]])
     found = layers.minimum_bayes_risk(candidates, samples, num_return_sequences=2)

@@ -89,7 +89,7 @@ def test_eager_inference_does_not_store_what_a_gradient_needs(monkeypatch):
 
 
 def test_a_batch_is_split_where_its_tensors_are_on_a_cpu(monkeypatch):
-    """A GPU elsewhere in the machine does not matter, nor what was asked before."""
+    """A GPU elsewhere in the machine does not matter, nor an earlier call."""
     monkeypatch.setattr(
         tf.config, "list_logical_devices", lambda: [tf.config.LogicalDevice("GPU:0", "GPU")]
     )
