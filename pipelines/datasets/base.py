@@ -1,6 +1,9 @@
 """Base classes of the TFDS builders, and helpers that several builders use."""
 
+import hashlib
 import sys
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +12,8 @@ import tensorflow_datasets as tfds
 from unroll.pipelines.errors import DataError
 
 _MAX_NAMED = 5  # skipped files that a message names
+_FEWEST = 10  # examples of which a tenth can be held out
+_LARGEST = 1 / 3  # of the examples that are held out, where groups are large
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -76,6 +81,104 @@ def file_version(path: Path) -> tuple:
         return ()
     status = path.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def hold_out(
+    groups: Sequence[Hashable],
+    source: str | Path,
+    *,
+    examples: str,
+    group: str,
+    add: str,
+    labels: Sequence[Collection[Hashable]] | None = None,
+) -> list[bool]:
+    """Holds out about a tenth of a training split for validation, and says so on standard error.
+
+    Args:
+        groups: the group of each example, such as its story, image or speaker. No group is in both
+            parts.
+        source: the file or the folder, for the message.
+        examples: what the examples are, such as `questions`.
+        group: what a group is, such as `story`.
+        add: the file to add instead, such as `valid.txt`.
+        labels: as in `held_out`.
+
+    Returns:
+        For each example whether it is held out.
+
+    Raises:
+        DataError: if there are too few examples or groups. The message says what to add.
+    """
+    total, kinds = len(groups), len(set(groups))
+    if total < _FEWEST:
+        raise DataError(
+            f"{source} has no validation split, and a tenth of {total} {examples} cannot be held "
+            f"out for one: add {add}, or more data."
+        )
+    chosen = held_out(groups, labels=labels)
+    if not 0 < (number := sum(chosen)) <= _LARGEST * total:
+        raise DataError(
+            f"{source} has no validation split, and a tenth of the {total} {examples} cannot be "
+            f"held out by {group} ({kinds} in all): add {add}, or more data."
+        )
+    own = len({each for each, out in zip(groups, chosen, strict=True) if out})
+    print(
+        f"unroll: {source} has no validation split: {number} of {total} {examples} are held out "
+        f"for it, by {group} ({own} of {kinds}).",
+        file=sys.stderr,
+    )
+    return chosen
+
+
+def held_out(
+    groups: Sequence[Hashable],
+    *,
+    last: bool = False,
+    labels: Sequence[Collection[Hashable]] | None = None,
+) -> list[bool]:
+    """Chooses whole groups with about a tenth of the examples.
+
+    The choice depends on the groups alone, not on their order: it is the same each time, and a new
+    example hardly changes it.
+
+    Args:
+        groups: the group of each example.
+        last: whether the last groups are chosen, at least a tenth: for data in the order of time.
+        labels: the labels of each example. Each label keeps an example that is not chosen.
+
+    Returns:
+        For each example whether it is chosen.
+
+    >>> held_out(["a"] * 9 + ["b"] * 2, last=True)[7:]
+    [False, False, True, True]
+    """
+    sizes = Counter(groups)  # in the order of the examples
+    target, count = len(groups) // 10, 0
+    order = list(reversed(sizes)) if last else sorted(sizes, key=_digest)
+    remaining = Counter(label for own in labels or () for label in set(own))
+    of_group: dict[Hashable, Counter] = {each: Counter() for each in sizes}
+    for each, own in zip(groups, labels or [()] * len(groups), strict=True):
+        of_group[each].update(set(own))
+
+    def is_free(each) -> bool:
+        return all(remaining[label] > n for label, n in of_group[each].items())
+
+    chosen = set()
+    for each in order:
+        if last and count >= target:
+            break
+        closer = abs(count + sizes[each] - target) < abs(count - target)
+        if (last or closer) and is_free(each):
+            chosen.add(each)
+            count += sizes[each]
+            remaining -= of_group[each]
+    if not chosen and target and len(sizes) > 1:  # all groups are larger than two tenths
+        chosen.update(sorted(filter(is_free, order), key=sizes.get)[:1])
+    return [each in chosen for each in groups]
+
+
+def _digest(group: Hashable) -> bytes:
+    return hashlib.sha256(repr(group).encode("utf-8", "surrogatepass")).digest()
 
 
 def report_skipped(reasons: list[str], total: int, what: str, lost: str = "") -> None:
