@@ -140,7 +140,7 @@ def cell(outcomes: dict[str, dict], checks: tuple, cases: set[str]) -> str:
 def rows() -> dict[tuple[str, ...], set[str]]:
     """The names of the cases of each layer, by the public names that they cover."""
     from tests.layers.cases import CASES
-    from tests.layers.robustness_checks import FUNCTION_CASES
+    from tests.layers.function_cases import FUNCTION_CASES
 
     found = defaultdict(set)
     for case in (*CASES, *FUNCTION_CASES):
@@ -150,9 +150,15 @@ def rows() -> dict[tuple[str, ...], set[str]]:
 
 def summary(check: str) -> str:
     """The first line of the docstring of a check, or its name in words."""
-    from tests.layers import checks, export_checks, recurrent_checks, robustness_checks
+    from tests.layers import (
+        checks,
+        export_checks,
+        protocol_checks,
+        recurrent_checks,
+        robustness_checks,
+    )
 
-    modules = (checks, export_checks, recurrent_checks, robustness_checks)
+    modules = (checks, export_checks, protocol_checks, recurrent_checks, robustness_checks)
     name = f"check_{check}"
     function = next(getattr(module, name) for module in modules if hasattr(module, name))
     text = (function.__doc__ or check.replace("_", " ").capitalize() + ".").strip()

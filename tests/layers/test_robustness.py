@@ -1,4 +1,7 @@
-"""Each layer through the checks of `robustness_checks`, and the cells in Keras's loop."""
+"""Each layer through the checks of `robustness_checks` and `protocol_checks`.
+
+The cells are also saved and copied in Keras's loop.
+"""
 
 import copy
 import json
@@ -8,18 +11,19 @@ import keras
 import numpy as np
 import pytest
 
+from tests.layers import protocol_checks, running
 from tests.layers import robustness_checks as checks
-from tests.layers import running
 from tests.layers.case import Case, Recurrent
 from tests.layers.cases import CASES
 from tests.layers.checks import assert_near
+from tests.layers.function_cases import FUNCTION_CASES, FUNCTION_NAMES
 from tests.layers.recurrent_checks import assert_refused
 
 BACKEND = keras.backend.backend()
 
 
 def is_layer(case: Case) -> bool:
-    return case.name not in checks.FUNCTION_NAMES
+    return case.name not in FUNCTION_NAMES
 
 
 def takes_a_mask(case: Case) -> bool:
@@ -43,11 +47,11 @@ CHECKS = {
     checks.check_nan_in_masked_steps: lambda case: takes_a_mask(case),
     checks.check_second_order: has_derivatives,
     checks.check_forward_mode: lambda case: has_derivatives(case) and BACKEND == "jax",
-    checks.check_saved_forms: is_layer,
-    checks.check_quantize: is_layer,
-    checks.check_policies: is_layer,
-    checks.check_built_and_declared: is_layer,
-    checks.check_sizes: is_layer,
+    protocol_checks.check_saved_forms: is_layer,
+    protocol_checks.check_quantize: is_layer,
+    protocol_checks.check_policies: is_layer,
+    protocol_checks.check_built_and_declared: is_layer,
+    protocol_checks.check_sizes: is_layer,
     checks.check_memory: lambda case: takes_a_mask(case) and BACKEND != "torch",
 }
 # On the other backends, the checks whose outcome depends on the code of the backend, or on what an
@@ -62,8 +66,8 @@ OF_EACH_LAYER = {
         checks.check_carried_masks,
         checks.check_nan_in_masked_steps,
         checks.check_second_order,
-        checks.check_policies,
-        checks.check_built_and_declared,
+        protocol_checks.check_policies,
+        protocol_checks.check_built_and_declared,
     },
 }
 OF_SOME_LAYERS = {
@@ -75,7 +79,11 @@ OF_SOME_LAYERS = {
         checks.check_second_order,
         checks.check_memory,
     },
-    "torch": {checks.check_half_precision, checks.check_saved_forms, checks.check_quantize},
+    "torch": {
+        checks.check_half_precision,
+        protocol_checks.check_saved_forms,
+        protocol_checks.check_quantize,
+    },
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
 
@@ -104,7 +112,7 @@ def runs(check, case: Case) -> bool:
     return check in OF_SOME_LAYERS[BACKEND] and case.name in SOME
 
 
-ALL_CASES = tuple(case for case in CASES if not case.variant) + checks.FUNCTION_CASES
+ALL_CASES = tuple(case for case in CASES if not case.variant) + FUNCTION_CASES
 
 
 @pytest.mark.parametrize(

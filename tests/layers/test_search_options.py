@@ -1,8 +1,5 @@
 """What the searches have in common: states, prefixes, ends, processors, NaN, empty batches."""
 
-import functools
-from typing import NamedTuple
-
 import keras
 import numpy as np
 import pytest
@@ -11,6 +8,17 @@ from keras import ops
 from tests.layers import running
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from tests.layers.search_cases import (
+    BIGRAMS,
+    EACH_SEARCH,
+    IDS,
+    LIMITS,
+    SAMPLE,
+    assert_same,
+    bigrams,
+    rows_of,
+    run,
+)
 from tests.layers.test_beam_search import FIRST_ROWS, random_options, step_of
 from tests.layers.test_decoding import NEEDS_TENSORFLOW
 from tests.reference import search as reference
@@ -18,39 +26,7 @@ from tests.reference.search import Options, PrefixModel
 from unroll import layers
 from unroll.layers import decoding
 
-SAMPLE = functools.partial(layers.sample, seed=3, num_samples=4)
-SEARCHES = [layers.greedy, layers.sample, SAMPLE, layers.beam_search]
-IDS = ["greedy", "sample", "several samples", "beam search"]
-EACH_SEARCH = pytest.mark.parametrize("search", SEARCHES, ids=IDS)
-LIMITS = {"start": 0, "end": 1, "max_length": 5}
 TINY = float(np.log(np.finfo("float32").tiny))
-
-
-def run(search, step, states, **options):
-    options = {**LIMITS, **options}
-    if search is layers.sample:
-        options.setdefault("seed", 3)
-    return search(step, states, **options)
-
-
-def rows_of(found) -> list[list[list[int]]]:
-    """The tokens of all sequences of each example."""
-    batch, length = found.tokens.shape[0], found.tokens.shape[-1]
-    tokens = running.numpy(found.tokens).reshape(batch, -1, length)
-    lengths = running.numpy(found.lengths).reshape(batch, -1)
-    return [
-        [row[:n].tolist() for row, n in zip(*of, strict=True)]
-        for of in zip(tokens, lengths, strict=True)
-    ]
-
-
-def assert_same(found, expected):
-    assert rows_of(found) == rows_of(expected)
-    for name in ("log_probabilities", "scores", "alignments"):
-        a, b = getattr(found, name), getattr(expected, name)
-        assert (a is None) == (b is None)
-        if a is not None:
-            assert_near([running.numpy(a)], [running.numpy(b)], 1e-5, name)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -120,145 +96,6 @@ def test_samples_of_one_token_are_the_greedy_search():
     expected = run(layers.greedy, step_of(model), FIRST_ROWS)
     for options in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}, {"top_k": np.int64(1)}):
         assert_same(run(layers.sample, step_of(model), FIRST_ROWS, **options), expected)
-
-
-def frequencies(probs, **options) -> np.ndarray:
-    """How often each token is sampled of 4,000 first steps; the last is the end."""
-    logits = np.log(np.array([*probs, 1e-30])).astype("float32")
-
-    def step(tokens, states):
-        shape = (ops.shape(tokens)[0], len(logits))
-        return ops.broadcast_to(ops.convert_to_tensor(logits), shape), states, None
-
-    found = layers.sample(
-        step, None, start=np.zeros(4000, "int32"), end=len(probs), max_length=1, seed=1, **options
-    )
-    return np.bincount(running.numpy(found.tokens)[:, 0], minlength=len(probs)) / 4000
-
-
-def test_top_k_and_top_p_keep_the_first_of_equal_tokens():
-    equal = [0.25] * 4
-    np.testing.assert_allclose(frequencies(equal, top_k=2), [0.5, 0.5, 0, 0], atol=0.03)
-    np.testing.assert_allclose(frequencies(equal, top_k=3), [1 / 3] * 3 + [0], atol=0.03)
-    np.testing.assert_allclose(frequencies(equal, top_p=0.4), [0.5, 0.5, 0, 0], atol=0.03)
-    np.testing.assert_allclose(frequencies(equal, top_p=0.2), [1, 0, 0, 0], atol=0)
-    two_pairs = [0.1, 0.4, 0.1, 0.4]
-    np.testing.assert_allclose(frequencies(two_pairs, top_p=0.3), [0, 1, 0, 0], atol=0)
-    np.testing.assert_allclose(
-        frequencies(two_pairs, top_p=0.85), [1 / 9, 4 / 9, 0, 4 / 9], atol=0.03
-    )
-    # The probabilities of the top k are normalized before the top p.
-    np.testing.assert_allclose(frequencies(two_pairs, top_k=2, top_p=0.5), [0, 1, 0, 0], atol=0)
-
-
-@EACH_SEARCH
-@pytest.mark.parametrize("pad", [-7, 6, 1000])
-def test_no_repeated_ngrams_with_a_pad_outside_of_the_vocabulary(search, pad):
-    """Examples end at different steps."""
-    model = PrefixModel(1, 6)
-    for n in (1, 2):
-        options = {"no_repeat_ngram_size": n, "max_length": 8}
-        expected = run(search, step_of(model), FIRST_ROWS, **options)
-        found = run(search, step_of(model), FIRST_ROWS, pad=pad, **options)
-        assert_same(found, expected)
-        is_pad = running.numpy(found.tokens) == pad
-        assert (is_pad == (np.arange(8) >= running.numpy(found.lengths)[..., None])).all()
-        assert is_pad.any()
-
-
-class Pair(NamedTuple):
-    first: object
-    second: object
-
-
-STRUCTURES = {
-    "tensor": (lambda row: row, lambda states: states),
-    "list": (lambda row: [row], lambda states: states[0]),
-    "dict": (lambda row: {"b": {"row": row}, "a": None}, lambda states: states["b"]["row"]),
-    "tuple": (lambda row: (None, ((row,), [])), lambda states: states[1][0][0]),
-    "named tuple": (lambda row: Pair(None, {"x": row}), lambda states: states.second["x"]),
-}
-
-
-@EACH_SEARCH
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_states_are_any_nested_structure(search, structure):
-    make, read = STRUCTURES[structure]
-    plain = step_of(PrefixModel(1, 6))
-
-    def step(tokens, states):
-        assert isinstance(states, type(make(0))) or structure == "tensor"
-        logits, row, weights = plain(tokens, read(states))
-        return logits, make(row), weights
-
-    found = run(search, step, make(FIRST_ROWS))
-    assert_same(found, run(search, plain, FIRST_ROWS))
-
-
-def test_a_step_may_return_a_tuple_for_a_list():
-    plain = step_of(PrefixModel(1, 6))
-
-    def step(tokens, states):
-        logits, row, weights = plain(tokens, states[0])
-        return logits, (row,), weights
-
-    assert_same(run(layers.greedy, step, [FIRST_ROWS]), run(layers.greedy, plain, FIRST_ROWS))
-
-
-BIGRAMS = 2 * np.random.default_rng(0).normal(size=(6, 6)).astype("float32")
-
-
-def bigrams(tokens, states):
-    """A step without states."""
-    return ops.take(ops.convert_to_tensor(BIGRAMS), tokens, axis=0), states, None
-
-
-@EACH_SEARCH
-@pytest.mark.parametrize("states", [None, [], (), {}, {"a": [None]}], ids=str)
-def test_a_step_without_states(search, states):
-    """The batch size is that of `start`, or of `prefix`."""
-    expected = run(search, bigrams, [np.zeros((2, 1))], start=[0, 3])
-    assert_same(run(search, bigrams, states, start=[0, 3]), expected)
-    prefix = {"prefix": [[-1], [4]]}
-    expected = run(search, bigrams, [np.zeros((2, 1))], **prefix)
-    assert_same(run(search, bigrams, states, **prefix), expected)
-    assert_refused(lambda: run(search, bigrams, states), "start", "no states")
-
-
-@EACH_SEARCH
-def test_states_keep_their_dtypes(search):
-    """Integers, booleans and floats of each precision, whatever the dtype of the logits."""
-    plain = step_of(PrefixModel(1, 6))
-    states = {
-        "row": FIRST_ROWS,
-        "flag": np.ones((3, 2), "bool"),
-        "small": ops.zeros((3, 2, 1), "bfloat16"),
-        "half": ops.zeros((3,), "float16"),
-        "count": np.zeros((3,), "int32"),
-    }
-    expected = {name: keras.backend.standardize_dtype(x.dtype) for name, x in states.items()}
-
-    def step(tokens, states):
-        dtypes = {name: keras.backend.standardize_dtype(x.dtype) for name, x in states.items()}
-        assert dtypes == expected
-        logits, row, weights = plain(tokens, states["row"])
-        states = {name: x for name, x in states.items() if name not in ("row", "count")}
-        states |= {"row": row, "count": states["half"] > 0}
-        states["count"] = ops.cast(states["count"], "int32")
-        return ops.cast(logits, "bfloat16"), states, ops.cast(weights, "bfloat16")
-
-    found = run(search, step, states)
-    for x in (found.log_probabilities, found.scores, found.alignments):
-        assert keras.backend.standardize_dtype(x.dtype) == "float32"
-
-
-def test_wrong_states():
-    def grows(tokens, states):
-        return *bigrams(tokens, states)[:1], [*states, states[0]], None
-
-    states = [np.zeros((2, 1), "float32")]
-    assert_refused(lambda: run(layers.greedy, grows, states), "structure of the initial states")
-    assert_refused(lambda: run(layers.greedy, bigrams, [np.zeros(())]), "[B, ...]", "scalar")
 
 
 @EACH_SEARCH
@@ -503,95 +340,6 @@ def test_wrong_prefixes(search):
     refused([1, 2], "(2,)")
     refused([[1], [6]], "6")
     refused(np.ones((2, 6), "int32"), "5", "(2, 6)")
-
-
-@EACH_SEARCH
-def test_wrong_processors(search):
-    for wrong in (lambda x: x, [1], None, "abc"):
-        assert_refused(
-            lambda wrong=wrong: run(search, bigrams, None, start=[0], logits_processors=wrong),
-            "logits_processors",
-            "list of functions",
-        )
-
-
-@EACH_SEARCH
-def test_rules_are_processors(search):
-    """`min_length`, `no_repeat_ngram_size` and `temperature` are compositions."""
-    step = step_of(PrefixModel(1, 6))
-    rules = {"min_length": 2, "no_repeat_ngram_size": 2}
-    processors = [decoding.MinLength(2, 1), decoding.NoRepeatNgrams(2)]
-    found = run(search, step, FIRST_ROWS, logits_processors=processors)
-    assert_same(found, run(search, step, FIRST_ROWS, **rules))
-    if search in SEARCHES[1:3]:
-        expected = run(search, step, FIRST_ROWS, temperature=0.5, **rules)
-        processors.append(decoding.Temperature(0.5))
-        assert_same(run(search, step, FIRST_ROWS, logits_processors=processors), expected)
-
-
-def test_a_processor_sees_the_log_probabilities_and_the_tokens_so_far():
-    calls = []
-
-    def record(logits, tokens, step):
-        calls.append((running.numpy(logits), running.numpy(tokens), int(step)))
-        return logits
-
-    if running.BACKEND == "jax":
-        pytest.skip("JAX traces the loop, so there are no values to record")
-    found = run(layers.greedy, bigrams, None, start=[0, 3], pad=-9, logits_processors=[record])
-    tokens = running.numpy(found.tokens)
-    for t, (logits, so_far, step) in enumerate(calls):
-        assert step == t
-        assert_near([np.exp(logits).sum(axis=1)], [[1, 1]], 1e-5)
-        assert (so_far[:, :t] == tokens[:, :t]).all()
-        assert (so_far[:, t:] == -9).all()
-
-
-def test_processors_equal_their_definition():
-    """Over random logits and tokens; what follows the step does not count."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(20, 6)).astype("float32")
-    tokens = rng.integers(6, size=(20, 7)).astype("int32")
-    for step in (0, 1, 4, 7):
-        for processor, options in [
-            (decoding.RepetitionPenalty(1.7), {"repetition_penalty": 1.7}),
-            (decoding.NoRepeatNgrams(1), {"no_repeat_ngram_size": 1}),
-            (decoding.NoRepeatNgrams(2), {"no_repeat_ngram_size": 2}),
-            (decoding.NoRepeatNgrams(3), {"no_repeat_ngram_size": 3}),
-            (decoding.ForbiddenTokens([2, 5]), {"forbidden": (2, 5)}),
-            (decoding.MinLength(4, [1, 2]), {"min_length": 4, "end": (1, 2)}),
-        ]:
-            found = processor(
-                ops.convert_to_tensor(logits),
-                ops.convert_to_tensor(tokens),
-                ops.convert_to_tensor(step, "int32"),
-            )
-            given = Options(**{"start": 0, "end": (), "max_length": 7, **options})
-            expected = [
-                reference.token_scores(row.astype("float64"), tuple(own[:step].tolist()), given)[1]
-                for row, own in zip(logits, tokens, strict=True)
-            ]
-            assert_near([running.numpy(found)], [expected], 1e-6, type(processor).__name__)
-
-
-PROCESSORS = [
-    (lambda: decoding.RepetitionPenalty(0), ["penalty", "0"]),
-    (lambda: decoding.RepetitionPenalty(float("nan")), ["penalty", "nan"]),
-    (lambda: decoding.NoRepeatNgrams(0), ["size", "0"]),
-    (lambda: decoding.NoRepeatNgrams(True), ["size", "True"]),
-    (lambda: decoding.ForbiddenTokens([]), ["tokens", "[]"]),
-    (lambda: decoding.ForbiddenTokens([1.5]), ["tokens", "1.5"]),
-    (lambda: decoding.ForbiddenTokens(7)(np.zeros((1, 5)), None, 0), ["tokens", "5", "7"]),
-    (lambda: decoding.MinLength(-1, 2), ["length", "-1"]),
-    (lambda: decoding.MinLength(1, 2.5), ["end", "2.5"]),
-    (lambda: decoding.Temperature(0.0), ["temperature", "0.0"]),
-    (lambda: decoding.Temperature(float("inf")), ["temperature", "inf"]),
-]
-
-
-@pytest.mark.parametrize(("action", "words"), PROCESSORS)
-def test_wrong_arguments_of_processors(action, words):
-    assert_refused(action, *words)
 
 
 # Every option, for the checks of compiled and exported searches.
