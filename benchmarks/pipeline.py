@@ -31,7 +31,7 @@ class Options:
 def measure(app, config, rounds: int) -> dict[str, float]:
     """Examples per second of the first and the later passes of the pipeline, and of the model."""
     start = time.perf_counter()
-    data = app.load(config, ("train",))
+    data = app.load(config, ("train",), training=True)
     batches = list(data["train"])
     first = time.perf_counter() - start
     examples = sum(map(size_of, batches))

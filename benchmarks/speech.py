@@ -33,7 +33,7 @@ def training(app, trained) -> list[list[str]]:
 
     config, assets = trained.config, trained.assets
     static = dataclasses.replace(config, jit=True)
-    data = app.load(static, ("train",), assets)
+    data = app.load(static, ("train",), assets, training=True)
     batches = [(features, labels) for features, labels, *_ in data["train"].take(BATCHES)]
     duration = sum(features["lengths"].numpy().sum() for features, _ in batches) * config.hop / 1e3
     models = {

@@ -35,8 +35,10 @@ REQUIRED = {
     "MONITORS": None,
     # Published figures by dataset, or by "dataset, variant", each with its "source".
     "PUBLISHED": None,
-    # The splits, as batches, and the assets. Assets that are given are used, not built.
-    "load": ("config", "splits", "assets"),
+    # The splits, as batches, and the assets. Assets that are given are used, not built. With
+    # `training`, which is false by default, "train" is shuffled, augmented and cut as training
+    # needs it; without, and in all other splits, each example comes once, as it is.
+    "load": ("config", "splits", "assets", "training"),
     # The compiled Keras model.
     "build": ("config", "assets"),
     # The figures of a whole split, with the number of "examples".
@@ -90,8 +92,9 @@ class Data:
     """Splits of a dataset, ready for a model.
 
     Attributes:
-        splits: by name, batches of `(features, labels)`, or `(features, labels, weights)`. "train"
-            is reshuffled in each epoch; the others give each example once, in a fixed order.
+        splits: by name, batches of `(features, labels)`, or `(features, labels, weights)`. For
+            training, "train" is reshuffled in each epoch. Otherwise a split gives each example
+            once, as it is, in a fixed order.
         assets: what turns ids back into tokens and labels.
     """
 

@@ -52,7 +52,8 @@ def train(
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     try:
-        data = app.load(config, ("train", "valid"), run.assets() if resume else None)
+        assets = run.assets() if resume else None
+        data = app.load(config, ("train", "valid"), assets, training=True)
         if (steps := int(data["train"].cardinality())) < 1:
             raise ValueError("The training set must know its number of batches.")
         if progress.writes:

@@ -134,7 +134,12 @@ MONITORS = {
 }
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Images with the ids of their captions. The vocabulary is that of the training captions."""
     raw = RawSplits(config, "captions")
     folder = Path(raw.builder.data_dir)
@@ -156,7 +161,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
     )
 
     def batches(split: str) -> tf.data.Dataset:
-        train = split == "train"
+        train = training and split == "train"
         return captions.caption_batches(
             annotated[split],
             arrays[split],
@@ -240,10 +245,7 @@ def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent caption, and a caption of the most similar training image."""
-    plain = replace(
-        config, captions_per_image=0, translate=0, zoom=0.0, color_jitter=0.0, flip=False
-    )
-    return metrics.baseline(load(plain, ("train", split), data.assets), split)
+    return metrics.baseline(data, split)
 
 
 def serve(trained: Trained) -> Service:

@@ -117,7 +117,12 @@ PART = "task"
 combine = metrics.combine
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Batches of stories with questions as word ids, and the answers."""
     raw = RawSplits(config, "stories")
     if assets is None:
@@ -145,7 +150,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
             assets["tasks"],
             config.batch_size,
             assets["memory"]["size"],
-            shuffle=config.seed if split == "train" else None,
+            shuffle=config.seed if training and split == "train" else None,
         )
 
     return Data({split: batches(split) for split in splits}, assets)

@@ -99,7 +99,12 @@ METRICS = {"accuracy": "max"}
 MONITORS = {"val_accuracy": "max"}
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Batches of token ids and label ids. The vocabulary is that of the training texts."""
     raw = RawSplits(config, "text_classification")
     labels = raw.builder.info.features["label"].names
@@ -116,7 +121,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
     encoder = texts.Encoder(assets["vocabulary"], trigrams=config.encoding == "word_hashing")
 
     def batches(split: str) -> tf.data.Dataset:
-        train = split == "train"
+        train = training and split == "train"
         return texts.text_batches(
             raw[split],
             encoder,

@@ -103,7 +103,12 @@ MONITORS = {
 }
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Batches of ids of words, characters, tags and intents. Vocabularies are of the training."""
     raw = RawSplits(config, "tagging", tag_first=config.tag_first)
     if assets is None:
@@ -119,7 +124,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
             assets["tags"],
             assets["intents"],
             config.batch_size,
-            shuffle=config.seed if split == "train" else None,
+            shuffle=config.seed if training and split == "train" else None,
         )
 
     return Data({split: batches(split) for split in splits}, assets)

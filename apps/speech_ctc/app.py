@@ -156,7 +156,12 @@ METRICS = {
 MONITORS = {"val_label_error_rate": "min"}
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Batches of features and label ids.
 
     The labels are those of the transcripts of all splits; the language model is estimated from the
@@ -176,7 +181,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
         }
 
     def batches(split: str) -> tf.data.Dataset:
-        train = split == "train"
+        train = training and split == "train"
         augmentation = speech.Augmentation(
             config.speed, config.gain, config.noise, config.time_mask, config.frequency_mask
         )

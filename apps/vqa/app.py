@@ -111,7 +111,12 @@ METRICS = {
 MONITORS = {"val_accuracy": "max"}
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Batches of images with the token ids of their questions, and the labels of the answers."""
     raw = RawSplits(config, "visual_questions")
     rows = {split: vq.read(raw[split]) for split in splits}
@@ -135,8 +140,9 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
     encoder = texts.Encoder(assets["vocabulary"])
 
     def batches(split: str) -> tf.data.Dataset:
-        _warn_of_unknown_answers(split, rows[split], assets["answers"])
-        train = split == "train"
+        train = training and split == "train"
+        effect = "are not trained on" if train else "always count as errors"
+        _warn_of_unknown_answers(split, rows[split], assets["answers"], effect)
         augmentation = Augmentation(config.translate, color_jitter=config.color_jitter)
         return vq.question_batches(
             rows[split],
@@ -153,13 +159,14 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
     return Data({split: batches(split) for split in splits}, assets)
 
 
-def _warn_of_unknown_answers(split: str, rows: list[vq.ImageQuestions], known: list[str]) -> None:
+def _warn_of_unknown_answers(
+    split: str, rows: list[vq.ImageQuestions], known: list[str], effect: str
+) -> None:
     vocabulary = set(known)
     answers = [own[0] for row in rows for own in row.answers]
     unknown = [answer for answer in answers if answer not in vocabulary]
     if unknown:
         names = "; ".join(map(repr, unknown[:3])) + ("; ..." if len(unknown) > 3 else "")
-        effect = "are not trained on" if split == "train" else "always count as errors"
         print(
             f"unroll: {len(unknown)} of {len(answers)} questions of {split} have an answer that is "
             f"not in the vocabulary, and {effect}: {names}",

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from rich.text import Text
@@ -43,13 +44,14 @@ VERB_OPTIONS = (
     options.ReportOptions,
     options.ExportOptions,
 )
+APPS = [importlib.import_module(f"unroll.apps.{name}.app") for name in NAMES]
 # The number of arguments of optional functions.
 HOOKS = {"callbacks": 2, "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1}
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=APPS, ids=NAMES)
 def app(request) -> ModuleType:
-    return importlib.import_module(f"unroll.apps.{request.param}.app")
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ def missing_or_different(app) -> list[str]:
 
 def test_an_app_defines_the_names_of_the_protocol(app):
     assert missing_or_different(app) == []
-    assert inspect.signature(app.load).parameters["assets"].default is None
+    parameters = inspect.signature(app.load).parameters
+    assert parameters["assets"].default is None
+    assert parameters["training"].default is False
 
 
 def test_an_app_that_breaks_the_protocol_is_found():
@@ -268,6 +272,52 @@ def test_only_the_requested_split_is_read_and_it_is_scored(app, trained, read):
     assert isinstance(made, Report)
     assert made.text.strip()
     assert all(re.fullmatch("[a-z0-9_-]+", name) for name in made.figures)
+
+
+# What changes, cuts or drops the examples of training.
+AUGMENTATION = {
+    "captions_per_image": 1,
+    "color_jitter": 0.3,
+    "flip": True,
+    "frequency_mask": 5,
+    "gain": 6.0,
+    "jit": True,
+    "max_length": 3,
+    "noise": 0.1,
+    "speed": 0.2,
+    "static_shapes": True,
+    "time_mask": 5,
+    "translate": 3,
+    "zoom": 0.3,
+    # The recordings of long transcripts have too few frames.
+    "convolutions": 4,
+}
+
+
+def rows(dataset: tf.data.Dataset) -> list[tuple]:
+    """The examples of batches, without padding."""
+    found = []
+    for features, labels in dataset.as_numpy_iterator():
+        batch = [*tf.nest.flatten(features), *tf.nest.flatten(labels)]
+        for k in range(len(batch[0])):
+            found.append([np.trim_zeros(part[k].ravel()).tolist() for part in batch])
+    return found
+
+
+def test_the_training_split_is_evaluated_as_it_is(app, trained):
+    assert set(AUGMENTATION) <= {f.name for each in APPS for f in dataclasses.fields(each.Config)}
+    fields = {field.name for field in dataclasses.fields(app.Config)}
+    changed = {name: value for name, value in AUGMENTATION.items() if name in fields}
+    config = dataclasses.replace(trained.config, batch_size=5, **changed)
+    for_training = app.load(config, ("train",), trained.assets, training=True)["train"]
+    evaluated = app.load(config, ("train",), trained.assets)["train"]
+    first = rows(evaluated)
+    assert first == rows(evaluated)
+    raw = datasets.load(config.data, "train", size=config.generated_size)
+    assert len(first) == len(raw)
+    plain = dataclasses.replace(trained.config, batch_size=5)
+    assert sorted(first) == sorted(rows(app.load(plain, ("train",), trained.assets)["train"]))
+    assert rows(for_training) != first
 
 
 def test_a_service_has_a_default_function_and_requests_for_each(app, trained):

@@ -92,7 +92,8 @@ def loaded(monkeypatch) -> list:
     calls = []
     load = toy.load
 
-    def record(config, splits, assets=None):
+    def record(config, splits, assets=None, training=False):
+        assert not training
         calls.append((splits, assets is not None))
         return load(config, splits, assets)
 

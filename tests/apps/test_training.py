@@ -86,9 +86,9 @@ def uninterrupted(tmp_path_factory):
     path, calls, callbacks = tmp_path_factory.mktemp("runs") / "uninterrupted", [], []
     load = toy.load
 
-    def recorded_load(config, splits, assets=None):
-        calls.append((splits, assets))
-        return load(config, splits, assets)
+    def recorded_load(config, splits, assets=None, training=False):
+        calls.append((splits, assets, training))
+        return load(config, splits, assets, training)
 
     def add_callback(config, history):
         callbacks.append(Watch(history))
@@ -128,7 +128,7 @@ def test_the_files_of_a_run(uninterrupted):
 
 
 def test_training_loads_two_splits_and_builds_the_assets(uninterrupted):
-    assert uninterrupted.loads == [(("train", "valid"), None)]
+    assert uninterrupted.loads == [(("train", "valid"), None, True)]
 
 
 def test_the_learning_rate_follows_the_schedule(uninterrupted):
@@ -247,7 +247,9 @@ def test_training_stops_when_patience_ends_and_has_nothing_to_resume(tmp_path, c
 def test_resuming_a_finished_run_changes_nothing(uninterrupted, capsys, monkeypatch):
     calls = []
     load = toy.load
-    monkeypatch.setattr(toy, "load", lambda *given: calls.append(given) or load(*given))
+    monkeypatch.setattr(
+        toy, "load", lambda *given, **how: calls.append(given) or load(*given, **how)
+    )
     before = contents(uninterrupted.path)
     again = train(uninterrupted.path, resume=True)
     assert contents(uninterrupted.path) == before
@@ -394,7 +396,7 @@ def test_weights_that_the_last_step_made_non_finite_are_not_saved(tmp_path, name
 def test_the_number_of_batches_must_be_known(tmp_path, monkeypatch):
     data = toy.load(CONFIG, ("train", "valid"))
     endless = {**data.splits, "train": data["train"].repeat()}
-    monkeypatch.setattr(toy, "load", lambda *_: dataclasses.replace(data, splits=endless))
+    monkeypatch.setattr(toy, "load", lambda *_, **__: dataclasses.replace(data, splits=endless))
     with pytest.raises(ValueError, match="must know its number of batches"):
         train(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -412,7 +414,7 @@ def test_jit_compiles_the_step_and_gives_the_same_losses(tmp_path, monkeypatch):
     data = toy.load(config, ("train", "valid"))
     one_shape = data["train"].take(1).cache()  # XLA compiles each shape
     splits = {"train": one_shape.repeat(3), "valid": one_shape}
-    monkeypatch.setattr(toy, "load", lambda *_: dataclasses.replace(data, splits=splits))
+    monkeypatch.setattr(toy, "load", lambda *_, **__: dataclasses.replace(data, splits=splits))
     built = []
     build = toy.build
     monkeypatch.setattr(toy, "build", lambda *given: built.append(build(*given)) or built[-1])

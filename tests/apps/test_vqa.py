@@ -436,7 +436,7 @@ def test_only_the_requested_splits_are_read(monkeypatch):
 
 def test_unknown_answers_are_reported_and_get_a_label(folder, capsys):
     config = app.Config(data=str(folder), num_answers=3, image="none")
-    data = app.load(config, ("train", "test"))
+    data = app.load(config, ("train", "test"), training=True)
     warnings = capsys.readouterr().err
     assert len(data.assets["answers"]) == 3
     assert (
@@ -558,7 +558,7 @@ def test_the_rounds_of_a_dialog_are_those_of_its_image(monkeypatch):
 def test_the_training_step_compiles_under_xla_with_static_shapes(tmp_path):
     config = app.Config(**SMALL, generated_size=0.002, batch_size=8, glimpses=1, epochs=1, jit=True)
     assert training.train(app, config, Run(tmp_path))["epochs"] == 1
-    data = app.load(config, ("train", "valid"))
+    data = app.load(config, ("train", "valid"), training=True)
     shapes = {tuple(labels.shape) for _, labels in data["train"]}
     assert len(shapes) == 1
     assert next(iter(shapes))[0] == 8

@@ -69,7 +69,12 @@ def generate(name: str, split: str, size: float = 1.0) -> tuple[np.ndarray, np.n
     return digits, (last > digits[:, 0]).astype("int32")
 
 
-def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) -> Data:
+def load(
+    config: Config,
+    splits: tuple[str, ...],
+    assets: Assets | None = None,
+    training: bool = False,
+) -> Data:
     """Digits and labels as ids."""
     if config.data not in PRESETS:
         raise UsageError(f"data={config.data}: it must be one of {', '.join(PRESETS)}.")
@@ -87,7 +92,7 @@ def load(config: Config, splits: tuple[str, ...], assets: Assets | None = None) 
             lambda features, _: tf.shape(features["digits"])[0],
             config.batch_size,
             boundaries=(4, 6),
-            shuffle=config.seed if split == "train" else None,
+            shuffle=config.seed if training and split == "train" else None,
         )
 
     return Data({split: prepare(split) for split in splits}, assets)
