@@ -85,6 +85,11 @@ def _is_accelerated(x) -> bool:
     return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
 
 
+# The steps of a block of a loop in a LiteRT model. Copies of all steps are rare with long blocks;
+# with short ones, those of a block are cheap.
+BLOCK = 64
+
+
 def scan(body, carry, xs, like, reverse):
     """Runs `carry, ys_t = body(carry, xs_t)` over the first axis of `xs` and stacks the `ys_t`.
 
@@ -98,32 +103,83 @@ def scan(body, carry, xs, like, reverse):
     if xs[0].shape[0] == 0:  # XLA compiles the body of a loop without steps, too
         return tuple(carry), tuple(tf.zeros([0, *tf.unstack(tf.shape(y))], y.dtype) for y in like)
     length = tf.shape(xs[0])[0]
+    carry_shapes = _carry_shapes(carry, xs)
+    if not _BUILTIN_OPS.get():
+        end, stacked = _scan(body, carry, carry_shapes, xs, like, reverse, length, _ListCollector)
+    elif xs[0].shape[0] is not None and xs[0].shape[0] <= BLOCK:
+        end, stacked = _scan(body, carry, carry_shapes, xs, like, reverse, length, _TensorCollector)
+    else:
+        end, stacked = _scan_in_blocks(body, carry, carry_shapes, xs, like, reverse, length)
+    for y in stacked:
+        y.set_shape([xs[0].shape[0], *y.shape[1:]])
+    return end, stacked
+
+
+def _scan(body, carry, carry_shapes, xs, like, reverse, steps, collector):
+    """`scan` over the first `steps` of `xs` by one loop. The other outputs are not defined."""
     n = len(carry)
-    collector = _TensorCollector if _BUILTIN_OPS.get() else _ListCollector
-    collectors = [collector(y, length) for y in like]
+    collectors = [collector(y, tf.shape(xs[0])[0]) for y in like]
 
     def iteration(i, *values):
-        t = length - 1 - i if reverse else i
+        t = steps - 1 - i if reverse else i
         x = tuple(None if x is None else x[t] for x in xs)
         new_carry, ys = body(tuple(values[:n]), x)
         written = [c.write(v, t, y) for c, v, y in zip(collectors, values[n:], ys, strict=True)]
         return (i + 1, *new_carry, *written)
 
     _, *end = tf.while_loop(
-        lambda i, *_: i < length,
+        lambda i, *_: i < steps,
         iteration,
         (tf.constant(0), *carry, *(c.start for c in collectors)),
-        shape_invariants=(
-            tf.TensorShape([]),
-            *_carry_shapes(carry, xs),
-            *(c.invariant for c in collectors),
-        ),
-        maximum_iterations=length,  # XLA needs it for second derivatives
+        shape_invariants=(tf.TensorShape([]), *carry_shapes, *(c.invariant for c in collectors)),
+        maximum_iterations=steps,  # XLA needs it for second derivatives
     )
-    stacked = tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
-    for y in stacked:
-        y.set_shape([xs[0].shape[0], *y.shape[1:]])
-    return tuple(end[:n]), stacked
+    return tuple(end[:n]), tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
+
+
+def _scan_in_blocks(body, carry, carry_shapes, xs, like, reverse, length):
+    """As `_scan`, by a loop over blocks of `BLOCK` steps, with a loop over the steps of a block.
+
+    At each iteration of a loop, LiteRT copies its inputs and outputs, all steps of them: by one
+    loop, the time is quadratic in the number of steps.
+    """
+    blocks = (length + BLOCK - 1) // BLOCK
+
+    def fold(x):
+        """`[T, ...]` to `[blocks, BLOCK, ...]`."""
+        padding = tf.concat([[blocks * BLOCK - length], tf.shape(x)[1:]], axis=0)
+        padded = tf.concat([x, tf.zeros(padding, x.dtype)], axis=0)
+        folded = tf.reshape(padded, tf.concat([[blocks, BLOCK], tf.shape(x)[1:]], axis=0))
+        folded.set_shape([None, BLOCK, *x.shape[1:]])
+        return folded
+
+    def unfold(y, one):
+        """`[blocks, BLOCK, ...]` to `[T, ...]`."""
+        flat = tf.reshape(y, tf.concat([[blocks * BLOCK], tf.shape(one)], axis=0))[:length]
+        flat.set_shape([None, *one.shape])
+        return flat
+
+    def scan_block(values, block):
+        index, *carry = values
+        steps = tf.minimum(BLOCK, length - index * BLOCK)
+        carry, ys = _scan(body, carry, carry_shapes, block, like, reverse, steps, _TensorCollector)
+        return (index + (-1 if reverse else 1), *carry), ys
+
+    like_block = []
+    for y in like:
+        like_block.append(tf.zeros(tf.concat([[BLOCK], tf.shape(y)], axis=0), y.dtype))
+        like_block[-1].set_shape([BLOCK, *y.shape])
+    end, stacked = _scan(
+        scan_block,
+        (blocks - 1 if reverse else tf.constant(0), *carry),
+        [tf.TensorShape([]), *carry_shapes],
+        [None if x is None else fold(x) for x in xs],
+        like_block,
+        reverse,
+        blocks,
+        _TensorCollector,
+    )
+    return end[1:], tuple(unfold(y, one) for y, one in zip(stacked, like, strict=True))
 
 
 def _carry_shapes(carry, xs) -> list[tf.TensorShape]:
@@ -306,3 +362,14 @@ def custom_vjp(forward, backward, infer=None, tangent=None):
         return tf.nest.pack_sequence_as(structure, tf.nest.flatten(found))
 
     return function
+
+
+def fused_obstacle(kind: str, tensors, required: bool) -> str | None:
+    """Why `fused_recurrence` cannot take the place of the loop; see `backend_torch.py`."""
+    del kind, tensors, required
+    return "there is no fused kernel on the TensorFlow backend"
+
+
+def fused_recurrence(kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool):
+    """Not available; see `fused_obstacle`."""
+    raise NotImplementedError(fused_obstacle(kind, (inputs, *states), True))
