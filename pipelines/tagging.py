@@ -1,15 +1,20 @@
 """Sentences with tags, in the graph: text to words, words and characters to ids, tags to spans."""
 
+import re
 from collections import Counter
 
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from unroll.pipelines.batching import batches
+from unroll.pipelines.lines import WORD_SEPARATORS
 from unroll.pipelines.text import BOUNDARIES, Vocabulary, most_frequent, to_dense
 
 # The characters of a word that are read.
 MAX_CHARACTERS = 20
+# The punctuation marks that are words themselves: the inside of a character class.
+_MARKS = r',?!;()\[\]"'
+_WORD = re.compile(f"[{_MARKS}]|[^{WORD_SEPARATORS}{_MARKS}]+")
 # The types of tags that training does not have, such as "x" in "B-x", are hashed to this size.
 _HASH_SIZE = 2**29
 
@@ -32,11 +37,10 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
     (['To', 'Zürich', ',', 'please'], [2, 9, 10, 17])
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    # A NUL byte would end the text.
-    text = tf.strings.regex_replace(text, r"\p{Cc}", " ")
-    body = tf.strings.regex_replace(text, r"((?:^|\s)[^\s.]{2,})\.+\s*$", r"\1")
-    delimiter = r"\s+|[,?!;()\[\]\"]"
-    words, begins, ends = tf_text.regex_split_with_offsets(body, delimiter, r"[,?!;()\[\]\"]")
+    # One space for each, which keeps the offsets of characters. A NUL byte would end the text.
+    text = tf.strings.regex_replace(text, f"[{WORD_SEPARATORS}]", " ")
+    body = tf.strings.regex_replace(text, r"((?:^| )[^ .]{2,})\.+ *$", r"\1")
+    words, begins, ends = tf_text.regex_split_with_offsets(body, f" +|[{_MARKS}]", f"[{_MARKS}]")
     rows = tf.cast(words.value_rowids(), tf.int32)
 
     def characters(offsets):
@@ -50,6 +54,15 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
         words.with_flat_values(characters(begins.flat_values)),
         words.with_flat_values(characters(ends.flat_values)),
     )
+
+
+def split_word(word: str) -> list[str]:
+    """What `split_words` makes of a word inside a text, in Python.
+
+    >>> split_word("1,000"), split_word("New York")
+    (['1', ',', '000'], ['New', 'York'])
+    """
+    return _WORD.findall(word)
 
 
 def normalize_words(words):

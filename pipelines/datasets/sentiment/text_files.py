@@ -1,72 +1,101 @@
 """Your own labeled texts: a folder of train, valid and test files."""
 
-import csv
 import hashlib
-import io
 import itertools
-import json
+import math
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from unroll.pipelines.datasets.own_files import (
+    hold_out_equal,
+    named,
+    refuse_other_splits,
+    report_repeated,
+    report_unseen,
+)
 from unroll.pipelines.datasets.sentiment.base import TextClassification
-from unroll.pipelines.errors import DataError
+from unroll.pipelines.errors import DataError, report_once
+from unroll.pipelines.lines import read_json_lines, read_rows, split_words
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 COLUMNS = ("text", "label")
+UNSEEN = -1  # the id of a label that the training split does not have
+_WHOLE = re.compile(r"[+-]?\d+\.0+")
+
+Rows = list[tuple[str, str]]  # texts and labels
 
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    files: dict[str, Path] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict, repr=False)
 
 
 class TextFiles(TextClassification, skip_registration=True):
     """Texts and labels from files with the columns `text` and `label`.
 
-    `train` is required, `valid` and `test` are optional. A file ends in .tsv or .csv and has a
-    header, or in .jsonl and has one object per line. The files are read again when they change.
+    `train` is required. Without `valid`, a tenth of the training texts is held out, equal texts
+    together. A file ends in .tsv or .csv and has a header, or in .jsonl and has one object per
+    line. The files are read again when they change.
+
+    A label is a string or a number. A number is written without a fraction of zero, in all formats:
+    1, 1.0, "1" and "1.0" are the same label. The labels are those of the training split. The id of
+    any other label is -1.
 
     Args:
         folder: the folder of the files.
 
     Raises:
-        DataError: one line that names the file and the row.
+        DataError: one line that names the file and the line.
     """
 
     def __init__(self, folder: str | Path, **kwargs):
-        folder = Path(folder)
-        files = _files(folder)
-        labels = {split: {row["label"]: n for n, row in _rows(p)} for split, p in files.items()}
-        for split, rows in labels.items():
-            for label, row in rows.items():
-                if label not in labels["train"]:
-                    raise DataError(
-                        f"{files[split]}, row {row}: the training split has no label {label!r}; "
-                        f"it has {', '.join(sorted(labels['train']))}."
-                    )
-        if len(labels["train"]) < 2:
+        files = _files(Path(folder))
+        rows = {split: read_texts(path) for split, path in files.items()}
+        if len({label for _, label in rows["train"]}) < 2:
             raise DataError(
                 f"{files['train']}: all rows have the same label; at least two are needed."
             )
-        self.LABELS = tuple(sorted(labels["train"]))
-        digest = hashlib.sha256()
-        for split, path in files.items():
-            digest.update(f"{split} {path.suffix} ".encode() + path.read_bytes())
-        config = _Folder(name=digest.hexdigest()[:16], files=files)
+        groups = {split: [_group(text) for text, _ in own] for split, own in rows.items()}
+        if "valid" in rows:
+            report_repeated("texts", groups)
+        else:
+            out = hold_out_equal(
+                groups["train"],
+                files["train"],
+                examples="texts",
+                add=f"valid{files['train'].suffix}",
+                labels=[(label,) for _, label in rows["train"]],
+            )
+            pairs = [*zip(rows["train"], out, strict=True)]
+            rows["valid"] = [row for row, held in pairs if held]
+            rows["train"] = [row for row, held in pairs if not held]
+        self.LABELS = tuple(sorted({label for _, label in rows["train"]}))
+        others = {str(files[s]): [label for _, label in rows[s]] for s in files if s != "train"}
+        report_unseen("labels", self.LABELS, others)
+        digest = hashlib.sha256(repr(sorted(rows.items())).encode("utf-8", "surrogatepass"))
+        config = _Folder(name=digest.hexdigest()[:16], rows=rows)
         super().__init__(config=config, **kwargs)
 
     def _split_generators(self, dl_manager):
         return {
-            split: self._generate_examples(path)
-            for split, path in self.builder_config.files.items()
+            split: self._generate_examples(rows) for split, rows in self.builder_config.rows.items()
         }
 
-    def _generate_examples(self, path: Path):
-        yield from _rows(path)
+    def _generate_examples(self, rows: Rows):
+        ids = {label: k for k, label in enumerate(self.LABELS)}
+        for number, (text, label) in enumerate(rows):
+            yield number, {"text": text, "label": ids.get(label, UNSEEN)}
+
+
+def _group(text: str) -> str:
+    """Equal texts are a group, whatever their case and white space."""
+    return " ".join(split_words(text.casefold()))
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -83,87 +112,99 @@ def _files(folder: Path) -> dict[str, Path]:
     if "train" not in files:
         names = ", ".join("train" + s for s in SUFFIXES)
         raise DataError(f"{folder} has no training data: one of {names}.")
+    refuse_other_splits(folder, files.values(), SUFFIXES)
     return files
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """The rows of a file, checked, with their line numbers."""
+def read_texts(path: Path) -> Rows:
+    """The texts and labels of a file. What is converted or not read is printed to standard error.
+
+    Raises:
+        DataError: one line that names the file and the line.
+    """
+    rows, converted = [], Counter()
+    for line, example in _objects(path) if path.suffix == ".jsonl" else _table(path):
+        if not isinstance(example["text"], str):
+            raise DataError(f"{path}, line {line}: the text is not a string.")
+        label = _label(example["label"], f"{path}, line {line}")
+        if label != str(example["label"]).strip():
+            converted[f"{example['label']} as {label}"] += 1
+        rows.append((example["text"], label))
+    if not rows:
+        raise DataError(f"{path} has no rows.")
+    if converted:
+        report_once(
+            f"{path}: {converted.total():,} labels are read as numbers: {named(converted)}."
+        )
+    missing = {label for _, label in rows if label.casefold() == "nan"}
+    if missing and all(_is_number(label) for _, label in rows if label not in missing):
+        raise DataError(f"{path}: {missing.pop()!r} stands for a missing label; remove these rows.")
+    return rows
+
+
+def _is_number(label: str) -> bool:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, row {row}: not UTF-8 (byte {error.start}).") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    reader = _objects if path.suffix == ".jsonl" else _table
-    empty = True
-    for row, example in reader(path, text):
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
+
+
+def _label(value, at: str) -> str:
+    """A label as a string, the same for numbers that are equal."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{at}: the label is neither a string nor a number.")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise DataError(f"{at}: the label is {value}, not a string or a number.")
+        return str(int(value) if value.is_integer() else value)
+    label = str(value).strip()
+    if not label or len(label.splitlines()) > 1:
+        raise DataError(f"{at}: the label is empty or has several lines.")
+    return str(int(float(label))) if _WHOLE.fullmatch(label) else label
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict]]:
+    """The objects of a file, with their lines."""
+    others = Counter()
+    for line, example in read_json_lines(path):
+        if not isinstance(example, dict):
+            raise DataError(f"{path}, line {line}: not a JSON object.")
         for column in COLUMNS:
             if column not in example:
                 raise DataError(
-                    f"{path}, row {row}: no column {column!r}; it has {', '.join(example)}."
+                    f"{path}, line {line}: no column {column!r}; it has {', '.join(example)}."
                 )
-        content, label = example["text"], example["label"]
-        if not isinstance(content, str):
-            raise DataError(f"{path}, row {row}: the text is not a string.")
-        if isinstance(label, bool) or not isinstance(label, str | int | float):
-            raise DataError(f"{path}, row {row}: the label is neither a string nor a number.")
-        label = str(label).strip()
-        if not label or len(label.splitlines()) > 1:
-            raise DataError(f"{path}, row {row}: the label is empty or has several lines.")
-        try:
-            f"{content}{label}".encode()
-        except UnicodeEncodeError:  # "\ud83d" in JSON without its second half
-            raise DataError(f"{path}, row {row}: an unpaired surrogate.") from None
-        empty = False
-        yield row, {"text": content, "label": label}
-    if empty:
-        raise DataError(f"{path} has no rows.")
+        others.update(example.keys() - set(COLUMNS))
+        yield line, example
+    _report_other_columns(path, sorted(others))
 
 
-def _objects(path: Path, text: str):
-    for row, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            example = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {row}: not JSON ({error.msg}).") from None
-        if not isinstance(example, dict):
-            raise DataError(f"{path}, row {row}: not a JSON object.")
-        yield row, example
-
-
-def _table(path: Path, text: str):
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    lines = io.StringIO(text, newline="")
-    # Quotes have no meaning in a tab-separated file: a text may begin with one.
-    if path.suffix == ".tsv":
-        table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        table = csv.reader(lines, strict=True)
-    start = 1
-    header = None
-    try:
-        for cells in table:
-            row, start = start, table.line_num + 1
-            if not cells:
-                continue
-            if header is None:
-                header = cells
-                missing = [column for column in COLUMNS if column not in header]
-                if missing:
+def _table(path: Path) -> Iterator[tuple[int, dict]]:
+    """The rows of a file as objects, with their lines."""
+    header, empty = None, 0
+    for line, cells in read_rows(path, "\t" if path.suffix == ".tsv" else ","):
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            for column in COLUMNS:
+                if column not in header:
                     raise DataError(
-                        f"{path}, row {row}: no column {missing[0]!r}; it has {', '.join(header)}."
+                        f"{path}, line {line}: no column {column!r}; it has {', '.join(header)}."
                     )
-                twice = [column for column in COLUMNS if header.count(column) > 1]
-                if twice:
-                    raise DataError(f"{path}, row {row}: more than one column {twice[0]!r}.")
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{path}, row {row}: {len(cells)} columns, the header has {len(header)}."
-                )
-            yield row, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}, row {start}: {error}.") from None
+                if header.count(column) > 1:
+                    raise DataError(f"{path}, line {line}: more than one column {column!r}.")
+            _report_other_columns(path, [name for name in header if name not in COLUMNS])
+        elif not any(cell.strip() for cell in cells):
+            empty += 1
+        elif len(cells) != len(header):
+            raise DataError(
+                f"{path}, line {line}: {len(cells)} columns, the header has {len(header)}."
+            )
+        else:
+            yield line, dict(zip(header, cells, strict=True))
+    if empty:
+        report_once(f"{path}: {empty:,} rows without any content are skipped.")
+
+
+def _report_other_columns(path: Path, names: list[str]) -> None:
+    if names:
+        report_once(f"{path}: {len(names)} other columns are not read: {named(map(repr, names))}.")

@@ -1,7 +1,5 @@
 """What the datasets of tagged sentences share: features, file formats, the files of JointBERT."""
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +8,9 @@ import tensorflow_datasets as tfds
 
 from unroll.pipelines.datasets.base import Builder
 from unroll.pipelines.datasets.sources import Source, find
+from unroll.pipelines.datasets.tagging.schemes import to_bio
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import read_text, split_lines, split_words
 
 _ADDRESS = (
     "https://raw.githubusercontent.com/monologg/JointBERT/"
@@ -53,95 +53,56 @@ class JointBert(Tagging, skip_registration=True):
         return {split: self._generate_examples(*files) for split, files in paths.items()}
 
     def _generate_examples(self, words: Path, tags: Path, intents: Path):
-        yield from read_lines(words, tags, intents)
+        yield from enumerate(read_lines(words, tags, intents))
 
 
-def read_lines(words: Path, tags: Path, intents: Path | None) -> Iterator[tuple[int, dict]]:
-    """Examples, with their line numbers, from parallel files with one sentence per line.
+Examples = list[dict]  # of the features of `Tagging`
+
+
+def read_lines(words: Path, tags: Path, intents: Path | None) -> Examples:
+    """Examples from parallel files with one sentence per line. Blank lines at the end are ignored.
 
     Raises:
         DataError: one line that names the file and the line.
     """
-    columns = [_lines(words), _lines(tags), _lines(intents) if intents else itertools.repeat("")]
-    rows = itertools.zip_longest(*columns) if intents else itertools.zip_longest(*columns[:2])
-    for row, (sentence, tag_line, *rest) in enumerate(rows, start=1):
-        for path, line in zip((words, tags, intents), (sentence, tag_line, *rest), strict=False):
-            if line is None:
-                raise DataError(f"{path} ends before line {row}, but {words} or another does not.")
+    paths = [words, tags, *([intents] if intents else [])]
+    columns = {path: _without_blank_end(split_lines(read_text(path))) for path in paths}
+    shortest, longest = (f(paths, key=lambda path: len(columns[path])) for f in (min, max))
+    if len(columns[shortest]) != len(columns[longest]):
+        raise DataError(
+            f"{longest} has {len(columns[longest])} lines, but {shortest} has "
+            f"{len(columns[shortest])}: a line is a sentence in both."
+        )
+    examples, lines = [], []
+    for line, (sentence, tag_line, *intent) in enumerate(
+        zip(*columns.values(), strict=True), start=1
+    ):
         example = {
-            "words": sentence.split(),
-            "tags": tag_line.split(),
-            "intent": rest[0].strip() if rest else "",
+            "words": split_words(sentence),
+            "tags": split_words(tag_line),
+            "intent": intent[0].strip() if intent else "",
         }
         if not example["words"]:
-            raise DataError(f"{words}, line {row}: no words.")
+            raise DataError(f"{words}, line {line}: no words.")
         if len(example["words"]) != len(example["tags"]):
             raise DataError(
-                f"{tags}, line {row}: {len(example['tags'])} tags for {len(example['words'])} "
+                f"{tags}, line {line}: {len(example['tags'])} tags for {len(example['words'])} "
                 f"words of {words.name}."
             )
         if intents and not example["intent"]:
-            raise DataError(f"{intents}, line {row}: no intent.")
-        yield row, {**example, "tags": to_bio(example["tags"], f"{tags}, line {row}")}
+            raise DataError(f"{intents}, line {line}: no intent.")
+        examples.append(example)
+        lines.append([line] * len(example["tags"]))
+    return in_bio(tags, examples, lines)
 
 
-def read_columns(path: Path, tag_first: bool = False) -> Iterator[tuple[int, dict]]:
-    """Examples, with the line numbers of their first words, from columns as in CoNLL's tasks.
-
-    A line has a word in its first column and the tag in its last (or the other way round). An empty
-    line or a `-DOCSTART-` line ends a sentence.
-
-    Raises:
-        DataError: one line that names the file and the line.
-    """
-    words, tags, first = [], [], 1
-    for row, line in enumerate([*_lines(path), ""], start=1):
-        fields = line.split()
-        if fields and "-DOCSTART-" not in fields:
-            if len(fields) < 2:
-                raise DataError(f"{path}, line {row}: a line is a word and a tag, got {line!r}.")
-            word, tag = (fields[-1], fields[0]) if tag_first else (fields[0], fields[-1])
-            first = row if not words else first
-            words.append(word)
-            tags.append(tag)
-        elif words:
-            tags = to_bio(tags, f"{path}, line", first)
-            yield first, {"words": words, "tags": tags, "intent": ""}
-            words, tags = [], []
+def _without_blank_end(lines: list[str]) -> list[str]:
+    while lines and not split_words(lines[-1]):
+        lines.pop()
+    return lines
 
 
-def to_bio(tags: list[str], location: str, first: int | None = None) -> list[str]:
-    """Converts BIO or IOBES tags to BIO, and checks them.
-
-    Args:
-        tags: the tags of one sentence.
-        location: where the tags are, for errors.
-        first: the line of the first tag, if each tag has a line of its own.
-
-    Raises:
-        DataError: for another tag, or a transition that BIO does not allow.
-    """
-    converted, previous = [], "O"
-    for k, tag in enumerate(tags):
-        at = location if first is None else f"{location} {first + k}"
-        prefix, _, name = tag.partition("-")
-        if tag != "O" and (prefix not in ("B", "I", "E", "S") or not name):
-            raise DataError(f"{at}: the tag {tag!r} is not one of BIO or IOBES (O, B-x, I-x).")
-        if tag != "O":
-            tag = ("B-" if prefix in "BS" else "I-") + name
-        if tag.startswith("I-") and previous[2:] != name:
-            raise DataError(f"{at}: {tag!r} follows {previous!r}, not B-{name} or I-{name}.")
-        converted.append(tag)
-        previous = tag
-    return converted
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {row}: not UTF-8 (byte {error.start}).") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+def in_bio(path: Path, examples: Examples, lines: list[list[int]]) -> Examples:
+    """The examples of a file with their tags converted to BIO. `lines` are those of the tags."""
+    converted = to_bio(path, [example["tags"] for example in examples], lines)
+    return [{**example, "tags": tags} for example, tags in zip(examples, converted, strict=True)]

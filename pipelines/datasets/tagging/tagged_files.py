@@ -1,23 +1,30 @@
 """Your own tagged sentences: a folder in one of two layouts."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.tagging.base import PARTS, Tagging, read_columns, read_lines
-from unroll.pipelines.errors import DataError
+from unroll.pipelines.datasets.own_files import (
+    hold_out_equal,
+    named,
+    refuse_other_splits,
+    report_repeated,
+    report_unseen,
+)
+from unroll.pipelines.datasets.tagging.base import PARTS, Examples, Tagging, read_lines
+from unroll.pipelines.datasets.tagging.columns import read_columns
+from unroll.pipelines.errors import DataError, report_once
+from unroll.pipelines.tagging import split_word
 
 SPLITS = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
-SUFFIXES = (".conll", ".txt")
+SUFFIXES = (".conll", ".conllu", ".txt")
 
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    files: dict[str, list[Path]] = field(default_factory=dict)
-    tag_first: bool = False
+    rows: dict[str, Examples] = field(default_factory=dict, repr=False)
 
 
 class TaggedFiles(Tagging, skip_registration=True):
@@ -25,7 +32,9 @@ class TaggedFiles(Tagging, skip_registration=True):
 
     In the first layout, each line of the three files has the words, the tags and the intent of a
     sentence; `label` is optional. In the second, a line has a word and its tag, and an empty line
-    ends a sentence. Tags are BIO or IOBES. `valid` (or `dev`) and `test` are optional.
+    ends a sentence. Tags are BIO, IOB1, IOBES, BILOU or BMES; they are converted to BIO. `valid`
+    (or `dev`) and `test` are optional. Without `valid`, a tenth of the training sentences is held
+    out, equal sentences together.
 
     Args:
         folder: the folder of the files.
@@ -37,51 +46,66 @@ class TaggedFiles(Tagging, skip_registration=True):
 
     def __init__(self, folder: str | Path, tag_first: bool = False, **kwargs):
         files = _files(Path(folder))
-        known = {example["intent"] for _, example in _examples(files["train"], tag_first)}
+        rows = {}
         for split, paths in files.items():
-            for row, example in _examples(paths, tag_first):
-                if example["intent"] not in known:
-                    raise DataError(
-                        f"{paths[-1]}, line {row}: the training split has no intent "
-                        f"{example['intent']!r}; it has {', '.join(sorted(known))}."
-                    )
-            if not any(True for _ in _examples(paths, tag_first)):
+            read = _read(paths, tag_first)
+            if not read:
                 raise DataError(f"{paths[0]} has no sentences ({split}).")
-        digest = hashlib.sha256(str(tag_first).encode())
-        for split, paths in files.items():
-            for path in paths:
-                digest.update(f"{split} {path.name} ".encode() + path.read_bytes())
-        config = _Folder(name=digest.hexdigest()[:16], files=files, tag_first=tag_first)
-        super().__init__(config=config, **kwargs)
+            rows[split] = read
+            _report_split_words(paths[0], read)
+        groups = {split: [tuple(e["words"]) for e in own] for split, own in rows.items()}
+        if "valid" in rows:
+            report_repeated("sentences", groups)
+        else:
+            train = files["train"][0]
+            out = hold_out_equal(
+                groups["train"],
+                train,
+                examples="sentences",
+                add=f"valid{train.suffix}" if len(files["train"]) == 1 else "a folder valid",
+                labels=[{e["intent"], *e["tags"]} for e in rows["train"]],
+            )
+            pairs = [*zip(rows["train"], out, strict=True)]
+            rows["valid"] = [row for row, held in pairs if held]
+            rows["train"] = [row for row, held in pairs if not held]
+        others = {str(files[split][0]): rows[split] for split in files if split != "train"}
+        intents = {path: [e["intent"] for e in own] for path, own in others.items()}
+        report_unseen("intents", {e["intent"] for e in rows["train"]}, intents)
+        tags = {path: [tag for e in own for tag in e["tags"]] for path, own in others.items()}
+        report_unseen("tags", {"O"} | {tag for e in rows["train"] for tag in e["tags"]}, tags)
+        digest = hashlib.sha256(repr(sorted(rows.items())).encode("utf-8", "surrogatepass"))
+        super().__init__(config=_Folder(name=digest.hexdigest()[:16], rows=rows), **kwargs)
 
     def _split_generators(self, dl_manager):
         return {
-            split: self._generate_examples(paths)
-            for split, paths in self.builder_config.files.items()
+            split: self._generate_examples(rows) for split, rows in self.builder_config.rows.items()
         }
 
-    def _generate_examples(self, paths: list[Path]):
-        yield from _examples(paths, self.builder_config.tag_first)
+    def _generate_examples(self, rows: Examples):
+        yield from enumerate(rows)
 
 
-def _examples(paths: list[Path], tag_first: bool) -> Iterator[tuple[int, dict]]:
+def _read(paths: list[Path], tag_first: bool) -> Examples:
     if len(paths) == 1:
         return read_columns(paths[0], tag_first)
     return read_lines(paths[0], paths[1], paths[2] if len(paths) > 2 else None)
 
 
+def _report_split_words(path: Path, examples: Examples) -> None:
+    """Reports the words that the tokenizer of `predict` would split."""
+    words = [word for example in examples for word in example["words"]]
+    split = [word for word in words if split_word(word) != [word]]
+    if split:
+        report_once(
+            f"{path}: {len(split):,} of {len(words):,} words contain spaces or punctuation at "
+            f"which `predict` splits a text: {named(map(repr, split))}."
+        )
+
+
 def _files(folder: Path) -> dict[str, list[Path]]:
     files = {}
     for split, names in SPLITS.items():
-        layouts = [
-            [folder / name / part for part in PARTS if (folder / name / part).is_file()]
-            for name in names
-            if (folder / name).is_dir()
-        ]
-        for paths in layouts:
-            missing = {"seq.in", "seq.out"} - {path.name for path in paths}
-            if missing:
-                raise DataError(f"{folder}: {split} has no {' and no '.join(sorted(missing))}.")
+        layouts = [_parts(folder / name) for name in names if (folder / name).is_dir()]
         layouts += [
             [folder / (name + suffix)]
             for name in names
@@ -100,4 +124,23 @@ def _files(folder: Path) -> dict[str, list[Path]]:
         )
     if len({len(paths) for paths in files.values()}) > 1:
         raise DataError(f"{folder}: all splits or none must have a file 'label' of intents.")
+    refuse_other_splits(folder, [path for own in files.values() for path in own], SUFFIXES)
     return files
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a split in the first layout."""
+    paths = [folder / part for part in PARTS if (folder / part).is_file()]
+    missing = {"seq.in", "seq.out"} - {path.name for path in paths}
+    if missing:
+        raise DataError(f"{folder} has no {' and no '.join(sorted(missing))}.")
+    others = [path for path in sorted(folder.iterdir()) if path.is_file() and path not in paths]
+    for path in others:
+        meant = next((part for part in PARTS if path.name.casefold().startswith(part)), None)
+        if path.stem.casefold() in ("labels", "intent", "intents"):
+            meant = "label"
+        if meant:
+            raise DataError(f"{path} is not read: name the file {meant}, or move it away.")
+    if others := [path.name for path in others if not path.name.startswith(".")]:
+        report_once(f"{folder}: {len(others)} other files are not read: {named(others)}.")
+    return paths
