@@ -44,7 +44,7 @@ class TrainingConfig:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     # compile the training step with XLA
     jit: bool = False
-    # folder of a run to fine-tune: weights that fit are copied from it
+    # folder of a run to fine-tune: its weights are copied, those of words and labels by their names
     start: str = ""
 
     def __post_init__(self):

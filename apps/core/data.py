@@ -1,5 +1,7 @@
 """The raw splits of an app's dataset."""
 
+from pathlib import Path
+
 import tensorflow as tf
 
 from unroll.apps.core.config import TrainingConfig
@@ -22,6 +24,10 @@ class RawSplits:
             config.data, kind=kind, size=config.generated_size, **options
         )
         self._read: dict[str, tf.data.Dataset] = {}
+
+    def folder(self, split: str) -> Path:
+        """Where a split is prepared, and what is computed from it can be stored."""
+        return datasets.folder(self.builder, split)
 
     def __getitem__(self, split: str) -> tf.data.Dataset:
         """Raises a `UsageError` if the dataset has no such split."""

@@ -23,6 +23,12 @@ Assets = dict[str, Asset]
 # Whether more or less of a figure is better.
 Direction = Literal["max", "min"]
 
+# What the entries of an axis of a weight are: the name of an asset of lines; `None` where their
+# position counts; or `(name, ...)`, those of the asset followed by others whose position counts.
+Axis = str | tuple | None
+# The axes of weights, by a regular expression of their paths: `transfer.by_name` gives the paths.
+Axes = dict[str, tuple[Axis, ...]]
+
 # The names that every app defines. For a function, its arguments.
 REQUIRED = {
     # A frozen dataclass. The comment above a field is its help text.
@@ -62,10 +68,18 @@ def _no_callbacks(config, history: list[dict]) -> list[keras.callbacks.Callback]
     return []
 
 
+def _no_axes(config) -> Axes:
+    return {}
+
+
 # The names that an app may define, with their defaults.
 OPTIONAL: dict[str, Any] = {
     # A base class of `Config`: the fields that `evaluate`, `predict` and `export` also accept.
     "Search": None,
+    # `axes(config)`: the axes of all weights that an asset indexes: the rows of an embedding, the
+    # columns and the bias of an output layer. `--start` copies their entries by the lines of the
+    # asset; it copies all other weights as they are.
+    "axes": _no_axes,
     # `callbacks(config, history)`: Keras callbacks of the training. `history` is the list of the
     # figures of each finished epoch, and grows.
     "callbacks": _no_callbacks,

@@ -66,9 +66,9 @@ def train(
         with used.scope():
             model = app.build(config, data.assets)
             if config.start and not resume:
-                copied = transfer.copy(app, model, data.assets, config.start)
+                carried = transfer.start(app, config, model, data.assets)
                 if progress.writes:
-                    print(f"{copied} of {len(model.weights)} weights copied from {config.start}.")
+                    print(f"Weights of {config.start}:\n{carried}")
             model.optimizer.build(model.trainable_variables)
         train_set, valid_set = distribution.prepare(model, used, data["train"], data["valid"])
         progress.set_model(model)

@@ -1,7 +1,6 @@
 """Captions of images: a sentence about an image or a clip, and the attention of each word."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import keras
@@ -11,7 +10,7 @@ from rich.text import Text
 from unroll import layers
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.image_captioning import metrics, network, serving
 from unroll.apps.image_captioning import report as reports
 from unroll.apps.shared import groups, images
@@ -142,10 +141,9 @@ def load(
 ) -> Data:
     """Images with the ids of their captions. The vocabulary is that of the training captions."""
     raw = RawSplits(config, "captions")
-    folder = Path(raw.builder.data_dir)
     annotated = {split: captions.read(raw[split]) for split in splits}
     image_ids = {split: [each.image_id for each in rows] for split, rows in annotated.items()}
-    arrays, spec = images.arrays(config, raw, image_ids, folder, config.frames)
+    arrays, spec = images.arrays(config, raw, image_ids, config.frames)
     if assets is None:
         training = annotated["train"] if "train" in annotated else captions.read(raw["train"])
         assets = {
@@ -178,6 +176,17 @@ def load(
         )
 
     return Data({split: batches(split) for split in splits}, assets)
+
+
+def axes(config: Config) -> Axes:
+    """The weights of words and of the labels of frames."""
+    return {
+        "decoder/embedding/embeddings": ("vocabulary", None),
+        "decoder/output_kernel": (None, "vocabulary"),
+        "decoder/output_bias": ("vocabulary",),
+        "frame/kernel": (None, "frame_labels"),
+        "frame/bias": ("frame_labels",),
+    }
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

@@ -11,7 +11,7 @@ from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.reading_comprehension import metrics, network, parsing, published, serving
 from unroll.apps.reading_comprehension import report as reports
 from unroll.apps.shared import groups
@@ -160,6 +160,19 @@ def _of_task(config: Config, raw: RawSplits, split: str) -> tf.data.Dataset:
     return stories.filter_task(raw[split], config.task) if config.task else raw[split]
 
 
+def axes(config: Config) -> Axes:
+    """The weights of words."""
+    found = {
+        "embedding/embeddings": ("vocabulary", None),
+        "answer/kernel": (None, "vocabulary"),
+        "answer/bias": ("vocabulary",),
+    }
+    if config.facts == "bag":
+        found[r"hops(#\d+)?/(kernel_\d+|question_kernel)"] = ("vocabulary", None)
+        found[r"hops(#\d+)?/output_kernel"] = (None, "vocabulary")
+    return found
+
+
 def build(config: Config, assets: Assets) -> keras.Model:
     """Facts `[B, S, J]` and a question `[B, J']` to the logits of all words, `[B, R, V]`."""
     inputs = {
@@ -210,7 +223,7 @@ def build_memory(config: Config, size: int) -> keras.Model:
         encoded = encode(embedding(flat), mask=ops.not_equal(flat, PADDING))
         query_vector = encode(embedding(question), mask=ops.not_equal(question, PADDING))
         answer, attention = hops(groups.Split()(encoded, facts), query_vector, facts_mask=mask)
-        logits = keras.layers.Dense(size)(answer)
+        logits = keras.layers.Dense(size, name="answer")(answer)
     return keras.Model([facts, question], [logits, attention])
 
 
@@ -223,7 +236,8 @@ def build_recurrent(config: Config, size: int) -> keras.Model:
     [encode] = recurrent_layers(config.cell, config.units, 1)
     state = encode(x, mask=ops.not_equal(tokens, PADDING))
     no_weights = ops.cast(ops.zeros_like(ops.expand_dims(facts[:, :, 0], 1)), state.dtype)
-    return keras.Model([facts, question], [keras.layers.Dense(size)(state), no_weights])
+    logits = keras.layers.Dense(size, name="answer")(state)
+    return keras.Model([facts, question], [logits, no_weights])
 
 
 def callbacks(config: Config, history: list[dict]) -> list[keras.callbacks.Callback]:

@@ -12,7 +12,7 @@ from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.sentiment import metrics, serving
 from unroll.apps.sentiment import report as reports
 from unroll.apps.shared import word_vectors
@@ -107,7 +107,7 @@ def load(
 ) -> Data:
     """Batches of token ids and label ids. The vocabulary is that of the training texts."""
     raw = RawSplits(config, "text_classification")
-    labels = raw.builder.info.features["label"].names
+    labels = raw.builder.features["label"].names
     if assets is None:
         training = raw["train"].map(lambda example: example["text"])
         if config.encoding == "vectors":
@@ -132,6 +132,20 @@ def load(
         )
 
     return Data({split: batches(split) for split in splits}, assets)
+
+
+def axes(config: Config) -> Axes:
+    """The weights of words and labels."""
+    found = {
+        "embedding/embeddings": ("vocabulary", None),
+        "probabilities/kernel": (None, "labels"),
+        "probabilities/bias": ("labels",),
+    }
+    if config.encoding == "one_hot":
+        # The inputs of the first layer are words; with dense skips, also the first of all layers.
+        layer = r"\d+" if config.skip == "dense" else "0"
+        found[rf"(segmented/)?stack/layer_{layer}/(\w+/)?cell/kernel"] = (("vocabulary", ...), None)
+    return found
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

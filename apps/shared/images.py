@@ -1,7 +1,7 @@
 """Images: what a network reads of them, and the files that a user gives."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.apps.core.config import TrainingConfig
+from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
 from unroll.pipelines import image, vision
 
@@ -62,21 +63,19 @@ class ImageConfig(TrainingConfig):
 
 def arrays(
     config: ImageConfig,
-    raw: Mapping[str, tf.data.Dataset],
+    raw: RawSplits,
     image_ids: dict[str, list[str]],
-    folder: Path,
     frames: int = 0,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """The images of some splits as arrays, and their description.
 
-    Pixels, and the features of a frozen encoder, are computed once and stored in the dataset's
-    folder.
+    Pixels, and the features of a frozen encoder, are computed once and stored in the folder of the
+    prepared split.
 
     Args:
         config: names the encoder or the file of regions.
         raw: datasets of `{"image": string}` by split. Only the splits in `image_ids` are read.
         image_ids: the names of the images, by split.
-        folder: of the prepared dataset.
         frames: the number of frames that are taken from a clip; 0 for images. A frozen encoder
             gives one vector per frame, the mean over its grid.
 
@@ -114,7 +113,9 @@ def arrays(
 
     dtype = "float16" if config.frozen else "uint8"
     found = {
-        split: vision.cached_array(raw[split], folder / f"{split}-{key}.npy", read, dtype)
+        split: vision.cached_array(
+            raw[split], raw.folder(split) / f"{split}-{key}.npy", read, dtype
+        )
         for split in image_ids
     }
     return found, spec

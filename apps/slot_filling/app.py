@@ -11,7 +11,7 @@ from rich.text import Text
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.shared import word_vectors
 from unroll.apps.shared.display import tagged_tokens
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
@@ -128,6 +128,20 @@ def load(
         )
 
     return Data({split: batches(split) for split in splits}, assets)
+
+
+def axes(config: Config) -> Axes:
+    """The weights of words, characters, tags and intents."""
+    return {
+        "character_embedding/embeddings": ("characters", None),
+        "embedding/embeddings": ("vocabulary", None),
+        "potentials/kernel": (None, "tags"),
+        "potentials/bias": ("tags",),
+        "tags/transitions": ("tags", "tags"),
+        "tags/(start|end)": ("tags",),
+        "intent/kernel": (None, "intents"),
+        "intent/bias": ("intents",),
+    }
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

@@ -15,7 +15,7 @@ from rich.text import Text
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
 from unroll.apps.speech_ctc import decoding, metrics, recordings, serving, streaming
 from unroll.apps.speech_ctc import report as reports
@@ -176,7 +176,7 @@ def load(
         labels = {label for text in itertools.chain(*texts.values()) for label in units(text)}
         assets = {
             "labels": [speech.BLANK, *sorted(labels)],
-            "interface": _interface(config, raw.builder.info.features),
+            "interface": _interface(config, raw.builder.features),
             "language_model": decoding.language_model_asset(config, texts["train"], lexicon),
         }
 
@@ -224,6 +224,11 @@ def _interface(config: Config, features: dict) -> dict:
         deltas=config.deltas,
     )
     return {"front_end": asdict(front_end), "features": front_end.size, **how}
+
+
+def axes(config: Config) -> Axes:
+    """The weights of the labels."""
+    return {"logits/kernel": (None, "labels"), "logits/bias": ("labels",)}
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import keras
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.shared import images, questions
 from unroll.apps.shared.display import weighted_tokens
 from unroll.apps.shared.recurrent import require_cell
@@ -123,8 +122,7 @@ def load(
     pixels, spec = dict.fromkeys(splits), images.NO_IMAGES
     if config.image != "none":
         image_ids = {split: [row.image_id for row in rows[split]] for split in splits}
-        folder = Path(raw.builder.data_dir)
-        pixels, spec = images.arrays(config, raw, image_ids, folder)
+        pixels, spec = images.arrays(config, raw, image_ids)
     if assets is None:
         training = rows["train"] if "train" in rows else vq.read(raw["train"])
         sentences = [question for row in training for question in row.questions]
@@ -172,6 +170,15 @@ def _warn_of_unknown_answers(
             f"not in the vocabulary, and {effect}: {names}",
             file=sys.stderr,
         )
+
+
+def axes(config: Config) -> Axes:
+    """The weights of words and answers."""
+    return {
+        "embedding/embeddings": ("vocabulary", None),
+        "answer/kernel": (None, "answers"),
+        "answer/bias": ("answers",),
+    }
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

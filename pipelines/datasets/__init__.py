@@ -4,17 +4,15 @@ A builder reads its files from the manual folder (`manual_dir`, or the environme
 `UNROLL_MANUAL_DIR`), as `<dataset>/<published file name>`, or downloads them.
 """
 
-import contextlib
 import functools
-import io
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import Builder, Generated
+from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.prepared import Prepared
 from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews
 from unroll.pipelines.datasets.sentiment.sst import Sst2, Sst5
@@ -44,12 +42,6 @@ from unroll.pipelines.datasets.vision.scenes_dialog import ScenesDialog
 from unroll.pipelines.datasets.vision.scenes_qa import ScenesQa
 from unroll.pipelines.errors import DataError
 
-# Errors of a download or of a disk. Broken data is a DataError already.
-_ERRORS = (
-    OSError,
-    tfds.download.DownloadError,
-    tfds.download.download_manager.NonMatchingChecksumError,
-)
 # Published datasets that TFDS builds. A module maps our split names to those of TFDS, and has a
 # function that converts an example to the features of the other datasets of its task.
 _TFDS_DATASETS = {module.NAME: module for module in (coco_captions, librispeech)}
@@ -110,8 +102,8 @@ def builder(
     manual_dir: str | Path | None = None,
     data_dir: str | Path | None = None,
     **options,
-) -> tfds.core.DatasetBuilder:
-    """The TFDS builder of a dataset, prepared on disk.
+) -> Prepared:
+    """A dataset, whose splits are prepared on disk when they are first read.
 
     Args:
         name: one of `names()`, or a folder of your own files.
@@ -123,7 +115,7 @@ def builder(
 
     Raises:
         DataError: for an unknown name or kind, a size that the dataset does not support, or missing
-            or broken files. The message is one line.
+            or broken files. The message is one line. `read` raises it for what it has to prepare.
     """
     if kind not in KINDS:
         raise DataError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
@@ -143,12 +135,13 @@ def builder(
             f"size={size}: {name} is not generated. A size other than 1 is allowed for "
             f"{', '.join(GENERATED)}."
         )
-    archive_needed = name == "imdb" and not make().is_prepared()
-    if archive_needed and not in_manual_folder(ARCHIVE, manual_dir):
+    prepared = Prepared(make())
+    if name == "imdb" and not (prepared.is_prepared() or in_manual_folder(ARCHIVE, manual_dir)):
         make = functools.partial(tfds.builder, "imdb_reviews", data_dir=data_dir, try_gcs=False)
         if not make().is_prepared():
             require_reachable(ARCHIVE, manual_dir)
-    return _prepared(make)
+        prepared = Prepared(make())
+    return prepared
 
 
 def load(name: str, split: str, **options) -> tf.data.Dataset:
@@ -165,30 +158,20 @@ def load(name: str, split: str, **options) -> tf.data.Dataset:
     return read(builder(name, **options), split)
 
 
-def read(prepared: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+def read(prepared: Prepared, split: str) -> tf.data.Dataset:
     """A split of a dataset, as in `load`, from its builder."""
-    published, decoders = _TFDS_DATASETS.get(prepared.name), None
-    if published:
-        split, decoders = published.SPLITS.get(split, split), published.DECODERS
-    try:
-        examples = prepared.as_dataset(split=split, shuffle_files=False, decoders=decoders)
-    except ValueError:
-        known = (f"{name} ({s.num_examples})" for name, s in prepared.info.splits.items())
-        raise DataError(
-            f"{prepared.name} has no split {split!r}; it has {', '.join(known)}, "
-            "and slices such as 'train[:90%]'."
-        ) from None
-    return examples.map(published.convert, tf.data.AUTOTUNE) if published else examples
+    if published := _TFDS_DATASETS.get(prepared.name):
+        examples = prepared.read(published.SPLITS.get(split, split), published.DECODERS)
+        return examples.map(published.convert, tf.data.AUTOTUNE)
+    return prepared.read(split)
 
 
-def split_names(prepared: tfds.core.DatasetBuilder) -> list[str]:
+def split_names(prepared: Prepared) -> list[str]:
     """The names that `splits` accepts. "valid" is always one of them."""
     return list(_slices(prepared))
 
 
-def splits(
-    prepared: tfds.core.DatasetBuilder, names: Iterable[str] | None = None
-) -> dict[str, tf.data.Dataset]:
+def splits(prepared: Prepared, names: Iterable[str] | None = None) -> dict[str, tf.data.Dataset]:
     """Splits of a dataset by name. Only these are read.
 
     Where a dataset has no split "valid", that is the last tenth of "train".
@@ -208,46 +191,18 @@ def splits(
     return {name: read(prepared, slices[name]) for name in names}
 
 
-def _slices(prepared: tfds.core.DatasetBuilder) -> dict[str, str]:
+def folder(prepared: Prepared, split: str) -> Path:
+    """The folder in which a split of `split_names` is prepared."""
+    if published := _TFDS_DATASETS.get(prepared.name):
+        split = published.SPLITS[split]
+    return prepared.folder(_slices(prepared)[split])
+
+
+def _slices(prepared: Prepared) -> dict[str, str]:
     """The argument of `read` for each split."""
     if prepared.name in _TFDS_DATASETS:
         return {name: name for name in _TFDS_DATASETS[prepared.name].SPLITS}
-    slices = {name: name for name in prepared.info.splits}
+    slices = {name: name for name in prepared.split_names}
     if "valid" not in slices:
         slices |= {"train": "train[:90%]", "valid": "train[90%:]"}
     return slices
-
-
-def _prepared(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
-    made = make()
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    if isinstance(made, Builder):  # takes seconds; TFDS's own builders may have to download
-        tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            made.download_and_prepare(download_config=config)
-    except BaseException as error:
-        _clean(made)
-        if isinstance(error, OSError) and made.is_prepared():
-            return make()  # another process prepared it at the same time
-        if isinstance(error, _ERRORS):
-            reason = str(error).partition("\n")[0]
-            raise DataError(
-                f"{made.name} cannot be prepared in {made.data_dir}: {reason}"
-            ) from None
-        raise
-    finally:
-        tfds.enable_progress_bar()
-    return made
-
-
-def _clean(made: tfds.core.DatasetBuilder) -> None:
-    """Removes the files of a failed download, and empty folders."""
-    root = Path(made.data_dir_root)
-    downloads = root / "downloads"
-    for unfinished in (downloads / made.name).glob("*.tmp.*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
-    own = [folder for folder in Path(made.data_dir).parents if root in folder.parents]
-    for folder in (downloads / made.name, downloads / "extracted", downloads, *own):
-        with contextlib.suppress(OSError):  # not empty, or not there
-            folder.rmdir()

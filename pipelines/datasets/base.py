@@ -3,13 +3,13 @@
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.errors import DataError
+from unroll.pipelines.errors import DataError, report_once
 
 _MAX_NAMED = 5  # skipped files that a message names
 _FEWEST = 10  # examples of which a tenth can be held out
@@ -26,6 +26,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     FEATURES: ClassVar[dict] = {}  # of an example, by name
+    # The names of the splits; empty if they are those of the user's files.
+    SPLITS: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
     SUPERVISED_KEYS: ClassVar[tuple[str, str] | None] = None
     HOMEPAGE = ""
     CITATION = ""
@@ -46,6 +48,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _features(self) -> dict:
         return self.FEATURES
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return self.SPLITS or tuple(self.generators(None))
+
+    def generators(self, downloads: tfds.download.DownloadManager | None) -> dict[str, Iterable]:
+        """The keys and examples of each split. They are generated when they are read."""
+        return self._split_generators(downloads)
 
 
 class Generated(Builder, skip_registration=True):
@@ -122,10 +133,9 @@ def hold_out(
             f"held out by {group} ({kinds} in all): add {add}, or more data."
         )
     own = len({each for each, out in zip(groups, chosen, strict=True) if out})
-    print(
-        f"unroll: {source} has no validation split: {number} of {total} {examples} are held out "
-        f"for it, by {group} ({own} of {kinds}).",
-        file=sys.stderr,
+    report_once(
+        f"{source} has no validation split: {number} of {total} {examples} are held out for it, "
+        f"by {group} ({own} of {kinds})."
     )
     return chosen
 

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import os
 import re
@@ -12,13 +13,14 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from rich.text import Text
 
 from unroll import apps
-from unroll.apps.core import options, protocol, results
+from unroll.apps.core import options, protocol, results, transfer
 from unroll.apps.core import runs as run_folders
 from unroll.apps.core.config import TrainingConfig, monitor_direction
 from unroll.apps.core.protocol import Data, Report, Service, Trained, hook
@@ -46,7 +48,7 @@ VERB_OPTIONS = (
 )
 APPS = [importlib.import_module(f"unroll.apps.{name}.app") for name in NAMES]
 # The number of arguments of optional functions.
-HOOKS = {"callbacks": 2, "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1}
+HOOKS = {"axes": 1, "callbacks": 2, "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1}
 
 
 @pytest.fixture(scope="module", params=APPS, ids=NAMES)
@@ -58,11 +60,18 @@ def app(request) -> ModuleType:
 def trained(app, tmp_path_factory) -> Trained:
     """The untrained model of the first preset, with the assets of a small dataset."""
     config = dataclasses.replace(next(iter(app.PRESETS.values())), generated_size=1e-3)
+    if hasattr(config, "linear_start"):  # it ends in training; without, the scores are all equal
+        config = dataclasses.replace(config, linear_start=0.0)
     with pytest.MonkeyPatch.context() as patch:
         # A generated dataset needs no published file.
         patch.setenv("UNROLL_MANUAL_DIR", str(tmp_path_factory.mktemp("empty")))
         assets = app.load(config, ()).assets
     return Trained(config, assets, app.build(config, assets))
+
+
+@pytest.fixture(scope="module")
+def predictions(app, trained) -> list[dict]:
+    return app.predict(trained, app.examples()[:1])
 
 
 def folder_of(app) -> Path:
@@ -294,6 +303,130 @@ AUGMENTATION = {
 }
 
 
+# Options that change which weights there are, or what their axes are.
+NETWORKS = {
+    "image_captioning": [{}, {"attention": "after"}, {"attention": "none"}, {"frames": 2}],
+    "reading_comprehension": [
+        {"restarts": 2},
+        {"tying": "layer_wise"},
+        {"facts": "recurrent"},
+        {"model": "recurrent"},
+    ],
+    "sentiment": [
+        {},
+        {"encoding": "one_hot", "depth": 2, "skip": "dense"},
+        {"encoding": "one_hot", "bidirectional": False, "segment_length": 5},
+    ],
+    "slot_filling": [{}, {"characters": "recurrent", "context": "gate"}],
+    "speech_ctc": [{"units": 8}],
+    "vqa": [{"history": True, "hidden_layer": True}],
+}
+SMALL = {"depth": 1, "filters": 4, "image_size": 16, "stages": 1, "units": 8, "restarts": 1}
+
+
+def small_config(app, trained, options: dict):
+    fields = {field.name for field in dataclasses.fields(app.Config)}
+    small = {name: value for name, value in SMALL.items() if name in fields}
+    return dataclasses.replace(trained.config, **(small | options))
+
+
+def small_assets(config, assets: dict) -> dict:
+    """The assets for the network of a configuration."""
+    found = dict(assets)
+    if frames := getattr(config, "frames", 0):
+        found["frame_labels"] = ["left", "right", "up"]
+    if found.get("images", {}).get("kind") == "image":
+        side = config.image_size
+        shape = [frames, side, side, 3] if frames else [side, side, 3]
+        found["images"] = {"kind": "image", "shape": shape}
+    return found
+
+
+def undeclared_axes(axes: dict, models: list[keras.Model], assets: list[dict]) -> list[str]:
+    """The axes of weights that grow with an asset, but are not declared so.
+
+    The lists of the second assets are longer than the first, by different numbers of entries.
+    """
+    first, second = map(transfer.by_name, models)
+    lists = [name for name, asset in assets[0].items() if isinstance(asset, list)]
+    growth = {name: len(assets[1][name]) - len(assets[0][name]) for name in lists}
+    found = []
+    for name, weight in first.items():
+        declared = transfer.axes_of(name, axes) or (None,) * len(weight.shape)
+        for k, (small, large) in enumerate(zip(weight.shape, second[name].shape, strict=True)):
+            asset = declared[k][0] if isinstance(declared[k], tuple) else declared[k]
+            if large - small != growth.get(asset, 0):
+                found.append(f"{name}, axis {k}: {asset}")
+    return found
+
+
+def with_more_entries(assets: dict) -> dict:
+    lists = [name for name, asset in assets.items() if isinstance(asset, list)]
+    more = {
+        name: [*assets[name], *(f"{'B-' if name == 'tags' else ''}new{i}" for i in range(3 + k))]
+        for k, name in enumerate(lists)
+        if assets[name]
+    }
+    return {**assets, **more}
+
+
+def test_all_axes_that_an_asset_indexes_are_declared(app, trained):
+    options = NETWORKS[folder_of(app).name]
+    for each in options:
+        config = small_config(app, trained, each)
+        assets = small_assets(config, trained.assets)
+        both = [assets, with_more_entries(assets)]
+        models = [app.build(config, own) for own in both]
+        axes = app.axes(config)
+        assert undeclared_axes(axes, models, both) == []
+        for pattern, declared in axes.items():
+            # A declaration that is missing, or of another axis or asset, is found.
+            names = [n for n in transfer.by_name(models[0]) if re.fullmatch(pattern, n)]
+            missing = {key: value for key, value in axes.items() if key != pattern}
+            wrong = {**missing, pattern: ("nothing",) * len(declared)}
+            for planted in (missing, wrong):
+                assert len(undeclared_axes(planted, models, both)) >= len(names)
+
+
+def permuted(assets: dict, axes: dict) -> dict:
+    """The same entries in another order. Special tokens, which have fixed ids, stay in front."""
+    found = dict(assets)
+    for name in set(itertools.chain(*axes.values())) & assets.keys():
+        asset = assets[name]
+        fixed = sum(entry.startswith("[") for entry in asset)
+        found[name] = [*asset[:fixed], *reversed(asset[fixed:])]
+        assert found[name] != asset or len(asset) < 2
+    return found
+
+
+def assert_same_predictions(found, expected) -> None:
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_same_predictions(found[name], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_predictions(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=1e-4)
+    else:
+        assert found == expected
+
+
+def test_a_model_that_starts_from_a_run_predicts_the_same(app, trained, predictions):
+    """Also if the entries of all vocabularies and labels have another order."""
+    axes = app.axes(trained.config)
+    assets = permuted(trained.assets, axes)
+    model = app.build(trained.config, assets)
+    carried = transfer.carry((model, axes, assets), (trained.model, axes, trained.assets))
+    assert not carried.fresh
+    assert carried.matched
+    assert all(have == total for have, total in carried.entries.values())
+    started = dataclasses.replace(trained, assets=assets, model=model)
+    assert_same_predictions(app.predict(started, app.examples()[:1]), predictions)
+
+
 def rows(dataset: tf.data.Dataset) -> list[tuple]:
     """The examples of batches, without padding."""
     found = []
@@ -331,13 +464,15 @@ def test_a_service_has_a_default_function_and_requests_for_each(app, trained):
         assert [spec.name for spec in service.functions[name].input_signature] == list(inputs)
 
 
-def test_predict_is_pure_and_its_results_can_be_shown(app, trained, tmp_path, monkeypatch):
+def test_predict_is_pure_and_its_results_can_be_shown(
+    app, trained, predictions, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     inputs = app.examples()[:1]
     outputs = app.predict(trained, inputs)
     assert len(outputs) == len(inputs)
     assert json.loads(json.dumps(outputs)) == outputs
-    assert app.predict(trained, inputs) == outputs
+    assert predictions == outputs
     assert isinstance(app.show(outputs[0]), (str, Text))
     assert list(tmp_path.iterdir()) == []
     if plot := hook(app, "plot"):

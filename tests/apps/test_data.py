@@ -28,7 +28,7 @@ def read(monkeypatch) -> list:
 
 def test_a_split_is_read_once_and_only_when_it_is_used(read):
     raw = RawSplits(CONFIG, "text_classification")
-    assert raw.builder.info.features["label"].names == ["negative", "positive"]
+    assert raw.builder.features["label"].names == ["negative", "positive"]
     assert read == []
     examples = [*raw["valid"].as_numpy_iterator()]
     assert {type(example["text"]) for example in examples} == {bytes}

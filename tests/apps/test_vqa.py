@@ -218,8 +218,10 @@ def test_a_model_for_dialogs_starts_with_the_answers_of_the_run_it_is_fine_tuned
     run.write_assets(source.assets)
     weights_of(source.model).save_weights(run.best)
     model = app.build(app.Config(**SMALL, history=True), source.assets)
-    copied = transfer.copy(app, model, source.assets, str(tmp_path))
-    assert copied == len(source.model.weights)
+    config = app.Config(**SMALL, history=True, start=str(tmp_path))
+    carried = transfer.start(app, config, model, source.assets)
+    assert not carried.matched
+    assert set(carried.fresh) == {"facts/cell", "history", "history_projection"}
     features = dialog_features()
     found = model(features, training=False)
     del features["rounds"]
@@ -465,14 +467,13 @@ def test_a_frozen_network_of_keras_applications(folder, tmp_path):
     run = Run(tmp_path / "run")
     training.train(app, config, run)
     assert run.assets()["images"] == {"kind": "regions", "shape": [2, 2, 1024]}
-    prepared = Path(datasets.builder(str(folder), kind="visual_questions").data_dir)
-    names = {path.name for path in prepared.glob("*.npy")}
-    evaluate(app, run, "valid")
-    stored = {path.name: path.stat().st_mtime_ns for path in prepared.glob("*.npy")}
-    assert set(stored) == names
+    prepared = datasets.builder(str(folder), kind="visual_questions").folder("valid")
+    [stored] = prepared.glob("*.npy")
+    written = stored.stat().st_mtime_ns
     figures = evaluate(app, run, "valid")
     assert 0 <= figures["accuracy"] <= 1
-    assert {path.name: path.stat().st_mtime_ns for path in prepared.glob("*.npy")} == stored
+    assert [stored] == list(prepared.glob("*.npy"))
+    assert stored.stat().st_mtime_ns == written
     exported = export.export(app, run, tmp_path / "saved", formats=("saved_model",))
     manifest = json.loads((exported / "manifest.json").read_text())
     assert "image_bytes" in manifest["signatures"]["serving_default"]["inputs"]

@@ -14,7 +14,7 @@ from keras import ops
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Data, Report, Service, Trained
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
 from unroll.pipelines.batching import batches
 
 
@@ -102,6 +102,15 @@ def error_rate(labels, probabilities):
     """Whether each example is wrong, `[B]`: a figure of which less is better."""
     predicted = ops.cast(ops.argmax(probabilities, -1), labels.dtype)
     return ops.cast(ops.not_equal(predicted, ops.reshape(labels, (-1,))), "float32")
+
+
+def axes(config: Config) -> Axes:
+    """The weights of digits and labels."""
+    return {
+        "embedding/embeddings": ("digits", None),
+        "dense/kernel": (None, "labels"),
+        "dense/bias": ("labels",),
+    }
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

@@ -22,6 +22,7 @@ class Imdb(TextClassification, skip_registration=True):
     which downloads it.
     """
 
+    SPLITS = ("train", "test")
     LABELS = ("negative", "positive")
     HOMEPAGE = "https://ai.stanford.edu/~amaas/data/sentiment"
     CITATION = "Maas et al. 2011, Learning word vectors for sentiment analysis"

@@ -54,6 +54,8 @@ class TextFiles(TextClassification, skip_registration=True):
         DataError: one line that names the file and the line.
     """
 
+    SPLITS = ()
+
     def __init__(self, folder: str | Path, **kwargs):
         files = _files(Path(folder))
         rows = {split: read_texts(path) for split, path in files.items()}

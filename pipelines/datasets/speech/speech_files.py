@@ -28,7 +28,7 @@ class Recording:
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    recordings: dict[str, list[Recording]] = field(default_factory=dict)
+    recordings: dict[str, list[Recording]] = field(default_factory=dict, repr=False)
 
 
 class SpeechFiles(Speech, skip_registration=True):
@@ -51,6 +51,8 @@ class SpeechFiles(Speech, skip_registration=True):
         DataError: one line, if the folder has none of the layouts, a line is not a path and a
             transcript, or a split has no recording left.
     """
+
+    SPLITS = ()
 
     def __init__(self, folder: str | Path, **kwargs):
         recordings = _recordings(Path(folder))

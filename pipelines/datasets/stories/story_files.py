@@ -15,7 +15,7 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    rows: dict[str, list[dict]] = field(default_factory=dict)
+    rows: dict[str, list[dict]] = field(default_factory=dict, repr=False)
 
 
 class StoryFiles(StoryQuestions, skip_registration=True):
@@ -30,6 +30,8 @@ class StoryFiles(StoryQuestions, skip_registration=True):
     Raises:
         DataError: one line that names the file and the line.
     """
+
+    SPLITS = ()
 
     def __init__(self, folder: str | Path, **kwargs):
         rows: dict[str, list[dict]] = {}

@@ -44,6 +44,8 @@ class TaggedFiles(Tagging, skip_registration=True):
         DataError: one line that names the file and the line.
     """
 
+    SPLITS = ()
+
     def __init__(self, folder: str | Path, tag_first: bool = False, **kwargs):
         files = _files(Path(folder))
         rows = {}

@@ -18,7 +18,7 @@ Annotations = dict[str, list]
 
 @dataclass
 class _Folder(tfds.core.BuilderConfig):
-    annotations: dict[str, Annotations] = field(default_factory=dict)
+    annotations: dict[str, Annotations] = field(default_factory=dict, repr=False)
 
 
 class ImageFiles(Builder, skip_registration=True):
@@ -32,6 +32,7 @@ class ImageFiles(Builder, skip_registration=True):
         **kwargs: arguments of `Builder`.
     """
 
+    SPLITS = ()
     ANNOTATION = ""  # what an image has: "captions" or "questions"
 
     def __init__(self, folder: str | Path, **kwargs):

@@ -11,7 +11,7 @@ def read_all(builder_class, data_dir: Path, **options) -> dict[str, list[dict]]:
     builder = builder_class(data_dir=data_dir, **options)
     return {
         split: [example for _, example in examples]
-        for split, examples in builder._split_generators(None).items()
+        for split, examples in builder.generators(None).items()
     }
 
 

@@ -22,7 +22,7 @@ SPLITS = ("train", "valid", "test")
 def prepared(tmp_path_factory):
     """A folder with small reviews, prepared."""
     folder = tmp_path_factory.mktemp("prepared")
-    datasets.builder("reviews", size=SMALL, data_dir=folder)
+    datasets.splits(datasets.builder("reviews", size=SMALL, data_dir=folder))
     return folder
 
 
@@ -77,22 +77,20 @@ class TestSize:
     @pytest.mark.parametrize("name", datasets.GENERATED)
     def test_small_dataset(self, name, tmp_path):
         builder = datasets.builder(name, size=0.01, data_dir=tmp_path)
-        full = type(builder)(data_dir=tmp_path)
+        made = builder.source
         kinds = 8 if name == "stories" else 1  # the sizes of `stories` are for each kind
         for split in SPLITS:
-            number = builder.info.splits[split].num_examples
-            expected = max(round(0.01 * full.SIZES[split]), full.MIN_SIZE) * kinds
-            assert number == expected >= 8
-        # Sizes do not share a folder, and size 1 has none of its own.
-        assert f"{name}/size_0.01/{builder.VERSION}" in str(builder.data_dir)
-        assert str(full.data_dir).endswith(f"prepared/{name}/{builder.VERSION}") or str(
-            full.data_dir
-        ) == str(tmp_path / name / str(builder.VERSION))
+            expected = max(round(0.01 * made.SIZES[split]), made.MIN_SIZE) * kinds
+            assert len(datasets.read(builder, split)) == expected >= 8
+            # Sizes and splits do not share a folder.
+            assert builder.folder(split) == tmp_path / name / f"size_0.01-{split}" / str(
+                made.version
+            )
 
     def test_default_is_size_one(self, tmp_path):
-        builder = reviews.Reviews(data_dir=tmp_path)
-        assert builder.sizes == reviews.SIZES
-        assert builder.data_dir == reviews.Reviews(size=1, data_dir=tmp_path).data_dir
+        assert reviews.Reviews(data_dir=tmp_path).sizes == reviews.SIZES
+        builder = datasets.builder("reviews", size=1, data_dir=tmp_path)
+        assert builder.folder("valid") == tmp_path / "reviews/valid" / str(reviews.Reviews.VERSION)
 
     def test_deterministic(self, prepared, tmp_path):
         assert texts("test", tmp_path) == texts("test", prepared)
@@ -120,13 +118,13 @@ class TestSize:
 class TestSplits:
     def test_only_named_splits_are_read(self, prepared, monkeypatch):
         builder = datasets.builder("reviews", size=SMALL, data_dir=prepared)
-        read, as_dataset = [], builder.as_dataset
+        read, original = [], builder.read
 
-        def record(split, **options):
+        def record(split):
             read.append(split)
-            return as_dataset(split=split, **options)
+            return original(split)
 
-        monkeypatch.setattr(builder, "as_dataset", record)
+        monkeypatch.setattr(builder, "read", record)
         assert list(datasets.splits(builder, ["test"])) == ["test"]
         assert list(datasets.splits(builder, ("valid", "train"))) == ["valid", "train"]
         assert read == ["test", "valid", "train"]
@@ -155,14 +153,23 @@ class TestSplits:
 
 class TestLoad:
     @pytest.mark.parametrize(
-        "split", ["dev", "train[:x%]", "train[", "", "train[:0%]", "train[:99999]"]
+        ("split", "reason"),
+        [
+            ("dev", "it has train, valid, test, and slices such as 'train[:90%]'."),
+            ("", "it has train, valid, test, and slices such as 'train[:90%]'."),
+            ("train+dev", "it has train, valid, test, and slices such as 'train[:90%]'."),
+            *(
+                (f"train[{bounds}", "train has 80 examples, and the slice is empty or not")
+                for bounds in (":x%]", "", ":0%]", ":99999]", "40:40]")
+            ),
+        ],
     )
-    def test_unknown_split(self, split, prepared):
+    def test_unknown_split(self, split, reason, prepared):
         with pytest.raises(DataError) as error:
             texts(split, prepared)
         message = str(error.value)
-        assert repr(split) in message
-        assert "train (80), valid (10), test (20)" in message
+        assert message.startswith(f"reviews has no split {split!r}")
+        assert reason in message
         assert "\n" not in message
 
     def test_slices_and_sums_of_splits(self, prepared):
@@ -185,23 +192,23 @@ class TestLoad:
 
 class TestPreparation:
     def test_prints_nothing(self, tmp_path, capfd):
-        datasets.builder("reviews", size=SMALL, data_dir=tmp_path)
+        datasets.load("reviews", "test", size=SMALL, data_dir=tmp_path)
         assert capfd.readouterr() == ("", "")
 
     def test_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(DataError, match=r"^reviews cannot be prepared in .*file"):
-            datasets.builder("reviews", data_dir=tmp_path / "file")
+            datasets.load("reviews", "test", data_dir=tmp_path / "file")
 
     def test_another_process_prepares_it_meanwhile(self, tmp_path, monkeypatch):
         generate = reviews.generate
 
         def slowly(sizes):
             monkeypatch.setattr(reviews, "generate", generate)
-            datasets.builder("reviews", size=SMALL, data_dir=tmp_path)
+            datasets.load("reviews", "valid", size=SMALL, data_dir=tmp_path)
             return generate(sizes)
 
         monkeypatch.setattr(reviews, "generate", slowly)
         assert len(texts("valid", tmp_path)) == 10
-        folder = tmp_path / "reviews" / f"size_{SMALL}"
+        folder = tmp_path / "reviews" / f"size_{SMALL}-valid"
         assert [path.name for path in folder.iterdir()] == [str(reviews.Reviews.VERSION)]

@@ -41,7 +41,7 @@ class TestImdb:
     def error_message(self, tmp_path) -> str:
         """The message of the failure, which is one line and leaves no file."""
         with pytest.raises(DataError) as error:
-            datasets.builder("imdb", data_dir=tmp_path / "prepared", manual_dir=tmp_path)
+            datasets.load("imdb", "test", data_dir=tmp_path / "prepared", manual_dir=tmp_path)
         assert "\n" not in str(error.value)
         assert list((tmp_path / "prepared").rglob("*")) == []
         return str(error.value)
@@ -49,8 +49,8 @@ class TestImdb:
     def test_archive(self, tmp_path):
         archive(tmp_path / "imdb" / "aclImdb_v1.tar.gz")
         builder = datasets.builder("imdb", data_dir=tmp_path / "prepared", manual_dir=tmp_path)
-        assert builder.info.features["label"].names == ["negative", "positive"]
-        assert set(builder.info.splits) == {"train", "test"}
+        assert builder.features["label"].names == ["negative", "positive"]
+        assert builder.split_names == ("train", "test")
         expected = [
             (f"test {kind} {i} <br />é", label)
             for label, kind in enumerate(("neg", "pos"))
@@ -58,6 +58,7 @@ class TestImdb:
         ]
         rows = datasets.read(builder, "test").as_numpy_iterator()
         assert sorted((row["text"].decode(), row["label"]) for row in rows) == expected
+        assert len(datasets.read(builder, "train")) == 6
         # Prepared data do not need the archive.
         assert len(datasets.load("imdb", "train", data_dir=tmp_path / "prepared")) == 6
 

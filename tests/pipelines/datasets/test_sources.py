@@ -62,7 +62,7 @@ def examples(**folders) -> list[tuple[str, int]]:
 def error_message(**folders) -> str:
     """The message of the failure, which is one line and leaves no file in `data_dir`."""
     with pytest.raises(DataError) as error:
-        datasets.builder("sst2", **folders)
+        datasets.load("sst2", "test", **folders)
     message = str(error.value)
     assert "\n" not in message
     assert list(folders["data_dir"].rglob("*")) == []

@@ -156,7 +156,7 @@ class TestAn4:
     def test_transcript_of_another_utterance(self, tmp_path):
         folders = self.archive(tmp_path, transcript="<s> A B </s> (other)")
         with pytest.raises(DataError, match=r"is not the transcript of train/train00/train0-u"):
-            datasets.builder("an4", data_dir=tmp_path / "prepared", **folders)
+            datasets.load("an4", "test", data_dir=tmp_path / "prepared", **folders)
 
     def test_broken_mfccs(self):
         np.testing.assert_array_equal(
@@ -198,7 +198,7 @@ class TestLibrispeech:
             made = datasets.builder("librispeech", data_dir=tmp_path)
             splits = datasets.splits(made)
             assert list(splits) == ["train", "valid", "test"]
-            own = next(iter(made.as_dataset(split="dev_clean")))
+            own = next(iter(made.read("dev_clean")))
             first = next(iter(splits["valid"]))
             same = next(iter(datasets.load("librispeech", "valid", data_dir=tmp_path)))
         assert same["audio"] == first["audio"]

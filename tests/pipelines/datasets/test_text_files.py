@@ -42,7 +42,7 @@ def load(folder, tmp_path):
 
     def load(split="train"):
         builder = datasets.builder(str(folder), data_dir=tmp_path / "prepared")
-        names = builder.info.features["label"].names
+        names = builder.features["label"].names
         assert names == sorted(names)
         dataset = datasets.read(builder, split).as_numpy_iterator()
         return sorted((e["text"].decode(), names[e["label"]]) for e in dataset)
