@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from unroll.pipelines import text
 from unroll.pipelines.errors import DataError
-from unroll.pipelines.vision import Augmentation, image_batches
+from unroll.pipelines.vision import Augmentation, StoredArray, image_batches
 
 # The first tokens of a vocabulary of captions.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
@@ -34,7 +34,10 @@ def read(dataset: tf.data.Dataset) -> list[ImageCaptions]:
         return example["image_id"], captions
 
     rows = dataset.map(joined, tf.data.AUTOTUNE).as_numpy_iterator()
-    return [ImageCaptions(name.decode(), [c.decode() for c in own if c]) for name, own in rows]
+    # An image without words has an empty caption: it is scored too.
+    return [
+        ImageCaptions(name.decode(), [c.decode() for c in own if c] or [""]) for name, own in rows
+    ]
 
 
 def build_vocabulary(images: list[ImageCaptions], min_count: int) -> list[str]:
@@ -60,7 +63,7 @@ def to_ids(captions: list[str], vocabulary: text.Vocabulary) -> tf.RaggedTensor:
 
 def caption_batches(
     captions: list[ImageCaptions],
-    images: np.ndarray,
+    images: np.ndarray | StoredArray,
     vocabulary: text.Vocabulary,
     batch_size: int,
     *,

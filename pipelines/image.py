@@ -1,25 +1,27 @@
-"""Images in the graph: files to pixels, data augmentation."""
+"""Images in the graph: files to pixels of a size, data augmentation."""
 
 from pathlib import Path
 
 import tensorflow as tf
 
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.image_decoding import all_frames, first_frame, problem
+
+# Images of a batch that are decoded at the same time: memory for the largest ones.
+_PARALLEL = 4
 
 
 def decode(contents, size: int) -> tf.Tensor:
     """The pixels of an image file.
 
     Args:
-        contents: a scalar string: JPEG, PNG, GIF (the first frame) or BMP.
+        contents: a scalar string: JPEG, PNG, GIF (the first frame), BMP or WebP.
         size: S. The image is resized to this height and width.
 
     Returns:
         `[S, S, 3]`, float32, integers from 0 to 255.
     """
-    pixels = tf.io.decode_image(contents, channels=3, expand_animations=False)
-    pixels.set_shape([None, None, 3])
-    return _resize(pixels, size)
+    return _resize(first_frame(contents), size)
 
 
 def _resize(pixels, size: int) -> tf.Tensor:
@@ -31,7 +33,12 @@ def _resize(pixels, size: int) -> tf.Tensor:
 def decode_batch(contents, size: int) -> tf.Tensor:
     """`[B]` image files to `[B, S, S, 3]`."""
     spec = tf.TensorSpec([size, size, 3], tf.float32)
-    return tf.map_fn(lambda each: decode(each, size), contents, fn_output_signature=spec)
+    return tf.map_fn(
+        lambda each: decode(each, size),
+        contents,
+        fn_output_signature=spec,
+        parallel_iterations=_PARALLEL,
+    )
 
 
 def decode_clip(contents, size: int, frames: int) -> tf.Tensor:
@@ -45,9 +52,7 @@ def decode_clip(contents, size: int, frames: int) -> tf.Tensor:
     Returns:
         `[F, S, S, 3]`, as in `decode`.
     """
-    pixels = tf.io.decode_image(contents, channels=3, expand_animations=True)
-    pixels = tf.reshape(pixels, tf.concat([[-1], tf.shape(pixels)[-3:]], axis=0))
-    pixels.set_shape([None, None, None, 3])
+    pixels = all_frames(contents)
     last = tf.cast(tf.shape(pixels)[0] - 1, tf.float32)
     indices = tf.cast(tf.round(tf.linspace(0.0, last, frames)), tf.int32)
     return tf.ensure_shape(_resize(tf.gather(pixels, indices), size), [frames, size, size, 3])
@@ -56,19 +61,12 @@ def decode_clip(contents, size: int, frames: int) -> tf.Tensor:
 def decode_clip_batch(contents, size: int, frames: int) -> tf.Tensor:
     """`[B]` clips to `[B, F, S, S, 3]`."""
     spec = tf.TensorSpec([frames, size, size, 3], tf.float32)
-    return tf.map_fn(lambda x: decode_clip(x, size, frames), contents, fn_output_signature=spec)
-
-
-def is_image(contents: bytes) -> bool:
-    """Whether `decode` can read a file.
-
-    >>> is_image(b"text")
-    False
-    """
-    try:
-        return min(tf.io.decode_image(contents, channels=3, expand_animations=False).shape) > 0
-    except tf.errors.InvalidArgumentError:
-        return False
+    return tf.map_fn(
+        lambda each: decode_clip(each, size, frames),
+        contents,
+        fn_output_signature=spec,
+        parallel_iterations=_PARALLEL,
+    )
 
 
 def read_image(path: Path) -> bytes:
@@ -79,10 +77,10 @@ def read_image(path: Path) -> bytes:
     """
     try:
         contents = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} ({error.strerror})") from None
-    if not is_image(contents):
-        raise DataError(f"{path} (cannot be decoded as an image)")
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise DataError(f"{path} ({getattr(error, 'strerror', error)})") from None
+    if why := problem(contents):
+        raise DataError(f"{path} ({why})")
     return contents
 
 

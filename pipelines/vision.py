@@ -1,7 +1,8 @@
 """Images as arrays and batches: cached pixels and features, region features, augmentation."""
 
 import hashlib
-import os
+import math
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,14 +14,47 @@ from unroll.pipelines import image
 from unroll.pipelines.errors import DataError
 
 
+class StoredArray:
+    """An array in an `.npy` file, of which a row is read when it is needed.
+
+    The pages of a memory-mapped file would count as memory of the process once they are read.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        shape: `[N, ...]`.
+        dtype: of the elements.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        array = np.load(path, mmap_mode="r")
+        self.shape, self.dtype, self._offset = array.shape, array.dtype, array.offset
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows) -> np.ndarray:
+        """The rows with the given indices, `[B]`."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        found = np.empty((len(rows), size), "uint8")
+        with self.path.open("rb", buffering=0) as file:
+            for row, index in zip(found, rows, strict=True):
+                file.seek(self._offset + int(index) * size)
+                if file.readinto(row) != size:
+                    raise DataError(f"{self.path} is cut short: delete it.")
+        return found.view(self.dtype).reshape(len(rows), *self.shape[1:])
+
+
 def cached_array(
     dataset: tf.data.Dataset,
     path: Path,
     function: Callable[[tf.Tensor], tf.Tensor],
     dtype: str,
     batch_size: int = 32,
-) -> np.ndarray:
-    """Applies a function to all image files of a dataset, or reads the result from disk.
+) -> StoredArray:
+    """Applies a function to all image files of a dataset, or finds the result on disk.
 
     Args:
         dataset: of `{"image": string}`.
@@ -30,28 +64,31 @@ def cached_array(
         batch_size: B.
 
     Returns:
-        `[N, ...]`, mapped from disk, not read into memory.
+        `[N, ...]`.
     """
     if not path.is_file():
-        count = sum(1 for _ in dataset)
+        count = int(dataset.cardinality())
+        count = count if count >= 0 else sum(1 for _ in dataset)
         batches = dataset.map(lambda row: row["image"]).batch(batch_size)
         # Written under another name first: an interrupted process leaves no incomplete file.
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        array, begin = None, 0
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+        written = 0
         try:
-            for values in batches.map(function, tf.data.AUTOTUNE).as_numpy_iterator():
-                if array is None:
-                    shape = (count, *values.shape[1:])
-                    array = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
-                array[begin : begin + len(values)] = values
-                begin += len(values)
-            if array is None:
+            with temporary.open("xb") as file:
+                for values in batches.map(function, tf.data.AUTOTUNE).as_numpy_iterator():
+                    values = values.astype(dtype)
+                    if not written:
+                        shape = (count, *values.shape[1:])
+                        header = np.lib.format.header_data_from_array_1_0(values) | {"shape": shape}
+                        np.lib.format.write_array_header_1_0(file, header)
+                    file.write(values.tobytes())
+                    written += len(values)
+            if not written:
                 raise DataError(f"There are no images for {path}.")
-            array.flush()
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+    return StoredArray(path)
 
 
 def fingerprint(*parts) -> str:
@@ -113,7 +150,7 @@ def select_regions(
         path: the file of the regions, for errors.
 
     Raises:
-        DataError: if images have no regions.
+        DataError: if images have no regions, or two images have the same ones.
     """
     candidates = [(name, Path(name).name, Path(name).stem) for name in image_ids]
     keys = [next((key for key in each if key in regions), None) for each in candidates]
@@ -122,6 +159,12 @@ def select_regions(
             f"{path} has no regions for {len(missing)} of {len(image_ids)} images, such as "
             f"{missing[0]}."
         )
+    image_of: dict[str, str] = {}
+    for name, key in zip(image_ids, keys, strict=True):
+        if (other := image_of.setdefault(key, name)) != name:
+            raise DataError(
+                f"{path}: {key} may be {other} or {name}: name the regions by the paths of images."
+            )
     arrays = [regions[key] for key in keys]
     padded = np.zeros((len(arrays), max(map(len, arrays)), arrays[0].shape[1]), "float32")
     for row, array in zip(padded, arrays, strict=True):
@@ -140,7 +183,7 @@ class Augmentation:
 
 
 def image_batches(
-    images: np.ndarray | None,
+    images: np.ndarray | StoredArray | None,
     count: int,
     annotate: Callable[[tf.Tensor, tf.Tensor], tuple],
     batch_size: int,
@@ -153,7 +196,7 @@ def image_batches(
 
     Args:
         images: `[N, S, S, 3]`, or clips `[N, F, S, S, 3]`, uint8; or features, floats; or `None`
-            for batches without images.
+            for batches without images. The rows of a batch are read when it is made.
         count: N.
         annotate: turns the indices of images, `[P]`, and a seed, `[2]`, into `(features, labels)`,
             tensors or ragged tensors. The seed is different in each epoch.

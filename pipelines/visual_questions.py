@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.pipelines import text
-from unroll.pipelines.vision import Augmentation, image_batches
+from unroll.pipelines.vision import Augmentation, StoredArray, image_batches
 
 # Labels that are not answers. The index of an answer starts at FIRST_ANSWER.
 NO_QUESTION, UNKNOWN_ANSWER, FIRST_ANSWER = 0, 1, 2
@@ -103,7 +103,7 @@ def question_types(images: list[ImageQuestions], max_size: int) -> list[str]:
 
 def question_batches(
     questions: list[ImageQuestions],
-    images: np.ndarray | None,
+    images: np.ndarray | StoredArray | None,
     encoder: text.Encoder,
     answers: list[str],
     batch_size: int,

@@ -23,11 +23,21 @@ class TestCachedArray:
         rows = tf.data.Dataset.from_tensor_slices({"image": [b"a", b"bbb", b"cc"]})
         path = tmp_path / "x.npy"
         array = vision.cached_array(rows, path, function, "float16", batch_size=2)
-        assert array.tolist() == [[1, 1], [3, 3], [2, 2]]
+        assert (array.shape, array.dtype, len(array)) == ((3, 2), "float16", 3)
+        assert array[np.array([1, 0, 2, 1])].tolist() == [[3, 3], [1, 1], [2, 2], [3, 3]]
+        assert array[[]].shape == (0, 2)
         number = len(traces)
         vision.cached_array(rows, path, function, "float16")
         assert len(traces) == number
         assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
+
+    def test_a_file_that_is_cut(self, tmp_path):
+        np.save(tmp_path / "x.npy", np.ones((3, 2)))
+        contents = (tmp_path / "x.npy").read_bytes()
+        array = vision.StoredArray(tmp_path / "x.npy")
+        (tmp_path / "x.npy").write_bytes(contents[:-1])
+        with pytest.raises(DataError, match=r"x\.npy is cut short: delete it"):
+            array[[2]]
 
     def test_no_incomplete_file(self, tmp_path):
         rows = tf.data.Dataset.from_tensor_slices({"image": [png(), b"broken"]})
@@ -61,6 +71,13 @@ class TestRegions:
             assert padded.tolist() == [[[2, 2, 2], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]]]
             with pytest.raises(DataError, match=r"no regions for 1 of 2 images, such as c.jpg"):
                 vision.select_regions(regions, ["a", "c.jpg"], path)
+
+    def test_images_of_one_name(self):
+        regions = {"x/a.jpg": np.ones((1, 2)), "a": np.zeros((1, 2))}
+        found = vision.select_regions(regions, ["x/a.jpg", "y/a.jpg"], "file")
+        assert found.tolist() == [[[1, 1]], [[0, 0]]]
+        with pytest.raises(DataError, match=r"^file: a may be y/a.jpg or z/a.jpg: name the reg"):
+            vision.select_regions(regions, ["y/a.jpg", "z/a.jpg"], "file")
 
     def test_wrong_files(self, tmp_path):
         with pytest.raises(DataError, match="there is no such file of regions"):

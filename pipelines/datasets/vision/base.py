@@ -1,7 +1,10 @@
 """What the datasets of images share: features, and functions that make examples."""
 
+import contextlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import tensorflow as tf
@@ -64,13 +67,27 @@ def group_questions(rows: Iterable[tuple[str, str, list[str]]]) -> Questions:
     return groups
 
 
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file of a published dataset.
+
+    Raises:
+        DataError: if it is not a zip file, or a file in it is missing or broken.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(f"{path} is not a complete zip file: {error}.") from None
+    except KeyError as error:  # from `ZipFile.read`
+        raise DataError(f"{path}: {error.args[0]}.") from None
+
+
 def examples_from_zip(
-    archive: zipfile.ZipFile, template: str, questions: Questions
+    path: Path, template: str, questions: Questions
 ) -> Iterator[tuple[str, dict]]:
     """The examples of images in a zip file. `template` is the path of an image, with `{}`."""
-    for name, pairs in questions.items():
-        try:
+    with open_archive(path) as archive:
+        for name, pairs in questions.items():
             contents = archive.read(template.format(name))
-        except KeyError as error:
-            raise DataError(f"{archive.filename}: {error.args[0]}.") from None
-        yield name, question_example(name, contents, pairs)
+            yield name, question_example(name, contents, pairs)

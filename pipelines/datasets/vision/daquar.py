@@ -1,15 +1,17 @@
 """DAQUAR."""
 
+import itertools
 import re
-import zipfile
 
 from unroll.pipelines.datasets.sources import Source, in_manual_folder
 from unroll.pipelines.datasets.vision.base import (
     VisualQuestions,
     examples_from_zip,
     group_questions,
+    open_archive,
 )
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import decode_text, split_lines
 
 # Nobody publishes it as one file: this is the folder of the address, zipped.
 ARCHIVE = Source(
@@ -39,31 +41,30 @@ class Daquar(VisualQuestions, skip_registration=True):
                 f"DAQUAR cannot be downloaded as one file: put {ARCHIVE.folder}/{ARCHIVE.name}, "
                 f"the zipped files of {ARCHIVE.url}, into the folder of UNROLL_MANUAL_DIR."
             )
-        with zipfile.ZipFile(path) as archive:
-            lines = archive.read("all_qa_pairs.txt").decode().splitlines()
-            rows = []
-            for number, (question, answer) in enumerate(
-                zip(lines[::2], lines[1::2], strict=True), start=1
-            ):
-                match = _IMAGE_NAME.search(question)
-                if not match:
-                    raise DataError(f"{path}: question {number} names no image: {question!r}.")
-                rows.append((f"image{match[1]}", f"{question[: match.start()]} ?", [answer]))
-            questions = group_questions(rows)
+        with open_archive(path) as archive:
+            lines = split_lines(decode_text(archive.read("all_qa_pairs.txt"), str(path)))
             lists = {
                 split: archive.read(f"{split}_images_list.txt").decode().split()
                 for split in ("train", "test")
             }
-            lists["valid"] = lists["train"][::10]
-            held_out = set(lists["valid"])
-            lists["train"] = [name for name in lists["train"] if name not in held_out]
-            return {
-                split: list(
-                    examples_from_zip(
-                        archive,
-                        "images/{}.jpg",
-                        {name: questions[name] for name in names if name in questions},
-                    )
-                )
-                for split, names in lists.items()
-            }
+        rows = []
+        for number, (question, answer) in enumerate(
+            itertools.zip_longest(lines[::2], lines[1::2]), start=1
+        ):
+            match = _IMAGE_NAME.search(question)
+            if not match or answer is None:
+                lacks = "names no image" if answer else "has no answer"
+                raise DataError(f"{path}: question {number} {lacks}: {question!r}.")
+            rows.append((f"image{match[1]}", f"{question[: match.start()]} ?", [answer]))
+        questions = group_questions(rows)
+        lists["valid"] = lists["train"][::10]
+        held_out = set(lists["valid"])
+        lists["train"] = [name for name in lists["train"] if name not in held_out]
+        return {
+            split: examples_from_zip(
+                path,
+                "images/{}.jpg",
+                {name: questions[name] for name in names if name in questions},
+            )
+            for split, names in lists.items()
+        }

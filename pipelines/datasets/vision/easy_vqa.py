@@ -1,14 +1,15 @@
 """easy-VQA."""
 
 import json
-import zipfile
 
 from unroll.pipelines.datasets.sources import Source, find
 from unroll.pipelines.datasets.vision.base import (
     VisualQuestions,
     examples_from_zip,
     group_questions,
+    open_archive,
 )
+from unroll.pipelines.lines import decode_text
 
 ARCHIVE = Source(
     "easy_vqa",
@@ -29,22 +30,21 @@ class EasyVqa(VisualQuestions, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         path = find(ARCHIVE, dl_manager, self.manual_dir)
-        with zipfile.ZipFile(path) as archive:
-            root = archive.namelist()[0] + "easy_vqa/data"
+        with open_archive(path) as archive:
+            root = f"{(archive.namelist() or [''])[0]}easy_vqa/data"
             questions = {}
             for split in ("train", "test"):
-                rows = json.loads(archive.read(f"{root}/{split}/questions.json"))
+                name = f"{root}/{split}/questions.json"
+                rows = json.loads(decode_text(archive.read(name), f"{path}: {name}"))
                 questions[split] = group_questions((str(image), q, [a]) for q, a, image in rows)
-            held_out = set(sorted(questions["train"], key=int)[::10])
-            training = questions["train"].items()
-            questions["valid"] = {k: v for k, v in training if k in held_out}
-            questions["train"] = {k: v for k, v in training if k not in held_out}
-            folders = {"valid": "train"}
-            return {
-                split: list(
-                    examples_from_zip(
-                        archive, f"{root}/{folders.get(split, split)}/images/{{}}.png", own
-                    )
-                )
-                for split, own in questions.items()
-            }
+        held_out = set(sorted(questions["train"], key=int)[::10])
+        training = questions["train"].items()
+        questions["valid"] = {k: v for k, v in training if k in held_out}
+        questions["train"] = {k: v for k, v in training if k not in held_out}
+        folders = {"valid": "train"}
+        return {
+            split: examples_from_zip(
+                path, f"{root}/{folders.get(split, split)}/images/{{}}.png", own
+            )
+            for split, own in questions.items()
+        }

@@ -1,11 +1,11 @@
 """Flickr8k."""
 
 import re
-import zipfile
 
 from unroll.pipelines.datasets.sources import Source, find
-from unroll.pipelines.datasets.vision.base import Captions, caption_example
+from unroll.pipelines.datasets.vision.base import Captions, caption_example, open_archive
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import decode_text, split_lines
 
 _RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 PHOTOS = Source("flickr8k", "Flickr8k_Dataset.zip", f"{_RELEASE}/Flickr8k_Dataset.zip")
@@ -27,9 +27,9 @@ class Flickr8k(Captions, skip_registration=True):
     def _split_generators(self, dl_manager):
         photos = find(PHOTOS, dl_manager, self.manual_dir)
         texts = find(TEXTS, dl_manager, self.manual_dir)
-        with zipfile.ZipFile(texts) as archive:
+        with open_archive(texts) as archive:
             captions: dict[str, list[str]] = {}
-            lines = archive.read("Flickr8k.token.txt").decode().splitlines()
+            lines = split_lines(decode_text(archive.read("Flickr8k.token.txt"), str(texts)))
             for number, line in enumerate(lines, start=1):
                 match = _LINE.match(line)
                 if not match:
@@ -45,10 +45,10 @@ class Flickr8k(Captions, skip_registration=True):
         return {split: self._photos(photos, names, captions) for split, names in lists.items()}
 
     def _photos(self, path, names: list[str], captions: dict[str, list[str]]):
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
+            known = set(archive.namelist())
             for name in names:
-                try:
-                    contents = archive.read(f"Flicker8k_Dataset/{name}")
-                    yield name, caption_example(name, contents, captions[name])
-                except KeyError:
-                    raise DataError(f"{path}: {name} has no photo or no caption.") from None
+                member = f"Flicker8k_Dataset/{name}"
+                if member not in known or name not in captions:
+                    raise DataError(f"{path}: {name} has no photo or no caption.")
+                yield name, caption_example(name, archive.read(member), captions[name])
