@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # The tests of a file share trained models, so they run on one worker.
 IN_PARALLEL := --numprocesses=2 --dist=loadfile
-# Only `make bench-matrix` runs these checks on all backends: it takes many minutes.
-ON_TENSORFLOW := --ignore=tests/layers/test_robustness.py
 
 .PHONY: help install demo check test properties bench-matrix lint format results clean
 
@@ -41,9 +39,9 @@ check: lint
 	    tests/apps/test_results.py tests/apps/test_runs.py tests/apps/test_files.py
 
 test: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) $(ON_TENSORFLOW) tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) $(ON_TENSORFLOW) tests/layers
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not matrix"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) -m "not matrix" tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) -m "not matrix" tests/layers
 
 properties: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[properties,test]"

@@ -26,7 +26,7 @@ SELECTED = {
             "test_tags_marginals_and_likelihood_by_enumeration",
             "test_a_tagger_trains_with_the_loss_and_is_saved",
             "test_large_scores_in_float32",
-            "test_empty_inputs[0-4]",
+            "test_empty_inputs",
         ],
         "test_ctc.py": [
             "test_loss_by_enumeration",

@@ -58,6 +58,15 @@ def outputs(layer, inputs, states=(), mask=None, training=False) -> list[np.ndar
     return [numpy(x) for x in found]
 
 
+def in_graph(function):
+    """A function as a graph on TensorFlow, where an eager loop over many steps takes seconds."""
+    if BACKEND != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False)
+
+
 def tensors(*structures):
     return keras.tree.map_structure(
         lambda x: None if x is None else keras.ops.convert_to_tensor(x),

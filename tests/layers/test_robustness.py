@@ -20,6 +20,7 @@ from tests.layers.function_cases import FUNCTION_CASES, FUNCTION_NAMES
 from tests.layers.recurrent_checks import assert_refused
 
 BACKEND = keras.backend.backend()
+pytestmark = [] if BACKEND == "tensorflow" else [pytest.mark.matrix]
 
 
 def is_layer(case: Case) -> bool:
@@ -86,6 +87,10 @@ OF_SOME_LAYERS = {
     },
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
+# Checks that compile a graph for each dtype or derivative. `make test` runs them on `SOME` layers
+# and those with operations that no other layer has: normalization, a rectifier, groups of units.
+DEAR = {checks.check_half_precision, checks.check_second_order}
+WITH_OWN_OPERATIONS = ("GRU", "LayerNormLSTM", "IRNN", "ClockworkRNN", "MemoryNetwork")
 
 
 # What does not hold.
@@ -100,8 +105,11 @@ FAULTS = {
 
 
 def marks(check, case: Case) -> list:
+    """An expected failure, and whether only `make bench-matrix` runs the check."""
     reason = FAULTS.get((BACKEND, check, case.name))
-    return [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+    found = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+    dear = check in DEAR and case.name not in SOME + WITH_OWN_OPERATIONS
+    return [*found, pytest.mark.matrix] if dear else found
 
 
 def runs(check, case: Case) -> bool:

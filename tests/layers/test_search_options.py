@@ -161,7 +161,7 @@ def test_a_prefix_of_unknown_length(search, compiler):
         return found._asdict()
 
     random = search is layers.sample and compiler  # XLA generates other random numbers
-    for length in (0, 1, 3, 5, 8):
+    for length in (0, 3, 8):
         prefix = np.random.default_rng(length).integers(-1, 6, size=(3, length)).astype("int32")
         found = decoding.SearchResult(**compiled(FIRST_ROWS, prefix))
         expected = run(search, step, FIRST_ROWS, prefix=prefix[:, :5])
