@@ -15,6 +15,7 @@ SELECTED = {
         "test_bench.py": [],
         "test_broken.py": [],
         "test_recurrence.py": [],
+        "test_fused.py": [],
         "test_recurrent_limits.py": [],
         "test_keras_rnn.py": [],
         "test_keras_bidirectional.py": [],
@@ -59,6 +60,7 @@ SELECTED = {
     "torch": {
         "test_bench.py": [],
         "test_broken.py": [],
+        "test_fused.py": [],
         "test_keras_private.py": [],
         "test_recurrent_limits.py": [],
         "test_keras_rnn.py": [],

@@ -87,10 +87,14 @@ OF_SOME_LAYERS = {
     },
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
-# Checks that compile a graph for each dtype or derivative. `make test` runs them on `SOME` layers
-# and those with operations that no other layer has: normalization, a rectifier, groups of units.
-DEAR = {checks.check_half_precision, checks.check_second_order}
-WITH_OWN_OPERATIONS = ("GRU", "LayerNormLSTM", "IRNN", "ClockworkRNN", "MemoryNetwork")
+# Checks that take long. `make test` runs them on `SOME` layers, `make bench-matrix` on all.
+DEAR = {
+    checks.check_half_precision,
+    checks.check_second_order,
+    checks.check_memory,
+    protocol_checks.check_saved_forms,
+    protocol_checks.check_quantize,
+}
 
 
 # What does not hold.
@@ -108,7 +112,7 @@ def marks(check, case: Case) -> list:
     """An expected failure, and whether only `make bench-matrix` runs the check."""
     reason = FAULTS.get((BACKEND, check, case.name))
     found = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-    dear = check in DEAR and case.name not in SOME + WITH_OWN_OPERATIONS
+    dear = check in DEAR and case.name not in SOME
     return [*found, pytest.mark.matrix] if dear else found
 
 
