@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import tensorflow as tf
 
 from unroll.pipelines import text
@@ -25,10 +26,10 @@ def task_names(dataset: tf.data.Dataset) -> list[str]:
     )
 
 
-def max_facts(dataset: tf.data.Dataset) -> int:
-    """The number of facts of the longest story, at least 1."""
+def fact_counts(dataset: tf.data.Dataset) -> np.ndarray:
+    """The number of facts before each question, `[N]`."""
     sizes = dataset.map(lambda row: tf.shape(row["facts"])[0], tf.data.AUTOTUNE)
-    return max(1, *sizes.as_numpy_iterator())
+    return np.fromiter(sizes.as_numpy_iterator(), "int64")
 
 
 def filter_task(dataset: tf.data.Dataset, task: str) -> tf.data.Dataset:
@@ -55,7 +56,8 @@ def split_facts(stories) -> tf.RaggedTensor:
     >>> split_facts(tf.constant(["Bob left. Ann is here.\\nShe sat down"])).to_list()
     [[b'Bob left.', b'Ann is here.', b'She sat down']]
     """
-    lines = tf.strings.regex_replace(stories, r"([.!?])\s+", "\\1\n")
+    lines = tf.strings.regex_replace(stories, "\r\n?", "\n")
+    lines = tf.strings.regex_replace(lines, r"([.!?])\s+", "\\1\n")
     facts = tf.strings.split(lines, "\n")
     facts = facts.with_values(tf.strings.strip(facts.flat_values))
     return tf.ragged.boolean_mask(facts, facts.with_values(facts.flat_values != ""))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -17,6 +18,7 @@ from unroll.apps.reading_comprehension import report as reports
 from unroll.apps.shared import groups
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
 from unroll.pipelines import stories
+from unroll.pipelines.errors import report_once
 from unroll.pipelines.text import PADDING, Vocabulary
 
 
@@ -131,11 +133,10 @@ def load(
         if not tasks:
             known = ", ".join(stories.task_names(raw["train"]))
             raise UsageError(f"--task={config.task}: {config.data} has {known}.")
-        size = config.memory_size or min(int(stories.max_facts(training)), Config.memory_size)
         assets = {
             "vocabulary": stories.build_vocabulary(training),
             "tasks": tasks,
-            "memory": {"size": size},
+            "memory": {"size": _memory_size(config, training)},
         }
     vocabulary = Vocabulary(assets["vocabulary"])
 
@@ -154,6 +155,18 @@ def load(
         )
 
     return Data({split: batches(split) for split in splits}, assets)
+
+
+def _memory_size(config: Config, training: tf.data.Dataset) -> int:
+    """The positions of the memory. Reports how many questions have more facts."""
+    counts = stories.fact_counts(training)
+    size = config.memory_size or min(max(1, int(counts.max())), Config.memory_size)
+    if longer := int(np.sum(counts > size)):
+        report_once(
+            f"{config.data}: {longer:,} of {len(counts):,} training questions have more than "
+            f"{size} facts before them; the last {size} are used (--memory-size)."
+        )
+    return size
 
 
 def _of_task(config: Config, raw: RawSplits, split: str) -> tf.data.Dataset:

@@ -73,10 +73,18 @@ def plot(result: dict, path: Path) -> None:
     figure = matplotlib.figure.Figure(figsize=(7, 1.2 + 0.3 * len(weights)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_yticks(range(len(weights)), names, fontsize=8)
+    # A dollar sign is no formula.
+    axes.set_yticks(range(len(weights)), [*map(_label, names)], fontsize=8, parse_math=False)
     axes.set_xticks(range(weights.shape[1]), [f"hop {k + 1}" for k in range(weights.shape[1])])
     for (row, column), weight in np.ndenumerate(weights):
         color = "white" if weight > 0.5 else "black"
         axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=color)
-    axes.set_title(f"{result['question']} {result['answer']} ({result['score']:.0%})", fontsize=10)
+    title = f"{_label(result['question'])} {result['answer']} ({result['score']:.0%})"
+    axes.set_title(title, fontsize=10, parse_math=False)
     figure.savefig(path, dpi=100)
+
+
+def _label(text: str, most: int = 70) -> str:
+    """A fact or a question as one line, cut to `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

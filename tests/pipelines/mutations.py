@@ -79,10 +79,16 @@ def mutations(contents: bytes, count: int = 1000, seed: int = 0) -> Iterator[byt
         yield broken
 
 
-def outcomes(path: Path, read: Callable[[Path], Any], *args, **options) -> list[Any]:
+def outcomes(
+    path: Path,
+    read: Callable[[Path], Any],
+    *args,
+    error: type[ValueError] | tuple[type[ValueError], ...] = DataError,
+    **options,
+) -> list[Any]:
     """What `read` returns for mutations that are written to `path`, without those it refuses.
 
-    Asserts that it raises a `DataError` of one line with the path for all others, and that at least
+    Asserts that it raises an `error` of one line with the path for all others, and that at least
     one in twenty is read, and refused. The other arguments are those of `mutations`.
     """
     found, errors = [], []
@@ -90,8 +96,8 @@ def outcomes(path: Path, read: Callable[[Path], Any], *args, **options) -> list[
         path.write_bytes(contents)
         try:
             found.append(read(path))
-        except DataError as error:
-            errors.append(str(error))
+        except error as refused:
+            errors.append(str(refused))
     for message in errors:
         assert str(path) in message
         assert re.fullmatch(r"[^\r\n]+", message)

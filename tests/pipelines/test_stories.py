@@ -32,8 +32,7 @@ def test_tasks_and_sizes():
     assert stories.task_names(dataset()) == ["1", "2"]
     rows = stories.filter_task(dataset(), "2")
     assert [row["answer"] for row in rows.as_numpy_iterator()] == [b"New York"]
-    assert stories.max_facts(dataset()) == 6
-    assert stories.max_facts(dataset().skip(2)) == 1
+    assert stories.fact_counts(dataset()).tolist() == [2, 6, 0]
 
 
 def test_words_and_answers_share_a_vocabulary():
@@ -61,3 +60,13 @@ def test_answer_that_is_not_in_the_vocabulary():
     batches = stories.question_batches(dataset(), vocabulary, ["1", "2"], 3, 50)
     answers = np.concatenate([labels.numpy()[:, 0] for _, labels in batches])
     assert sorted(answers) == [1, 1, 2]
+
+
+def test_facts_of_a_typed_story():
+    """Lines of any system, and sentences; a no-break space does not end a sentence."""
+    story = "Ann left. Is it?  Yes!\rDr.\u00a0Bob\r\nis here.\n\n"
+    [facts] = stories.split_facts(tf.constant([story])).to_list()
+    expected = ["Ann left.", "Is it?", "Yes!", "Dr.\u00a0Bob", "is here."]
+    assert [fact.decode() for fact in facts] == expected
+    both = text.words(tf.constant(["Dr.\u00a0Bob", "Dr. Bob"])).to_list()
+    assert both[0] == both[1] == [b"dr", b"bob"]

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import report_skipped
+from unroll.pipelines.datasets.base import held_out, report_skipped
 from unroll.pipelines.datasets.sources import Source, find
-from unroll.pipelines.datasets.stories.base import StoryQuestions, read_stories
+from unroll.pipelines.datasets.stories.base import Story, StoryQuestions, read_stories
+from unroll.pipelines.lines import decode_text
 
 ARCHIVE = Source(
     "babi",
@@ -41,12 +42,17 @@ class Babi(StoryQuestions, skip_registration=True):
                     missing.append(f"{task} (no training file or no test file)")
                     continue
                 training, test = (
-                    list(read_stories(archive.extractfile(each).read(), each.name, str(task)))
+                    read_stories(
+                        decode_text(archive.extractfile(each).read(), each.name),
+                        each.name,
+                        str(task),
+                    )
                     for each in pair
                 )
-                train, valid = hold_out(training)
-                for split, more in (("train", train), ("valid", valid), ("test", test)):
-                    rows[split] += more
+                train, valid = hold_out(list(training))
+                rows["train"] += train
+                rows["valid"] += valid
+                rows["test"] += [question for story in test for question in story.questions]
         report_skipped(missing, len(TASKS), f"tasks of {path} ({self.builder_config.name})")
         return {split: self._generate_examples(examples) for split, examples in rows.items()}
 
@@ -57,14 +63,11 @@ def _key(name: str) -> tuple | None:
     return (match[1], int(match[2]), match[3]) if match else None
 
 
-def hold_out(rows: list[dict]) -> tuple[list[dict], list[dict]]:
-    """All rows but the last tenth, and the last tenth. No story is in both."""
-    first = len(rows) - len(rows) // 10
-    # A later question of a story has the facts of the earlier ones, and more.
-    while 0 < first < len(rows) and _continues(rows[first - 1], rows[first]):
-        first -= 1
-    return rows[:first], rows[first:]
-
-
-def _continues(previous: dict, row: dict) -> bool:
-    return row["facts"][: len(previous["facts"])] == previous["facts"]
+def hold_out(stories: list[Story]) -> tuple[list[dict], list[dict]]:
+    """The questions of all stories but the last, and at least the last tenth of all questions."""
+    rows = [(k, question) for k, story in enumerate(stories) for question in story.questions]
+    chosen = held_out([k for k, _ in rows], last=True)
+    parts: dict[bool, list[dict]] = {False: [], True: []}
+    for (_, question), out in zip(rows, chosen, strict=True):
+        parts[out].append(question)
+    return parts[False], parts[True]

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.stories.base import StoryQuestions, read_stories
-from unroll.pipelines.errors import DataError
+from unroll.pipelines.datasets.base import hold_out
+from unroll.pipelines.datasets.stories.base import StoryQuestions, read_stories, used_stories
+from unroll.pipelines.errors import DataError, report_once
+from unroll.pipelines.lines import read_text
 
-SPLITS = ("train", "valid", "test")
+_NAMES = ("train", "valid", "test")
+_OTHER_NAMES = ("dev", "val", "validation")  # of the validation split
 
 
 @dataclass
@@ -22,7 +25,8 @@ class StoryFiles(StoryQuestions, skip_registration=True):
     """Stories from `train.txt` and, optionally, `valid.txt` and `test.txt`.
 
     Or from files of several tasks with names as in bAbI, `qa1_any-name_train.txt`. `read_stories`
-    describes the format.
+    describes the format. Without validation files, a tenth of the training questions is held out,
+    by story.
 
     Args:
         folder: the folder of the files.
@@ -35,16 +39,27 @@ class StoryFiles(StoryQuestions, skip_registration=True):
 
     def __init__(self, folder: str | Path, **kwargs):
         rows: dict[str, list[dict]] = {}
-        digest = hashlib.sha256()
-        for split, task, path in _files(Path(folder)):
-            contents = path.read_bytes()
-            digest.update(f"{split} {task} {len(contents)} ".encode() + contents)
-            questions = list(read_stories(contents, str(path), task))
-            if not questions:
+        stories: list[tuple[str, int]] = []  # of the training questions
+        files = _files(Path(folder))
+        for split, task, path in files:
+            used = used_stories(read_stories(read_text(path), str(path), task), str(path))
+            if not used:
                 raise DataError(f"{path} has no questions.")
-            rows.setdefault(split, []).extend(questions)
-        config = _Folder(name=digest.hexdigest()[:16], rows=rows)
-        super().__init__(config=config, **kwargs)
+            for k, story in enumerate(used):
+                rows.setdefault(split, []).extend(story.questions)
+                if split == "train":
+                    stories += [(path.name, k)] * len(story.questions)
+        if "valid" not in rows:
+            name = "qa1_..._valid.txt" if files[0][1] else "valid.txt"
+            tasks = [(row["task"],) for row in rows["train"]]
+            chosen = hold_out(
+                stories, folder, examples="questions", group="story", add=name, labels=tasks
+            )
+            pairs = list(zip(rows["train"], chosen, strict=True))
+            rows["train"] = [row for row, out in pairs if not out]
+            rows["valid"] = [row for row, out in pairs if out]
+        digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+        super().__init__(config=_Folder(name=digest, rows=rows), **kwargs)
 
     def _split_generators(self, dl_manager):
         rows = self.builder_config.rows
@@ -53,13 +68,25 @@ class StoryFiles(StoryQuestions, skip_registration=True):
 
 def _files(folder: Path) -> list[tuple[str, str, Path]]:
     """Split, task and path of each file."""
-    files = [(s, "", folder / f"{s}.txt") for s in SPLITS if (folder / f"{s}.txt").is_file()]
-    for path in sorted(folder.glob("qa*.txt")):
-        if match := re.fullmatch(rf"qa(\d+)_.*_({'|'.join(SPLITS)})\.txt", path.name):
-            files.append((match[2], match[1], path))
-    tasks = {task for split, task, _ in files if split == "train"}
-    if not tasks:
+    files = []
+    for path in sorted(folder.glob("*.txt")):
+        found = re.fullmatch(r"(?:qa([0-9]+)_(?:.*_)?)?([a-z]+)\.txt", path.name)
+        if found and found[2] in _NAMES:
+            files.append((found[2], found[1] or "", path))
+        elif found and found[2] in _OTHER_NAMES:
+            name = f"{path.name.removesuffix(f'{found[2]}.txt')}valid.txt"
+            raise DataError(f"{path}: rename the file to {name}.")
+        elif path.name.startswith("qa"):
+            report_once(f"{path} is not read: its name is not that of a task, qa1_..._train.txt.")
+    tasks = {task for _, task, _ in files}
+    if "train" not in {split for split, _, _ in files}:
         raise DataError(f"{folder} has no training data: train.txt, or qa1_..._train.txt.")
     if "" in tasks and len(tasks) > 1:
-        raise DataError(f"{folder} has both train.txt and files of tasks (qa...): remove one.")
+        one, several = (
+            next(path.name for _, task, path in files if bool(task) == of_task)
+            for of_task in (False, True)
+        )
+        raise DataError(
+            f"{folder} has both {one} and files of tasks, such as {several}: remove one."
+        )
     return files

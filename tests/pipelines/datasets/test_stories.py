@@ -4,14 +4,19 @@ import hashlib
 import io
 import re
 import tarfile
+from collections import Counter
 
 import pytest
 
+from tests.pipelines.datasets.helpers import read_all
+from tests.pipelines.mutations import outcomes
 from unroll.pipelines import datasets
 from unroll.pipelines.datasets.stories import stories
 from unroll.pipelines.datasets.stories.babi import TASKS, hold_out
-from unroll.pipelines.datasets.stories.base import read_stories
+from unroll.pipelines.datasets.stories.base import read_stories, used_stories
+from unroll.pipelines.datasets.stories.story_files import StoryFiles
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import read_text
 
 STORY = "1 Mary is here.\n2 Bob left.\n3 Where is Mary?\there\t1\n4 Bob is back.\n"
 STORY += "5 Where is Bob? \there,there\t4 2\n1 Ann left.\n2 Is Ann here?\tno\n"
@@ -36,9 +41,13 @@ def rows(name, split, **folders):
     return list(datasets.load(name, split, **folders).as_numpy_iterator())
 
 
+def read(text: str, name: str = "x.txt", task: str = "") -> list[dict]:
+    return [row for story in read_stories(text, name, task) for row in story.questions]
+
+
 class TestLayout:
     def test_each_question_has_the_facts_before_it(self):
-        first, second, third = read_stories(STORY.encode(), "x", "7")
+        first, second, third = read(STORY, task="7")
         assert first["facts"] == ["Mary is here.", "Bob left."]
         assert first["supporting"] == [0]
         assert second["facts"] == ["Mary is here.", "Bob left.", "Bob is back."]
@@ -56,31 +65,79 @@ class TestLayout:
         [
             ("Mary is here.", "line 1: expected a number, a space and a sentence, got 'Mary"),
             ("1\n", "line 1: expected a number, a space and a sentence, got '1'"),
+            (f"1 A.\n{'9' * 5000} B.\n", "line 2: expected a number, a space and a sentence, got"),
             ("1 A.\n3 B.\n", "line 2: expected the number 2 or 1, got 3"),
+            ("1 A.\n2 B.\n2 C.\n", "line 3: expected the number 3 or 1, got 2"),
+            ("2 A.\n", "line 1: expected the number 1, got 2"),
             ("1 A.\n2 Where?\n", "line 2: the question has no answer"),
             ("1 A.\n2 Where?\t\t1\n", "line 2: the question has no answer"),
-            ("1 A.\n2 Where?\there\t3\n", "line 2: no fact of the story has the number 3"),
-            ("1 Q?\ta\n2 Where?\there\t1\n", "line 2: no fact of the story has the number 1"),
-            ("1 A.\n2 Where?\there\tone\n", "line 2: no fact of the story has the number one"),
+            ("1 A.\n2 Where?\there\t3\n", "line 2: no fact before the question has the number 3"),
+            ("1 A.\n2 Where?\there\t2\n", "line 2: no fact before the question has the number 2"),
+            ("1 A.\n2 Q?\ta\n3 Q?\tb\t2\n", "line 3: no fact before the question has the number 2"),
+            ("1 A.\n2 Where?\there\t-1\n", "line 2: no fact before the question has the number -1"),
+            (
+                "1 A.\n2 Where?\there\tone\n",
+                "line 2: no fact before the question has the number one",
+            ),
+            (
+                "1 A.\n2 Where?\there\t1,1\n",
+                "line 2: no fact before the question has the number 1,1",
+            ),
+            ("1 Q?\ta\n2 A.\n", "line 1: the question is before the first fact of its story"),
             ("1 A.\n2 Where?\ta\t1\tb\n", "line 2: expected a question, an answer and lines"),
+            ("1 A.\r2 Where?   here   1\r", "line 2: a tab separates a question and its answer"),
+            ("1 A.\r\n2 Where? here\r\n", "line 2: a tab separates a question and its answer"),
+            ("1 Ann went\tto the hall.\n", "line 1: a fact has no tab, and a question ends with"),
         ],
     )
     def test_error_names_the_line(self, text, message):
         with pytest.raises(DataError, match=re.escape(f"x.txt, {message}")):
-            list(read_stories(text.encode(), "x.txt"))
+            read(text)
 
-    def test_other_encodings(self):
-        [row] = read_stories("1 Zoë.\n2 Q?\ta\n".encode("utf-8-sig"), "x.txt")
-        assert row["facts"] == ["Zoë."]
-        with pytest.raises(DataError, match=r"x\.txt is not UTF-8"):
-            list(read_stories("1 Zoë.\n".encode("latin-1"), "x.txt"))
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n", " \n"])
+    @pytest.mark.parametrize("space", [" ", "\t", "   ", "\u00a0"])
+    def test_line_ends_and_spaces(self, end, space):
+        text = f"1{space}He asked: who?\u2028Me\x0b.{end}02{space}Q? \t a \t 1 {end}"
+        [row] = read(text)
+        assert row["facts"] == ["He asked: who?\u2028Me\x0b."]
+        assert (row["question"], row["answer"], row["supporting"]) == ("Q?", "a", [0])
+
+    def test_what_is_not_used_is_reported(self, capsys):
+        text = "1 A.\n1 B.\n1 C.\n2 Q?\ta\n3 D.\n4 E.\n"
+        stories = list(read_stories(text, "unused.txt"))
+        assert [story.facts for story in stories] == [["A."], ["B."], ["C.", "D.", "E."]]
+        assert used_stories(stories, "unused.txt") == used_stories(stories, "unused.txt")
+        assert capsys.readouterr().err.splitlines() == [
+            "unroll: unused.txt: 2 of 3 stories have no questions and are skipped, such as that of "
+            "line 1.",
+            "unroll: unused.txt: 2 facts after the last question of their story are not used, such "
+            "as in the story of line 3.",
+        ]
 
     def test_a_story_is_in_one_split(self):
         each = "".join(f"{k} Fact.\n{k + 1} Q?\ta\t{k}\n" for k in range(1, 13, 2))  # six questions
-        questions = list(read_stories((each * 5).encode(), "x"))
-        train, valid = hold_out(questions)
+        stories = list(read_stories(each * 5, "x"))
+        train, valid = hold_out(stories)
         assert (len(train), len(valid)) == (24, 6)
-        assert valid == questions[24:]
+        assert valid == stories[-1].questions
+
+    def test_a_thousand_broken_files(self, tmp_path):
+        """Stories or one line; and they have all characters of the file."""
+
+        def letters(text: str) -> Counter:
+            return Counter(re.sub(r"[\W\d]", "", text))
+
+        def read(path):
+            text = read_text(path)
+            return text, list(read_stories(text, str(path)))
+
+        contents = (STORY + "1 Zoë is here.\n2 Bob left.\n3 Where is Zoë?\there\t1\n").encode()
+        for text, found in outcomes(tmp_path / "x.txt", read, contents):
+            parts = [fact for story in found for fact in story.facts]
+            for row in (row for story in found for row in story.questions):
+                parts += [row["question"], row["answer"]]
+                assert all(0 <= k < len(row["facts"]) for k in row["supporting"])
+            assert letters("".join(parts)) == letters(text)
 
 
 class TestBabi:
@@ -104,49 +161,101 @@ class TestBabi:
         with pytest.raises(DataError, match="20 of 20 tasks of"):
             datasets.load("babi", "test", **folders)
 
-    def test_published_files(self, manual_dir):
+    def test_published_files(self, manual_dir, capsys):
         files = {}
         with tarfile.open(manual_dir / "babi" / "tasks_1-20_v1-2.tar.gz") as archive:
             for member in archive:
                 if "/en/" in member.name and member.isfile():
                     text = archive.extractfile(member).read()
-                    files[member.name] = list(read_stories(text, member.name))
-        assert [len(questions) for questions in files.values()] == [1000] * 40
-        train = [questions for name, questions in files.items() if "train" in name]
-        assert {len(hold_out(questions)[1]) for questions in train} <= set(range(100, 105))
-        assert max(len(row["facts"]) for questions in train for row in questions) == 224
+                    files[member.name] = list(read_stories(text.decode(), member.name))
+        for name, own in files.items():
+            assert used_stories(own, name) == own
+            assert sum(len(story.questions) for story in own) == 1000
+        assert capsys.readouterr().err == ""
+        train = [own for name, own in files.items() if "train" in name]
+        assert {len(hold_out(own)[1]) for own in train} <= set(range(100, 105))
+        assert max(len(story.facts) for own in train for story in own) == 224
 
 
-def load(folder, tmp_path):
-    return datasets.builder(str(folder), kind="stories", data_dir=tmp_path / "prepared")
+def questions(count: int) -> str:
+    """Stories of two questions each. No two stories have a fact in common."""
+    return "".join(
+        f"1 Ann{k} is here.\n2 Where is Ann{k}?\there\t1\n"
+        f"3 Ann{k} left.\n4 Is Ann{k} here?\tno\t3\n"
+        for k in range(count)
+    )
 
 
 class TestOwnFiles:
     def test_one_task(self, tmp_path):
-        (tmp_path / "train.txt").write_text(STORY)
-        (tmp_path / "test.txt").write_text(STORY)
-        made = load(tmp_path, tmp_path)
-        assert [len(datasets.read(made, split)) for split in ("train", "test")] == [3, 3]
+        for split in ("train", "valid", "test"):
+            (tmp_path / f"{split}.txt").write_text(STORY)
+        found = read_all(StoryFiles, tmp_path / "prepared", folder=tmp_path)
+        assert {split: len(rows) for split, rows in found.items()} == {
+            "train": 3,
+            "valid": 3,
+            "test": 3,
+        }
 
     def test_several_tasks(self, tmp_path):
-        for name in ("qa1_a_train.txt", "qa12_b_train.txt", "qa1_a_valid.txt"):
+        for name in ("qa1_a_train.txt", "qa12_b_train.txt", "qa1_valid.txt"):
             (tmp_path / name).write_text(STORY)
-        questions = datasets.read(load(tmp_path, tmp_path), "train").as_numpy_iterator()
-        assert sorted(row["task"] for row in questions) == [b"1"] * 3 + [b"12"] * 3
+        found = read_all(StoryFiles, tmp_path / "prepared", folder=tmp_path)
+        assert sorted(row["task"] for row in found["train"]) == ["1"] * 3 + ["12"] * 3
+        assert [row["task"] for row in found["valid"]] == ["1"] * 3
 
-    def test_wrong_folders(self, tmp_path):
-        with pytest.raises(DataError, match=r"no training data: train.txt, or qa1_"):
-            load(tmp_path, tmp_path)
+    @pytest.mark.parametrize("names", [["train.txt"], ["qa1_a_train.txt", "qa2_a_train.txt"]])
+    def test_no_story_is_trained_on_and_held_out(self, tmp_path, names, capsys):
+        for name in names:
+            (tmp_path / name).write_text(questions(50))
+        found = read_all(StoryFiles, tmp_path / "prepared", folder=tmp_path)
+        people = {
+            split: {(row["task"], row["facts"][0]) for row in rows} for split, rows in found.items()
+        }
+        assert not people["train"] & people["valid"]
+        assert sum(map(len, found.values())) == 100 * len(names)
+        assert 0.05 <= len(found["valid"]) / (100 * len(names)) <= 0.15
+        assert {task for task, _ in people["train"]} == ({""} if len(names) == 1 else {"1", "2"})
+        assert f"{len(found['valid'])} of {100 * len(names)} questions are held out" in (
+            capsys.readouterr().err
+        )
+        (tmp_path / names[0]).rename(tmp_path / "other")
+        (tmp_path / "other").rename(tmp_path / names[0])
+        assert read_all(StoryFiles, tmp_path / "prepared", folder=tmp_path) == found
+
+    def test_a_rare_task_is_not_held_out_as_a_whole(self, tmp_path):
+        (tmp_path / "qa1_a_train.txt").write_text(questions(50))
+        for task in range(2, 12):
+            (tmp_path / f"qa{task}_a_train.txt").write_text(questions(1))
+        found = read_all(StoryFiles, tmp_path / "prepared", folder=tmp_path)
+        assert {row["task"] for row in found["train"]} == {str(task) for task in range(1, 12)}
+
+    def test_wrong_folders(self, tmp_path, capsys):
+        def error() -> str:
+            with pytest.raises(DataError) as raised:
+                StoryFiles(tmp_path, data_dir=tmp_path / "prepared")
+            return str(raised.value)
+
+        assert "no training data: train.txt, or qa1_" in error()
         (tmp_path / "train.txt").write_text("\n")
-        with pytest.raises(DataError, match=r"train.txt has no questions"):
-            load(tmp_path, tmp_path)
+        assert f"{tmp_path / 'train.txt'} has no questions" in error()
         (tmp_path / "train.txt").write_text("1 A.\n2 Where?\there\t3\n")
-        with pytest.raises(DataError, match=r"train.txt, line 2: no fact of the story"):
-            load(tmp_path, tmp_path)
-        (tmp_path / "qa1_a_train.txt").write_text(STORY)
-        (tmp_path / "train.txt").write_text(STORY)
-        with pytest.raises(DataError, match=r"train\.txt and files of tasks"):
-            load(tmp_path, tmp_path)
+        assert "train.txt, line 2: no fact before the question has the number 3" in error()
+        (tmp_path / "train.txt").write_bytes(b"1 A.\n2 Wo?\tK\xfcche\t1\n")
+        assert "train.txt, line 2: byte 12 is not UTF-8" in error()
+        (tmp_path / "train.txt").write_text(questions(2))
+        assert "cannot be held out" not in capsys.readouterr().err
+        assert "a tenth of 4 questions cannot be held out for one: add valid.txt" in error()
+        (tmp_path / "dev.txt").write_text(STORY)
+        assert "dev.txt: rename the file to valid.txt" in error()
+        (tmp_path / "dev.txt").rename(tmp_path / "qa1_a_test.txt")
+        assert "has both train.txt and files of tasks, such as qa1_a_test.txt" in error()
+        (tmp_path / "train.txt").rename(tmp_path / "qa1_a_train.txt")
+        assert "add qa1_..._valid.txt" in error()
+        (tmp_path / "qa1_a_valid.txt").write_text(STORY)
+        (tmp_path / "qa1-a-test.txt").write_text(STORY)
+        StoryFiles(tmp_path, data_dir=tmp_path / "prepared")
+        assert "qa1-a-test.txt is not read: its name is not that" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
