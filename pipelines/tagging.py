@@ -41,13 +41,17 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
     text = tf.strings.regex_replace(text, f"[{WORD_SEPARATORS}]", " ")
     body = tf.strings.regex_replace(text, r"((?:^| )[^ .]{2,})\.+ *$", r"\1")
     words, begins, ends = tf_text.regex_split_with_offsets(body, f" +|[{_MARKS}]", f"[{_MARKS}]")
-    rows = tf.cast(words.value_rowids(), tf.int32)
+    # The first bytes of all characters of the batch, one text after the other.
+    _, first_bytes = tf.strings.unicode_decode_with_offsets(body, "UTF-8")
+    sizes = tf.strings.length(body)  # in bytes
+    text_starts = tf.cast(tf.cumsum(sizes, exclusive=True), tf.int64)
+    starts = first_bytes.flat_values + tf.gather(text_starts, first_bytes.value_rowids())
+    rows = words.value_rowids()
 
     def characters(offsets):
         """Byte offsets as character offsets."""
-        own = tf.gather(body, rows)
-        before = tf.strings.substr(own, tf.zeros_like(offsets), offsets)
-        return tf.strings.length(before, unit="UTF8_CHAR")
+        before = tf.searchsorted(starts, offsets + tf.gather(text_starts, rows))
+        return before - tf.cast(tf.gather(first_bytes.row_starts(), rows), tf.int32)
 
     return (
         words,

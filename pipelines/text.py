@@ -1,7 +1,5 @@
 """Text to tensors, in the graph: training and exported models use the same functions."""
 
-import json
-import re
 import shutil
 import tempfile
 import weakref
@@ -13,7 +11,8 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from unroll.pipelines.batching import batches
-from unroll.pipelines.errors import DataError
+from unroll.pipelines.errors import DataError, report_once
+from unroll.pipelines.lines import WORD_SEPARATORS, read_json
 
 PADDING, UNKNOWN = 0, 1
 NUM_TRIGRAMS = 27**3 + 1
@@ -23,6 +22,8 @@ BOUNDARIES = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Chinese and Japanese have no spaces between words: each character is a token.
 _CHARACTER_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _STEPS = (
+    # White space and control characters, such as the NUL byte, separate tokens.
+    (f"[{WORD_SEPARATORS}]+", " "),
     # Line breaks of web pages, as in IMDB.
     (r"<br\s*/?>", " "),
     # Typographic apostrophes.
@@ -39,8 +40,7 @@ _STEPS = (
     # and each character of the scripts above.
     (rf"([^\p{{L}}\p{{M}}\p{{N}}\s']|[{_CHARACTER_SCRIPTS}])", r" \1 "),
     (r"'(\s|$)", r" ' \1"),
-    # The remaining control characters, such as the NUL byte, separate tokens.
-    (r"[\p{Cc}\s]+", " "),
+    (r"\s+", " "),
 )
 
 
@@ -120,6 +120,15 @@ def to_dense(ids, time_axis: int = 1):
     missing = tf.maximum(0, 1 - tf.shape(ids)[time_axis])
     paddings = [[0, missing if axis == time_axis else 0] for axis in range(ids.shape.rank)]
     return tf.pad(ids, paddings)
+
+
+def known_ids(ids, size: int, unknown: int = UNKNOWN):
+    """Ids from outside: those below zero, or not below the size of the vocabulary, are `unknown`.
+
+    >>> known_ids(tf.constant([-1, 0, 4, 5, 2**31 - 1]), 5).numpy().tolist()
+    [1, 0, 4, 1, 1]
+    """
+    return tf.where(tf.logical_and(ids >= 0, ids < size), ids, unknown)
 
 
 class Vocabulary(tf.Module):
@@ -202,9 +211,12 @@ def text_batches(
     """
 
     def single(features: dict, label) -> tuple:
-        return {
-            k: to_dense(v, time_axis=0)[: max_length or None] for k, v in features.items()
-        }, label
+        # One more than the limit, to count the texts that are cut.
+        longest = max_length + 1 if max_length else None
+        return {k: to_dense(v, time_axis=0)[:longest] for k, v in features.items()}, label
+
+    def cut(features: dict, label) -> tuple:
+        return {k: v[:max_length] for k, v in features.items()}, label
 
     examples = (
         dataset.batch(256)
@@ -213,13 +225,26 @@ def text_batches(
         .map(single)
         .cache()
     )
+
+    def length(features: dict, _) -> tf.Tensor:
+        return tf.shape(features["tokens"])[0]
+
+    lengths = np.fromiter(examples.map(length).as_numpy_iterator(), "int64")
+    if max_length:
+        if longer := int(np.sum(lengths > max_length)):
+            report_once(
+                f"{longer:,} of {len(lengths):,} training texts are cut after {max_length} tokens "
+                "(max_length)."
+            )
+        examples, lengths = examples.map(cut), np.minimum(lengths, max_length)
     return batches(
         examples,
-        lambda features, _: tf.shape(features["tokens"])[0],
+        length,
         batch_size,
         boundaries=BOUNDARIES,
         shuffle=shuffle,
         static=static,
+        lengths=lengths,
     )
 
 
@@ -260,8 +285,8 @@ def read_vectors(path: str | Path, tokens: list[str], seed: int = 0) -> tuple[np
     """Word vectors of a vocabulary, from a file in the format of GloVe.
 
     Args:
-        path: a file of lines `word v1 v2 ... vD`; or, if it ends in `.json`, of one object
-            `{word: [v1, ..., vD]}`.
+        path: a file of lines `word v1 v2 ... vD`, with or without the first line of word2vec and
+            fastText; or, if it ends in `.json`, of one object `{word: [v1, ..., vD]}`.
         tokens: the vocabulary. The first token is padding, whose vector is zero.
         seed: of the vectors of words that the file does not have. They are normal, with the
             standard deviation of the others.
@@ -270,18 +295,21 @@ def read_vectors(path: str | Path, tokens: list[str], seed: int = 0) -> tuple[np
         `[V, D]`, float32, and the number of tokens that the file has.
 
     Raises:
-        DataError: if the file is missing or empty, a line cannot be parsed, or widths differ.
+        DataError: if the file is missing or empty, a line cannot be parsed, a value is not finite,
+            or widths differ.
     """
     wanted = {token: i for i, token in enumerate(tokens)}
-    vectors: dict[int, list[float]] = {}
+    vectors: dict[int, np.ndarray] = {}
     width = None
-    for row, (word, values) in enumerate(_vector_rows(Path(path)), start=1):
+    for row, word, values in _vector_rows(Path(path)):
         if width is None:
             width = len(values)
-        if len(values) != width or not values:
+        if len(values) != width or not width:
             raise DataError(
                 f"{path}, row {row}: {len(values)} values, but the first row has {width}."
             )
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}, row {row}: a value is not finite.")
         if word in wanted:
             vectors[wanted[word]] = values
     if width is None:
@@ -296,18 +324,37 @@ def read_vectors(path: str | Path, tokens: list[str], seed: int = 0) -> tuple[np
 
 
 def _vector_rows(path: Path):
+    """The row, the word and the values of each vector of a file."""
+    if path.suffix == ".json":
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is not a JSON object of words and their vectors.")
+        for row, (word, values) in enumerate(content.items(), start=1):
+            yield row, word, _vector(values, path, row)
+        return
     try:
-        if path.suffix == ".json":
-            yield from json.loads(path.read_text(encoding="utf-8")).items()
-            return
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
+            width = None
             for row, line in enumerate(lines, start=1):
-                word, *values = re.split(r" ", line.rstrip("\n"))
-                try:
-                    yield word, [float(v) for v in values]
-                except ValueError:
-                    raise DataError(f"{path}, row {row}: expected 'word v1 v2 ...'.") from None
+                # A word may contain spaces.
+                fields = line.rstrip().rsplit(" ", -1 if width is None else width)
+                if row == 1 and len(fields) == 2 and all(map(str.isdecimal, fields)):
+                    continue  # word2vec and fastText begin with the numbers of words and values
+                width = width or len(fields) - 1
+                yield row, fields[0], _vector(fields[1:], path, row)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file of word vectors.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a file of word vectors: {error}.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _vector(values, path: Path, row: int) -> np.ndarray:
+    try:
+        vector = np.array(values, "float32")
+        if vector.ndim == 1:
+            return vector
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise DataError(f"{path}, row {row}: expected 'word v1 v2 ...', with numbers.")

@@ -6,6 +6,7 @@ import keras
 
 from unroll.apps.core.errors import UsageError
 from unroll.pipelines import text
+from unroll.pipelines.errors import report_once
 
 
 def embedding_initializer(path: str, vocabulary: list[str], embedding_dim: int, seed: int):
@@ -18,7 +19,11 @@ def embedding_initializer(path: str, vocabulary: list[str], embedding_dim: int, 
     """
     if not path or not Path(path).is_file():
         return "uniform"
-    vectors = text.read_vectors(path, vocabulary, seed)[0]
+    vectors, known = text.read_vectors(path, vocabulary, seed)
     if vectors.shape[1] != embedding_dim:
         raise UsageError(f"{path} needs --embedding-dim={vectors.shape[1]}.")
+    report_once(
+        f"{path} has vectors of {known:,} of the {len(vocabulary):,} words of the vocabulary; the "
+        "others are random."
+    )
     return keras.initializers.Constant(vectors)
