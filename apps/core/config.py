@@ -65,6 +65,11 @@ class TrainingConfig:
             value = getattr(self, field.name)
             if "dropout" in field.name and not 0 <= value < 1:
                 raise ValueError(f"{field.name} must be in [0, 1), got {value}.")
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{field.name} must be a number, got {value}.")
+            # Sizes and counts. TensorFlow's own errors for others name neither the option nor this.
+            if isinstance(value, int) and not 0 <= value < 2**31 and field.name != "seed":
+                raise ValueError(f"{field.name} must be in [0, 2**31), got {value}.")
 
     def preparing_epochs(self, history: list[dict]) -> int:
         """Number of initial epochs that cannot be the best one.
@@ -96,11 +101,13 @@ def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
 
 
 def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> TrainingConfig:
-    """The preset of `--data`, overridden by the other options.
+    """The preset of `--data`, or that of your own files, overridden by the other options.
 
     Raises:
         UsageError: for unknown data, an unknown option or a bad value, in one line.
     """
+    from unroll.apps.core.protocol import hook
+
     presets = app.PRESETS
     names = [a.split("=", 1)[0] for a in arguments]
     data = next(iter(presets))
@@ -110,8 +117,9 @@ def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> Trainin
         data = given[0] if given else data
     if data in presets:
         default = presets[data]
-    elif Path(data).is_dir():
-        default = dataclasses.replace(next(iter(presets.values())), data=data)
+    elif Path(data).is_dir() or (hook(app, "ACCEPTS_A_FILE") and Path(data).is_file()):
+        own = hook(app, "OWN_FILES") or next(iter(presets.values()))
+        default = dataclasses.replace(own, data=data)
     else:
         raise UsageError(
             f"--data={data}: neither a dataset ({', '.join(presets)}) nor a folder that exists."

@@ -89,6 +89,10 @@ OPTIONAL: dict[str, Any] = {
     "plot": None,
     # `stream(trained, input)`: yields the output piece by piece while the input is read.
     "stream": None,
+    # The `Config` for a folder of your own files. By default, that of the first preset.
+    "OWN_FILES": None,
+    # Whether `--data` also accepts a single file of your own.
+    "ACCEPTS_A_FILE": False,
     # The field of `Config` that splits a dataset into parts with a model each, and
     # `combine(figures)`, which makes one row of the figures of all parts.
     "PART": None,

@@ -116,7 +116,9 @@ def test_an_app_that_breaks_the_protocol_is_found():
 
 
 def test_the_arguments_of_every_hook_are_checked():
-    assert set(HOOKS) == set(protocol.OPTIONAL) - {"Search", "PART"}
+    assert set(HOOKS) == set(protocol.OPTIONAL) - {
+        *("Search", "OWN_FILES", "ACCEPTS_A_FILE", "PART")
+    }
 
 
 def test_the_configuration_is_a_frozen_dataclass(app):
@@ -126,6 +128,8 @@ def test_the_configuration_is_a_frozen_dataclass(app):
     assert app.Config() == app.Config()
     search = hook(app, "Search")
     assert search is None or issubclass(app.Config, search)
+    own = hook(app, "OWN_FILES")
+    assert own is None or isinstance(own, app.Config)
     part = hook(app, "PART")
     assert (part is None) == (hook(app, "combine") is None)
     assert part is None or part in {field.name for field in dataclasses.fields(app.Config)}
