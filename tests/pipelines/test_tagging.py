@@ -1,11 +1,13 @@
 """Words and their offsets, ids, spans."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.layers.memory import assert_linear_memory
-from unroll.pipelines import tagging
+from unroll.pipelines import lines, tagging
 
 TEXTS = [
     "To Zürich, please.",
@@ -44,6 +46,15 @@ def test_offsets_of_words():
 )
 def test_words_of_a_text(text, words):
     assert [w.decode() for w in tagging.split_words(tf.constant([text]))[0].to_list()[0]] == words
+
+
+def test_the_offsets_of_a_text_do_not_need_memory_for_each_word():
+    """Of the graph, no string tensor has an element for each word except the words."""
+    spec = tf.TensorSpec([1], tf.string)
+    graph = tf.function(tagging.split_words).get_concrete_function(spec).graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    assert "UnicodeDecodeWithOffsets" in {node.op for node in nodes}
+    assert not [node.name for node in nodes if node.op == "Substr"]
 
 
 def test_invalid_utf8():
@@ -165,3 +176,24 @@ def test_no_target_without_intents():
     assert assets["intents"] == []
     [(_, targets)] = batches(rows, assets)
     assert set(targets) == {"tags", "potentials"}
+
+
+MARKS = [
+    mark
+    for mark in map(chr, range(0x110000))
+    if unicodedata.category(mark) in ("Cc", "Cf", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps")
+    or unicodedata.category(mark)[0] == "Z"
+]
+
+
+def test_words_are_split_alike_in_files_and_in_the_graph():
+    """Every white space, punctuation mark, control and formatting character of Unicode."""
+    assert len(MARKS) > 900
+    texts = [f"a{mark}b c{mark}" for mark in MARKS]
+    graph = tagging.split_words(tf.constant(texts))[0].to_list()
+    for mark, text, found in zip(MARKS, texts, graph, strict=True):
+        in_python = [part for word in lines.split_words(text) for part in tagging.split_word(word)]
+        if mark == ".":  # the one at the end of a text is removed
+            in_python[-1] = "c."
+            found = [*found[:-1], b"c."]
+        assert [word.decode() for word in found] == in_python, f"U+{ord(mark):04X}"

@@ -1,6 +1,7 @@
 """Text in the graph."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -33,6 +34,24 @@ from unroll.pipelines.errors import DataError
 def test_tokens(raw, tokens):
     [row] = text.tokenize(tf.constant([raw])).to_list()
     assert [token.decode() for token in row] == tokens
+
+
+def test_any_white_space_and_control_character_separates_tokens():
+    separators = [
+        c for c in map(chr, range(0x110000)) if c.isspace() or unicodedata.category(c) == "Cc"
+    ]
+    assert len(separators) > 80
+    texts = [f"{c}a{c}{c}b{c}" for c in separators]
+    assert text.tokenize(tf.constant(texts)).to_list() == [[b"a", b"b"]] * len(texts)
+
+
+def test_punctuation_marks_are_tokens_of_their_own_or_part_of_a_contraction():
+    marks = [c for c in map(chr, range(0x110000)) if unicodedata.category(c)[0] == "P"]
+    rows = text.tokenize(tf.constant([f"a {c} b" for c in marks])).to_list()
+    for mark, found in zip(marks, rows, strict=True):
+        normal = unicodedata.normalize("NFKC", mark).replace("\u2018", "'").replace("\u2019", "'")
+        inside = b"".join(found).decode().removeprefix("a").removesuffix("b")
+        assert inside == "".join(normal.casefold().split()), f"U+{ord(mark):04X}"
 
 
 def test_normalization_is_idempotent():
@@ -122,7 +141,9 @@ def test_vectors_are_read_from_glove_text_and_json(tmp_path):
     ("content", "message"),
     [
         ("good 1 2\nbad 1\n", "row 2: 1 values, but the first row has 2"),
+        ("good\nbad 1\n", "row 1: 0 values"),
         ("good 1 2\nbad 1 x\n", "row 2: expected 'word v1 v2 ...'"),
+        ("good 1 2\nbad 1 nan\n", "row 2: a value is not finite"),
         ("", "has no vectors"),
         (b"good \xff\xfe\n", "is not a file of word vectors"),
     ],
@@ -134,6 +155,45 @@ def test_broken_vectors(tmp_path, content, message):
         text.read_vectors(path, TOKENS)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "is not a JSON object"),
+        ('{"good": 1}', "row 1: expected"),
+        ('{"good": ["x"]}', "row 1: expected"),
+        ('{"good": [[1, 2]]}', "row 1: expected"),
+        ('{"good": [1e999]}', "row 1: a value is not finite"),
+        ("{", "line 1: not JSON"),
+    ],
+)
+def test_broken_json_vectors(tmp_path, content, message):
+    path = tmp_path / "v.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        text.read_vectors(path, TOKENS)
+
+
+def test_vectors_of_word2vec_and_words_with_spaces(tmp_path):
+    path = tmp_path / "v.vec"
+    path.write_text("3 2\ngood 1 2 \n. . . 5 6\nbad 3 4\n", encoding="utf-8-sig")
+    matrix, known = text.read_vectors(path, TOKENS)
+    assert known == 2
+    assert matrix[2:4].tolist() == [[1, 2], [3, 4]]
+
+
+def test_ids_that_are_not_in_the_vocabulary_are_unknown():
+    ids = text.known_ids(tf.constant([-(2**31), -1, 0, 4, 5, 2**31 - 1]), 5)
+    assert ids.numpy().tolist() == [1, 1, 0, 4, 1, 1]
+
+
+def test_texts_that_are_cut_are_counted(capsys):
+    rows = {"text": ["good bad", "never good at all", ""], "label": [0, 1, 1]}
+    dataset = tf.data.Dataset.from_tensor_slices(rows)
+    [(features, _)] = text.text_batches(dataset, text.Encoder(TOKENS), 3, max_length=2)
+    assert features["tokens"].shape == (3, 2)
+    assert "1 of 3 training texts are cut after 2 tokens" in capsys.readouterr().err
 
 
 def test_missing_vectors(tmp_path):
