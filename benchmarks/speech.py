@@ -55,12 +55,12 @@ def recognition(app, trained) -> list[list[str]]:
     import tensorflow as tf
 
     from unroll.apps.core.protocol import Trained
-    from unroll.apps.speech_ctc import decoding, recordings, streaming
-    from unroll.pipelines import audio
+    from unroll.apps.speech_ctc import decoding, serving, streaming
+    from unroll.pipelines import sound
 
     examples = app.examples()
-    decoded = [audio.decode_wav(contents) for contents in examples]
-    duration = sum(len(samples) / int(rate) for samples, rate in decoded)
+    decoded = [sound.decode_wav(contents) for contents in examples]
+    duration = sum(len(samples) / int(rate) for samples, rate, _ in decoded)
     functions = app.serve(trained).functions
     raw_input = functions["serving_default"].input_signature[0].name
     work = {
@@ -69,7 +69,8 @@ def recognition(app, trained) -> list[list[str]]:
         ]
         for name in ("serving_default", "beam")
     }
-    logits = [recordings.logits(contents, trained) for contents in examples]
+    recognize = tf.function(serving.recognizer(trained))
+    logits = [recognize(tf.constant([each]))["logits"][0].numpy() for each in examples]
     work["beam search with language model, on the host"] = lambda: (
         decoding.decode_with_language_model(logits, trained)
     )
@@ -80,7 +81,7 @@ def recognition(app, trained) -> list[list[str]]:
 
     def stream():
         states = streaming.initial_states(streamer, 1)
-        for samples, _ in decoded:
+        for samples, *_ in decoded:
             for begin in range(0, len(samples) - piece, piece):
                 outputs = step(audio=samples[tf.newaxis, begin : begin + piece], **states)
                 states = {name: outputs[name] for name in states}

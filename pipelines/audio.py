@@ -1,4 +1,4 @@
-"""Audio in the graph: wav files to samples, samples to features, data augmentation.
+"""Audio in the graph: resampling, samples to features, data augmentation.
 
 Spectra and MFCCs agree with librosa (McFee et al. 2015).
 """
@@ -11,106 +11,14 @@ import scipy
 import tensorflow as tf
 
 _ZERO_CROSSINGS = 16  # on each side of the windowed sinc that resamples
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-
-
-def decode_wav(contents) -> tuple[tf.Tensor, tf.Tensor]:
-    """The samples of a wav file. Channels are averaged.
-
-    Args:
-        contents: a scalar string: RIFF with PCM of 8, 16, 24 or 32 bits, or floats of 32 bits.
-
-    Returns:
-        `[N]` float32 in [-1, 1), and the rate in Hz, int32. Any other file has no samples and a
-        rate of 0.
-
-    >>> samples, rate = decode_wav(b"text")
-    >>> samples.shape, int(rate)
-    (TensorShape([0]), 0)
-    """
-    size = tf.strings.length(contents)
-    is_wav = (tf.strings.substr(contents, 0, 4) == b"RIFF") & (size >= 12)
-    is_wav &= tf.strings.substr(contents, tf.minimum(8, size), 4) == b"WAVE"
-
-    def integer(offset, width):
-        data = tf.io.decode_raw(tf.strings.substr(contents, offset, width), tf.uint8)
-        data = tf.pad(tf.cast(data, tf.int32), [[0, width - tf.shape(data)[0]]])
-        return tf.reduce_sum(tf.bitwise.left_shift(data, 8 * tf.range(width)))
-
-    def is_chunk(offset, name):
-        return tf.equal(tf.strings.substr(contents, offset, 4), name)
-
-    def next_chunk(offset, form, begin, length):
-        own = integer(offset + 4, 4)
-        own = tf.where(own < 0, size, tf.minimum(own, size))  # a stream has no length
-        form = tf.where(is_chunk(offset, b"fmt "), offset + 8, form)
-        is_data = is_chunk(offset, b"data")
-        begin = tf.where(is_data, offset + 8, begin)
-        length = tf.where(is_data, tf.minimum(own, size - offset - 8), length)
-        return offset + 8 + own + own % 2, form, begin, length
-
-    _, form, begin, length = tf.while_loop(
-        lambda offset, form, begin, length: (offset + 8 <= size) & is_wav & (begin == 0),
-        next_chunk,
-        [tf.constant(12), tf.constant(0), tf.constant(0), tf.constant(0)],
-    )
-    no_samples = tf.zeros([0], tf.float32)
-    is_wav = is_wav & (form > 0) & (begin > 0) & (form + 16 <= size)
-
-    def samples():
-        kind, channels, bits = integer(form, 2), integer(form + 2, 2), integer(form + 14, 2)
-        # An extensible format has a longer code, which begins with the code of the format.
-        kind = tf.cond(kind == _EXTENSIBLE, lambda: integer(form + 24, 2), lambda: kind)
-        width = tf.maximum(1, bits // 8)
-        frame = width * tf.maximum(1, channels)
-        data = tf.strings.substr(contents, begin, length // frame * frame)
-        values = tf.case(
-            [
-                ((kind == _PCM) & (bits == 8), lambda: _integers(data, 1) / 128.0 - 1.0),
-                ((kind == _PCM) & (bits == 16), lambda: _integers(data, 2) / 2.0**15),
-                ((kind == _PCM) & (bits == 24), lambda: _integers(data, 3) / 2.0**23),
-                ((kind == _PCM) & (bits == 32), lambda: _integers(data, 4) / 2.0**31),
-                ((kind == _FLOAT) & (bits == 32), lambda: _floats(data)),
-            ],
-            default=lambda: no_samples,
-        )
-        return tf.reduce_mean(tf.reshape(values, [-1, tf.maximum(1, channels)]), axis=1)
-
-    decoded = tf.cond(is_wav, samples, lambda: no_samples)
-    rate = tf.cond(is_wav, lambda: integer(form + 4, 4), lambda: tf.constant(0))
-    rate = tf.where(tf.shape(decoded)[0] > 0, rate, 0)
-    return tf.ensure_shape(decoded, [None]), rate
-
-
-def _floats(data) -> tf.Tensor:
-    """Float samples, clipped to [-1000, 1000]. NaN and infinity become 0."""
-    values = tf.io.decode_raw(data, tf.float32)
-    return tf.clip_by_value(tf.where(tf.math.is_finite(values), values, 0.0), -1e3, 1e3)
-
-
-def _integers(data, width: int) -> tf.Tensor:
-    """Little-endian integers of 1 (unsigned), 2, 3 or 4 bytes, as float32."""
-    if width == 1:
-        return tf.cast(tf.io.decode_raw(data, tf.uint8), tf.float32)
-    if width == 2:
-        return tf.cast(tf.io.decode_raw(data, tf.int16), tf.float32)
-    if width == 4:
-        return tf.cast(tf.io.decode_raw(data, tf.int32), tf.float32)
-    low, middle, high = tf.unstack(tf.reshape(tf.io.decode_raw(data, tf.uint8), [-1, 3]), axis=1)
-    low, middle = (tf.cast(x, tf.float32) for x in (low, middle))
-    return tf.cast(tf.bitcast(high, tf.int8), tf.float32) * 2.0**16 + middle * 2.0**8 + low
-
-
-def encode_wav(samples, rate: int) -> tf.Tensor:
-    """A wav file of 16 bits from samples `[N]` in [-1, 1]."""
-    return tf.audio.encode_wav(tf.cast(samples, tf.float32)[:, tf.newaxis], rate)
+_BLOCK = 2**18  # products of samples and filter taps that are computed at once
 
 
 def resample(samples, rate, to_rate) -> tf.Tensor:
     """Resamples by band-limited interpolation with a Hann-windowed sinc.
 
     Smith 1984, "A flexible sampling-rate conversion method". If the new rate is lower, the sinc has
-    the band of the new rate.
+    the band of the new rate. Besides the result, the memory does not depend on N.
 
     Args:
         samples: `[N]`.
@@ -122,26 +30,44 @@ def resample(samples, rate, to_rate) -> tf.Tensor:
     rate, to_rate = (tf.cast(x, tf.float64) for x in (rate, to_rate))
 
     def converted():
-        ratio = to_rate / tf.maximum(rate, 1.0)
+        ratio = to_rate / tf.maximum(rate, 1e-9)
         band = tf.minimum(tf.constant(1.0, tf.float64), ratio)
-        count = tf.cast(tf.math.ceil(tf.cast(tf.shape(samples)[0], tf.float64) * ratio), tf.int32)
-        times = tf.cast(tf.range(count), tf.float64) / ratio  # [M], in samples of the old rate
+        count = resampled_length(tf.shape(samples)[0], rate, to_rate)
         reach = _ZERO_CROSSINGS / band
-        first = tf.cast(tf.math.ceil(times - reach), tf.int32)
         taps = tf.range(tf.cast(tf.math.floor(2 * reach), tf.int32) + 1)
-        near = first[:, tf.newaxis] + taps  # [M, taps]
-        offset = tf.cast(tf.cast(near, tf.float64) - times[:, tf.newaxis], tf.float32)
         narrow, wide = tf.cast(band, tf.float32), tf.cast(reach, tf.float32)
-        angle = math.pi * narrow * offset
-        sinc = tf.where(tf.abs(angle) < 1e-6, 1.0, tf.math.divide_no_nan(tf.sin(angle), angle))
-        window = 0.5 + 0.5 * tf.cos(math.pi * tf.clip_by_value(offset / wide, -1.0, 1.0))
-        inside = (near >= 0) & (near < tf.shape(samples)[0])
-        values = tf.gather(samples, tf.clip_by_value(near, 0, tf.shape(samples)[0] - 1))
-        return tf.reduce_sum(tf.where(inside, values * narrow * sinc * window, 0.0), axis=1)
+        block = tf.clip_by_value(_BLOCK // tf.size(taps), 1, tf.maximum(count, 1))
+
+        def interpolated(begin):
+            positions = tf.cast(begin + tf.range(block), tf.float64)
+            times = positions / ratio  # [M], in samples of the old rate
+            first = tf.cast(tf.math.ceil(times - reach), tf.int32)
+            near = first[:, tf.newaxis] + taps  # [M, taps]
+            offset = tf.cast(tf.cast(near, tf.float64) - times[:, tf.newaxis], tf.float32)
+            angle = math.pi * narrow * offset
+            sinc = tf.where(tf.abs(angle) < 1e-6, 1.0, tf.math.divide_no_nan(tf.sin(angle), angle))
+            window = 0.5 + 0.5 * tf.cos(math.pi * tf.clip_by_value(offset / wide, -1.0, 1.0))
+            inside = (near >= 0) & (near < tf.shape(samples)[0])
+            values = tf.gather(samples, tf.clip_by_value(near, 0, tf.shape(samples)[0] - 1))
+            return tf.reduce_sum(tf.where(inside, values * narrow * sinc * window, 0.0), axis=1)
+
+        blocks = tf.map_fn(
+            interpolated,
+            tf.range(0, count, block),
+            fn_output_signature=tf.TensorSpec([None], tf.float32),
+            parallel_iterations=2,
+        )
+        return tf.reshape(blocks, [-1])[:count]
 
     unchanged = (rate == to_rate) | (tf.shape(samples)[0] == 0)
     resampled = tf.cond(unchanged, lambda: tf.convert_to_tensor(samples), converted)
     return tf.ensure_shape(resampled, [None])
+
+
+def resampled_length(count, rate, to_rate) -> tf.Tensor:
+    """The number of samples that `resample` makes of `count`, int32."""
+    count, rate, to_rate = (tf.cast(x, tf.float64) for x in (count, rate, to_rate))
+    return tf.cast(tf.math.ceil(count * (to_rate / tf.maximum(rate, 1e-9))), tf.int32)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ def batches(
     boundaries: tuple[int, ...] = (),
     shuffle: int | None = None,
     static: bool = False,
+    lengths: np.ndarray | None = None,
+    buffer: int | None = None,
 ) -> tf.data.Dataset:
     """Padded batches of examples of similar lengths.
 
@@ -27,6 +29,10 @@ def batches(
             order.
         static: whether the batches have few different shapes, as XLA on a TPU needs: B examples
             (a smaller batch is dropped) padded to the upper boundary of the bucket minus 1.
+        lengths: of all examples, if they are known; otherwise a first pass over the dataset
+            computes them.
+        buffer: the number of examples that a shuffle holds, by default all. The order is less
+            random if it is smaller than the dataset.
 
     Returns:
         The batches, prefetched, with a known cardinality, padded with zeros.
@@ -34,8 +40,9 @@ def batches(
     Raises:
         DataError: if `static` is set and an example is not shorter than the last boundary.
     """
-    # A first pass counts the batches, for progress bars. It also fills the cache of the dataset.
-    lengths = np.fromiter((dataset.map(length)).as_numpy_iterator(), "int64")
+    # The number of batches is for progress bars. The pass also fills the cache of the dataset.
+    if lengths is None:
+        lengths = np.fromiter((dataset.map(length)).as_numpy_iterator(), "int64")
     if static and max(lengths, default=0) >= max(boundaries, default=0):
         raise DataError(
             "Static shapes need lengths below the last boundary, "
@@ -44,7 +51,9 @@ def batches(
     per_bucket = np.bincount(np.digitize(lengths, boundaries))
     count = int(np.sum(per_bucket // batch_size if static else -(-per_bucket // batch_size)))
     if shuffle is not None:
-        dataset = dataset.shuffle(max(len(lengths), 1), seed=shuffle, reshuffle_each_iteration=True)
+        size = max(len(lengths), 1)
+        size = size if buffer is None else min(size, buffer)
+        dataset = dataset.shuffle(size, seed=shuffle, reshuffle_each_iteration=True)
     if boundaries:
         dataset = dataset.bucket_by_sequence_length(
             length,
@@ -57,6 +66,7 @@ def batches(
         dataset = dataset.padded_batch(batch_size, drop_remainder=static)
     if shuffle is not None and boundaries:
         # Rare lengths fill their buckets late: without this, they would come late in an epoch.
-        dataset = dataset.shuffle(256, seed=shuffle, reshuffle_each_iteration=True)
+        size = 256 if buffer is None else min(256, max(1, buffer // batch_size))
+        dataset = dataset.shuffle(size, seed=shuffle, reshuffle_each_iteration=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(tf.data.AUTOTUNE)

@@ -1,9 +1,8 @@
 """Speech to text with CTC: recurrent layers that are trained on transcripts without alignments."""
 
 import functools
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -15,15 +14,33 @@ from rich.text import Text
 from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
+from unroll.apps.core.errors import UsageError
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
 from unroll.apps.speech_ctc import decoding, metrics, recordings, serving, streaming
 from unroll.apps.speech_ctc import report as reports
-from unroll.pipelines import datasets, speech
+from unroll.pipelines import speech
 from unroll.pipelines.audio import FrontEnd
 from unroll.pipelines.datasets.speech.fsdd import SPEAKERS
+from unroll.pipelines.sound import RATES
 
 KERNEL_SIZE, STRIDE = 5, 2  # of the convolutions
+# The least and the largest value of options.
+_BOUNDS = (
+    ("beam_width", 1, math.inf),
+    ("rate", *RATES),
+    ("window", 1, 1000),
+    ("mels", 1, 1000),
+    ("cepstra", 0, 1000),
+    ("deltas", 0, 2),
+    ("convolutions", 0, 8),
+    ("units", 1, math.inf),
+    ("depth", 1, math.inf),
+    ("gain", 0, 60),
+    ("time_mask", 0, math.inf),
+    ("frequency_mask", 0, math.inf),
+    ("lm_order", 1, math.inf),
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,8 @@ class Search:
     word_bonus: float = 1.0
     # words to favor, each with its bonus: "word=2.0,other=1.5"
     hot_words: str = ""
+    # predict: also search with the language model, as evaluate and report do
+    with_language_model: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +123,23 @@ class Config(Search, TrainingConfig):
         for name in ("speed", "noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        if self.beam_width < 1:
-            raise ValueError(f"beam_width must be at least 1, got {self.beam_width}.")
+        for name, least, most in _BOUNDS:
+            if not least <= getattr(self, name) <= most:
+                bound = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
+                raise ValueError(f"{name} must be {bound}, got {getattr(self, name)}.")
+        if not 1 <= self.hop * self.rate / 1000 <= self.window * self.rate / 1000:
+            raise ValueError(
+                f"hop must be at least one sample ({1000 / self.rate:g} ms) and at most window "
+                f"({self.window} ms), got {self.hop}."
+            )
+        if self.cepstra > self.mels:
+            raise ValueError(f"cepstra must be at most mels ({self.mels}), got {self.cepstra}.")
         if not 0 <= self.lm_weight < math.inf:
             raise ValueError(f"lm_weight must be at least 0 and finite, got {self.lm_weight}.")
         if not math.isfinite(self.word_bonus):
             raise ValueError(f"word_bonus must be finite, got {self.word_bonus}.")
+        if self.with_language_model and not decoding.uses_language_model(self):
+            raise ValueError("with_language_model needs lm_weight above 0 or hot_words.")
         decoding.parse_hot_words(self.hot_words)
 
     @property
@@ -139,6 +169,12 @@ PRESETS = {
     ),
 }  # fmt: skip
 
+# Characters spell any word, unlike the words of the generated digits.
+OWN_FILES = Config(
+    units=192, epochs=40, batch_size=16, patience=10, learning_rate=2e-3, schedule="cosine",
+    dropout=0.3, speed=0.1, noise=0.01, time_mask=20, frequency_mask=4, beam_width=32,
+)  # fmt: skip
+
 PUBLISHED = {
     "an4": {
         "word_error_rate": 0.0509,
@@ -164,20 +200,19 @@ def load(
 ) -> Data:
     """Batches of features and label ids.
 
-    The labels are those of the transcripts of all splits; the language model is estimated from the
-    training transcripts.
+    The labels and the language model are those of the training transcripts. Labels that only
+    another split has are counted on the standard error.
     """
-    raw = RawSplits(config, "speech")
-    lexicon = speech.read_lexicon(config.lexicon) if config.lexicon else {}
-    units = functools.partial(speech.split_units, unit=config.unit, lexicon=lexicon)
+    raw, units = RawSplits(config, "speech"), _units(config)
+    interface = assets["interface"] if assets else _interface(config, raw.builder.features)
+    front_end = recordings.front_end({"interface": interface})
+    survey = functools.cache(lambda split: speech.survey(raw[split], front_end))
     if assets is None:
-        names = datasets.split_names(raw.builder)
-        texts = {name: recordings.transcripts(raw[name]) for name in names}
-        labels = {label for text in itertools.chain(*texts.values()) for label in units(text)}
+        transcripts = survey("train").transcripts
         assets = {
-            "labels": [speech.BLANK, *sorted(labels)],
-            "interface": _interface(config, raw.builder.features),
-            "language_model": decoding.language_model_asset(config, texts["train"], lexicon),
+            "labels": [speech.BLANK, *speech.labels_of(transcripts, units)],
+            "interface": interface,
+            "language_model": decoding.language_model_asset(config, transcripts, units),
         }
 
     def batches(split: str) -> tf.data.Dataset:
@@ -187,7 +222,8 @@ def load(
         )
         made, left_out = speech.speech_batches(
             raw[split],
-            recordings.front_end(assets),
+            survey(split),
+            front_end,
             assets["labels"],
             units,
             normalization=config.normalization,
@@ -198,9 +234,16 @@ def load(
             static=config.jit and train,
         )
         recordings.report_left_out(left_out)
+        recordings.report_unknown(survey(split).transcripts, units, assets, split)
         return made
 
     return Data({split: batches(split) for split in splits}, assets)
+
+
+def _units(config: Config) -> Callable[[str], list[str]]:
+    """Turns a transcript into labels."""
+    lexicon = speech.read_lexicon(config.lexicon) if config.lexicon else {}
+    return functools.partial(speech.split_units, unit=config.unit, lexicon=lexicon)
 
 
 def _interface(config: Config, features: dict) -> dict:
@@ -260,7 +303,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
     model = keras.Model({"features": features, "lengths": lengths}, logits)
     model.compile(
         optimizer(config),
-        layers.CTCLoss(),
+        metrics.KnownLabelsLoss(),
         metrics=[metrics.LabelErrorRate()],
         jit_compile=config.jit,
     )
@@ -283,7 +326,13 @@ def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The most frequent training transcript."""
-    return metrics.baseline(config, data, split)
+    raw, units = RawSplits(config, "speech"), _units(config)
+
+    def transcripts(name: str) -> list[str]:  # without the recordings, unlike `data`
+        texts = raw[name].map(lambda example: example["transcript"]).as_numpy_iterator()
+        return [speech.join_units(units(text.decode()), config.unit) for text in texts]
+
+    return metrics.baseline(transcripts("train"), transcripts(split), config.unit)
 
 
 def serve(trained: Trained) -> Service:
@@ -292,24 +341,38 @@ def serve(trained: Trained) -> Service:
 
 
 def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
-    """Transcripts of recordings, given as paths or bytes of wav files.
+    """Transcripts of recordings, given as paths or bytes of sound files.
 
     A result has the greedy transcript with its score, its labels with their times, the transcript
-    by a beam search with the language model (None if it has no weight and there are no hot words),
-    and the probabilities of the labels over time.
+    by a beam search with the language model (None unless `with_language_model` or hot words are
+    set), and the probabilities of the labels over time.
+
+    Raises:
+        DataError, UsageError: one line, if a recording cannot be read or is too short.
     """
-    contents = [recordings.read(given) for given in inputs]
-    all_logits = [recordings.logits(recording, trained) for recording in contents]
-    decoded = [None] * len(contents)
-    if decoding.uses_language_model(trained.config):
+    contents = [recordings.read(given, trained) for given in inputs]
+    recognize = tf.function(
+        serving.recognizer(trained), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    found = [
+        {name: value.numpy()[0] for name, value in recognize(tf.constant([each])).items()}
+        for each in contents
+    ]
+    for given, outputs in zip(inputs, found, strict=True):
+        if outputs["error"]:
+            name = given if isinstance(given, str) else "The recording"
+            raise UsageError(f"{name}: {outputs['error'].decode()}.")
+    all_logits = [outputs["logits"][: outputs["frames"]] for outputs in found]
+    decoded = [None] * len(found)
+    if trained.config.with_language_model or trained.config.hot_words:
         decoded = decoding.decode_with_language_model(all_logits, trained)
     names = trained.assets["labels"]
     results = []
-    for given, logits, with_language_model, outputs in zip(
-        inputs, all_logits, decoded, query(serve(trained), contents), strict=True
+    for given, logits, outputs, with_language_model in zip(
+        inputs, all_logits, found, decoded, strict=True
     ):
         labels = [
-            {"label": label, "seconds": round(seconds, 3)}
+            {"label": label.decode(), "seconds": round(float(seconds), 3)}
             for label, seconds in zip(outputs["labels"], outputs["timestamps"], strict=True)
             if seconds >= 0
         ]
@@ -317,8 +380,8 @@ def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
         results.append(
             result
             | {
-                "transcript": outputs["transcript"],
-                "score": outputs["score"],
+                "transcript": outputs["transcript"].decode(),
+                "score": float(outputs["score"]),
                 "labels": labels,
                 "with_language_model": with_language_model,
                 "seconds_per_frame": recordings.seconds_per_frame(trained),
@@ -332,7 +395,7 @@ def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
 
 def stream(trained: Trained, recording: str | bytes) -> Iterator[str]:
     """The transcript of a recording, piece by piece."""
-    return streaming.stream(trained, recordings.read(recording))
+    return streaming.stream(trained, recordings.read(recording, trained))
 
 
 def show(result: dict) -> Text:

@@ -1,6 +1,7 @@
 """Logits to transcripts: greedy, by beam search, and with a language model."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from unroll import layers
 from unroll.apps.core.protocol import Asset, Trained
 from unroll.pipelines import speech
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import split_words
 
 _BATCH_SIZE = 32
 _KENLM = b"mmap lm http://kheafield.com/code"  # the first bytes of a binary file
@@ -73,18 +75,17 @@ def decode_with_language_model(logits: list[np.ndarray], trained: Trained) -> li
     return transcripts
 
 
-def language_model_asset(config, texts: list[str], lexicon: dict[str, list[str]]) -> Asset:
+def language_model_asset(config, texts: list[str], units: Callable[[str], list[str]]) -> Asset:
     """The lines of an ARPA file, or the bytes of a binary file of KenLM.
 
-    It is the configured file, or a model estimated from texts.
+    It is the configured file, or a model of the words of texts, or of their phones, which `units`
+    gives.
 
     Raises:
         DataError: if the file is not a language model.
     """
     if not config.language_model:
-        words = (text.split() for text in texts)
-        if config.unit == "phones":
-            words = (speech.split_units(text, "phones", lexicon) for text in texts)
+        words = map(units if config.unit == "phones" else split_words, texts)
         return layers.NGramLanguageModel.from_texts(words, config.lm_order).to_arpa()
     path = Path(config.language_model)
     try:

@@ -1,7 +1,6 @@
 """Error rates of transcripts, and the baseline."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jiwer
@@ -11,8 +10,9 @@ import tensorflow as tf
 from keras import ops
 
 from unroll import layers
-from unroll.apps.core.protocol import Assets, Data, Trained
+from unroll.apps.core.protocol import Trained
 from unroll.apps.speech_ctc import decoding
+from unroll.layers.operations import LOG_ZERO
 from unroll.pipelines import speech
 
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # a label that the model does not have
@@ -70,6 +70,18 @@ def edit_distances(found, found_lengths, correct, correct_lengths) -> tf.Tensor:
     return tf.gather(row, found_lengths, axis=1, batch_dims=1)
 
 
+@keras.saving.register_keras_serializable(package="unroll")
+class KnownLabelsLoss(layers.CTCLoss):
+    """CTC's loss, for transcripts that may have labels the model lacks, of the id K.
+
+    These are impossible: such an example has the loss 0.
+    """
+
+    def call(self, y_true, y_pred):
+        impossible = ops.full_like(y_pred[:, :, :1], LOG_ZERO)
+        return super().call(y_true, ops.concatenate([y_pred, impossible], axis=-1))
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The recordings of a split and the model's output for them.
@@ -83,21 +95,16 @@ class Outputs:
     logits: list[np.ndarray]
 
 
-def references(dataset: tf.data.Dataset, assets: Assets) -> Iterator[list[str]]:
-    """The correct labels of each recording of a split."""
-    names = np.array([*assets["labels"], _UNKNOWN])
-    for _, labels in dataset:
-        yield from (names[row[row > 0]].tolist() for row in labels.numpy())
-
-
 def outputs(trained: Trained, dataset: tf.data.Dataset) -> Outputs:
     """The model's output for each recording of a split."""
-    logits = []
-    for features, _ in dataset:
-        found = trained.model.predict_on_batch(features)
+    names = np.array([*trained.assets["labels"], _UNKNOWN])
+    found = Outputs([], [])
+    for features, labels in dataset:
+        logits = trained.model.predict_on_batch(features)
         lengths = features["lengths"].numpy() // trained.config.subsampling
-        logits += [row[:length] for row, length in zip(found, lengths, strict=True)]
-    return Outputs(list(references(dataset, trained.assets)), logits)
+        found.logits.extend(row[:length] for row, length in zip(logits, lengths, strict=True))
+        found.references.extend(names[row[row > 0]].tolist() for row in labels.numpy())
+    return found
 
 
 def transcripts(found: Outputs, trained: Trained) -> dict[str, list[str]]:
@@ -142,13 +149,10 @@ def error_rates(correct: list[str], decoded: list[str], unit: str) -> dict[str, 
     }
 
 
-def baseline(config, data: Data, split: str) -> dict:
+def baseline(training: list[str], correct: list[str], unit: str) -> dict:
     """The error rates of the most frequent training transcript, predicted for each recording."""
-    counts = Counter(tuple(row) for row in references(data["train"], data.assets))
-    [(labels, _)] = counts.most_common(1)
-    correct = [speech.join_units(row, config.unit) for row in references(data[split], data.assets)]
-    predicted = [speech.join_units(labels, config.unit)] * len(correct)
-    rates = error_rates(correct, predicted, config.unit)
+    [(most_frequent, _)] = Counter(training).most_common(1)
+    rates = error_rates(correct, [most_frequent] * len(correct), unit)
     return {"what": "always the most frequent transcript"} | rates
 
 

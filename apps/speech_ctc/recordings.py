@@ -1,20 +1,22 @@
-"""Recordings: their bytes, transcripts and features."""
+"""Recordings: their bytes and features, and what is said about those that training leaves out."""
 
-import io
 import struct
 import sys
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
-import soundfile
 import tensorflow as tf
 
-from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets, Trained
-from unroll.pipelines import audio, speech
+from unroll.pipelines import audio, sound, speech
 from unroll.pipelines.datasets.speech import spoken_digits
 
+# Of the recordings of a batch, each padded to the longest: what a request to a server can take.
+MAX_BATCH_SECONDS = 3600
 _MFCC_HOP = 0.01  # seconds between the frames of a dataset of MFCCs
+_MAX_MFCC = 1e4
+_MAX_NAMED = 5  # labels or transcripts that a message names
 
 
 def front_end(assets: Assets) -> audio.FrontEnd | None:
@@ -30,12 +32,6 @@ def seconds_per_frame(trained: Trained) -> float:
     return hop * trained.config.subsampling
 
 
-def transcripts(dataset: tf.data.Dataset) -> list[str]:
-    """The transcripts of a split."""
-    texts = dataset.map(lambda example: example["transcript"])
-    return [text.decode() for text in texts.as_numpy_iterator()]
-
-
 def report_left_out(texts: list[str]) -> None:
     """Names the transcripts that are too long for CTC, on the standard error."""
     if texts:
@@ -47,67 +43,99 @@ def report_left_out(texts: list[str]) -> None:
         )
 
 
-def read(recording: str | bytes) -> bytes:
-    """The bytes of a recording, given itself or its path. A flac file becomes a wav file.
+def report_unknown(
+    transcripts: list[str], units: Callable[[str], list[str]], assets: Assets, split: str
+) -> None:
+    """Counts the labels of a split that training did not have, on the standard error."""
+    known = set(assets["labels"])
+    counts = Counter(label for text in transcripts for label in units(text) if label not in known)
+    if counts:
+        named = ", ".join(f"{label!r} ({n})" for label, n in counts.most_common(_MAX_NAMED))
+        more = ", ..." if len(counts) > _MAX_NAMED else ""
+        print(
+            f"unroll: {len(counts)} labels of {split} are not in the training transcripts, and "
+            f"each of their {counts.total()} occurrences counts as an error: {named}{more}",
+            file=sys.stderr,
+        )
+
+
+def read(recording: str | bytes, trained: Trained) -> bytes:
+    """A recording, given by its bytes or its path, as the exported functions read it.
+
+    That is a wav file, or a file of MFCCs if the model was trained on such.
 
     Raises:
-        UsageError: if the file cannot be read.
+        DataError: one line, if the recording cannot be read.
     """
-    if isinstance(recording, bytes):
-        return recording
-    try:
-        contents = Path(recording).read_bytes()
-        if contents[:4] == b"fLaC":
-            samples, rate = soundfile.read(io.BytesIO(contents), dtype="float32", always_2d=True)
-            contents = audio.encode_wav(samples.mean(axis=1), rate).numpy()
-    except OSError as error:
-        raise UsageError(f"{recording}: {error.strerror}.") from None
-    except soundfile.SoundFileError as error:
-        raise UsageError(f"{recording}: {str(error).rstrip('.')}.") from None
-    return contents
+    is_path = isinstance(recording, str)
+    name = recording if is_path else "The recording"
+    contents = sound.read_bytes(recording) if is_path else recording
+    if front_end(trained.assets):
+        return sound.to_wav(contents, name)
+    size = trained.assets["interface"]["features"]
+    _, error = _read_mfccs(tf.constant(contents), size, sound.MAX_SECONDS)
+    return mfcc_file(sound.to_wav(contents, name)) if error.numpy() else contents
 
 
-def features(contents, trained: Trained) -> tf.Tensor:
-    """The features of one recording, `[T, F]`: of a wav file, or of a file of MFCCs."""
-    made = front_end(trained.assets)
-    if made:
-        found = made(speech.waveform(contents, made.rate))
-    else:
-        size = trained.assets["interface"]["features"]
-        # The values follow their number, which has four bytes.
-        count = tf.maximum(tf.strings.length(contents) // 4 - 1, 0)
-        data = tf.strings.substr(contents + "\0\0\0\0", 4, 4 * count)
-        values = tf.io.decode_raw(data, tf.float32, little_endian=False)
-        # The bytes of another kind of file can be any numbers.
-        values = tf.clip_by_value(tf.where(tf.math.is_finite(values), values, 0.0), -1e4, 1e4)
-        found = tf.reshape(values[: tf.size(values) // size * size], [-1, size])
-    return audio.normalize(found, trained.config.normalization)[0]
+def feature_batch(contents, trained: Trained) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The features of recordings `[B]` as a batch, in the graph.
 
-
-def feature_batch(contents, trained: Trained) -> tuple[tf.Tensor, tf.Tensor]:
-    """The features of recordings `[B]` as a batch, `[B, T, F]`, and their lengths, `[B]`.
-
-    The batch is at least as long as one frame of the model's output.
+    Returns:
+        Features `[B, T, F]`, at least as long as one frame of the model's output; their lengths
+        `[B]`; and strings `[B]`: why a recording has no features, or empty.
     """
     size = trained.assets["interface"]["features"]
-    ragged = tf.map_fn(
-        lambda each: features(each, trained),
+    count = tf.cast(tf.maximum(tf.size(contents), 1), tf.float64)
+    most = tf.minimum(tf.constant(sound.MAX_SECONDS, tf.float64), MAX_BATCH_SECONDS / count)
+    ragged, errors = tf.map_fn(
+        lambda each: _features(each, trained, most),
         contents,
-        fn_output_signature=tf.RaggedTensorSpec([None, size], tf.float32, ragged_rank=0),
+        fn_output_signature=(
+            tf.RaggedTensorSpec([None, size], tf.float32, ragged_rank=0),
+            tf.TensorSpec([], tf.string),
+        ),
+        parallel_iterations=2,
     )
     lengths = tf.cast(ragged.row_lengths(), tf.int32)
     padded = ragged.to_tensor(shape=[None, None, size])
     missing = tf.maximum(0, trained.config.subsampling - tf.shape(padded)[1])
-    return tf.pad(padded, [[0, 0], [0, missing], [0, 0]]), lengths
+    return tf.pad(padded, [[0, 0], [0, missing], [0, 0]]), lengths, errors
 
 
-def logits(contents: bytes, trained: Trained) -> np.ndarray:
-    """The model's output for one recording, `[T, K]`."""
-    if front_end(trained.assets) is None:
-        contents = mfcc_file(contents)
-    batch, lengths = feature_batch(tf.constant([contents]), trained)
-    found = trained.model({"features": batch, "lengths": lengths}, training=False)
-    return found[0, : int(lengths[0]) // trained.config.subsampling].numpy()
+def _features(contents, trained: Trained, max_seconds) -> tuple[tf.Tensor, tf.Tensor]:
+    """The features of one recording, `[T, F]`, and why it has none."""
+    made, config = front_end(trained.assets), trained.config
+    if made:
+        samples, rate, error = sound.decode_wav(contents, max_seconds)
+        found = made(audio.resample(samples, rate, made.rate))
+    else:
+        size = trained.assets["interface"]["features"]
+        found, error = _read_mfccs(contents, size, max_seconds)
+    is_short = (error == b"") & (tf.shape(found)[0] < config.subsampling)
+    error = tf.where(is_short, f"shorter than {seconds_per_frame(trained):g} seconds", error)
+    found = found[: tf.where(error == b"", tf.shape(found)[0], 0)]
+    return audio.normalize(found, config.normalization)[0], error
+
+
+def _read_mfccs(contents, size: int, max_seconds) -> tuple[tf.Tensor, tf.Tensor]:
+    """The features of a file of Sphinx, `[T, size]`, and why there are none.
+
+    The file holds the number of values, big-endian, followed by the values.
+    """
+    words = tf.strings.length(contents) // 4
+    whole = tf.strings.substr(contents, 0, 4 * words)
+    count = tf.io.decode_raw(tf.strings.substr(whole, 0, 4), tf.int32, little_endian=False)
+    count = tf.cond(words > 0, lambda: count[0], lambda: 0)
+    is_whole = (count > 0) & (count == words - 1) & (count % size == 0)
+    is_whole &= 4 * words == tf.strings.length(contents)
+    values = tf.io.decode_raw(whole, tf.float32, little_endian=False)[1:]
+    is_valid = is_whole & tf.reduce_all(tf.abs(values) <= _MAX_MFCC)  # false for NaN
+    seconds = tf.cast(count // size, tf.float64) * _MFCC_HOP
+    is_long = seconds > tf.cast(max_seconds, tf.float64)
+    error = tf.where(is_long, "too long", "")
+    error = tf.where(is_valid, error, f"not a file of {size} MFCCs per frame")
+    used = tf.where(error == b"", count, 0)
+    return tf.reshape(values[:used], [-1, size]), error
 
 
 def mfcc_file(contents: bytes) -> bytes:
@@ -119,12 +147,11 @@ def mfcc_file(contents: bytes) -> bytes:
     if contents[:4] != b"RIFF":
         return contents
     made = audio.FrontEnd(rate=16000, window=410, hop=160, cepstra=13)
-    samples, rate = audio.decode_wav(contents)
-    found = made(audio.resample(samples, rate, made.rate)).numpy()
+    found = made(speech.waveform(contents, made.rate)).numpy()
     return struct.pack(">i", found.size) + np.asarray(found, ">f4").tobytes()
 
 
 def examples() -> list[bytes]:
     """Some generated wav files."""
     found = spoken_digits.recordings("test", 3)
-    return [audio.encode_wav(samples, spoken_digits.RATE).numpy() for *_, samples in found]
+    return [sound.encode_wav(samples, spoken_digits.RATE).numpy() for *_, samples in found]

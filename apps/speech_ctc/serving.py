@@ -1,10 +1,13 @@
 """The functions that the app exports: recordings to transcripts, features to labels, streaming."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.shared.batches import for_any_batch
 from unroll.apps.speech_ctc import recordings, streaming
 from unroll.pipelines import speech
 
@@ -12,70 +15,46 @@ from unroll.pipelines import speech
 def service(trained: Trained) -> Service:
     """The app's functions.
 
-    - `serving_default`: `audio_bytes` (or `feature_bytes`) `[B]` to `transcript` and `score` `[B]`,
-      `labels` and `timestamps` in seconds `[B, L]`, padded with "" and -1. The score is the
-      geometric mean over the frames of the probability of the best label.
-    - `beam`: the same to `transcripts` and `log_probabilities` `[B, N]`, the best first.
+    - `serving_default`: `audio_bytes` (or `feature_bytes`) `[B]` to `transcript`, `score` and
+      `error` `[B]`; `labels` and `timestamps` in seconds `[B, L]`, padded with "" and -1. The score
+      is the geometric mean over the frames of the probability of the best label. `error` is why a
+      recording cannot be transcribed, and empty if it can; the score is then 0.
+    - `beam`: the same to `transcripts` and `log_probabilities` `[B, N]`, the best first, and
+      `error` `[B]`, with which a log probability is minus infinity.
     - `frames`: `features` `[B, T, F]` and `lengths` `[B]` to `labels` `[B, T]`, padded with -1,
       and `score` `[B]`.
     - `step`, if the model can stream: see `streaming`.
     """
     model, config, assets = trained.model, trained.config, trained.assets
-    names = tf.constant(assets["labels"])
-    separator = "" if config.unit == "characters" else " "
     raw_input = "audio_bytes" if assets["interface"]["front_end"] else "feature_bytes"
-    seconds = recordings.seconds_per_frame(trained)
-
-    def logits_of(contents):
-        features, lengths = recordings.feature_batch(contents, trained)
-        logits = model({"features": features, "lengths": lengths}, training=False)  # [B, T, K]
-        return logits, lengths // config.subsampling
-
-    def join(labels):  # [..., T] to [...]
-        texts = tf.where(labels >= 0, tf.gather(names, tf.maximum(labels, 0)), "")
-        if not separator:
-            return tf.strings.reduce_join(texts, axis=-1)
-        joined = tf.strings.reduce_join(texts, axis=-1, separator=separator)
-        return tf.strings.strip(joined)
-
-    def mean_probability(found, frames):
-        frames = tf.cast(tf.maximum(frames, 1), tf.float32)
-        return tf.exp(found.log_probabilities / frames)
+    recognize = recognizer(trained)
 
     def transcribe(features: dict) -> dict:
-        logits, frames = logits_of(features[raw_input])
-        found = layers.ctc_greedy(logits)
-        times = seconds * tf.cast(start_frames(logits), tf.float32)
-        longest = tf.reduce_max(found.lengths)
-        labels, times = found.labels[:, :longest], times[:, :longest]
-        exists = labels >= 0
-        return {
-            "transcript": join(found.labels),
-            "score": mean_probability(found, frames),
-            "labels": tf.where(exists, tf.gather(names, tf.maximum(labels, 0)), ""),
-            "timestamps": tf.where(exists, times, -1.0),
-        }
+        outputs = recognize(features[raw_input])
+        return {name: x for name, x in outputs.items() if name not in ("logits", "frames")}
 
     def search(features: dict) -> dict:
         width = max(2, config.beam_width)
-        logits, _ = logits_of(features[raw_input])
+        logits, _, errors = _logits(trained, features[raw_input])
         found = layers.ctc_beam_search(logits, beam_width=width, num_return_sequences=min(width, 5))
+        is_valid = tf.equal(errors, b"")[:, tf.newaxis]
         return {
-            "transcripts": join(found.labels),
-            "log_probabilities": found.log_probabilities,
+            "transcripts": tf.where(is_valid, _join(trained, found.labels), ""),
+            "log_probabilities": tf.where(is_valid, found.log_probabilities, -np.inf),
+            "error": errors,
         }
 
-    def recognize(features: dict) -> dict:
+    def label_frames(features: dict) -> dict:
         found = layers.ctc_greedy(model(features, training=False))
         frames = features["lengths"] // config.subsampling
-        return {"labels": found.labels, "score": mean_probability(found, frames)}
+        return {"labels": found.labels, "score": _mean_probability(found, frames)}
 
     raw = {raw_input: tf.TensorSpec([None], tf.string)}
     functions = {
-        "serving_default": with_inputs(transcribe, raw),
-        "beam": with_inputs(search, raw),
+        "serving_default": with_inputs(for_any_batch(transcribe, {raw_input: b""}), raw),
+        "beam": with_inputs(for_any_batch(search, {raw_input: b""}), raw),
         "frames": with_inputs(
-            recognize,
+            for_any_batch(label_frames, {}),
             {
                 "features": tf.TensorSpec(
                     [None, None, assets["interface"]["features"]], tf.float32
@@ -92,7 +71,7 @@ def service(trained: Trained) -> Service:
         if raw_input == "feature_bytes":
             examples = [recordings.mfcc_file(contents) for contents in examples]
         contents = np.array(examples, object)
-        features, lengths = recordings.feature_batch(tf.constant(contents), trained)
+        features, lengths, _ = recordings.feature_batch(tf.constant(contents), trained)
         found = {"serving_default": {raw_input: contents}, "beam": {raw_input: contents}}
         found["frames"] = {"features": features.numpy(), "lengths": lengths.numpy()}
         if step is not None:
@@ -105,6 +84,55 @@ def service(trained: Trained) -> Service:
         return found
 
     return Service(functions, requests, litert="frames", keep=[model.variables])
+
+
+def recognizer(trained: Trained) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """A function of recordings `[B]`, with B > 0, to the outputs of `serving_default`.
+
+    Also to `logits` `[B, T, K]` and `frames` `[B]`, the number of frames of each recording.
+    """
+    names, seconds = tf.constant(trained.assets["labels"]), recordings.seconds_per_frame(trained)
+
+    def recognize(contents) -> dict[str, tf.Tensor]:
+        logits, frames, errors = _logits(trained, contents)
+        found = layers.ctc_greedy(logits)
+        times = seconds * tf.cast(start_frames(logits), tf.float32)
+        longest = tf.reduce_max(found.lengths)
+        labels, times = found.labels[:, :longest], times[:, :longest]
+        exists = labels >= 0
+        return {
+            "transcript": _join(trained, found.labels),
+            "score": tf.where(errors == b"", _mean_probability(found, frames), 0.0),
+            "error": errors,
+            "labels": tf.where(exists, tf.gather(names, tf.maximum(labels, 0)), ""),
+            "timestamps": tf.where(exists, times, -1.0),
+            "logits": logits,
+            "frames": frames,
+        }
+
+    return recognize
+
+
+def _logits(trained: Trained, contents) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The model's output for recordings `[B]`, its frames, and errors."""
+    features, lengths, errors = recordings.feature_batch(contents, trained)
+    logits = trained.model({"features": features, "lengths": lengths}, training=False)
+    return logits, lengths // trained.config.subsampling, errors
+
+
+def _join(trained: Trained, labels) -> tf.Tensor:
+    """The transcripts of labels `[..., T]`, padded with -1, `[...]`."""
+    names = tf.constant(trained.assets["labels"])
+    texts = tf.where(labels >= 0, tf.gather(names, tf.maximum(labels, 0)), "")
+    if trained.config.unit == "characters":
+        return tf.strings.reduce_join(texts, axis=-1)
+    return tf.strings.strip(tf.strings.reduce_join(texts, axis=-1, separator=" "))
+
+
+def _mean_probability(found, frames) -> tf.Tensor:
+    """The geometric mean over the frames, `[B]`; 0 without frames."""
+    count = tf.cast(tf.maximum(frames, 1), tf.float32)
+    return tf.where(frames > 0, tf.exp(found.log_probabilities / count), 0.0)
 
 
 def start_frames(logits) -> tf.Tensor:

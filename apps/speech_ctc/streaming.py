@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained, with_inputs
+from unroll.apps.shared.batches import for_any_batch
 from unroll.apps.speech_ctc import recordings
 from unroll.pipelines import audio, speech
 
@@ -101,11 +102,11 @@ def step_function(trained: Trained):
         return {"text": tf.strings.reduce_join(labels, axis=1)} | states
 
     specs = {"audio": tf.TensorSpec([None, None], tf.float32)}
-    return with_inputs(step, specs | _state_specs(trained))
+    return with_inputs(for_any_batch(step, {}), specs | _state_specs(trained))
 
 
 def stream(trained: Trained, contents: bytes, seconds: float = 0.2) -> Iterator[str]:
-    """The text that each piece of about `seconds` adds to the transcript of a recording.
+    """The text that each piece of about `seconds` adds to the transcript of a wav file.
 
     Raises:
         UsageError: if the model cannot stream.

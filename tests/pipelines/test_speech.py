@@ -1,10 +1,12 @@
 """Recordings to batches: labels, skipped recordings, data augmentation."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from unroll.pipelines import audio, speech
+from unroll.pipelines import audio, sound, speech
 from unroll.pipelines.errors import DataError
 
 FRONT_END = audio.FrontEnd(rate=8000, window=200, hop=80, mels=8)
@@ -15,7 +17,7 @@ def dataset(*texts: str, seconds: float = 0.2) -> tf.data.Dataset:
     """Noise of a different length for each transcript."""
     rng = np.random.default_rng(0)
     sounds = [
-        audio.encode_wav(0.1 * rng.normal(size=int(8000 * seconds * (1 + k / 10))), 8000).numpy()
+        sound.encode_wav(0.1 * rng.normal(size=int(8000 * seconds * (1 + k / 10))), 8000).numpy()
         for k in range(len(texts))
     ]
     return tf.data.Dataset.from_tensor_slices({"audio": sounds, "transcript": list(texts)})
@@ -23,7 +25,8 @@ def dataset(*texts: str, seconds: float = 0.2) -> tf.data.Dataset:
 
 def batches(data, **options):
     options = {"normalization": "utterance", "subsampling": 2, "batch_size": 4} | options
-    return speech.speech_batches(data, FRONT_END, LABELS, list, **options)
+    surveyed = speech.survey(data, FRONT_END)
+    return speech.speech_batches(data, surveyed, FRONT_END, LABELS, list, **options)
 
 
 def test_units_of_a_transcript():
@@ -46,6 +49,17 @@ def test_lexicon_keeps_the_first_pronunciation(tmp_path):
     path.write_text("A AH\nONE\n")
     with pytest.raises(DataError, match=r"words\.dic, line 2: 'ONE' has no phones"):
         speech.read_lexicon(path)
+    path.write_bytes(b"A AH\r\xff")
+    with pytest.raises(DataError, match=r"words\.dic, line 2: byte 5 is not UTF-8"):
+        speech.read_lexicon(path)
+    with pytest.raises(DataError, match=r"none\.dic cannot be read: No such file"):
+        speech.read_lexicon(tmp_path / "none.dic")
+
+
+def test_a_label_with_the_name_of_the_blank():
+    assert speech.labels_of(["b a", "c"], str.split) == ["a", "b", "c"]
+    with pytest.raises(DataError, match=r"has the label '\[BLANK\]', which is the name of the bl"):
+        speech.labels_of(["a [BLANK]"], str.split)
 
 
 @pytest.mark.parametrize(("text", "frames"), [("", 0), ("a", 1), ("abc", 3), ("aabb", 6)])
@@ -73,8 +87,10 @@ def test_unknown_labels_have_an_id_of_their_own():
 
 def test_features_need_no_front_end():
     rows = {"features": tf.ones([2, 6, 3]), "transcript": ["a", "b"]}
+    examples = tf.data.Dataset.from_tensor_slices(rows)
     data, _ = speech.speech_batches(
-        tf.data.Dataset.from_tensor_slices(rows),
+        examples,
+        speech.survey(examples, None),
         None,
         LABELS,
         list,
@@ -139,3 +155,56 @@ def test_static_shapes_allow_a_lower_speed():
     )
     shapes = {x["features"].shape[1] for x, _ in data}
     assert shapes <= {boundary - 1 for boundary in speech.BOUNDARIES}
+
+
+def files(tmp_path, data: tf.data.Dataset) -> tf.data.Dataset:
+    """The same recordings as paths of files, as the builder of your own files gives them."""
+    rows = []
+    for k, example in enumerate(data.as_numpy_iterator()):
+        path = tmp_path / f"{k}.wav"
+        path.write_bytes(example["audio"])
+        samples, rate = sound.wav_size(example["audio"])
+        rows.append((os.fsencode(path), example["transcript"], int(samples), int(rate)))
+    paths, transcripts, samples, rates = zip(*rows, strict=True)
+    return tf.data.Dataset.from_tensor_slices(
+        {"path": [*paths], "transcript": [*transcripts], "samples": [*samples], "rate": [*rates]}
+    )
+
+
+def test_paths_give_the_batches_of_their_files(tmp_path):
+    data = dataset(*["ab", "c", "abc"] * 3)
+    options = {"augmentation": AUGMENTATION, "shuffle": 1, "batch_size": 2}
+    of_audio, of_paths = (
+        list(batches(each, **options)[0]) for each in (data, files(tmp_path, data))
+    )
+    assert len(of_audio) == len(of_paths) == 5
+    for (one, labels), (other, same_labels) in zip(of_audio, of_paths, strict=True):
+        np.testing.assert_allclose(one["features"], other["features"], atol=1e-4)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_recordings_are_decoded_after_the_shuffle(tmp_path, monkeypatch):
+    data = files(tmp_path, dataset(*["ab"] * 60))
+    reads = []
+    read = sound.read_bytes
+    monkeypatch.setattr(sound, "read_bytes", lambda path: reads.append(path) or read(path))
+    made, _ = batches(data, shuffle=0, batch_size=1)
+    assert not reads  # the lengths are known
+    next(iter(made))
+    assert 0 < len(reads) < 40  # the first batches, and those prepared in advance
+    assert sum(len(labels) for _, labels in made) == 60
+
+
+def test_the_buffer_holds_a_limited_number_of_bytes(monkeypatch):
+    data = dataset(*["ab"] * 12)
+    surveyed = speech.survey(data, FRONT_END)
+    assert surveyed.mean_bytes == np.mean([len(x["audio"].numpy()) for x in data])
+    given = []
+    monkeypatch.setattr(speech, "BUFFER_BYTES", 5 * surveyed.mean_bytes)
+    original = speech.batches
+    monkeypatch.setattr(
+        speech, "batches", lambda *x, **y: given.append(y["buffer"]) or original(*x, **y)
+    )
+    made, _ = batches(data, shuffle=0)
+    assert given == [5]
+    assert sum(len(labels) for _, labels in made) == 12

@@ -10,11 +10,14 @@ import tensorflow as tf
 
 
 def main(folder: str, *paths: str) -> None:
-    """Prints the transcript of each recording, and the times of its labels."""
+    """Prints the transcript of each recording and the times of its labels, or what is wrong."""
     model = tf.saved_model.load(folder)
     contents = tf.constant([Path(path).read_bytes() for path in paths])
     outputs = model.signatures["serving_default"](audio_bytes=contents)
     for i, path in enumerate(paths):
+        if error := outputs["error"][i].numpy().decode():
+            print(path, f"error: {error}", sep="\t")
+            continue
         times = zip(outputs["labels"][i].numpy(), outputs["timestamps"][i].numpy(), strict=True)
         labels = " ".join(f"{label.decode()}@{time:.2f}" for label, time in times if time >= 0)
         print(path, outputs["transcript"][i].numpy().decode(), labels, sep="\t")

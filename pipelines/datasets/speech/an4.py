@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from unroll.pipelines.datasets.sources import Source, find
 from unroll.pipelines.datasets.speech.base import Speech
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import split_lines
 
 ARCHIVE = Source("an4", "an4_mfc.zip", "https://www.speech.cs.cmu.edu/databases/an4/an4_mfc.zip")
 
@@ -37,7 +38,7 @@ class An4(Speech, skip_registration=True):
         with zipfile.ZipFile(path) as archive:
             for split, examples in rows.items():
                 names = archive.read(f"etc/an4_{split}.fileids").decode().split()
-                lines = archive.read(f"etc/an4_{split}.transcription").decode().splitlines()
+                lines = split_lines(archive.read(f"etc/an4_{split}.transcription").decode())
                 for name, line in zip(names, lines, strict=True):
                     text, _, utterance = line.rpartition("(")
                     if utterance.rstrip(")") != name.rpartition("/")[2]:

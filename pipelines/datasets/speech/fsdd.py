@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.audio import encode_wav
 from unroll.pipelines.datasets.sources import Source, find
 from unroll.pipelines.datasets.speech.base import DIGITS, Speech
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.sound import encode_wav
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 STRINGS = {"train": 2000, "valid": 200, "test": 300}  # examples of the configuration `strings`

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import signal
 
-from unroll.pipelines.audio import encode_wav
 from unroll.pipelines.datasets.base import Generated
 from unroll.pipelines.datasets.speech.base import DIGITS, Speech
+from unroll.pipelines.sound import encode_wav
 
 RATE = 8000
 SIZES = {"train": 1200, "valid": 120, "test": 240}
