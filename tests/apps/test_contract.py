@@ -249,10 +249,7 @@ def read(monkeypatch) -> list[str]:
     return names
 
 
-def test_assets_are_built_from_training_data_only(app, trained, read, request):
-    if folder_of(app).name == "speech_ctc":
-        reason = "its labels are those of all splits"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_assets_are_built_from_training_data_only(app, trained, read):
     data = app.load(trained.config, ())
     assert isinstance(data, Data)
     assert data.splits == {}
