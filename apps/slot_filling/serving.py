@@ -16,7 +16,7 @@ def service(trained: Trained) -> Service:
       first character and the end of each slot, and `span_labels` `[B, N]`; `intent` and
       `intent_score` `[B]`.
     - `ids`: `tokens` `[B, T]` and `characters` `[B, T, L]` to `tags` `[B, T]`, `intent` and
-      `intent_score` `[B]`.
+      `intent_score` `[B]`. Ids that are not in the vocabulary are read as the unknown token.
     """
     model, assets = trained.model, trained.assets
     encoder = tagging.WordEncoder(assets["vocabulary"], assets["characters"])
@@ -32,6 +32,10 @@ def service(trained: Trained) -> Service:
             results["intent"] = tf.argmax(scores, axis=-1, output_type=tf.int32)
             results["intent_score"] = tf.reduce_max(scores, axis=-1)
         return results
+
+    def classify_ids(features: dict) -> dict:
+        sizes = {"tokens": len(assets["vocabulary"]), "characters": len(assets["characters"])}
+        return classify({k: texts.known_ids(x, sizes[k]) for k, x in features.items()})
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
@@ -57,7 +61,7 @@ def service(trained: Trained) -> Service:
         return {"serving_default": {"text": np.array(examples, object)}, "ids": features}
 
     return Service(
-        {"serving_default": serving_default, "ids": with_inputs(classify, ids)},
+        {"serving_default": serving_default, "ids": with_inputs(classify_ids, ids)},
         requests,
         litert="ids",
         keep=[network.variables, encoder],
