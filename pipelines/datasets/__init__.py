@@ -12,6 +12,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.language.grammar import Grammar
+from unroll.pipelines.datasets.language.plain_files import PlainFiles
+from unroll.pipelines.datasets.language.ptb import Ptb
+from unroll.pipelines.datasets.language.tiny_shakespeare import TinyShakespeare
+from unroll.pipelines.datasets.language.wiki10m import Wiki10m
 from unroll.pipelines.datasets.prepared import Prepared
 from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews
@@ -56,7 +61,10 @@ _BUILDERS = {
     "flights": Flights,
     "fsdd": functools.partial(Fsdd, config="single"),
     "fsdd_strings": functools.partial(Fsdd, config="strings"),
+    "grammar": Grammar,
     "imdb": Imdb,
+    "ptb": Ptb,
+    "ptb_characters": Ptb,
     "reviews": Reviews,
     "scenes_captions": ScenesCaptions,
     "scenes_clips": ScenesClips,
@@ -67,6 +75,8 @@ _BUILDERS = {
     "sst2": Sst2,
     "sst5": Sst5,
     "stories": Stories,
+    "tiny_shakespeare": TinyShakespeare,
+    "wiki10m": Wiki10m,
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
     **{
         name: functools.partial(tfds_builder, module.ARCHIVE)
@@ -81,6 +91,7 @@ GENERATED = tuple(
 # Builders that read a folder of your own files, by the kind of the files.
 KINDS = {
     "captions": CaptionFiles,
+    "plain_text": PlainFiles,
     "speech": SpeechFiles,
     "stories": StoryFiles,
     "tagging": TaggedFiles,
@@ -106,7 +117,7 @@ def builder(
     """A dataset, whose splits are prepared on disk when they are first read.
 
     Args:
-        name: one of `names()`, or a folder of your own files.
+        name: one of `names()`, or a folder of your own files. For plain text also one file.
         kind: what the files of a folder are, one of `KINDS`.
         size: multiplies the number of examples of a generated dataset (`GENERATED`).
         manual_dir: the folder of downloaded files. Defaults to `UNROLL_MANUAL_DIR`.
@@ -122,7 +133,7 @@ def builder(
     folders = {"data_dir": data_dir, "manual_dir": manual_dir}
     if name in _BUILDERS:
         make = functools.partial(_BUILDERS[name], **folders)
-    elif Path(name).is_dir():
+    elif Path(name).is_dir() or (kind == "plain_text" and Path(name).is_file()):
         make = functools.partial(KINDS[kind], name, **options, **folders)
     else:
         raise DataError(

@@ -29,6 +29,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # The names of the splits; empty if they are those of the user's files.
     SPLITS: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
     SUPERVISED_KEYS: ClassVar[tuple[str, str] | None] = None
+    # Whether the examples keep the order in which they are generated. Otherwise TFDS shuffles them.
+    ORDERED = False
     HOMEPAGE = ""
     CITATION = ""
 
@@ -44,6 +46,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             supervised_keys=self.SUPERVISED_KEYS,
             homepage=self.HOMEPAGE or None,
             citation=self.CITATION or None,
+            disable_shuffling=self.ORDERED,
         )
 
     def _features(self) -> dict:

@@ -123,6 +123,7 @@ class _Split(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             supervised_keys=whole.supervised_keys,
             homepage=whole.homepage or None,
             citation=whole.citation or None,
+            disable_shuffling=whole.disable_shuffling,
         )
 
     def _split_generators(self, dl_manager):

@@ -39,9 +39,11 @@ def test_names():
     questions = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
     captions = {"coco_captions", "flickr8k", "scenes_captions", "scenes_clips"}
     stories = {"babi", "babi_10k", "stories"}
-    assert datasets.names() == sorted(sentiment | tagging | speech | questions | captions | stories)
+    language = {"grammar", "ptb", "ptb_characters", "tiny_shakespeare", "wiki10m"}
+    groups = (sentiment, tagging, speech, questions, captions, stories, language)
+    assert datasets.names() == sorted(set().union(*groups))
     assert set(datasets.GENERATED) == {
-        *("flights", "reviews", "scenes_captions", "scenes_clips"),
+        *("flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
         *("scenes_dialog", "scenes_qa", "spoken_digits", "stories"),
     }
 

@@ -1,0 +1,1 @@
+"""Datasets of plain text, for language models."""
