@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from unroll.pipelines.datasets.sentiment.text_files import UNSEEN
+
 
 def train(
     vocabulary: int, classes: int, train: tf.data.Dataset, valid: tf.data.Dataset, seed: int = 0
@@ -26,7 +28,9 @@ def train(
     scores = ops.sum(weights * real, axis=1)  # [B, K]
     model = keras.Model({"tokens": tokens}, ops.softmax(scores))
     model.compile(
-        keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        keras.optimizers.Adam(3e-3),
+        keras.losses.SparseCategoricalCrossentropy(ignore_class=UNSEEN),
+        metrics=["accuracy"],
     )
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=2, restore_best_weights=True)
     model.fit(train, validation_data=valid, epochs=20, callbacks=[stop], verbose=0, shuffle=False)

@@ -9,6 +9,13 @@ from unroll.apps.core.protocol import Data, Trained
 from unroll.apps.sentiment import bag_of_words
 from unroll.pipelines import text as texts
 
+UNSEEN_LABEL = "unseen"  # any label that the training split lacks; its id is -1
+
+
+def label_names(trained: Trained) -> np.ndarray:
+    """The labels by id."""
+    return np.array([*trained.assets["labels"], UNSEEN_LABEL])
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -16,7 +23,7 @@ class Predictions:
 
     Attributes:
         texts: N texts, as their tokens joined by spaces.
-        labels: ids of the correct classes, `[N]`.
+        labels: ids of the correct classes, `[N]`; -1 for one that the training split lacks.
         probabilities: `[N, K]`.
     """
 

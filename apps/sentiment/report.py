@@ -14,7 +14,7 @@ from unroll.apps.shared.reports import confusion_figure, examples_table, per_cla
 def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """Precision and recall by class, the errors with the highest probability, confusions."""
     found = metrics.predictions(trained, dataset)
-    names = np.array(trained.assets["labels"])
+    names = metrics.label_names(trained)
     labels, predicted = names[found.labels], names[found.predicted]
     errors = np.flatnonzero(found.labels != found.predicted)
     certainty = found.probabilities.max(axis=-1)

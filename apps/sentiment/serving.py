@@ -14,7 +14,7 @@ def service(trained: Trained) -> Service:
     - `serving_default`: `text` `[B]` to `label` `[B]`, `probabilities` `[B, K]`, `tokens` `[B, T]`
       and, with attention pooling, `attention` `[B, T]`.
     - `ids`: `tokens` `[B, T]` (and `trigrams` `[B, T, L]` with word hashing) to `probabilities` and
-      `attention`.
+      `attention`. Ids that are not in the vocabulary are read as the unknown token.
     """
     model = trained.model
     encoder = texts.Encoder(trained.assets["vocabulary"], trigrams="trigrams" in model.input)
@@ -27,6 +27,13 @@ def service(trained: Trained) -> Service:
     def classify(features: dict) -> dict:
         results = network(features, training=False)
         return {name: tf.cast(value, tf.float32) for name, value in results.items()}
+
+    def classify_ids(features: dict) -> dict:
+        known = {"tokens": texts.known_ids(features["tokens"], len(trained.assets["vocabulary"]))}
+        if "trigrams" in features:
+            last = texts.NUM_TRIGRAMS  # that of words without letters
+            known["trigrams"] = texts.known_ids(features["trigrams"], last, unknown=last)
+        return classify(known)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
@@ -42,7 +49,7 @@ def service(trained: Trained) -> Service:
         return {"serving_default": {"text": np.array(examples, object)}, "ids": features}
 
     return Service(
-        {"serving_default": serving_default, "ids": with_inputs(classify, ids)},
+        {"serving_default": serving_default, "ids": with_inputs(classify_ids, ids)},
         requests,
         litert="ids",
         keep=[network.variables, encoder],
