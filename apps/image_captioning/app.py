@@ -90,10 +90,7 @@ class Config(Search, images.ImageConfig):
                 f"num_return_sequences must be in [1, beam_width], got {self.num_return_sequences} "
                 f"with beam_width={self.beam_width}."
             )
-        for name in ("captions_per_image", "mbr_samples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        if self.frames < 0 or self.frames == 1:
+        if self.frames == 1:
             raise ValueError(f"frames must be 0 or at least 2, got {self.frames}.")
 
 
@@ -145,9 +142,9 @@ def load(
     image_ids = {split: [each.image_id for each in rows] for split, rows in annotated.items()}
     arrays, spec = images.arrays(config, raw, image_ids, config.frames)
     if assets is None:
-        training = annotated["train"] if "train" in annotated else captions.read(raw["train"])
+        known = annotated["train"] if "train" in annotated else captions.read(raw["train"])
         assets = {
-            "vocabulary": captions.build_vocabulary(training, config.min_count),
+            "vocabulary": captions.build_vocabulary(known, config.min_count),
             "images": spec,
         }
         if config.frames and "frames" in raw["train"].element_spec:

@@ -163,7 +163,7 @@ def plot(result: dict, path: Path) -> None:
             columns = math.ceil(len(cells) / math.ceil(len(cells) / _COLUMNS))  # equal rows
             rows = [cells[k : k + columns] for k in range(0, len(cells), columns)]
             figure = images.sheet(rows)
-    figure.savefig(path, dpi=100)
+    images.save(figure, path)
 
 
 def _heat_map(words: list[str], weights: np.ndarray, frames: list[str] | None):
@@ -171,8 +171,8 @@ def _heat_map(words: list[str], weights: np.ndarray, frames: list[str] | None):
     figure = matplotlib.figure.Figure(figsize=(6, 1.5 + 0.3 * len(words)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(weights, cmap="inferno", aspect="auto", vmin=0)
-    axes.set_yticks(range(len(words)), words)
+    axes.set_yticks(range(len(words)), words, parse_math=False)
     if frames:
-        axes.set_xticks(range(len(frames)), frames, rotation=45, ha="right")
+        axes.set_xticks(range(len(frames)), frames, rotation=45, ha="right", parse_math=False)
     axes.set_xlabel("frame" if frames else "region or frame")
     return figure

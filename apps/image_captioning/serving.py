@@ -9,6 +9,7 @@ from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, with_inputs
 from unroll.apps.image_captioning import network
 from unroll.apps.shared import images
+from unroll.apps.shared.batches import BLANK_IMAGE, for_any_batch
 from unroll.layers.decoding import SearchResult
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
@@ -152,14 +153,18 @@ def service(trained: Trained) -> Service:
         if config.regions:
             given = {"regions": images.regions_of(examples, config, spec)}
             return {"serving_default": given, "ids": given}
-        contents = np.array([images.read(each) for each in examples], object)
+        contents = np.array([images.read(each, config.frames > 0) for each in examples], object)
         return {
             "serving_default": {"image_bytes": contents},
             "ids": {spec["kind"]: encode(tf.constant(contents)).numpy()},
         }
 
+    captions_of_any = for_any_batch(serving_default, {"image_bytes": BLANK_IMAGE})
     return Service(
-        {"serving_default": with_inputs(serving_default, files), "ids": with_inputs(ids, arrays)},
+        {
+            "serving_default": with_inputs(captions_of_any, files),
+            "ids": with_inputs(for_any_batch(ids, {}), arrays),
+        },
         requests,
         litert="ids",
         keep=[trained.model.variables, frozen.variables if frozen else []],

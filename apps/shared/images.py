@@ -1,6 +1,7 @@
 """Images: what a network reads of them, and the files that a user gives."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ import tensorflow as tf
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.pipelines import image, vision
+from unroll.pipelines import image, image_decoding, vision
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 # The asset `images` of a model that reads no images.
 NO_IMAGES = {"kind": "none", "shape": []}
 
@@ -66,7 +67,7 @@ def arrays(
     raw: RawSplits,
     image_ids: dict[str, list[str]],
     frames: int = 0,
-) -> tuple[dict[str, np.ndarray], dict]:
+) -> tuple[dict[str, np.ndarray | vision.StoredArray], dict]:
     """The images of some splits as arrays, and their description.
 
     Pixels, and the features of a frozen encoder, are computed once and stored in the folder of the
@@ -98,14 +99,14 @@ def arrays(
         # The file may be replaced by another one of the same name.
         stamp = weights.stat().st_mtime_ns if weights.is_file() else 0
         names = config.encoder, config.encoder_weights
-        key = vision.fingerprint("features", size, *names, stamp, *extra)
+        key = vision.fingerprint("features of upright images", size, *names, stamp, *extra)
         grid = list(encoder.output_shape[1:])
         spec = {"kind": "regions", "shape": [frames, grid[-1]] if frames else grid}
 
         def read(files):
             return frozen_features(encoder, decode(files, size, frames))
     else:
-        key = vision.fingerprint("rounded pixels", size, *extra)
+        key = vision.fingerprint("upright pixels", size, *extra)
         spec = {"kind": "image", "shape": [*extra, size, size, 3]}
 
         def read(files):
@@ -171,22 +172,25 @@ def is_image_path(argument: str) -> bool:
     return argument.lower().endswith(SUFFIXES) or os.path.isfile(argument)
 
 
-def read(source: str | bytes) -> bytes:
+def read(source: str | bytes, animated: bool = False) -> bytes:
     """The contents of an image file.
 
     Args:
         source: the path of the file, or its contents.
+        animated: whether all frames of a clip are needed.
 
     Raises:
         UsageError: if it cannot be read or decoded.
     """
+    name = "The image" if isinstance(source, bytes) else source
     try:
         contents = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{source}: {error.strerror}.") from None
-    if not image.is_image(contents):
-        name = "The image" if isinstance(source, bytes) else source
-        raise UsageError(f"{name} cannot be decoded: it must be a JPEG, PNG, GIF or BMP file.")
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise UsageError(f"{name}: {getattr(error, 'strerror', None) or error}.") from None
+    if why := image_decoding.problem(contents, animated):
+        if why == image_decoding.UNREADABLE:
+            why = "cannot be decoded: it must be a JPEG, PNG, GIF, BMP or WebP file"
+        raise UsageError(f"{name} {why}.")
     return contents
 
 
@@ -208,12 +212,12 @@ def regions_of(sources: Sequence[str | bytes], config: ImageConfig, spec: dict) 
 
 
 def pixels_of(path: str) -> np.ndarray:
-    """The pixels of an image file, `[H, W, 3]`; of a clip, those of its first frame.
+    """The pixels of an image file as a viewer shows it, `[H, W, 3]`; of a clip its first frame.
 
     Raises:
         UsageError: as `read`.
     """
-    return tf.io.decode_image(read(path), channels=3, expand_animations=False).numpy()
+    return image_decoding.first_frame(tf.constant(read(path))).numpy()
 
 
 def overlay(axes, pixels: np.ndarray, weights: np.ndarray | None = None) -> None:
@@ -242,5 +246,12 @@ def sheet(rows: Sequence[Sequence[tuple]], size: float = 2.3) -> matplotlib.figu
             axes.axis("off")
         for axes, (title, pixels, weights) in zip(of_row, row, strict=False):
             overlay(axes, pixels, weights)
-            axes.set_title(title, fontsize=8)
+            axes.set_title(title, fontsize=8, parse_math=False)
     return figure
+
+
+def save(figure: matplotlib.figure.Figure, path: Path) -> None:
+    """Writes a Matplotlib figure. Characters that its font lacks are boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, dpi=100)

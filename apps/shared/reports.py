@@ -38,8 +38,8 @@ def confusion_figure(labels: Sequence[str], predicted: Sequence[str], most: int 
     for row, column in zip(*np.nonzero(errors), strict=True):
         text = int(errors[row, column])
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=7)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
     axes.set(xlabel="predicted", ylabel="correct", title="errors by class")
     return figure
 

@@ -124,15 +124,15 @@ def load(
         image_ids = {split: [row.image_id for row in rows[split]] for split in splits}
         pixels, spec = images.arrays(config, raw, image_ids)
     if assets is None:
-        training = rows["train"] if "train" in rows else vq.read(raw["train"])
-        sentences = [question for row in training for question in row.questions]
+        known = rows["train"] if "train" in rows else vq.read(raw["train"])
+        sentences = [question for row in known for question in row.questions]
         if config.history:
-            sentences += [each for row in training for each in row.rounds()]
+            sentences += [each for row in known for each in row.rounds()]
         strings = tf.data.Dataset.from_tensor_slices(sentences)
         assets = {
             "vocabulary": texts.build_vocabulary(strings, config.vocabulary_size, config.min_count),
-            "answers": vq.answer_vocabulary(training, config.num_answers),
-            "question_types": vq.question_types(training, metrics.NUM_QUESTION_TYPES),
+            "answers": vq.answer_vocabulary(known, config.num_answers),
+            "question_types": vq.question_types(known, metrics.NUM_QUESTION_TYPES),
             "images": spec,
         }
     encoder = texts.Encoder(assets["vocabulary"])

@@ -149,13 +149,16 @@ def plot(result: dict, path: Path) -> None:
     bars = lower.subplots()
     if tokens:
         bars.bar(range(len(tokens)), tokens)
-        bars.set_xticks(range(len(tokens)), result["tokens"], rotation=30, ha="right", fontsize=8)
+        labels = {"rotation": 30, "ha": "right", "fontsize": 8, "parse_math": False}
+        bars.set_xticks(range(len(tokens)), result["tokens"], **labels)
         bars.set_ylabel("attention")
     else:
-        bars.barh(result["answers"], result["scores"])
+        bars.barh(range(len(result["answers"])), result["scores"])
+        bars.set_yticks(range(len(result["answers"])), result["answers"], parse_math=False)
         bars.invert_yaxis()
         bars.set_xlim(0, 1)
         bars.set_xlabel("probability")
     answer = f"{result['answers'][0]} ({result['scores'][0]:.0%})"
-    figure.suptitle(f"{textwrap.fill(result['question'], 60)}\n{answer}", fontsize=10)
-    figure.savefig(path, dpi=100)
+    title = f"{textwrap.fill(result['question'], 60)}\n{answer}"
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    images.save(figure, path)

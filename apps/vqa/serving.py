@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from unroll.apps.core.protocol import Service, Trained, with_inputs
 from unroll.apps.shared import images
+from unroll.apps.shared.batches import BLANK_IMAGE, for_any_batch
 from unroll.pipelines import image, text
 
 # The number of answers that `serving_default` returns.
@@ -20,7 +21,8 @@ def service(trained: Trained) -> Service:
       `question_attention` `[B, T]`, `image_attention` `[B, glimpses, H, W]` (or
       `[B, glimpses, S]`), and `history_attention` `[B, hops, R]`.
     - `ids`: `image` `[B, S, S, 3]`, 0 to 255, (or `regions`), `tokens` `[B, T]` and `rounds`
-      `[B, R, T]`, to `scores` `[B, A]` of all answers, and the same weights.
+      `[B, R, T]`, to `scores` `[B, A]` of all answers, and the same weights. Ids
+      that are not in the vocabulary are read as the unknown token.
     """
     config, assets, model = trained.config, trained.assets, trained.model
     spec, size = assets["images"], config.image_size
@@ -45,6 +47,13 @@ def service(trained: Trained) -> Service:
         if "history_attention" in outputs:
             outputs["history_attention"] = outputs["history_attention"][..., :-1]
         return {"scores": tf.nn.softmax(outputs.pop("logits")[:, 0])} | outputs
+
+    def answer_ids(features: dict) -> dict:
+        size = len(assets["vocabulary"])
+        known = {
+            k: text.known_ids(features[k], size) for k in ("tokens", "rounds") if k in features
+        }
+        return answer(features | known)
 
     def answer_files(features: dict) -> dict:
         tokens = text.tokenize(features["question"])
@@ -91,9 +100,10 @@ def service(trained: Trained) -> Service:
             encoded["rounds"] = _encode_rounds(tf.constant(padded), encoder).numpy()
         return {"serving_default": raw, "ids": encoded}
 
+    strings = {"question": b"", "image_bytes": BLANK_IMAGE, "history": b""}
     functions = {
-        "serving_default": with_inputs(answer_files, files),
-        "ids": with_inputs(answer, ids),
+        "serving_default": with_inputs(for_any_batch(answer_files, strings), files),
+        "ids": with_inputs(for_any_batch(answer_ids, {}), ids),
     }
     keep = [model.variables, encoder, frozen.variables if frozen else []]
     return Service(functions, requests, litert="ids", keep=keep)

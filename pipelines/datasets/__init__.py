@@ -204,9 +204,9 @@ def splits(prepared: Prepared, names: Iterable[str] | None = None) -> dict[str, 
 
 def folder(prepared: Prepared, split: str) -> Path:
     """The folder in which a split of `split_names` is prepared."""
-    if published := _TFDS_DATASETS.get(prepared.name):
-        split = published.SPLITS[split]
-    return prepared.folder(_slices(prepared)[split])
+    published = _TFDS_DATASETS.get(prepared.name)
+    slices = published.SPLITS if published else _slices(prepared)
+    return prepared.folder(slices[split])
 
 
 def _slices(prepared: Prepared) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from unroll.pipelines.datasets.base import Builder
 from unroll.pipelines.errors import DataError
@@ -21,6 +22,8 @@ _ERRORS = (
     tfds.download.DownloadError,
     tfds.download.download_manager.NonMatchingChecksumError,
 )
+# TFDS orders the examples of a split on disk if they take more bytes than this.
+_BUFFER = 64 * 2**20
 
 
 class Prepared:
@@ -58,7 +61,7 @@ class Prepared:
 
     def is_prepared(self) -> bool:
         """Whether all splits are prepared."""
-        return all(self._builder(split).is_prepared() for split in self.split_names)
+        return all(_is_prepared(self._builder(split)) for split in self.split_names)
 
     def read(self, split: str, decoders=None) -> tf.data.Dataset:
         """A split, a slice such as `train[:90%]`, or a sum of them, such as `train+valid`.
@@ -141,17 +144,19 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     Raises:
         DataError: one line. Nothing incomplete stays on disk.
     """
-    if builder.is_prepared():
+    if _is_prepared(builder):
+        if not builder.info.splits:  # another process prepared it meanwhile
+            builder.info.read_from_directory(builder.data_dir)
         return
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     if isinstance(builder, _Split):  # takes seconds; TFDS's own builders may have to download
         tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _other_random_numbers():
+        with contextlib.redirect_stdout(io.StringIO()), _other_random_numbers(), _buffer():
             builder.download_and_prepare(download_config=config)
     except BaseException as error:
         _clean(builder)
-        if isinstance(error, OSError) and builder.is_prepared():
+        if isinstance(error, OSError) and _is_prepared(builder):
             builder.info.read_from_directory(builder.data_dir)
             return  # another process prepared it at the same time
         if isinstance(error, _ERRORS):
@@ -162,6 +167,11 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
         raise
     finally:
         tfds.enable_progress_bar()
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    """As `builder.is_prepared()`, which logs a warning if the answer is no."""
+    return (Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 @contextlib.contextmanager
@@ -176,6 +186,16 @@ def _other_random_numbers() -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+@contextlib.contextmanager
+def _buffer() -> Iterator[None]:
+    """The examples that TFDS orders in memory take `_BUFFER` bytes, and not 1 GB."""
+    size, shuffle.MAX_MEM_BUFFER_SIZE = shuffle.MAX_MEM_BUFFER_SIZE, _BUFFER
+    try:
+        yield
+    finally:
+        shuffle.MAX_MEM_BUFFER_SIZE = size
 
 
 def _clean(builder: tfds.core.DatasetBuilder) -> None:

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from unroll.apps.core.protocol import Data
+from unroll.apps.shared.reports import confusion_figure
 from unroll.apps.vqa import app, metrics, network
 from unroll.pipelines.visual_questions import FIRST_ANSWER, NO_QUESTION, UNKNOWN_ANSWER
 
@@ -60,3 +61,10 @@ def test_baseline_by_hand():
     data = Data({"train": rows, "valid": rows}, ASSETS)
     found = app.baseline(app.Config(), data, "valid")
     assert found["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_classes_are_drawn_as_they_are(tmp_path):
+    """Matplotlib would read the first one as a formula, and refuse it."""
+    figure = confusion_figure(["$x_$", "a_b"], ["a_b", "$x_$"])
+    figure.savefig(tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 1000

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def main(folder: str, *paths: str) -> None:
@@ -23,7 +23,8 @@ def main(folder: str, *paths: str) -> None:
         sys.exit(f"{folder}: the input of this model is not images but {', '.join(inputs)}.")
     size = int(inputs["image"]["shape"][1])
     for path in paths:
-        image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")  # photos upright
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
         outputs = model(image=np.asarray(image, np.float32)[None])
         print(*(vocabulary[i] for i in outputs["ids"][0, : int(outputs["lengths"][0])]))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def read_lines(path: Path) -> list[str]:
@@ -30,7 +30,8 @@ def main(folder: str, photo: str, *questions: str) -> None:
     if details.keys() != {"image", "tokens"}:
         sys.exit(f"{folder}: the model needs the inputs {', '.join(sorted(details))}.")
     size = int(details["image"]["shape"][1])
-    resized = Image.open(photo).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    upright = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
+    resized = upright.resize((size, size), Image.Resampling.BILINEAR)
     image = np.asarray(resized, np.float32)[None]
     for question in questions:
         words = re.sub(r"([^a-z0-9\s'])", r" \1 ", question.casefold()).split()

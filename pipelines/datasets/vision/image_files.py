@@ -26,7 +26,7 @@ Annotations = dict[str, list]
 
 # Images of one name are the same picture, in another size or format, if thumbnails of this side
 # differ by less, of 255, in the mean.
-_THUMBNAIL, _SAME = 16, 4.0
+_THUMBNAIL, _SAME = 16, 8.0
 _CHUNK = 64  # images that are in memory while a split is prepared
 _MARKUP = re.compile(r"<br\s*/?>|-[lr][rsc]b-", re.IGNORECASE)
 
