@@ -5,6 +5,7 @@ with a palette, transparency, and limits on the size, which is known before memo
 exported model contains all of it.
 """
 
+import functools
 import re
 
 import tensorflow as tf
@@ -103,23 +104,55 @@ def all_frames(contents):
 
 def _decode(contents, animated: bool) -> tf.Tensor:
     """`[F, H, W, 3]`, uint8."""
-    head = tf.strings.substr(contents, 0, _SHORT)
     is_short = tf.strings.length(contents) <= _SHORT
+    head = tf.where(is_short, contents, b"")
     is_plain = is_short & ~tf.strings.regex_full_match(head, r"\C*(Exif|eXIf|tRNS)\C*")
-    is_jpeg = _begins(contents, "JPEG")
-    branches = [
-        (is_plain & is_jpeg, lambda: _plain_jpeg(contents)),
-        (is_plain & tf.strings.regex_full_match(head, _OPAQUE_PNG), lambda: _plain_png(contents)),
-        (is_jpeg, lambda: _jpeg(_File(contents))),
-        (_begins(contents, "PNG"), lambda: _png(_File(contents))),
-        (_begins(contents, "GIF"), lambda: _gif(_File(contents), animated)),
-        (_begins(contents, "BMP"), lambda: _bmp(_File(contents))),
-        (_begins(contents, "WebP"), lambda: _webp(_File(contents))),
-        (tf.constant(True), _fail),
-    ]
-    conditions, functions = zip(*branches, strict=True)
+    which = tf.argmax(
+        tf.stack(
+            [
+                is_plain & _begins(contents, "JPEG"),
+                is_plain & tf.strings.regex_full_match(head, _OPAQUE_PNG),
+                tf.constant(True),
+            ]
+        ),
+        output_type=tf.int32,
+    )  # the first that is true
+    of_any_format = _clip_of_any_format if animated else _image_of_any_format
+    functions = (_plain_jpeg, _plain_png, of_any_format)
+    return tf.switch_case(which, [functools.partial(each, contents) for each in functions])
+
+
+# Not inlined: TensorFlow visits all operations of the branches that it does not take.
+_noinline = functools.partial(
+    tf.function,
+    input_signature=[tf.TensorSpec([], tf.string)],
+    autograph=False,
+    experimental_attributes={"_noinline": True},
+)
+
+
+@_noinline
+def _image_of_any_format(contents):
+    return _of_any_format(contents, animated=False)
+
+
+@_noinline
+def _clip_of_any_format(contents):
+    return _of_any_format(contents, animated=True)
+
+
+def _of_any_format(contents, animated: bool) -> tf.Tensor:
+    file = _File(contents)
+    branches = {
+        "JPEG": lambda: _jpeg(file),
+        "PNG": lambda: _png(file),
+        "GIF": lambda: _gif(file, animated),
+        "BMP": lambda: _bmp(file),
+        "WebP": lambda: _webp(file),
+    }
+    conditions = [*(_begins(contents, kind) for kind in branches), tf.constant(True)]
     which = tf.argmax(tf.stack(conditions), output_type=tf.int32)  # the first that is true
-    return tf.switch_case(which, functions)
+    return tf.switch_case(which, [*branches.values(), _fail])
 
 
 def _begins(contents, kind: str):
