@@ -20,14 +20,19 @@ def parse_inputs(arguments: list[str]) -> list[tuple[str, str]]:
     """
     pairs = []
     for given, asked in questions.groups(arguments, _is_story, "story"):
-        own = (
-            _of_text(read_text(given), given, asked)
-            if _is_file(given)
-            else _of_text(given, "the story", asked)
-        )
-        if not own:
+        is_file = given.lower().endswith(".txt") or os.path.isfile(given)
+        text, name = (read_text(given), given) if is_file else (given, "the story")
+        stories = list(read_stories(text, name)) if _is_numbered(text, is_file) else []
+        if asked and len(stories) > 1:
+            raise UsageError(
+                f"{name} has {len(stories)} stories: ask about a file with one, or leave out the "
+                "question to answer those of the file."
+            )
+        story = _as_text(stories[0].facts) if stories else text
+        own = [(_as_text(q["facts"]), q["question"]) for each in stories for q in each.questions]
+        if not asked and not own:
             raise questions.missing_question(given)
-        pairs += own
+        pairs += [(story, question) for question in asked] or own
     return pairs
 
 
@@ -35,28 +40,16 @@ def _is_story(given: str) -> bool:
     return not given.rstrip().endswith(_QUESTION_MARKS)
 
 
-def _is_file(story: str) -> bool:
-    return story.lower().endswith(".txt") or os.path.isfile(story)
-
-
-def _of_text(text: str, name: str, asked: list[str]) -> list[tuple[str, str]]:
-    stories = list(read_stories(text, name)) if _is_numbered(text) else []
-    if asked and len(stories) > 1:
-        raise UsageError(
-            f"{name} has {len(stories)} stories: ask about a file with one, or leave out the "
-            "question to answer those of the file."
-        )
-    own = [
-        (_as_text(row["facts"]), row["question"]) for story in stories for row in story.questions
-    ]
-    story = _as_text(stories[0].facts) if stories else text
-    return [(story, question) for question in asked] or own
-
-
-def _is_numbered(text: str) -> bool:
-    """Whether the lines have numbers, as in training files."""
+def _is_numbered(text: str, is_file: bool) -> bool:
+    """Whether the lines have numbers, as in training files. A typed line may begin with one."""
     lines = [line for line in split_lines(text) if line.strip()]
-    return bool(lines) and all(re.match(r"\s*[0-9]+\s+\S", line) for line in lines[:2])
+    if is_file and any(re.match(r"\s*[0-9]+\s[^\t]*\t", line) for line in lines):  # a question
+        return True
+    found = [re.match(r"\s*([0-9]{1,9})\s+\S", line) for line in lines[:2]]
+    if not all(found) or len(found) < 2 - is_file:
+        return False
+    first, *second = (int(match[1]) for match in found)
+    return first == 1 or second == [first + 1]
 
 
 def _as_text(facts: list[str]) -> str:

@@ -93,9 +93,9 @@ def test_any_story_gets_an_answer(trained_variant):
 
 
 def test_any_story_is_plotted(tmp_path):
-    trained = make()
-    for k, story in enumerate(["It costs $5 and \\frac$.", "garden" * 3000, ""]):
-        [result] = app.predict(trained, [(story, "How much is $x^$?")])
+    given = ["It costs $5 and \\frac$.", "garden" * 3000, ""]
+    results = app.predict(make(), [(story, "How much is $x^$?") for story in given])
+    for k, result in enumerate(results):
         app.plot(result, tmp_path / f"{k}.png")
         assert min(tf.io.decode_image((tmp_path / f"{k}.png").read_bytes()).shape[:2]) > 100
 
@@ -258,8 +258,8 @@ def test_the_linear_start_ends_when_the_loss_stops_falling(losses, linear, name)
     [
         ({"cell": "Foo"}, "cell must be one of .*GRU"),
         ({"hops": 0}, "hops must be at least 1, got 0"),
-        ({"memory_size": -1}, "memory_size must be 0 or more, got -1"),
-        ({"linear_patience": -1}, "linear_patience must be 0 or more, got -1"),
+        ({"memory_size": -1}, r"memory_size must be in \[0, 2\*\*31\), got -1"),
+        ({"linear_patience": -1}, r"linear_patience must be in \[0, 2\*\*31\), got -1"),
         ({"noise": 1.0}, r"noise must be in \[0, 1\)"),
         ({"linear_start": 1.0}, "linear_start must be in"),
         ({"restarts": 2, "facts": "recurrent"}, "restarts above 1 need model=memory"),
@@ -295,29 +295,15 @@ def own(tmp_path_factory) -> Path:
             why = 1 if first.startswith(who) else 2
             story = [f"1 {first}", f"2 {second}", "3 " + question.format(who, answer, why)]
             path = folder / f"qa{task}_who-is-where_{split}.txt"
-            path.write_text("\n".join(story * 100), encoding="utf-8")
+            path.write_text("\n".join(story * 10), encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def trained(own, tmp_path_factory) -> Run:
-    run = tmp_path_factory.mktemp("runs") / "own"
-    options = ["--epochs=40", "--patience=40", "--units=8", "--restarts=1", "--linear-start=0.1"]
-    command = ["reading_comprehension", "train", f"--data={own}", f"--run={run}", *options]
-    assert cli.main(command) == 0
-    return Run(run)
-
-
-def test_own_files_are_learned(trained):
-    found = evaluate(app, trained, "test")
-    assert found["error"] == found["error_1"] == found["error_2"] == 0.0
 
 
 def test_one_task_alone(own, tmp_path, capsys):
     config = app.Config(data=str(own), task="2")
     data = app.load(config, ("test",))
     assert data.assets["tasks"] == ["2"]
-    assert int(sum(len(labels) for _, labels in data["test"])) == 100
+    assert int(sum(len(labels) for _, labels in data["test"])) == 10
     command = ["reading_comprehension", "train", f"--data={own}", f"--run={tmp_path / 'run'}"]
     assert cli.main([*command, "--task=3"]) == 2
     assert re.search(r"--task=3: .* has 1, 2\.", capsys.readouterr().err)
@@ -333,7 +319,7 @@ def test_a_memory_as_large_as_the_longest_story(own, capsys):
     assert app.load(app.Config(data=str(own)), ()).assets["memory"] == {"size": 50}
     assert capsys.readouterr().err.count("facts before them") == 0
     assert app.load(dataclasses.replace(config, memory_size=1), ()).assets["memory"] == {"size": 1}
-    message = "180 of 180 training questions have more than 1 facts before them; the last 1 are"
+    message = "18 of 18 training questions have more than 1 facts before them; the last 1 are"
     assert message in capsys.readouterr().err
 
 
@@ -350,28 +336,43 @@ def test_a_task_that_training_lacks_is_named(own, tmp_path, capsys):
     assert re.search(r"the valid split has task 2, train has not", capsys.readouterr().err)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """A run that learned one task of the generated stories, trained on the command line."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--task=1", "--epochs=12", "--linear-start=0", "--restarts=1"]
+    assert cli.main(["reading_comprehension", "train", f"--run={run}", *options]) == 0
+    return Run(run)
+
+
+def test_the_generated_stories_are_learned(trained):
+    found = evaluate(app, trained, "valid")
+    assert found["error"] == found["error_1"] < 0.2
+
+
 def test_the_example_scripts_agree_with_the_model(trained, tmp_path, parity_process, run_example):
     folder = export.export(app, trained, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert max(manifest["largest_difference"].values()) <= 1e-5
-    story, question = "Bob is here. Mary is there.", "Where is Mary?"
+    story, question = "Mary went to the kitchen. John moved to the office.", "Where is Mary?"
     [expected] = query(app.serve(load_trained(app, trained)), [(story, question)])
-    assert expected["answer"] == "there"
     for script in ("serving", "litert"):
         [line] = run_example("reading_comprehension", script, folder, story, question)
-        assert line.split("\t") == [question, "there", f"{max(expected['scores']):.1%}"]
+        score = f"{max(expected['scores']):.1%}"
+        assert line.split("\t") == [question, expected["answer"], score]
 
 
 def test_predict_shows_and_plots_the_hops(trained, tmp_path, capsys):
     story = tmp_path / "story.txt"
-    story.write_text("1 Mary is there.\n2 Where is Mary?\tthere\t1\n3 Bob is here.\n")
-    inputs = [str(story), "Where is Bob?", "Where is Mary?", "Bob is here.", "Where is Bob?"]
+    facts = "1 Mary went to the office.\n2 Where is Mary?\toffice\t1\n3 Bill went to the garden.\n"
+    story.write_text(facts)
+    inputs = [str(story), "Where is Bill?", "Where is Mary?", "Bill left.", "Where is Bill?"]
     command = ["reading_comprehension", "predict", str(trained.path), *inputs]
-    assert cli.main([*command, "Mary is there."]) == 2
-    assert "Mary is there.: a question about it is missing" in capsys.readouterr().err
+    assert cli.main([*command, "Mary left."]) == 2
+    assert "Mary left.: a question about it is missing" in capsys.readouterr().err
     assert cli.main([*command, f"--plot={tmp_path / 'plots'}"]) == 0
     output = capsys.readouterr().out
-    assert output.count("Mary is there.") == 2
+    assert output.count("  Mary went to the office.") == 2
     assert output.count("(no fact)") == 3
     plots = sorted((tmp_path / "plots").iterdir())
     assert [path.name for path in plots] == [f"prediction-{k}.png" for k in (1, 2, 3)]
@@ -379,9 +380,9 @@ def test_predict_shows_and_plots_the_hops(trained, tmp_path, capsys):
 
 
 def test_the_report_lists_tasks(trained):
-    text, files = report_on(app, trained, "test")
-    assert "| 1 | 0.000 | 0 | 100 |" in text
-    assert [path.name for path in files] == ["test.md", "test-confusion.png"]
+    text, files = report_on(app, trained, "valid")
+    assert re.search(r"\n\| 1 \| 0\.\d{3} \| \d+ \| 100 \|\n", text)
+    assert [path.name for path in files] == ["valid.md", "valid-confusion.png"]
 
 
 def test_the_noise_is_part_of_the_state_of_a_run():
@@ -398,13 +399,6 @@ def test_the_noise_is_part_of_the_state_of_a_run():
                 variable.assign(value)
         losses.append(float(model.train_on_batch(features, labels)[0]))
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_the_generated_stories_are_learned(tmp_path):
-    run = Run(tmp_path / "run")
-    options = ["--task=1", "--epochs=12", "--linear-start=0", "--restarts=1"]
-    assert cli.main(["reading_comprehension", "train", f"--run={run.path}", *options]) == 0
-    assert evaluate(app, run, "valid")["error"] < 0.2
 
 
 def test_baseline_by_hand():

@@ -26,10 +26,13 @@ def write(tmp_path):
 
 def test_typed_stories():
     arguments = ["Ann left.", "Who?", "Where is she？", "1 dog ran\nto Bob", "من؟ "]
+    arguments += ["1 dog ran.", "Who?", "2 dogs ran.\n2 cats slept.", "Who?"]
     assert parse_inputs(arguments) == [
         ("Ann left.", "Who?"),
         ("Ann left.", "Where is she？"),
         ("1 dog ran\nto Bob", "من؟ "),
+        ("1 dog ran.", "Who?"),
+        ("2 dogs ran.\n2 cats slept.", "Who?"),
     ]
 
 
@@ -45,11 +48,12 @@ def test_a_numbered_file_is_read_as_in_training(write, end, encoding):
     path = write(NUMBERED.replace("\n", end).encode(encoding))
     assert parse_inputs([path, "Where is Dan?"]) == [(FACTS, "Where is Dan?")]
     assert parse_inputs([path]) == [(FACTS, "Where is Ann?")]
+    path = write("1 Ann left.".encode(encoding))
+    assert parse_inputs([path, "Who?"]) == [("Ann left.", "Who?")]
 
 
 def test_a_numbered_story_that_is_typed():
     assert parse_inputs([NUMBERED, "Who?"]) == [(FACTS, "Who?")]
-    assert parse_inputs(["1 Ann left.", "Who?"]) == [("Ann left.", "Who?")]
 
 
 def test_the_questions_of_a_file_have_the_facts_before_them(write):
@@ -75,6 +79,7 @@ def test_a_story_without_facts():
         (["Bob is here.", "Mary is there."], "Bob is here.: a question about it is missing"),
         (["Bob is here.", "Who?", "a"], "a: a question about it is missing"),
         (["1 Ann left.\n3 Bob left.", "Who?"], "the story, line 2: expected the number 2 or 1"),
+        (["3 Ann left.\n4 Bob left.", "Who?"], "the story, line 1: expected the number 1, got 3"),
         (["none.txt", "Who?"], "none.txt cannot be read: No such file"),
     ],
 )
@@ -86,6 +91,9 @@ def test_incorrect_inputs_are_named(inputs, message):
 def test_incorrect_files_are_named(write):
     path = write("1 Ann left.\n2 Bob left.\n4 Who left?\tAnn\n")
     with pytest.raises(DataError, match=rf"{path}, line 3: expected the number 3 or 1, got 4"):
+        parse_inputs([path, "Who?"])
+    path = write("Ann left.\n2 Who left?\tAnn\n")
+    with pytest.raises(DataError, match=rf"{path}, line 1: expected a number, a space and"):
         parse_inputs([path, "Who?"])
     with pytest.raises(DataError, match="line 1: byte 1 is not UTF-8"):
         parse_inputs([write(b"A\xff"), "Who?"])
