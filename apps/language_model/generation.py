@@ -1,0 +1,153 @@
+"""Texts that continue a prompt, and the probability of each token of a text."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from unroll import layers
+from unroll.apps.core.protocol import Trained
+from unroll.apps.language_model.network import Steps, token_losses
+from unroll.pipelines.language_modeling import END, UNKNOWN, Units
+
+_IMPOSSIBLE = -1e9  # a logit
+
+
+def units_of(trained: Trained) -> Units:
+    """What splits texts into the units of a trained model."""
+    assets = trained.assets
+    return Units(trained.config.units_of_text, assets["vocabulary"], assets.get("subwords", b""))
+
+
+class Generator:
+    """Continues texts with a trained model.
+
+    For the searches of `layers` the vocabulary has one more token, `stop`, since a text has no end.
+    They choose neither that nor `<unk>`.
+
+    Args:
+        trained: the trained model.
+        units: those of the model.
+    """
+
+    def __init__(self, trained: Trained, units: Units):
+        self.config = trained.config
+        self.units = units
+        self.steps = Steps(trained.model, trained.config.tie_weights)
+        self.stop = len(units.vocabulary)
+        self.prime = tf.function(self._prime, input_signature=[tf.TensorSpec([None], tf.string)])
+        self.seeds = keras.random.SeedGenerator(trained.config.sample_seed)
+        self.initial_seeds = self.seeds.state.numpy()
+        self.choose = tf.function(self._choose, autograph=False)
+
+    def _prime(self, prompts):
+        """The last token `[B]` of prompts `[B]`, strings, and the states before it.
+
+        An `<eos>` precedes each prompt.
+        """
+        ids = self.units(prompts)
+        lengths = tf.cast(ids.row_lengths(), tf.int32)  # without the <eos>
+        tokens = tf.pad(ids.to_tensor(), [[0, 0], [1, 0]], constant_values=END)  # [B, 1 + T]
+        mask = tf.range(tf.shape(tokens)[1])[None] < lengths[:, None]
+        _, states = self.steps.run(tokens, mask)
+        return tf.gather(tokens, lengths, batch_dims=1), states
+
+    def step(self, tokens, states) -> tuple:
+        """One step, as the searches take it."""
+        # A beam with fewer hypotheses than its width is filled with `stop`.
+        logits, states = self.steps.step(ops.minimum(tokens, self.stop - 1), states)
+        logits = ops.where(ops.arange(self.stop) == UNKNOWN, _IMPOSSIBLE, logits)
+        return ops.pad(logits, ((0, 0), (0, 1)), constant_values=_IMPOSSIBLE), states, None
+
+    def _choose(self, tokens, states):
+        """The tokens `[B]` after tokens `[B]`, and the states, by the options."""
+        config = self.config
+        search, options = layers.greedy, {}
+        if config.temperature:
+            search, options = layers.sample, {"seed": self.seeds}
+            options |= {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
+        logits, states, _ = self.step(tokens, states)
+        found = search(
+            lambda _, unused: (logits, unused, None),
+            [tokens[:, None]],
+            start=tokens,
+            end=self.stop,
+            max_length=1,
+            **options,
+        )
+        return found.tokens[:, 0], states
+
+    def stream(self, prompt: str) -> Iterator[str]:
+        """The continuation of a prompt, token by token, with the options of the configuration."""
+        self.seeds.state.assign(self.initial_seeds)  # the same text whatever came before
+        tokens, states = self.prime(tf.constant([prompt]))
+        ids, text = [], prompt
+        for _ in range(self.config.max_length):
+            tokens, states = self.choose(tokens, states)
+            ids.append(int(tokens[0]))
+            longer = self.text(prompt, ids)
+            yield longer.removeprefix(text)
+            text = longer
+
+    def beam_search(self, prompt: str) -> str:
+        """The continuation of a prompt with the highest probability that a beam search finds."""
+        tokens, states = self.prime(tf.constant([prompt]))
+        found = tf.function(layers.beam_search, autograph=False)(
+            self.step,
+            states,
+            start=tokens,
+            end=self.stop,
+            max_length=self.config.max_length,
+            beam_width=self.config.beam_width,
+        )
+        length = int(found.lengths[0, 0])
+        return self.text(prompt, found.tokens[0, 0, :length].numpy()).removeprefix(prompt)
+
+    def text(self, prompt: str, ids) -> str:
+        """A prompt and the tokens after it, as text."""
+        ids = tf.RaggedTensor.from_row_lengths(tf.constant(ids, tf.int32), [len(ids)])
+        return self.units.extend(tf.constant([prompt]), ids).numpy()[0].decode("utf-8")
+
+    def score(self, texts):
+        """The tokens of texts `[B]`, `[B, (T)]` strings, and log P of each, `[B, (T)]` in nats.
+
+        The first token follows an `<eos>`.
+        """
+        ids = self.units(texts)
+        labels = ids.to_tensor(END)  # [B, T]
+        labels = tf.pad(labels, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(labels)[1])]])
+        mask = tf.sequence_mask(ids.row_lengths(), tf.shape(labels)[1])
+        tokens = tf.pad(labels[:, :-1], [[0, 0], [1, 0]], constant_values=END)
+        logits, _ = self.steps.run(tokens, mask)
+        losses, _ = token_losses(labels, logits)
+        names = ids.with_flat_values(tf.gather(self.units.names, ids.flat_values))
+        return names, tf.RaggedTensor.from_tensor(-losses, lengths=ids.row_lengths())
+
+
+class SampleWithNoise:
+    """A logits processor: the most probable token of its result is a random token of the model.
+
+    Gumbel 1954: if g is -log(-log(u)) of uniform numbers u, the largest of log P + g has the
+    distribution P. The arguments are tensors, as a request gives them.
+
+    Args:
+        temperature: a scalar; the log probabilities are divided by it. 0 is the greedy search.
+        seed: a scalar integer. All rows use the same random numbers.
+        length: the number of tokens after which only `stop` is possible.
+        stop: the last token of the vocabulary.
+    """
+
+    def __init__(self, temperature, seed, length, stop: int):
+        self.temperature, self.seed = temperature, seed
+        self.length, self.stop = length, stop
+
+    def __call__(self, logits, tokens, step):
+        tiny = np.finfo("float32").tiny
+        seeds = tf.stack([tf.cast(self.seed, tf.int32), tf.cast(step, tf.int32)])
+        uniform = tf.random.stateless_uniform([1, self.stop + 1], seeds, minval=tiny)
+        noise = -tf.math.log(-tf.math.log(uniform))
+        scores = tf.where(logits > _IMPOSSIBLE / 2, logits + self.temperature * noise, logits)
+        is_stop = tf.range(self.stop + 1) == self.stop
+        return tf.where(step >= self.length, tf.where(is_stop, 0.0, -np.inf), scores)

@@ -1,0 +1,196 @@
+"""The network: embedding, recurrent layers that carry their state, logits; and one step of it."""
+
+import keras
+from keras import ops
+
+from unroll import layers
+from unroll.pipelines.language_modeling import UNKNOWN
+
+
+class CarriedState(keras.layers.Layer):
+    """A stack of recurrent layers that continues where the batch before ended.
+
+    Training and evaluation have states of their own, so that a validation between two batches does
+    not change the streams of the training. The states are not part of a file of weights.
+
+    Args:
+        stack: a `layers.Stack` with `return_state=True`.
+        batch_size: the maximum number of streams.
+
+    Call arguments:
+        sequences: `[B, T, D]`.
+        start: `[B]`, booleans: the streams that start with this batch, from a state of zeros.
+        training: whether dropout applies, and which of the states are carried.
+
+    Returns:
+        The outputs of the stack, `[B, T, U]`. No gradient flows into the batch before.
+    """
+
+    def __init__(self, stack: layers.Stack, batch_size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.stack = stack
+        self.batch_size = batch_size
+        self.training_states, self.evaluation_states = (
+            [self._variable(f"{name}_{k}", size) for k, size in enumerate(state_sizes(stack))]
+            for name in ("training", "evaluation")
+        )
+
+    def _variable(self, name: str, size: int) -> keras.Variable:
+        return keras.Variable(
+            initializer="zeros",
+            shape=(self.batch_size, size),
+            dtype=self.compute_dtype,
+            trainable=False,
+            name=name,
+            # Each replica carries the states of its own streams.
+            synchronization="on_read",
+            aggregation="only_first_replica",
+        )
+
+    def build(self, sequences_shape, start_shape):
+        self.stack.build(sequences_shape)
+
+    def call(self, sequences, start, training=False):
+        variables = self.training_states if training else self.evaluation_states
+        rows = ops.shape(sequences)[0]
+        # Not a product: what is carried may be infinite.
+        states = [ops.where(start[:, None], 0.0, variable[:rows]) for variable in variables]
+        outputs, *new = self.stack(sequences, initial_state=states, training=training)
+        for variable, state in zip(variables, new, strict=True):
+            state = ops.cast(ops.stop_gradient(state), variable.dtype)
+            variable.assign(ops.concatenate([state, variable[rows:]], axis=0))
+        return outputs
+
+    def compute_output_shape(self, sequences_shape, start_shape):
+        return self.stack.compute_output_shape(sequences_shape)[0]
+
+    def save_own_variables(self, store):
+        """Saves nothing: weights do not depend on the number of streams."""
+
+    def load_own_variables(self, store):
+        """Loads nothing."""
+
+
+class Bias(keras.layers.Layer):
+    """Adds a bias b `[V]` to inputs `[..., V]`."""
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, inputs):
+        return inputs + self.bias
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def state_sizes(stack: layers.Stack) -> list[int]:
+    """The sizes of the states of a stack, from the bottom up."""
+    return [size for layer in stack.layers for size in layer.state_size]
+
+
+def build(config, vocabulary_size: int) -> keras.Model:
+    """The network of a configuration. Its inputs are the features, its output the logits."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    start = keras.Input((), dtype="bool", name="start")
+    # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
+    stack = layers.Stack(
+        [
+            getattr(layers, config.cell)(
+                config.units,
+                dropout=config.dropout if k else config.embedding_dropout,
+                recurrent_dropout=config.recurrent_dropout,
+            )
+            for k in range(config.depth)
+        ],
+        return_state=True,
+    )
+    embedding = keras.layers.ReversibleEmbedding(
+        vocabulary_size, config.embedding_dim, tie_weights=True, name="embedding"
+    )
+    words = layers.WordDropout(config.word_dropout, UNKNOWN)(tokens)
+    x = CarriedState(stack, config.batch_size, name="carried")(embedding(words), start)  # [B, T, U]
+    x = keras.layers.Dropout(config.output_dropout, noise_shape=(None, 1, None))(x)
+    if config.tie_weights and config.units != config.embedding_dim:
+        x = keras.layers.Dense(config.embedding_dim, name="projection")(x)
+    if config.tie_weights:
+        logits = Bias(dtype="float32", name="logits")(embedding(x, reverse=True))
+    else:
+        logits = keras.layers.Dense(vocabulary_size, dtype="float32", name="logits")(x)
+    return keras.Model({"tokens": tokens, "start": start}, logits)  # [B, T, V]
+
+
+class Steps:
+    """A trained network with its states as arguments.
+
+    Args:
+        model: made by `build`.
+        tie_weights: as in its configuration.
+    """
+
+    def __init__(self, model: keras.Model, tie_weights: bool):
+        names = {layer.name: layer for layer in model.layers}
+        self.embedding, self.output = names["embedding"], names["logits"]
+        self.stack = names["carried"].stack
+        self.projection = names.get("projection")
+        self.tie_weights = tie_weights
+        self.state_sizes = state_sizes(self.stack)
+
+    def initial_states(self, batch_size) -> list:
+        """The states before a text: zeros, `[B, size]` each."""
+        return [
+            ops.zeros((batch_size, size), self.stack.compute_dtype) for size in self.state_sizes
+        ]
+
+    def step(self, tokens, states: list) -> tuple:
+        """The logits after one token, `[N, V]`, and the new states. It has no loop."""
+        x, new, states = self.embedding(tokens), [], list(states)
+        for layer in self.stack.layers:
+            own, states = states[: len(layer.state_size)], states[len(layer.state_size) :]
+            x, own = layer.cell(x, own)
+            new += own
+        return self._logits(x), new
+
+    def run(self, tokens, mask) -> tuple:
+        """The logits after each token of texts from their start, and the last states.
+
+        Args:
+            tokens: `[B, T]`.
+            mask: `[B, T]`, False where a text has ended.
+        """
+        states = self.initial_states(ops.shape(tokens)[0])
+        outputs, *new = self.stack(self.embedding(tokens), initial_state=states, mask=mask)
+        return self._logits(outputs), new
+
+    def _logits(self, x):
+        if self.projection:
+            x = self.projection(x)
+        return self.output(self.embedding(x, reverse=True) if self.tie_weights else x)
+
+
+def token_losses(labels, logits) -> tuple:
+    """-log P of each label in nats, zero for a label below zero; and which are not, `[B, T]`."""
+    labels = ops.cast(labels, "int32")
+    counts = labels >= 0
+    losses = ops.sparse_categorical_crossentropy(ops.maximum(labels, 0), logits, from_logits=True)
+    return ops.where(counts, losses, 0.0), counts
+
+
+class MeanLoss(keras.losses.Loss):
+    """The mean of -log P over the labels that are not below zero."""
+
+    def call(self, y_true, y_pred):
+        losses, counts = token_losses(y_true, y_pred)
+        share = ops.mean(ops.cast(counts, losses.dtype))
+        return losses / ops.maximum(share, 1e-9)
+
+
+class Perplexity(keras.metrics.Mean):
+    """The exponential of the mean of -log P over the labels that are not below zero."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        losses, counts = token_losses(y_true, y_pred)
+        super().update_state(losses, sample_weight=ops.cast(counts, losses.dtype))
+
+    def result(self):
+        return ops.exp(super().result())

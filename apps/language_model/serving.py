@@ -1,0 +1,82 @@
+"""The functions that the app exports: prompts to texts, texts to probabilities, and one step."""
+
+import numpy as np
+import tensorflow as tf
+
+from unroll import layers
+from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.language_model.generation import Generator, SampleWithNoise, units_of
+
+MOST = 1000  # tokens of a continuation
+
+
+def service(trained: Trained) -> Service:
+    """The app's functions.
+
+    - `serving_default`: `prompt` `[B]`, `max_length` (at most 1000 tokens), `temperature` (0 for
+      the most probable token) and `seed` to `text` `[B]`, which starts with the prompt.
+    - `score`: `text` `[B]` to its `tokens` `[B, T]` and their `log_probabilities` `[B, T]`. Rows
+      are padded with empty strings and zeros.
+    - `step`, for LiteRT: `token` `[B]` and `state_0`, ... `[B, size]` to `logits` `[B, V]` and the
+      new states. It has no loop; a text starts with `<eos>` and states of zeros.
+    """
+    units = units_of(trained)
+    generator = Generator(trained, units)
+    sizes = generator.steps.state_sizes
+    names = [f"state_{k}" for k in range(len(sizes))]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="prompt"),
+            tf.TensorSpec([], tf.int32, name="max_length"),
+            tf.TensorSpec([], tf.float32, name="temperature"),
+            tf.TensorSpec([], tf.int32, name="seed"),
+        ],
+        autograph=False,
+    )
+    def serving_default(prompt, max_length, temperature, seed):
+        first, states = generator.prime(prompt)
+        found = layers.greedy(
+            generator.step,
+            states,
+            start=first,
+            end=generator.stop,
+            max_length=MOST,
+            logits_processors=[SampleWithNoise(temperature, seed, max_length, generator.stop)],
+        )
+        ids = tf.RaggedTensor.from_tensor(found.tokens, lengths=found.lengths)
+        return {"text": units.extend(prompt, ids)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
+    def score(text):
+        tokens, log_probabilities = generator.score(text)
+        return {"tokens": tokens.to_tensor(), "log_probabilities": log_probabilities.to_tensor()}
+
+    def step(inputs: dict) -> dict:
+        logits, states = generator.steps.step(inputs["token"], [inputs[name] for name in names])
+        return {"logits": logits, **dict(zip(names, states, strict=True))}
+
+    specs = {"token": tf.TensorSpec([None], tf.int32)}
+    specs |= {n: tf.TensorSpec([None, s], tf.float32) for n, s in zip(names, sizes, strict=True)}
+
+    def requests(prompts: list[str]) -> dict[str, dict[str, np.ndarray]]:
+        texts = np.array(prompts, object)
+        first, states = generator.prime(tf.constant(prompts))
+        values = {name: state.numpy() for name, state in zip(names, states, strict=True)}
+        return {
+            "serving_default": {
+                "prompt": texts,
+                "max_length": np.array(20, np.int32),
+                "temperature": np.array(0.7, np.float32),
+                "seed": np.array(1, np.int32),
+            },
+            "score": {"text": texts},
+            "step": {"token": first.numpy(), **values},
+        }
+
+    return Service(
+        {"serving_default": serving_default, "score": score, "step": with_inputs(step, specs)},
+        requests,
+        litert="step",
+        keep=[trained.model.variables, units],
+    )

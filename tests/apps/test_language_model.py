@@ -1,0 +1,429 @@
+"""The language model: carried states, figures, continuations, exports."""
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.apps.resuming import histories
+from unroll.apps.core import cli, export, training
+from unroll.apps.core.evaluation import evaluate, load_trained
+from unroll.apps.core.evaluation import report as report_on
+from unroll.apps.core.protocol import Trained
+from unroll.apps.core.runs import Run
+from unroll.apps.language_model import app, display, metrics, network
+from unroll.apps.language_model.generation import SampleWithNoise, units_of
+from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.pipelines import language_modeling as modeling
+
+VOCABULARY = [*modeling.SPECIAL, *"abcdefg "]
+WORDS = [*modeling.SPECIAL, "the", "dog", "runs", "."]
+SMALL = {
+    "units_of_text": "characters", "units": 6, "embedding_dim": 5, "depth": 2, "batch_size": 3,
+    "sequence_length": 8,
+}  # fmt: skip
+TEXTS = ["", "\n", "abc", "a漢 😀", "bad dad\n\nfeed bad", "a" * 300]
+
+
+def make(vocabulary=VOCABULARY, seed: int = 0, **options) -> Trained:
+    config = app.Config(**{**SMALL, "max_length": 12, **options})
+    assets = {"vocabulary": vocabulary}
+    model = app.build(config, assets)
+    # Random weights, since initial biases of zero would hide a mistake.
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(scale=0.8, size=weight.shape))
+    return Trained(config, assets, model)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return make()
+
+
+def with_options(trained: Trained, **options) -> Trained:
+    return dataclasses.replace(trained, config=dataclasses.replace(trained.config, **options))
+
+
+def whole_losses(trained: Trained, ids: np.ndarray) -> np.ndarray:
+    """-log P of each id of a text that is read at once, from its start."""
+    steps = network.Steps(trained.model, trained.config.tie_weights)
+    tokens = np.concatenate([[modeling.END], ids[:-1]])[None]
+    logits, _ = steps.run(tf.constant(tokens), tf.ones(tokens.shape, bool))
+    return network.token_losses(ids[None], logits)[0].numpy()[0]
+
+
+class TestCarriedState:
+    IDS = np.random.default_rng(2).integers(1, 9, 50)
+
+    def losses(self, trained, batch_size, length) -> np.ndarray:
+        dataset = modeling.evaluation_batches(self.IDS, batch_size, length)
+        found = [(labels, nats) for _, labels, nats in metrics.losses(trained, dataset)]
+        labels, nats = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+        return nats[labels >= 0]
+
+    @pytest.mark.parametrize("length", [8, 13, 50])
+    def test_one_stream_in_pieces_is_the_whole_text(self, trained, length):
+        expected = whole_losses(trained, self.IDS)
+        for _ in range(2):  # a second evaluation starts from zeros again
+            np.testing.assert_allclose(self.losses(trained, 1, length), expected, atol=2e-5)
+
+    def test_parallel_streams_hardly_differ(self, trained):
+        expected = whole_losses(trained, self.IDS)
+        found = self.losses(trained, 3, 8)
+        np.testing.assert_allclose(found, expected, atol=0.2)
+        assert not np.allclose(found, expected, atol=1e-6)
+
+    def test_training_has_states_of_its_own_and_no_gradient_into_the_past(self, trained):
+        layer = trained.model.get_layer("carried")
+        x = tf.random.normal([3, 4, 5])
+        start, go_on = tf.ones([3], bool), tf.zeros([3], bool)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            layer(x, start, training=True)
+            second = layer(tf.zeros_like(x), go_on, training=True)
+        assert tape.gradient(second, x) is None
+        before = [state.numpy() for state in layer.training_states]
+        assert all(np.abs(state).max() > 0 for state in before)
+        layer(x[:2], start[:2])
+        for state, old in zip(layer.training_states, before, strict=True):
+            np.testing.assert_array_equal(state.numpy(), old)
+        # Fewer rows than before: the others are kept. Only the rows that start are reset.
+        layer(x[:1], start[:1], training=True)
+        states = [state.numpy() for state in layer.training_states]
+        for state, old in zip(states, before, strict=True):
+            np.testing.assert_array_equal(state[1:], old[1:])
+            assert not np.allclose(state[0], old[0])
+
+    def test_weights_do_not_depend_on_the_number_of_streams(self, trained, tmp_path):
+        trained.model.save_weights(tmp_path / "a.weights.h5")
+        other = make(batch_size=7, seed=1)
+        other.model.load_weights(tmp_path / "a.weights.h5")
+        np.testing.assert_allclose(
+            whole_losses(other, self.IDS), whole_losses(trained, self.IDS), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("cell", [c for c in RECURRENT_LAYERS if c not in ("LSTM", "ContextLSTM")])
+def test_one_step_of_every_cell_is_the_layer(cell):
+    trained = make(cell=cell, depth=1, units=12)
+    steps = network.Steps(trained.model, tie_weights=False)
+    ids = tf.constant([[3, 4, 5, 1], [6, 7, 8, 2]])
+    expected, last = steps.run(ids, tf.ones([2, 4], bool))
+    states = steps.initial_states(2)
+    for t in range(4):
+        logits, states = steps.step(ids[:, t], states)
+        np.testing.assert_allclose(logits, expected[:, t], atol=1e-5)
+    for found, own in zip(states, last, strict=True):
+        np.testing.assert_allclose(found, own, atol=1e-5)
+
+
+def test_tied_weights_are_those_of_the_embedding():
+    tied, projected = make(tie_weights=True, embedding_dim=6), make(tie_weights=True)
+    count = {name: t.model.count_params() for name, t in (("tied", tied), ("p", projected))}
+    free = make(embedding_dim=6).model.count_params()
+    size = len(VOCABULARY)
+    assert free - count["tied"] == 6 * size
+    assert projected.model.get_layer("projection").kernel.shape == (6, 5)
+    logits = tied.model({"tokens": tf.constant([[3, 4]]), "start": tf.constant([True])})
+    hidden = tied.model.get_layer("carried")(
+        tied.model.get_layer("embedding")(tf.constant([[3, 4]])), tf.constant([True])
+    )
+    kernel = tied.model.get_layer("embedding").embeddings
+    expected = hidden @ tf.transpose(kernel) + tied.model.get_layer("logits").bias
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_dropout_has_one_mask_for_all_steps():
+    trained = make(output_dropout=0.5, depth=1)
+    drop = next(each for each in trained.model.layers if isinstance(each, keras.layers.Dropout))
+    y = drop(tf.ones([2, 9, 6]), training=True).numpy()
+    assert (y == y[:, :1]).all()
+    assert not (y[0] == y[1]).all()
+    stack = make(embedding_dropout=0.5, dropout=0.25).model.get_layer("carried").stack
+    assert [layer.cell.dropout for layer in stack.layers] == [0.5, 0.25]
+
+
+def test_loss_and_perplexity_leave_out_ignored_labels():
+    logits = tf.random.normal([2, 3, 5], seed=1)
+    labels = np.array([[0, -1, 4], [-1, -1, 2]])
+    log_probs = tf.nn.log_softmax(logits).numpy()
+    nats = -np.mean([log_probs[0, 0, 0], log_probs[0, 2, 4], log_probs[1, 2, 2]])
+    assert float(network.MeanLoss()(labels, logits)) == pytest.approx(nats, abs=1e-5)
+    metric = network.Perplexity()
+    metric.update_state(labels, logits)
+    assert float(metric.result()) == pytest.approx(math.exp(nats), rel=1e-5)
+    metric.update_state(np.full((2, 3), -1), logits)
+    assert float(metric.result()) == pytest.approx(math.exp(nats), rel=1e-5)
+
+
+class TestFigures:
+    def test_words(self):
+        counter = metrics.Counter("words", WORDS)
+        ids = np.array([2, 3, 4, 5, 1, 1, 2])  # "the dog runs .", an empty line, "the"
+        counter.add(np.concatenate([[1], ids[:-1]]), ids, 14.0)
+        figures = counter.totals.figures()
+        assert figures["examples"] == 7
+        assert figures["nats_per_token"] == 2
+        assert figures["word_perplexity"] == figures["perplexity"] == pytest.approx(math.e**2)
+        characters = len("the dog runs .\n\nthe ")
+        assert figures["bits_per_character"] == pytest.approx(14 / characters / math.log(2))
+
+    def test_unknown_words_have_no_length(self):
+        counter = metrics.Counter("words", WORDS)
+        counter.add(np.array([1]), np.array([0]), 1.0)
+        assert "bits_per_character" not in counter.totals.figures()
+
+    def test_characters_have_no_words(self):
+        counter = metrics.Counter("characters", VOCABULARY)
+        counter.add(np.array([1, 2]), np.array([2, 1]), 2.0)
+        figures = counter.totals.figures()
+        assert "word_perplexity" not in figures
+        assert figures["bits_per_character"] == pytest.approx(1 / math.log(2))
+
+
+def probabilities(trained: Trained, prompt: str, texts: list[str]) -> np.ndarray:
+    """log P of equally long texts after a prompt, without `<unk>`, which is never generated."""
+    ids = units_of(trained)(tf.constant([prompt + text for text in texts])).to_tensor().numpy()
+    steps = network.Steps(trained.model, trained.config.tie_weights)
+    tokens = np.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=modeling.END)
+    logits, _ = steps.run(tf.constant(tokens), tf.ones(tokens.shape, bool))
+    logits = logits.numpy()
+    logits[..., modeling.UNKNOWN] = -1e9
+    log_probs = tf.nn.log_softmax(logits).numpy()
+    found = np.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
+    return found[:, len(prompt) :].sum(axis=1)
+
+
+class TestContinuations:
+    def test_any_prompt_has_one(self, trained):
+        results = app.predict(with_options(trained, max_length=12), TEXTS)
+        assert [result["prompt"] for result in results] == TEXTS
+        assert all(len(result["continuation"]) == 12 for result in results)
+        assert not any("<" in result["continuation"] for result in results)
+
+    def test_greedy_takes_the_most_probable_token(self, trained):
+        [result] = app.predict(with_options(trained, temperature=0.0), ["bad"])
+        text = result["continuation"]
+        for k in range(len(text)):
+            nexts = list("abcdefg \n")
+            found = probabilities(trained, "bad" + text[:k], nexts)
+            assert nexts[int(found.argmax())] == text[k]
+
+    def test_beam_search_finds_the_best_of_all_texts(self, trained):
+        options = {"max_length": 3, "beam_width": 90}  # as many as there are prefixes of two
+        [found] = app.predict(with_options(trained, **options), ["f"])
+        texts = ["".join(each) for each in itertools.product("abcdefg \n", repeat=3)]
+        sums = probabilities(trained, "f", texts)
+        assert found["continuation"] == texts[int(sums.argmax())]
+
+    def test_samples_depend_on_the_seed_alone(self, trained):
+        first, again, other = (
+            app.predict(with_options(trained, sample_seed=seed, max_length=40), ["bad"])
+            for seed in (1, 1, 2)
+        )
+        assert first == again != other
+
+    def test_one_of_the_first_token_is_greedy(self, trained):
+        greedy = app.predict(with_options(trained, temperature=0.0), ["", "feed"])
+        assert app.predict(with_options(trained, top_k=1), ["", "feed"]) == greedy
+        assert app.predict(with_options(trained, top_p=1e-6), ["", "feed"]) == greedy
+
+    def test_stream_writes_what_predict_returns(self, trained):
+        [result] = app.predict(trained, ["dad"])
+        pieces = list(app.stream(trained, "dad"))
+        assert len(pieces) == 13
+        assert "".join(pieces) == "dad" + result["continuation"]
+
+    def test_words_are_joined_by_spaces(self):
+        [result] = app.predict(make(WORDS, units_of_text="words"), ["the dog"])
+        assert set(result["continuation"].split()) <= set(WORDS)
+        assert result["continuation"][0] in " \n"
+        assert len(re.findall(r"\S+|\n", result["continuation"])) == 12
+
+
+class TestScore:
+    def test_log_probabilities_are_those_of_the_whole_text(self, trained):
+        results = app.predict(with_options(trained, score=True), TEXTS)
+        for text, result in zip(TEXTS, results, strict=True):
+            ids = units_of(trained)(tf.constant([text])).flat_values.numpy()
+            expected = -whole_losses(trained, ids) if len(ids) else []
+            np.testing.assert_allclose(result["log_probabilities"], expected, atol=2e-5)
+            assert len(result["tokens"]) == len(ids)
+        assert results[2]["tokens"] == ["a", "b", "c"]
+        assert results[3]["tokens"][1] == "<unk>"
+
+    def test_it_is_shown_in_color(self, trained):
+        [result] = app.predict(with_options(trained, score=True), ["bad\nab"])
+        shown = app.show(result)
+        assert shown.plain.endswith("per token\nbad\u23ce\nab")
+        bits = -sum(result["log_probabilities"]) / math.log(2)
+        assert shown.plain.startswith(f"{bits:.1f} bits")
+        assert len({str(span.style) for span in shown.spans}) > 1
+
+    def test_words_and_subwords_are_spaced(self):
+        assert display.spaced(["the", "dog", "<eos>", "a"]) == ["the", " dog", "\u23ce\n", "a"]
+        assert display.spaced(["\u2581the", "s", "<eos>"]) == [" the", "s", "\u23ce\n"]
+        assert display.spaced(["a", " ", "<unk>"]) == ["a", " ", "<unk>"]
+
+
+@pytest.fixture(scope="module")
+def functions(trained) -> dict:
+    return app.serve(trained).functions
+
+
+class TestServing:
+    def call(self, functions, prompts, **options):
+        arguments = {"max_length": 12, "temperature": 0.0, "seed": 0} | options
+        arguments = {name: tf.constant(value) for name, value in arguments.items()}
+        found = functions["serving_default"](prompt=tf.constant(prompts), **arguments)[
+            "text"
+        ].numpy()
+        return [text.decode() for text in found]
+
+    def test_greedy_is_that_of_predict(self, trained, functions):
+        expected = app.predict(with_options(trained, temperature=0.0), TEXTS)
+        together = self.call(functions, TEXTS)
+        assert together == [each["prompt"] + each["continuation"] for each in expected]
+        assert self.call(functions, TEXTS[4:5], max_length=3) == [together[4][: len(TEXTS[4]) + 3]]
+
+    def test_seed_and_temperature(self, functions):
+        texts = {
+            t: self.call(functions, ["bad"], temperature=t, seed=3)[0] for t in (0.0, 1e-4, 1.0)
+        }
+        assert texts[0.0] == texts[1e-4] != texts[1.0]
+        assert self.call(functions, ["bad"], temperature=1.0, seed=3) == [texts[1.0]]
+        assert self.call(functions, ["bad"], temperature=1.0, seed=4) != [texts[1.0]]
+
+    def test_noise_samples_the_distribution(self):
+        log_probs = tf.math.log([[0.5, 0.3, 0.2, 1e-30]])
+
+        def sample(seed):
+            noise = SampleWithNoise(tf.constant(1.0), seed, 5, stop=3)
+            return tf.argmax(noise(log_probs, None, tf.constant(0))[0])
+
+        found = tf.function(lambda n: tf.map_fn(sample, n, fn_output_signature=tf.int64))(
+            tf.range(2000)
+        )
+        counts = np.bincount(found, minlength=4)
+        np.testing.assert_allclose(counts / 2000, [0.5, 0.3, 0.2, 0], atol=0.04)
+        end = SampleWithNoise(tf.constant(1.0), 0, 5, stop=3)(log_probs, None, tf.constant(5))
+        assert int(tf.argmax(end[0])) == 3
+
+    def test_a_step_has_no_loop(self, functions):
+        graph = functions["step"].get_concrete_function().graph.as_graph_def()
+        nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+        assert not [node.op for node in nodes if "While" in node.op]
+
+
+TINY = {
+    "generated_size": 0.01, "epochs": 2, "batch_size": 4, "sequence_length": 16, "units": 24,
+    "embedding_dim": 8, "learning_rate": 2e-2, "max_length": 20,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """A short training on a part of the grammar, in words."""
+    folder = tmp_path_factory.mktemp("run")
+    run = Run(folder)
+    config = dataclasses.replace(app.PRESETS["grammar"], **TINY)
+    training.train(app, config, run)
+    return run
+
+
+class TestRun:
+    def test_a_trained_model_beats_the_uniform_distribution(self, run):
+        figures = evaluate(app, run, "test")
+        trained = load_trained(app, run)
+        assert figures["perplexity"] < 0.5 * len(trained.assets["vocabulary"])
+        assert figures["nats_per_token"] == pytest.approx(math.log(figures["perplexity"]))
+        # The averages of the weights are what was validated and saved.
+        history = json.loads(run.history.read_text())
+        valid = app.load(trained.config, ("valid",), trained.assets)["valid"]
+        best = min(epoch["val_perplexity"] for epoch in history)
+        assert app.score(trained, valid)["perplexity"] == pytest.approx(best, rel=1e-4)
+
+    def test_the_baseline_is_an_n_gram_model(self, run):
+        trained = load_trained(app, run)
+        config, assets = trained.config, trained.assets
+        data = app.load(config, ("train", "valid", "test"), assets)
+        found = app.baseline(config, data, "test")
+        assert found["what"] == "5-gram, Witten-Bell smoothing"
+        assert 1.5 < found["nats_per_token"] < 2.5
+
+    def test_the_export_agrees(self, run, tmp_path, parity_process, run_example):
+        folder = export.export(app, run, tmp_path)
+        prompts = app.examples()[:2]
+        trained = with_options(load_trained(app, run), temperature=0.0, max_length=40)
+        expected = [r["prompt"] + r["continuation"] for r in app.predict(trained, prompts)]
+        for script in ("serving", "litert"):
+            lines = run_example("language_model", script, folder, *prompts)
+            assert "\n".join(lines) == "\n".join(expected)
+
+    def test_the_report_names_units(self, run):
+        text, files = report_on(app, run, "valid")
+        assert "| depth of brackets |" in text
+        assert "| position in the line |" in text
+        assert "The most surprising tokens" in text
+        assert [path.name for path in files] == [
+            "valid.md",
+            "valid-surprise.png",
+            "valid-units.png",
+        ]
+
+    def test_command_line(self, run, capsys):
+        assert cli.main(["language_model", "predict", str(run.path), "the", "--score"]) == 0
+        assert "per token" in capsys.readouterr().out
+        options = ["--temperature=0", "--max-length=5", "--stream"]
+        assert cli.main(["language_model", "predict", str(run.path), "the dog", *options]) == 0
+        streamed = capsys.readouterr().out
+        options = ["--temperature=0", "--max-length=5"]
+        assert cli.main(["language_model", "predict", str(run.path), "the dog", *options]) == 0
+        assert capsys.readouterr().out == streamed
+        assert streamed.startswith("the dog ")
+
+
+def test_training_resumes_exactly(tmp_path, monkeypatch):
+    config = dataclasses.replace(app.PRESETS["grammar"], **TINY, dropout=0.1, word_dropout=0.1)
+    whole, resumed = histories(app, config, tmp_path, monkeypatch)
+    assert resumed == whole
+
+
+def test_own_file_of_subwords(tmp_path, monkeypatch):
+    path = tmp_path / "book.txt"
+    path.write_text("The king and the queen went home.\nThe bird sang a song.\n" * 60)
+    config = dataclasses.replace(
+        app.OWN_FILES, **TINY | {"generated_size": 1.0}, data=str(path), units_of_text="subwords",
+        vocabulary_size=40,
+    )  # fmt: skip
+    data = app.load(config, ("valid",))
+    assert isinstance(data.assets["subwords"], bytes)
+    trained = Trained(config, data.assets, app.build(config, data.assets))
+    figures = app.score(trained, data["valid"])
+    assert figures["word_perplexity"] > figures["perplexity"] > 1
+    [result] = app.predict(trained, ["The king"])
+    assert not set(result["continuation"]) & {"\u2581", "<"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "Foo"}, "cell must be one of"),
+        ({"sequence_length": 7}, "sequence_length must be at least 8"),
+        ({"average": 1.0}, r"average must be in \[0, 1\)"),
+        ({"temperature": -1.0}, "temperature must be in"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"beam_width": 0}, "beam_width must be at least 1"),
+        ({"vocabulary_size": 2}, "vocabulary_size must be at least 3"),
+    ],
+)
+def test_bad_configurations_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        app.Config(**options)
