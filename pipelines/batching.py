@@ -50,23 +50,34 @@ def batches(
         )
     per_bucket = np.bincount(np.digitize(lengths, boundaries))
     count = int(np.sum(per_bucket // batch_size if static else -(-per_bucket // batch_size)))
-    if shuffle is not None:
-        size = max(len(lengths), 1)
-        size = size if buffer is None else min(size, buffer)
-        dataset = dataset.shuffle(size, seed=shuffle, reshuffle_each_iteration=True)
-    if boundaries:
-        dataset = dataset.bucket_by_sequence_length(
+    size = max(len(lengths), 1) if buffer is None else max(1, min(len(lengths), buffer))
+
+    def epoch(seeds=None) -> tf.data.Dataset:
+        made = dataset if seeds is None else dataset.shuffle(size, seed=seeds[0])
+        if not boundaries:
+            return made.padded_batch(batch_size, drop_remainder=static)
+        made = made.bucket_by_sequence_length(
             length,
             bucket_boundaries=list(boundaries),
             bucket_batch_sizes=[batch_size] * (len(boundaries) + 1),
             drop_remainder=static,
             pad_to_bucket_boundary=static,
         )
-    else:
-        dataset = dataset.padded_batch(batch_size, drop_remainder=static)
-    if shuffle is not None and boundaries:
         # Rare lengths fill their buckets late: without this, they would come late in an epoch.
-        size = 256 if buffer is None else min(256, max(1, buffer // batch_size))
-        dataset = dataset.shuffle(size, seed=shuffle, reshuffle_each_iteration=True)
+        of_batches = 256 if buffer is None else min(256, max(1, buffer // batch_size))
+        return made if seeds is None else made.shuffle(of_batches, seed=seeds[1])
+
+    def shuffled_epoch(seeds) -> tf.data.Dataset:
+        # In this function only. TensorFlow would compare a global seed of 0 with unknown seeds.
+        tf.random.set_seed(1)
+        return epoch(seeds)
+
+    if shuffle is None:
+        dataset = epoch()
+    else:
+        # An iterator takes its seeds when it is made, not when it is first read: a resumed training
+        # skips the finished epochs without reading an example.
+        seeds = tf.data.Dataset.random(shuffle, rerandomize_each_iteration=True).batch(2).take(1)
+        dataset = seeds.flat_map(shuffled_epoch)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(tf.data.AUTOTUNE)

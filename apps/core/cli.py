@@ -1,15 +1,25 @@
-"""The command line of all apps."""
+"""The command line of all apps.
+
+A command ends in an answer and exit code 0, or in one line on the standard error: exit code 2 for
+incorrect use, a broken file, a full disk, a folder that cannot be written to, or too little memory;
+130 after an interrupt (Ctrl-C), and 143 after SIGTERM, which a cluster sends before it ends a job.
+Everything else is a defect, and a traceback.
+"""
 
 import ast
+import contextlib
 import importlib
 import itertools
 import json
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from unroll.apps.core import options
 from unroll.apps.core.errors import UsageError
@@ -28,26 +38,104 @@ evaluate, predict, report and export also accept the search options of an app, s
 Add --help to a verb for its options."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the process, other than an interrupt.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, *message: str, number: int = signal.SIGINT):
+        super().__init__(*message)
+        self.signal = number
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 2, after one line, for incorrect use."""
+    """Runs a command and returns its exit code; see above."""
     if hasattr(sys.stdout, "reconfigure"):  # the terminal's encoding may lack some characters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
+        with _stop_by_signals():
+            code = _dispatch(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+            return code
     except (UsageError, DataError) as error:
-        print("unroll:", " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        print(f"unroll: {error.filename}: {error.strerror}.", file=sys.stderr)
-        return 2
+        return _fail(str(error))
     except KeyboardInterrupt as stop:
         print(f"unroll: stopped. {stop}".rstrip(), file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:
+        code = _fail(_reason(error))
+        try:
+            sys.stdout.flush()
+        except OSError:  # the standard output itself cannot be written to
+            _discard_output()
+        return code
+    except MemoryError:
+        return _fail("there is not enough memory: try a smaller model or --batch-size.")
     except SystemExit as stop:  # of --help
         return stop.code or 0
+    except Exception as error:
+        if reason := _tensorflow_reason(error):
+            return _fail(reason)
+        raise
+
+
+def _fail(message: str) -> int:
+    print("unroll:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _reason(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename or 'the output'}: {error.strerror}."
+
+
+def _tensorflow_reason(error: Exception) -> str | None:
+    """What is wrong, if it is the machine: the disk, the memory, another worker."""
+    if not type(error).__module__.startswith("tensorflow"):
+        return None
+    from tensorflow import errors
+
+    machine = (errors.ResourceExhaustedError, errors.PermissionDeniedError, errors.UnavailableError)
+    if not isinstance(error, machine):
+        return None
+    lines = str(error).strip().splitlines()
+    return f"{lines[0]} ({type(error).__name__})." if lines else type(error).__name__
+
+
+def _discard_output() -> None:
+    """Makes the flush of the standard output at the end of the process succeed."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _stop_by_signals() -> Iterator[None]:
+    """Handles SIGTERM and SIGHUP like an interrupt: files are cleaned up, and a line says so.
+
+    A signal that the process was started to ignore, as by `nohup`, remains ignored.
+    """
+    previous = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in previous:  # a second one must not interrupt the cleaning
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number=number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -108,19 +196,38 @@ def _train(app: ModuleType, arguments: list[str]) -> int:
     else:
         config = options.parse_train(app, arguments, _prog(app, "train"))
         run = Run.create(app, config.data, chosen.run or None) if chief else Run(chosen.run)
-    try:
-        result = training.train(app, config, run, strategy=chosen.strategy, resume=chosen.resume)
-    except BaseException as error:
-        # A run without a finished epoch cannot be resumed: remove it.
-        if chief and not chosen.resume and not run.state.exists():
-            shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, KeyboardInterrupt) and run.state.exists():
-            command = f"{_prog(app, 'train')} --run={shlex.quote(str(run.path))} --resume"
-            raise KeyboardInterrupt(f"To continue: {command}") from None
-        raise
+    with run.lock if chief else contextlib.nullcontext():
+        try:
+            result = training.train(
+                app, config, run, strategy=chosen.strategy, resume=chosen.resume
+            )
+        except BaseException as error:
+            # A run without a finished epoch cannot be resumed: remove it.
+            if chief and not chosen.resume and not run.state.exists():
+                shutil.rmtree(run.path, ignore_errors=True)
+            if run.state.exists():
+                _say_how_to_continue(error, app, run, chosen)
+            raise
     _summary(config, run, result)
     print(run.path)
     return 0
+
+
+def _say_how_to_continue(
+    error: BaseException, app: ModuleType, run, chosen: options.TrainOptions
+) -> None:
+    """Raises an error that a resumed training need not meet again, with the command for it."""
+    command = f"{_prog(app, 'train')} --run={shlex.quote(str(run.path))} --resume"
+    if chosen.strategy != "default":
+        command += f" --strategy={chosen.strategy}"
+    if chosen.manual_dir:
+        command += f" --manual-dir={shlex.quote(chosen.manual_dir)}"
+    if isinstance(error, KeyboardInterrupt):
+        number = getattr(error, "signal", signal.SIGINT)
+        raise Stopped(f"To continue: {command}", number=number) from None
+    reason = _reason(error) if isinstance(error, OSError) else None
+    if reason := reason or (isinstance(error, Exception) and _tensorflow_reason(error)):
+        raise UsageError(f"{reason} To continue: {command}") from None
 
 
 def _evaluate(app: ModuleType, arguments: list[str]) -> int:
@@ -133,12 +240,11 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     if not runs:
         raise UsageError("evaluate needs the folder of a run.")
     if chosen.record:
-        figures = results.record(app, runs, chosen.split, chosen.variant)
+        results.record(app, runs, chosen.split, chosen.variant, show=_print_json)
     elif len(runs) > 1:
         raise UsageError("evaluate accepts several runs only with --record.")
     else:
-        figures = evaluation.evaluate(app, runs[0], chosen.split)
-    print(_json(figures))
+        evaluation.evaluate(app, runs[0], chosen.split, show=_print_json)
     return 0
 
 
@@ -165,6 +271,9 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
         raise UsageError("--stream cannot be combined with --json or --plot.")
     if chosen.plot and not plot:
         raise UsageError("--plot: this app does not draw its results.")
+    if chosen.plot and Path(chosen.plot).exists() and not Path(chosen.plot).is_dir():
+        raise UsageError(f"--plot={chosen.plot} is a file: name a folder.")
+    images = _new_images(Path(chosen.plot))
     raw = hook(app, "parse_inputs")(inputs)
     trained = load_trained(app, run)
     if chosen.stream:
@@ -183,8 +292,12 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
                 app.show(result), highlight=False, markup=False, emoji=False, soft_wrap=True
             )
         if chosen.plot:
-            path = _new_image(chosen.plot)
-            plot(result, path)
+            path = next(images)
+            try:
+                plot(result, path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
             print(f"unroll: wrote {path}", file=sys.stderr)
     return 0
 
@@ -195,8 +308,8 @@ def _report(app: ModuleType, arguments: list[str]) -> int:
 
     chosen, search = _parse(options.ReportOptions, arguments, app, "report")
     _set_manual_dir(chosen.manual_dir)
-    text, files = evaluation.report(app, Run.open(app, chosen.run, search=search), chosen.split)
-    print(text)
+    run = Run.open(app, chosen.run, search=search)
+    _, files = evaluation.report(app, run, chosen.split, show=_print_now)
     for path in files:
         print(f"unroll: wrote {path}", file=sys.stderr)
     return 0
@@ -212,14 +325,23 @@ def _export(app: ModuleType, arguments: list[str]) -> int:
     return 0
 
 
-def _new_image(folder: str) -> Path:
-    """The first path `<folder>/prediction-<n>.png` that does not exist."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return next(
-        path
-        for n in itertools.count(1)
-        if not (path := Path(folder) / f"prediction-{n}.png").exists()
-    )
+def _new_images(folder: Path) -> Iterator[Path]:
+    """Empty files `<folder>/prediction-<n>.png`, none of which existed before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in itertools.count(1):
+        path = folder / f"prediction-{n}.png"
+        with contextlib.suppress(FileExistsError):
+            path.open("xb").close()  # fails also if another process made it meanwhile
+            yield path
+
+
+def _print_now(text: str) -> None:
+    """Prints before a file is written, which can fail."""
+    print(text, flush=True)
+
+
+def _print_json(value: dict) -> None:
+    _print_now(_json(value))
 
 
 def _json(value: dict) -> str:

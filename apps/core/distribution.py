@@ -6,10 +6,14 @@ import os
 
 import keras
 import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
+from tensorflow.python.eager import context
 
 from unroll.apps.core.errors import UsageError
 
 NAMES = ("default", "mirrored", "multiworker", "tpu")
+# A worker that is silent for so long has ended.
+_HEARTBEAT_SECONDS = 100
 
 
 def strategy(name: str) -> tf.distribute.Strategy:
@@ -29,9 +33,7 @@ def strategy(name: str) -> tf.distribute.Strategy:
         devices = gpus or tf.config.list_logical_devices("CPU")
         return _mirrored(tuple(device.name for device in devices))
     if name == "multiworker":
-        _tf_config()
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        return _multiworker(json.dumps(_tf_config()))
     if name == "tpu":
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
@@ -46,6 +48,23 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     # One for all trainings of a process: a second one would use the keys of the first one's
     # collective operations again, and fail.
     return tf.distribute.MirroredStrategy(list(devices))
+
+
+@functools.cache
+def _multiworker(tf_config: str) -> tf.distribute.Strategy:
+    # One for all trainings of a process, which belongs to one cluster.
+    workers = {job: len(tasks) for job, tasks in json.loads(tf_config)["cluster"].items()}
+    names = [job for job in ("chief", "worker") if job in workers]
+    # By default, workers end if they do not hear from one of them for ten seconds: a machine that
+    # is loaded, or prepares its data, can take longer.
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{names[0]}/replica:0/task:0",
+        heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
+        coordinated_jobs=[CoordinatedJob(name=job, num_tasks=workers[job]) for job in names],
+    )
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
 
 def is_chief(name: str) -> bool:

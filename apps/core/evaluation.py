@@ -1,6 +1,8 @@
 """A run's trained model, and its figures on a split."""
 
+import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -8,23 +10,37 @@ import keras
 import tensorflow as tf
 
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.files import atomic, write_json
-from unroll.apps.core.protocol import Trained
+from unroll.apps.core.files import write_bytes
+from unroll.apps.core.protocol import Report, Trained
 from unroll.apps.core.runs import Run
 
 
-def weights_of(model: keras.Model) -> keras.Model:
-    """The model without its optimizer, whose state would triple the size of a weights file."""
-    return keras.Model(model.inputs, model.outputs)
+class _WeightsFile(io.BytesIO):
+    """A file of weights in memory, since HDF5 crashes if the disk is full."""
+
+    def __str__(self) -> str:
+        return "memory.weights.h5"  # Keras chooses the format by the end of the name
+
+
+def save_weights(model: keras.Model, run: Run) -> None:
+    """Writes the best weights of a run, without the state of the optimizer.
+
+    Raises:
+        OSError: that names the file. The previous weights remain.
+    """
+    file = _WeightsFile()
+    # Without its optimizer, whose state would triple the size of the file.
+    keras.Model(model.inputs, model.outputs).save_weights(file)
+    run.write(run.best.name, file.getvalue())
 
 
 def load_trained(app: ModuleType, run: Run) -> Trained:
     """The configuration, the assets and the model of a run, with its best weights.
 
     Raises:
-        UsageError: if the weights do not fit or cannot be read.
+        UsageError: if a file of the run is broken, or the weights do not fit.
     """
-    config, assets = run.config(app), run.assets()
+    config, assets, weights = run.config(app), run.assets(), run.read(run.best.name)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
@@ -34,7 +50,7 @@ def load_trained(app: ModuleType, run: Run) -> Trained:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error below has the same content
-            weights_of(model).load_weights(run.best)
+            keras.Model(model.inputs, model.outputs).load_weights(_WeightsFile(weights))
     except (OSError, ValueError, KeyError) as error:
         # Keras appends an example of many lines.
         why = str(error).splitlines()[0].partition(" Example error")[0]
@@ -42,23 +58,40 @@ def load_trained(app: ModuleType, run: Run) -> Trained:
     return Trained(config, assets, model)
 
 
-def evaluate(app: ModuleType, run: Run, split: str = "test") -> dict:
+def evaluate(
+    app: ModuleType,
+    run: Run,
+    split: str = "test",
+    show: Callable[[dict], None] = lambda figures: None,
+) -> dict:
     """The task's figures on a whole split.
 
     They are also written to the run's `metrics.json` under the split's name, with the search
     options that override those of the run.
 
+    Args:
+        app: the app's module.
+        run: a trained run.
+        split: the name of the split.
+        show: receives the figures before they are written, so that they are not lost if that fails.
+
     Returns:
         `data`, `split`, `examples` and the app's metrics.
 
     Raises:
-        UsageError: if the data have no such split.
+        UsageError: if the run cannot be loaded, or the dataset has no such split.
+        OSError: if `metrics.json` cannot be written.
     """
-    trained, dataset = load_split(app, run, split)
-    figures = {"data": trained.config.data, "split": split, **app.score(trained, dataset)}
-    written = figures | ({"search": run.search} if run.search else {})
-    write_json(run.metrics, {**run.read_metrics(), split: written})
+    figures = compute(app, run, split)
+    show(figures)
+    run.write_metrics(split, figures)
     return figures
+
+
+def compute(app: ModuleType, run: Run, split: str = "test") -> dict:
+    """Like `evaluate`, without writing a file."""
+    trained, dataset = load_split(app, run, split)
+    return {"data": trained.config.data, "split": split, **app.score(trained, dataset)}
 
 
 def load_split(app: ModuleType, run: Run, split: str) -> tuple[Trained, tf.data.Dataset]:
@@ -71,23 +104,36 @@ def load_split(app: ModuleType, run: Run, split: str) -> tuple[Trained, tf.data.
     return trained, app.load(trained.config, (split,), trained.assets)[split]
 
 
-def report(app: ModuleType, run: Run, split: str = "test") -> tuple[str, list[Path]]:
+def report(
+    app: ModuleType,
+    run: Run,
+    split: str = "test",
+    show: Callable[[str], None] = lambda text: None,
+) -> tuple[str, list[Path]]:
     """What a run gets wrong on a split, also written to the run's folder `report`.
+
+    Args:
+        app: the app's module.
+        run: a trained run.
+        split: the name of the split.
+        show: receives the text before it is written, so that it is not lost if that fails.
 
     Returns:
         The text, in Markdown, and the files: `<split>.md` and `<split>-<figure>.png`.
 
     Raises:
         UsageError: if the run cannot be loaded, or the dataset has no such split.
+        OSError: if a file cannot be written.
     """
-    made = app.report(*load_split(app, run, split))
+    made: Report = app.report(*load_split(app, run, split))
+    show(made.text)
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{split}.md"]
-    with atomic(files[0]) as temporary:
-        temporary.write_text(made.text.rstrip() + "\n", encoding="utf-8")
+    contents = {f"{split}.md": (made.text.rstrip() + "\n").encode()}
     for name, figure in made.figures.items():
-        files.append(folder / f"{split}-{name}.png")
-        with atomic(files[-1]) as temporary:
-            figure.savefig(temporary, dpi=100)
-    return made.text, files
+        image = io.BytesIO()
+        figure.savefig(image, dpi=100, format="png")
+        contents[f"{split}-{name}.png"] = image.getvalue()
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    return made.text, [folder / name for name in contents]

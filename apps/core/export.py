@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import tensorflow as tf
 from unroll.apps.core import parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
-from unroll.apps.core.files import write_assets, write_json
+from unroll.apps.core.files import is_abandoned, unique_name, write_assets, write_json
 from unroll.apps.core.protocol import Assets, Service, Trained
 from unroll.apps.core.runs import Run, app_name, environment
 from unroll.layers.litert_tensorflow import convert
@@ -78,8 +77,12 @@ def write(
     made = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(".export-*"):
+            if is_abandoned(left):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
         # TF Serving reads only folders whose name is a number.
-        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
+        folder = parent / f".export-{unique_name()}"
+        folder.mkdir(mode=0o700)
     except OSError as error:
         raise UsageError(f"{parent} cannot be written to: {error.strerror}.") from None
     try:
@@ -90,7 +93,8 @@ def write(
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
             with _quiet("saved_model"):
                 tf.saved_model.save(_trackable(service), str(folder), service.functions, options)
-            _write_warmup(folder, parent.name, service, examples)
+            with _quiet("file of warm-up requests"):
+                _write_warmup(folder, parent.name, service, examples)
         if "litert" in formats:
             function = service.functions[service.litert]
             specs = {spec.name: spec for spec in function.input_signature}

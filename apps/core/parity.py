@@ -44,6 +44,8 @@ class Process:
         return self
 
     def __exit__(self, *exception) -> None:
+        if exception and exception[0]:
+            self._process.kill()  # it may be in the middle of a long job
         with contextlib.suppress(BrokenPipeError):  # it ended with unread jobs
             self._process.stdin.close()
         self._process.wait()

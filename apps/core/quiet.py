@@ -65,7 +65,9 @@ def without_startup_messages() -> Iterator[None]:
 def _filter(reading: int) -> None:
     """Writes all other lines to the standard error, and ends the process."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # It ends after the process whose messages it filters.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         with os.fdopen(reading, "rb") as lines:
             for line in lines:
                 if not _STARTUP_MESSAGES.search(line):

@@ -92,7 +92,7 @@ def main() -> int:
     try:
         for data in options.data.split(","):
             reproduce(options.app, data, options.variant, options.seeds)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"unroll: {error}", file=sys.stderr)
         return 2
     return 0

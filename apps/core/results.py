@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +12,8 @@ from unroll.apps.core import config as configs
 from unroll.apps.core import runs as run_folders
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import evaluate
-from unroll.apps.core.files import atomic, write_json
+from unroll.apps.core.evaluation import compute
+from unroll.apps.core.files import write_bytes, write_json
 from unroll.apps.core.protocol import hook
 from unroll.apps.core.runs import Run, app_name
 
@@ -25,7 +26,13 @@ _OLD_NOTE = (
 )
 
 
-def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default") -> dict:
+def record(
+    app: ModuleType,
+    runs: list[Run],
+    split: str,
+    variant: str = "default",
+    show: Callable[[dict], None] = lambda row: None,
+) -> dict:
     """Evaluates runs that differ only in their seed, and writes their row.
 
     If the app has a field `PART`, the runs may differ in it too. The runs of each seed are then
@@ -33,7 +40,8 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
 
     The row replaces that of the same data, split and variant in `results.json`; the tables of the
     app's `README.md` and `results.md` are rewritten. The standard deviation is that of a sample
-    (divided by runs - 1); a single run has none.
+    (divided by runs - 1); a single run has none. `show` receives the row before any file is
+    written, so that it is not lost if that fails.
 
     Returns:
         The row.
@@ -55,10 +63,8 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
     def whole(figures: list[dict]) -> dict:
         return hook(app, "combine")(figures) if len(parts) > 1 else figures[0]
 
-    figures = [
-        whole([evaluate(app, run, split) for run in of_seed.values()])
-        for of_seed in wholes.values()
-    ]
+    of_run = {run.path: compute(app, run, split) for run in runs}
+    figures = [whole([of_run[run.path] for run in of_seed.values()]) for of_seed in wholes.values()]
     baseline = whole([_baseline(app, run, split) for run in wholes[first.seed].values()])
     environments = [run.environment() for run in runs]
     part = hook(app, "PART")
@@ -96,6 +102,9 @@ def record(app: ModuleType, runs: list[Run], split: str, variant: str = "default
             r["split"],
         )
     )
+    show(row)
+    for run in runs:
+        run.write_metrics(split, of_run[run.path])
     write_json(folder / "results.json", rows)
     write_tables(app, rows)
     return row
@@ -157,8 +166,7 @@ def write_tables(app: ModuleType, rows: list[dict]) -> None:
     before, after = _split_readme(folder / "README.md")
     text = f"{before}{MARKS[0]}\n{tables(app, rows)}\n{MARKS[1]}{after}"
     for name, content in (("README.md", text), ("results.md", details(app, rows))):
-        with atomic(folder / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_bytes(folder / name, content.encode())
 
 
 def tables(app: ModuleType, rows: list[dict]) -> str:

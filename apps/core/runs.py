@@ -12,16 +12,23 @@ import subprocess
 from pathlib import Path
 from types import ModuleType
 
+from unroll.apps.core import checksums, locks
 from unroll.apps.core import config as configs
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.files import read_assets, write_assets, write_json
+from unroll.apps.core.files import (
+    asset_files,
+    decode_asset,
+    encode_assets,
+    encode_json,
+    is_abandoned,
+)
 from unroll.apps.core.protocol import Assets
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-text", "tensorflow-datasets", "ai-edge-litert")
 
 
 # The version of the format of a run's folder. Other versions are refused.
-FORMAT = 2
+FORMAT = 3
 # Files that a recorded result changes, and that no run reads.
 _RESULTS = (
     ":(top,exclude)apps/*/results.json",
@@ -83,12 +90,17 @@ class Run:
     """The folder of one training run.
 
     It contains `config.json` (with the name of the app and the format's version), `assets/`,
-    `best.weights.h5`, `state.npz` (for resuming), `history.json`, `logs/` for TensorBoard,
-    `metrics.json` by split, `report/` and `environment.json`.
+    `best.weights.h5`, `state.npz` (for resuming), `history.json`, `environment.json`, and
+    `metrics.json` by split. `checksums/` has the SHA-256 of each of these; a file that differs from
+    it is refused by name. `logs/` (for TensorBoard) and `report/` have no checksums.
+
+    Attributes:
+        lock: held by the process that trains the run; see `locks.Lock`.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.lock = locks.Lock(self.path)
         self.best = self.path / "best.weights.h5"
         self.state = self.path / "state.npz"
         self.history = self.path / "history.json"
@@ -108,7 +120,7 @@ class Run:
         try:
             if path:
                 run = cls(path)
-                if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+                if run.path.exists() and (not run.path.is_dir() or run._has_files()):
                     raise UsageError(f"--run={path} exists: name another folder, or use --resume.")
                 run.path.mkdir(parents=True, exist_ok=True)
                 return run
@@ -139,7 +151,7 @@ class Run:
         run = cls(path)
         if not (run.path / "config.json").is_file():
             raise UsageError(f"{path} is not a run folder: it has no config.json.")
-        about = run._read("config.json")
+        about = run._json("config.json", run._unverified("config.json"))
         if (owner := about.get("app")) != app_name(app):
             raise UsageError(f"{path} is a run of {owner}, not of {app_name(app)}.")
         if (version := about.get("format", 1)) != FORMAT:
@@ -157,50 +169,108 @@ class Run:
                 raise UsageError(str(error)) from None
         return run
 
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file of the run and its checksum, completely or not at all.
+
+        Raises:
+            OSError: that names the file. A previous file remains.
+        """
+        checksums.write(self.path, name, content)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file of the run.
+
+        Raises:
+            UsageError: that names the file, if it is missing or is not what was written.
+        """
+        return checksums.read(self.path, name)
+
+    def verify(self) -> None:
+        """Reads all files of a trained run.
+
+        Raises:
+            UsageError: that names the first file that is missing or is not what was written.
+        """
+        written = {file.relative_to(self.path).as_posix() for file in self._asset_files()}
+        written |= {"config.json", self.best.name, self.history.name, "environment.json"}
+        written |= set(checksums.names(self.path))
+        for name in sorted(written - {self.metrics.name}):
+            self.read(name)
+
     def write_config(self, app: ModuleType, config: configs.TrainingConfig) -> None:
         about = {"app": app_name(app), "format": FORMAT}
-        write_json(self.path / "config.json", about | configs.to_json(config))
+        self.write("config.json", encode_json(about | configs.to_json(config)))
 
     def config(self, app: ModuleType) -> configs.TrainingConfig:
         """The configuration of the training, with the search options that override it."""
-        fields = self._read("config.json")
-        del fields["app"], fields["format"]
+        fields = self._json("config.json", self._unverified("config.json"))
+        fields = {k: v for k, v in fields.items() if k not in ("app", "format")}
         config = configs.from_json(app.Config, fields, str(self.path / "config.json"))
+        self.read("config.json")  # after the errors above, which say more
         return dataclasses.replace(config, **self.search)
 
     def write_assets(self, assets: Assets) -> None:
         (self.path / "assets").mkdir(exist_ok=True)
-        write_assets(self.path / "assets", assets)
+        for name, content in encode_assets(assets).items():
+            self.write(f"assets/{name}", content)
 
     def assets(self) -> Assets:
         """The assets that the run was trained with."""
-        try:
-            assets = read_assets(self.path / "assets")
-        except (OSError, ValueError, EOFError) as error:
-            raise UsageError(f"{self.path / 'assets'} cannot be read: {error}") from None
+        assets = {}
+        for file in self._asset_files():
+            content = self.read(f"assets/{file.name}")
+            try:
+                assets[file.stem] = decode_asset(file.suffix, content)
+            except (ValueError, EOFError) as error:
+                raise UsageError(f"{file} cannot be read: {error}") from None
         if not assets:
             raise UsageError(f"{self.path} has no assets: it was not trained.")
         return assets
 
+    def _asset_files(self) -> list[Path]:
+        """The files of assets that are there, or that have a checksum."""
+        recorded = {
+            self.path / name for name in checksums.names(self.path) if name.startswith("assets/")
+        }
+        return sorted(recorded.union(asset_files(self.path / "assets")))
+
     def remove_half_written(self) -> None:
-        """Removes the temporary files of a killed process."""
-        for file in self.path.glob("**/.[0-9]*.*"):
-            file.unlink()
+        """Removes temporary files of processes that have ended; see `files.is_abandoned`."""
+        for file in self.path.rglob(".*"):
+            if is_abandoned(file):
+                file.unlink(missing_ok=True)
 
     def environment(self) -> dict:
-        return self._read("environment.json")
+        return self._json("environment.json", self.read("environment.json"))
 
     def write_environment(self, **more) -> None:
-        write_json(self.path / "environment.json", {**environment(), **more})
+        self.write("environment.json", encode_json({**environment(), **more}))
 
     def read_metrics(self) -> dict:
         """The figures of each evaluated split."""
-        return self._read("metrics.json") if self.metrics.is_file() else {}
+        if not self.metrics.is_file():
+            return {}
+        return self._json("metrics.json", self.read("metrics.json"))
 
-    def _read(self, name: str) -> dict:
+    def write_metrics(self, split: str, figures: dict) -> None:
+        """Adds the figures of a split, with the search options that override those of the run."""
+        figures = figures | ({"search": self.search} if self.search else {})
+        self.write("metrics.json", encode_json({**self.read_metrics(), split: figures}))
+
+    def _has_files(self) -> bool:
+        """Whether the folder has more than the lock of a process that was killed at once."""
+        return any(path.name != locks.NAME for path in self.path.iterdir())
+
+    def _unverified(self, name: str) -> bytes:
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{self.path / name} cannot be read: {error.strerror}.") from None
+
+    def _json(self, name: str, content: bytes) -> dict:
+        try:
+            value = json.loads(content.decode())
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{self.path / name} cannot be read: {error}") from None
         if not isinstance(value, dict):
             raise UsageError(f"{self.path / name} is not a JSON object.")

@@ -1,7 +1,8 @@
 """Training: one `fit`, with one callback that keeps the best weights, stops and resumes."""
 
+import contextlib
+import io
 import json
-import os
 import sys
 import time
 import zipfile
@@ -13,9 +14,9 @@ import numpy as np
 from unroll.apps.core import distribution, transfer
 from unroll.apps.core.config import TrainingConfig, monitor_direction
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import weights_of
-from unroll.apps.core.files import atomic, write_json
-from unroll.apps.core.protocol import hook
+from unroll.apps.core.evaluation import save_weights
+from unroll.apps.core.files import encode_json
+from unroll.apps.core.protocol import Assets, hook
 from unroll.apps.core.runs import Run
 
 
@@ -27,7 +28,9 @@ def train(
     strategy: str = "default",
     resume: bool = False,
 ) -> dict:
-    """Trains a model into a run's folder.
+    """Trains a model into a run's folder, which no other process can train into meanwhile.
+
+    Whatever ends the process, the folder contains the state after the last finished epoch.
 
     Args:
         app: the app's module.
@@ -41,12 +44,28 @@ def train(
         `epochs`, `best_epoch`, the best value of `config.monitor`, `parameters`, `seconds`.
 
     Raises:
-        UsageError: if the loss is not finite, the monitored figure does not exist, or the state
-            to resume from is broken.
+        UsageError: if another process uses the folder, or it is deleted; if the model cannot be
+            built with these options, or lacks the monitored figure; if the loss is not finite; if a
+            file of the run to resume is broken.
+        OSError: if a file cannot be written. It names the file.
     """
     direction = monitor_direction(app, config.monitor)
     progress = Progress(run, config, direction, writes=distribution.is_chief(strategy))
+    with run.lock if progress.writes else contextlib.nullcontext():
+        return _train(app, config, run, progress, strategy, resume)
+
+
+def _train(
+    app: ModuleType,
+    config: TrainingConfig,
+    run: Run,
+    progress: "Progress",
+    strategy: str,
+    resume: bool,
+) -> dict:
     resume = resume and run.state.is_file()  # without a finished epoch, a run starts again
+    if resume:
+        run.verify()
     used = distribution.strategy(strategy)
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(config.seed)
@@ -64,7 +83,7 @@ def train(
         # Again, since preparing a dataset uses random numbers.
         keras.utils.set_random_seed(config.seed)
         with used.scope():
-            model = app.build(config, data.assets)
+            model = _build(app, config, data.assets)
             if config.start and not resume:
                 carried = transfer.start(app, config, model, data.assets)
                 if progress.writes:
@@ -74,10 +93,9 @@ def train(
         progress.set_model(model)
         if resume:
             progress.restore()
-            # Each pass over the data uses the next seeds of the shuffles: skip those of the
-            # finished epochs. A shuffle before bucketing takes its seed with the first element.
+            # Each iterator uses the next seeds of the shuffles: skip those of the finished epochs.
             for _ in range(0 if progress.finished else progress.epochs):
-                next(iter(train_set))
+                iter(train_set)
         if progress.finished:
             print(f"{run.path} finished after {progress.epochs} epochs: nothing to do.")
         else:
@@ -97,6 +115,8 @@ def train(
                 shuffle=False,  # the dataset is shuffled already
                 verbose=("auto" if sys.stdout.isatty() else 2) if progress.writes else 0,
             )
+        if progress.writes:
+            run.lock.check()
     finally:
         keras.config.set_dtype_policy(policy)
     return {
@@ -106,6 +126,17 @@ def train(
         "parameters": model.count_params(),
         "seconds": progress.seconds,
     }
+
+
+def _build(app: ModuleType, config: TrainingConfig, assets: Assets) -> keras.Model:
+    """The app's model. Keras and the layers raise a `ValueError` for a wrong size or name."""
+    try:
+        return app.build(config, assets)
+    except UsageError:
+        raise
+    except ValueError as error:
+        why = str(error).strip().splitlines()[0]
+        raise UsageError(f"The model cannot be built with these options: {why}") from error
 
 
 class Progress(keras.callbacks.Callback):
@@ -153,7 +184,15 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = batch + 1
+        if batch == 0 and not self.epochs:
+            self._must_be_a_figure(self.config.monitor, logs)
         self._must_be_finite("loss", np.max(logs["loss"]))
+
+    def _must_be_a_figure(self, monitor, of_model):
+        # After one step, not after an epoch. An app declares figures that not all its models have.
+        figures = [*of_model, *(f"val_{name}" for name in of_model)]
+        if monitor not in figures:
+            raise UsageError(f"--monitor={monitor}: this model has {', '.join(figures)}.")
 
     def _must_be_finite(self, name, value):
         if not np.isfinite(value):
@@ -163,11 +202,9 @@ class Progress(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.writes:
+            self.run.lock.check()
         figures = {name: float(np.mean(value)) for name, value in logs.items()}
-        if self.config.monitor not in figures:
-            raise UsageError(
-                f"--monitor={self.config.monitor}: this model has {', '.join(sorted(figures))}."
-            )
         # The training loss does not show that the last step made the weights non-finite.
         for name in {"val_loss", self.config.monitor} & figures.keys():
             self._must_be_finite(name, figures[name])
@@ -178,8 +215,7 @@ class Progress(keras.callbacks.Callback):
         if first or self.sign * value > self.sign * self.best:
             self.best, self.best_epoch = value, epoch + 1
             if self.writes:
-                with atomic(self.run.best) as temporary:
-                    weights_of(self.model).save_weights(temporary)
+                save_weights(self.model, self.run)
         now = time.monotonic()
         self.seconds, self.clock = self.seconds + now - self.clock, now
         self.model.stop_training = self.finished
@@ -190,28 +226,28 @@ class Progress(keras.callbacks.Callback):
         """Writes the state."""
         command = " ".join(sys.orig_argv[1:])
         self.run.write_environment(seconds=round(self.seconds, 1), command=command)
-        write_json(self.run.history, self.history)
+        self.run.write(self.run.history.name, encode_json(self.history))
         own = ("history", "best", "best_epoch", "seconds")
         state = {
             f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables())
         }
         state["progress"] = np.array(json.dumps({name: getattr(self, name) for name in own}))
-        with atomic(self.run.state) as temporary, temporary.open("wb") as file:
-            np.savez(file, **state)
-            file.flush()
-            os.fsync(file.fileno())
+        file = io.BytesIO()
+        np.savez(file, **state)
+        self.run.write(self.run.state.name, file.getvalue())
 
     def restore(self) -> None:
         """Restores the state that `save` wrote.
 
         Raises:
-            UsageError: if it cannot be read, or belongs to another model.
+            UsageError: if it is broken, or belongs to another model.
         """
+        content = io.BytesIO(self.run.read(self.run.state.name))
         try:
-            with self.run.state.open("rb") as opened, np.load(opened) as file:
+            with np.load(content) as file:
                 state = {name: file[name] for name in file.files}
             progress = json.loads(str(state.pop("progress")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UsageError(f"{self.run.state} cannot be read: {error}") from None
         variables = self._variables()
         if [v.shape for v in variables] != [value.shape for value in state.values()]:

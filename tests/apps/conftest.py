@@ -1,15 +1,18 @@
 """Fixtures of the tests of all apps."""
 
+import contextlib
 import importlib
+import io
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from unroll.apps.core import parity
-
-# Starts a process for each call.
-cold_run = parity.run
+from tests.apps import toy
+from unroll.apps.core import cli, parity
 
 
 class LongLivedProcess:
@@ -44,7 +47,7 @@ class LongLivedProcess:
 def parity_process() -> Iterator[LongLivedProcess]:
     """Exports are checked in one long-lived clean process, from here to the end of the session.
 
-    `tests/apps/test_export.py` has the test of a cold start.
+    `tests/test_packaging.py` has an export with a process of its own, as a user has it.
     """
     process = LongLivedProcess()
     with pytest.MonkeyPatch.context() as patch:
@@ -67,3 +70,45 @@ def run_example(capsys) -> Callable[..., list[str]]:
         return capsys.readouterr().out.splitlines()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def toy_among_the_apps() -> Iterator[None]:
+    """Lists `toy` among the apps of the command line."""
+    apps = {**cli.describe(), "toy": toy.__doc__.splitlines()[0]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "describe", lambda: apps)
+        patch.setitem(sys.modules, "unroll.apps.toy.app", toy)
+        patch.setenv("COLUMNS", "80")
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(toy_among_the_apps, tmp_path_factory) -> SimpleNamespace:
+    """The working directory, the exit code and the output of a training with the command line."""
+    folder, output = tmp_path_factory.mktemp("trained"), io.StringIO()
+    options = ["--epochs=1", "--units=3", "--data=long_digits"]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(output):
+        code = cli.main(["toy", "train", *options])
+    return SimpleNamespace(code=code, folder=folder, output=output.getvalue().splitlines())
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch) -> str:
+    """The folder of a trained run, relative to the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained.folder / trained.output[-1], "a run")
+    return "a run"
+
+
+@pytest.fixture
+def call(toy_among_the_apps, tmp_path, monkeypatch, capsys) -> Callable[..., tuple]:
+    """Runs a command in an empty folder; returns its exit code and the lines of both outputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str):
+        code = cli.main(list(arguments))
+        printed = capsys.readouterr()
+        return code, printed.out.split("\n")[:-1], printed.err.split("\n")[:-1]
+
+    return call

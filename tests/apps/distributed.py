@@ -1,74 +1,50 @@
-"""Trains in a process of its own, since TensorFlow's devices are set before it starts.
-
-`python -m tests.apps.distributed DEVICES` splits the CPU into logical devices and reads jobs from
-its standard input, one JSON object per line: `{"app": module, "options": [...], "strategy": name,
-"run": folder, "resume": bool, "copy": folder or null}`. For each job it writes a line, either
-`{"history": [...], "sum": float}` (of the absolute values of the trained weights) or `{"error":
-traceback}`. With "copy", the run's folder is copied after the first epoch.
-"""
+"""Trains in processes of their own, since TensorFlow's devices are set before it starts."""
 
 import contextlib
 import importlib
 import json
 import os
+import random
 import shutil
-import subprocess
-import sys
-import tempfile
+import socket
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.apps.children import Child
 
 
-class Trainer:
-    """The process. Use it in a `with` block."""
+class Trainer(Child):
+    """A process that trains one job after another.
+
+    Args:
+        devices: the number of logical devices into which the CPU is split.
+        tf_config: the worker that the process is.
+    """
 
     def __init__(self, devices: int = 1, tf_config: dict | None = None):
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-        environment.pop("TF_CONFIG", None)
-        if tf_config:
-            environment["TF_CONFIG"] = json.dumps(tf_config)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.apps.distributed", str(devices)],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-
-    def __enter__(self) -> "Trainer":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if exception[0]:
-            self.process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-        self._errors.close()
+        super().__init__(_serve, devices, json.dumps(tf_config or {}))
 
     def train(self, run: Path, *options: str, app: str = "tests.apps.toy", **job) -> dict:
-        """The result of a job.
+        """Trains into a folder.
+
+        Args:
+            run: the folder.
+            *options: of `train`.
+            app: the module.
+            **job: `strategy`; `resume`, whether to continue; `copy`, a folder to which the run is
+                copied after its first epoch; `validate`, whether there is a validation split.
+
+        Returns:
+            The `history`, and the `sum` of the absolute values of the trained weights.
 
         Raises:
-            RuntimeError: with what the process wrote, if the training failed.
+            RuntimeError: with the traceback, if the training failed.
         """
-        job = {"resume": False, "copy": None, **job, "app": app, "options": options}
-        job["run"] = str(run)
+        defaults = {"resume": False, "copy": None, "validate": True}
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(job, default=str) + "\n")
-            self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise RuntimeError(self._errors.read().decode(errors="replace")[-3000:])
-        result = json.loads(line)
+            self.connection.send(defaults | job | {"app": app, "options": options, "run": run})
+        result = self.receive()
         if "error" in result:
             raise RuntimeError(result["error"])
         return result
@@ -79,7 +55,7 @@ def train_together(trainers: list[Trainer], runs: list[Path], *options: str, **j
 
     def train(trainer: Trainer, run: Path) -> dict:
         try:
-            return trainer.train(run, *options, **job)
+            return trainer.train(run, *options, strategy="multiworker", **job)
         except BaseException:
             for other in trainers:
                 other.process.kill()
@@ -87,6 +63,39 @@ def train_together(trainers: list[Trainer], runs: list[Path], *options: str, **j
 
     with ThreadPoolExecutor(len(trainers)) as pool:
         return list(pool.map(train, trainers, runs))
+
+
+def cluster_of_two() -> list[dict]:
+    """`TF_CONFIG` of two workers on free ports."""
+    ports = []
+    while len(ports) < 2:
+        # Below those that the system gives to connections: nobody takes them before the workers do.
+        port = random.randrange(15000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            ports.append(port)
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    return [
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}} for i in (0, 1)
+    ]
+
+
+def _serve(connection, devices: int, tf_config: str) -> None:
+    import tensorflow as tf
+
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": tf_config}
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration()] * devices
+    tf.config.set_logical_device_configuration(cpu, logical)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(_train(job))
+        except Exception:
+            connection.send({"error": traceback.format_exc()[-3000:]})
 
 
 def _train(job: dict) -> dict:
@@ -110,31 +119,18 @@ def _train(job: dict) -> dict:
     app = importlib.import_module(job["app"])
     run = Run(job["run"])
     run.path.mkdir(parents=True, exist_ok=True)
-    whole, training.Progress = training.Progress, Progress
+    settings = config.parse(app, list(job["options"]))
+    load, whole = app.load, training.Progress
+
+    def without_validation(*arguments, **how):
+        data = load(*arguments, **how)
+        data.splits["valid"] = None
+        return data
+
+    training.Progress = Progress
+    app.load = load if job["validate"] else without_validation
     try:
-        settings = config.parse(app, job["options"])
         training.train(app, settings, run, strategy=job["strategy"], resume=job["resume"])
     finally:
-        training.Progress = whole
+        training.Progress, app.load = whole, load
     return result
-
-
-def main() -> None:
-    """Processes the jobs on the standard input."""
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
-    tf.config.set_logical_device_configuration(cpu, devices)
-    answers = sys.stdout
-    for line in sys.stdin:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                answer = _train(json.loads(line))
-        except Exception:
-            answer = {"error": traceback.format_exc()[-3000:]}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -16,10 +16,9 @@ import tensorflow as tf
 
 from tests.apps import toy
 from unroll import __main__
-from unroll.apps.core import cli, quiet, results, training
+from unroll.apps.core import cli, export, quiet, results, training
 from unroll.apps.core import runs as run_folders
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.files import write_json
 from unroll.apps.core.protocol import Report
 from unroll.apps.core.runs import Run
 from unroll.pipelines.errors import DataError
@@ -29,40 +28,8 @@ COMMIT = "a" * 40
 
 
 @pytest.fixture(autouse=True)
-def toy_among_the_apps(monkeypatch, tmp_path):
-    """Lists `toy` among the apps, in an empty working directory."""
-    apps = {**cli.describe(), "toy": toy.__doc__.splitlines()[0]}
-    monkeypatch.setattr(cli, "describe", lambda: apps)
-    monkeypatch.setitem(sys.modules, "unroll.apps.toy.app", toy)
-    monkeypatch.setenv("COLUMNS", "80")
+def empty_working_directory(toy_among_the_apps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("trained")
-    config = dataclasses.replace(toy.PRESETS["digits"], epochs=1, units=3)
-    training.train(toy, config, Run(path))
-    return path
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> str:
-    """The folder of a trained run, relative to the working directory."""
-    shutil.copytree(trained, tmp_path / "a run")
-    return "a run"
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command; returns its exit code and the lines of both outputs."""
-
-    def call(*arguments: str):
-        code = cli.main(list(arguments))
-        printed = capsys.readouterr()
-        return code, printed.out.split("\n")[:-1], printed.err.split("\n")[:-1]
-
-    return call
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -121,23 +88,23 @@ def test_help_of_a_verb(call, verb, parts):
     assert files() == set()
 
 
-def test_train_ends_with_a_table_and_the_folder(call):
-    code, out, _ = call("toy", "train", *QUICK, "--data=long_digits")
+def test_train_ends_with_a_table_and_the_folder(trained):
+    code, out = trained.code, trained.output
     assert code == 0
     assert out[-1] == "runs/toy/long_digits-1"
     table = dict([cell.strip() for cell in line.split("│")[1:3]] for line in out if "│" in line)
     assert table.keys() >= {"data", "parameters", "epochs", "best val_accuracy", "minutes", "run"}
     assert table["data"] == "long_digits"
     assert table["epochs"] == "1 (best: 1)"
-    config = Run.open(toy, out[-1]).config(toy)
+    config = Run.open(toy, trained.folder / out[-1]).config(toy)
     assert config == dataclasses.replace(toy.PRESETS["long_digits"], epochs=1, units=3)
-    assert (Path(out[-1]) / "environment.json").is_file()
+    assert (trained.folder / out[-1] / "environment.json").is_file()
 
 
 def test_the_folder_of_a_run_can_be_named(call, monkeypatch):
     def train(app, config, run, **_):
         run.write_config(app, config)
-        run.best.touch()
+        run.write(run.best.name, b"weights")
         names = ("epochs", "best_epoch", "parameters", "seconds", config.monitor)
         return dict.fromkeys(names, 0)
 
@@ -206,6 +173,14 @@ def test_a_defect_is_a_traceback(monkeypatch):
     assert list(Path("runs/toy").iterdir()) == []
 
 
+def test_sizes_that_a_layer_refuses_are_incorrect_use(call):
+    code, _, err = call("toy", "train", "--units=0")
+    assert code == 2
+    assert err[0].startswith("unroll: The model cannot be built with these options: ")
+    assert "units" in err[0]
+    assert list(Path("runs/toy").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
@@ -237,6 +212,9 @@ def test_a_defect_is_a_traceback(monkeypatch):
         ("toy predict RUN 1 --least=2", ["least", "[0, 1]", "2.0"]),
         ("toy predict RUN 1 --units=2", ["--units=2", "--least"]),
         ("toy predict RUN 1 --stream", ["--stream: this app reads an input as a whole"]),
+        ("toy train --units=-3", ["units must be in [0, 2**31), got -3"]),
+        ("toy train --batch-size=99999999999", ["batch_size must be in [0, 2**31)"]),
+        ("toy train --weight-decay=nan", ["weight_decay must be a number"]),
         ("toy predict RUN 1 --plot=new", ["--plot: this app does not draw its results"]),
         ("toy report", ["RUN"]),
         ("toy report none", ["none is not a run folder"]),
@@ -251,10 +229,10 @@ def test_a_defect_is_a_traceback(monkeypatch):
 def test_incorrect_use_is_one_line_and_changes_nothing(call, monkeypatch, run, command, parts):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.setattr(run_folders, "git_commit", lambda: COMMIT)
-    write_json(Path(run, "environment.json"), {"commit": f"{COMMIT}+"})
+    Run(run).write_environment(commit=f"{COMMIT}+")
     Path("file").touch()
     shutil.copytree(run, "OLD")
-    write_json(Path("OLD/config.json"), {"app": "toy"})
+    Run("OLD").write("config.json", b'{"app": "toy"}')
     shutil.copytree(run, "WEIGHTLESS")
     Path("WEIGHTLESS/best.weights.h5").unlink()
     os.rename(run, "RUN")
@@ -274,7 +252,7 @@ def test_evaluate_prints_the_figures_and_adds_them_to_the_run(call, run):
     assert (code, err) == (0, [])
     figures = json.loads(out[-1])
     assert figures["examples"] == toy.SIZES["valid"]
-    assert json.loads(Path(run, "metrics.json").read_text()) == {"valid": figures}
+    assert Run(run).read_metrics() == {"valid": figures}
 
 
 def test_record_writes_a_row(call, run, monkeypatch, tmp_path):
@@ -282,8 +260,7 @@ def test_record_writes_a_row(call, run, monkeypatch, tmp_path):
     monkeypatch.setattr(toy, "__file__", str(tmp_path / "app.py"))
     monkeypatch.setattr(run_folders, "git_commit", lambda: COMMIT)
     monkeypatch.setattr(run_folders, "has_commit", lambda commit: commit == COMMIT)
-    environment = Run(run).environment() | {"commit": COMMIT}
-    write_json(Path(run, "environment.json"), environment)
+    Run(run).write_environment(seconds=60.0, commit=COMMIT)
     code, out, _ = call("toy", "evaluate", run, "--record", "--variant=small")
     assert code == 0
     [row] = json.loads((tmp_path / "results.json").read_text())
@@ -296,7 +273,7 @@ def test_record_writes_a_row(call, run, monkeypatch, tmp_path):
 def test_a_split_that_the_data_lack_is_one_line(call, run, monkeypatch):
     monkeypatch.setattr(toy, "SIZES", {"train": 480, "valid": 101})
     code, _, err = call("toy", "evaluate", run)
-    assert (code, err) == (2, ["unroll: --split=test: digits has train, valid."])
+    assert (code, err) == (2, ["unroll: --split=test: long_digits has train, valid."])
 
 
 def test_a_report_is_printed_and_written_into_the_run(call, run, monkeypatch):
@@ -328,7 +305,8 @@ def test_predict_prints_text_or_json(call, run):
     assert out == [toy.show(answer) for answer in answers]
 
 
-def test_search_options_apply_to_a_trained_run(call, run, parity_process):
+def test_search_options_apply_to_a_trained_run(call, run, monkeypatch):
+    monkeypatch.setattr(export, "check", lambda *_: {})  # `test_export.py` tests it
     _, own, _ = call("toy", "predict", run, "1 5 9", "--json")
     _, strict, _ = call("toy", "predict", run, "1 5 9", "--json", "--least=1.0")
     assert json.loads(own[0])["label"] in ("rising", "falling")
@@ -343,7 +321,8 @@ def test_search_options_apply_to_a_trained_run(call, run, parity_process):
     assert Run.open(toy, run).config(toy).least == 0
 
 
-def test_predict_and_export_read_no_data(call, run, monkeypatch, parity_process):
+def test_predict_and_export_read_no_data(call, run, monkeypatch):
+    monkeypatch.setattr(export, "check", lambda *_: {})
     monkeypatch.setattr(toy, "load", lambda *_: pytest.fail("data were loaded"))
     before = files()
     assert call("toy", "predict", run, "1 5 9")[0] == 0
@@ -436,27 +415,20 @@ def test_a_plot_of_each_result_never_overwrites_a_file(call, run, echo, monkeypa
     assert contents == ["1", "a file of the user", "2", "3"]
     assert call("toy", "predict", run, "1", "--plot=new/folder")[0] == 0
     assert Path("new/folder/prediction-1.png").is_file()
+    message = "unroll: --plot=plots/prediction-1.png is a file: name a folder."
+    assert call("toy", "predict", run, "1", "--plot=plots/prediction-1.png") == (2, [], [message])
 
 
-def test_an_interrupted_process_says_how_to_continue(tmp_path):
-    for split, repeats in (("train", 20), ("valid", 5), ("test", 5)):
-        text = "text\tlabel\n" + "a good film\tyes\na bad film\tno\n" * repeats
-        (tmp_path / f"{split}.tsv").write_text(text)
-    command = ["-m", "unroll", "sentiment", "train", "--data=.", "--units=2", "--run=run"]
-    # A background process of a shell ignores interrupts, and its children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(*command, "--epochs=10000", "--patience=10000")
-    signal.signal(signal.SIGINT, before)
-    with process:
-        for line in process.stdout:
-            if line.startswith("Epoch 2/"):  # the state of the first epoch is written
-                break
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-    assert process.returncode == 130, err
-    resume = "unroll sentiment train --run=run --resume"
-    assert err == f"unroll: stopped. To continue: {resume}\n"
-    assert {"best.weights.h5", "state.npz"} <= {path.name for path in Path("run").iterdir()}
+def test_a_plot_that_fails_leaves_no_file(call, run, echo, monkeypatch):
+    def plot(result, path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(toy, "plot", plot, raising=False)
+    code, out, err = call("toy", "predict", run, "1", "--plot=plots")
+    assert (code, out) == (2, ["1"])
+    assert err == ["unroll: plots/prediction-1.png: No space left on device."]
+    assert list(Path("plots").iterdir()) == []
 
 
 def test_only_startup_messages_are_removed(capfd):

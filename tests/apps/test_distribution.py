@@ -1,13 +1,12 @@
 """Distribution strategies: they agree with one device, on every app."""
 
 import json
-import socket
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from tests.apps.distributed import Trainer, train_together
+from tests.apps.distributed import Trainer, cluster_of_two, train_together
 from tests.apps.test_contract import NAMES
 from unroll.apps.core import distribution
 from unroll.apps.core.errors import UsageError
@@ -18,6 +17,29 @@ def two_devices() -> Iterator[Trainer]:
     """A process with two logical devices."""
     with Trainer(devices=2) as trainer:
         yield trainer
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[list[Trainer]]:
+    """Two processes that train together."""
+    first, second = cluster_of_two()
+    with Trainer(tf_config=first) as one, Trainer(tf_config=second) as two:
+        yield [one, two]
+
+
+# Models that are traced in little time, with all kinds of inputs, outputs and losses.
+SMALL = {
+    "image_captioning": ["--image-size=16", "--stages=1", "--filters=4"],
+    "reading_comprehension": ["--hops=1"],
+    "slot_filling": ["--characters=none"],
+    "speech_ctc": ["--mels=8", "--speed=0", "--noise=0", "--time-mask=0", "--frequency-mask=0"],
+    "vqa": ["--image-size=16", "--stages=1", "--filters=4", "--glimpses=1", "--question=max"],
+}
+
+
+def small(name: str) -> list[str]:
+    """Options of a short training of an app."""
+    return ["--generated-size=0.001", "--epochs=1", "--units=4", *SMALL.get(name, ())]
 
 
 # A bucket of 31 leaves a batch of one example: one replica gets none of it. The clipping is active
@@ -62,34 +84,32 @@ def test_mirrored_resumes(tmp_path, two_devices):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_app_trains_on_mirrored_devices(tmp_path, two_devices, name):
-    options = ["--generated-size=0.001", "--epochs=1"]
+    # Validation is the same as with two processes.
+    options = [*small(name), "--monitor=loss"]
     app = f"unroll.apps.{name}.app"
-    result = two_devices.train(tmp_path, *options, app=app, strategy="mirrored")
+    result = two_devices.train(tmp_path, *options, app=app, strategy="mirrored", validate=False)
     [figures] = result["history"]
-    assert np.isfinite([figures["loss"], figures["val_loss"]]).all()
+    assert np.isfinite(figures["loss"])
     assert {"best.weights.h5", "state.npz"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def cluster_of_two() -> list[dict]:
-    """`TF_CONFIG` of two workers on free ports."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        workers = [f"127.0.0.1:{s.getsockname()[1]}" for s in (one, two)]
-    return [
-        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}} for i in (0, 1)
-    ]
-
-
-def test_workers_agree_with_each_other_and_with_one_device(tmp_path, one_device):
+def test_workers_agree_with_each_other_and_with_one_device(tmp_path, workers, one_device):
     paths = [tmp_path / "chief", tmp_path / "other"]
-    first, second = cluster_of_two()
-    with Trainer(tf_config=first) as one, Trainer(tf_config=second) as two:
-        chief, other = train_together([one, two], paths, *OPTIONS, strategy="multiworker")
+    chief, other = train_together(workers, paths, *OPTIONS)
     assert chief == other
     assert_close(chief["history"], one_device)
     assert {"best.weights.h5", "state.npz", "history.json"} <= {p.name for p in paths[0].iterdir()}
     assert list(paths[1].iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_app_trains_in_two_processes(tmp_path, workers, name):
+    paths = [tmp_path / "chief", tmp_path / "other"]
+    chief, other = train_together(workers, paths, *small(name), app=f"unroll.apps.{name}.app")
+    assert chief == other
+    [figures] = chief["history"]
+    assert np.isfinite([figures["loss"], figures["val_loss"]]).all()
+    assert {"best.weights.h5", "state.npz"} <= {path.name for path in paths[0].iterdir()}
 
 
 @pytest.mark.parametrize("name", ["two", ""])

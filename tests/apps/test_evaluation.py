@@ -12,7 +12,7 @@ import pytest
 from tests.apps import toy
 from unroll.apps.core import training
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import evaluate, load_split, load_trained, report, weights_of
+from unroll.apps.core.evaluation import evaluate, load_split, load_trained, report, save_weights
 from unroll.apps.core.protocol import Report
 from unroll.apps.core.runs import Run
 
@@ -57,7 +57,7 @@ def test_the_weights_are_those_of_the_file(run, label):
     for weight in model.weights:
         weight.assign(np.zeros(weight.shape))
     model.weights[-1].assign(np.eye(2)[label])  # the same label for every input
-    weights_of(model).save_weights(run.best)
+    save_weights(model, run)
     expected = np.mean(toy.generate("digits", "test")[1] == label)
     assert evaluate(toy, run)["accuracy"] == pytest.approx(expected, abs=1e-9)
 
@@ -70,6 +70,19 @@ def test_a_trained_model_comes_with_its_configuration_and_assets(run):
         "labels": ["falling", "rising"],
     }
     assert trained.model.get_layer(index=-1).units == 2
+
+
+def test_figures_are_shown_before_they_are_written(run, monkeypatch):
+    monkeypatch.setattr(toy, "score", lambda trained, dataset: {"examples": 3, "errors": 1})
+    shown = []
+
+    def full(split, figures):
+        raise OSError(28, "No space left on device", "metrics.json")
+
+    monkeypatch.setattr(run, "write_metrics", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(toy, run, show=shown.append)
+    assert shown == [{"data": "digits", "split": "test", "examples": 3, "errors": 1}]
 
 
 def test_search_options_are_recorded_with_the_figures(run):
@@ -149,6 +162,9 @@ def test_weights_that_do_not_fit_or_are_broken_are_one_line(run):
         load_trained(toy, run)
     run.write_config(toy, CONFIG)
     run.best.write_bytes(run.best.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"^.*best\.weights\.h5 is broken or was changed: [^\n]+$"):
+        load_trained(toy, run)
+    run.write(run.best.name, b"not weights")
     with pytest.raises(UsageError, match=r"^.*best\.weights\.h5 cannot be loaded: [^\n]+$"):
         load_trained(toy, run)
 

@@ -1,6 +1,7 @@
 """Export: its files, the check of the artifacts, and that a failure leaves no files."""
 
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -16,10 +17,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.apps import toy
-from tests.apps.conftest import LongLivedProcess, cold_run
+from tests.apps.conftest import LongLivedProcess
 from unroll.apps.core import export, parity
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.files import read_assets
+from unroll.apps.core.files import read_assets, unique_name
 from unroll.apps.core.protocol import Service, Trained
 
 # One of each type.
@@ -46,12 +47,16 @@ def service() -> Service:
 
 
 @pytest.fixture(scope="module")
-def exported(service, tmp_path_factory) -> Path:
-    """An export that was checked in a process of its own, as the command line does it."""
+def exported(service, parity_process, tmp_path_factory) -> Path:
+    """A checked export. `tests/test_packaging.py` has one as the command line makes it."""
     parent = tmp_path_factory.mktemp("saved_models") / "toy"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "run", cold_run)
-        return export.write(service, ASSETS, toy.examples(), parent, about={"data": "digits"})
+    return export.write(service, ASSETS, toy.examples(), parent, about={"data": "digits"})
+
+
+@pytest.fixture
+def no_conversion(monkeypatch) -> None:
+    """The content of the LiteRT file does not matter."""
+    monkeypatch.setattr(export, "convert", lambda function, specs: b"TFL3")
 
 
 def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
@@ -304,6 +309,7 @@ def test_a_function_without_requests_is_a_defect(service, exported):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("disk full")])
+@pytest.mark.usefixtures("no_conversion")
 def test_an_interrupted_export_changes_nothing(service, tmp_path, monkeypatch, stop):
     def interrupted(*arguments):
         raise stop
@@ -313,6 +319,33 @@ def test_an_interrupted_export_changes_nothing(service, tmp_path, monkeypatch, s
     with pytest.raises(stop if isinstance(stop, type) else OSError):
         export.write(service, ASSETS, toy.examples(), tmp_path / "toy", ("litert",))
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["toy", "toy/1"]
+
+
+@pytest.mark.usefixtures("no_conversion")
+def test_folders_of_killed_exports_are_removed(service, tmp_path, monkeypatch):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    live = f".export-{unique_name()}"
+    for name in (live, live.replace(str(os.getpid()), str(child))):
+        (tmp_path / name / "variables").mkdir(parents=True)
+    monkeypatch.setattr(export, "check", lambda *arguments: {})
+    folder = export.write(service, ASSETS, toy.examples(), tmp_path, ("litert",))
+    assert {path.name for path in tmp_path.iterdir()} == {live, folder.name}
+
+
+@pytest.mark.parametrize("name", ["write_assets", "write_json"])
+@pytest.mark.usefixtures("no_conversion")
+def test_a_full_disk_leaves_no_export(service, tmp_path, monkeypatch, name):
+    def full(path, value):
+        raise OSError(28, os.strerror(28), str(path))
+
+    monkeypatch.setattr(export, "check", lambda *arguments: {})
+    monkeypatch.setattr(export, name, full)
+    with pytest.raises(OSError, match="No space left on device"):
+        export.write(service, ASSETS, toy.examples(), tmp_path / "toy", ("litert",))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_concurrent_exports_get_different_versions(tmp_path):
@@ -358,10 +391,12 @@ def test_a_folder_that_cannot_be_created_is_one_line(service, tmp_path):
 
 
 @pytest.mark.parametrize("name", [None, "my_digits"])
-def test_an_export_of_a_run_records_its_source(tmp_path, monkeypatch, name):
+@pytest.mark.usefixtures("no_conversion")
+def test_an_export_of_a_run_records_its_source(service, tmp_path, monkeypatch, name):
     figures = {"test": {"accuracy": 0.5}}
     run = SimpleNamespace(path="runs/toy/digits-1", read_metrics=lambda: figures)
-    trained = Trained(toy.Config(), ASSETS, toy.build(toy.Config(), ASSETS))
+    trained = Trained(toy.Config(), ASSETS, None)
+    monkeypatch.setattr(toy, "serve", lambda trained: service)
     monkeypatch.setattr(export, "load_trained", lambda app, run: trained)
     monkeypatch.setattr(export, "check", lambda *arguments: {})
     folder = export.export(toy, run, tmp_path, ("litert",), name)

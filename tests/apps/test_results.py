@@ -7,10 +7,10 @@ import statistics
 import pytest
 
 from tests.apps import toy
-from unroll.apps.core import results
+from unroll.apps.core import checksums, results
 from unroll.apps.core import runs as run_folders
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.files import write_json
+from unroll.apps.core.files import encode_json
 from unroll.apps.core.protocol import Data
 from unroll.apps.core.runs import Run
 
@@ -49,7 +49,7 @@ def app(tmp_path, monkeypatch):
         assert set(data.splits) == {"train", "valid", split}
         return {"what": "most frequent label", "accuracy": 0.512345}
 
-    monkeypatch.setattr(results, "evaluate", evaluate)
+    monkeypatch.setattr(results, "compute", evaluate)
     monkeypatch.setattr(toy, "load", load)
     monkeypatch.setattr(toy, "baseline", baseline)
     return toy
@@ -63,7 +63,7 @@ def make(tmp_path):
         run.write_config(toy, dataclasses.replace(CONFIG, seed=seed, **changes))
         run.write_assets(ASSETS)
         environment = {"seconds": 60.0 * (seed + 1), "commit": commit, "hardware": "2 cores"}
-        write_json(run.path / "environment.json", environment)
+        run.write("environment.json", encode_json(environment))
         return run
 
     return make
@@ -104,6 +104,23 @@ def test_three_seeds_are_one_row(app, make):
     assert row["config"]["units"] == 12
     assert not {"seed", "data"} & set(row["config"])
     assert row["baseline"] == {"what": "most frequent label", "accuracy": 0.5123}
+
+
+def test_a_row_is_shown_before_a_file_is_written(app, make, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    run, shown = make(), []
+    monkeypatch.setattr(checksums, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.record(app, [run], "test", show=shown.append)
+    assert [row["examples"] for row in shown] == [103]
+
+
+def test_the_figures_of_each_run_are_kept_with_the_run(app, make):
+    runs = [make(seed) for seed in (0, 1)]
+    results.record(app, runs, "test")
+    assert [run.read_metrics()["test"]["accuracy"] for run in runs] == [0.5, 0.6]
 
 
 def test_parts_with_a_model_each_are_one_row(app, make, monkeypatch):
@@ -316,7 +333,7 @@ def test_a_readme_without_the_marks_is_refused_before_the_evaluation(app, make, 
     path.unlink()
     if text is not None:
         path.write_text(text)
-    monkeypatch.setattr(results, "evaluate", lambda *_: pytest.fail("it was evaluated"))
+    monkeypatch.setattr(results, "compute", lambda *_: pytest.fail("it was evaluated"))
     with pytest.raises(UsageError, match=r"README\.md lacks the marks"):
         results.record(app, [make(0)], "test")
     assert rows_of(app) == []

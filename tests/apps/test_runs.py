@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import threading
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.apps import toy
 from unroll.apps.core import config as configs
-from unroll.apps.core import runs
+from unroll.apps.core import files, locks, runs
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.files import write_json
 from unroll.apps.core.runs import Run
@@ -47,6 +48,8 @@ def test_concurrent_runs_get_different_folders():
 def test_a_named_folder_must_be_empty(tmp_path):
     assert Run.create(toy, "digits", "new/one").path.is_dir()
     assert Run.create(toy, "digits", "new/one").path.is_dir()  # it is still empty
+    (tmp_path / "new/one" / locks.NAME).touch()  # of a process that was killed at once
+    assert Run.create(toy, "digits", "new/one").path.is_dir()
     (tmp_path / "new/one/file").touch()
     for taken in ("new/one", "new/one/file"):
         with pytest.raises(UsageError, match=f"^--run={taken} exists"):
@@ -65,7 +68,7 @@ def test_open_needs_a_configuration_and_weights():
     with pytest.raises(UsageError, match="digits-1 has no weights"):
         Run.open(toy, run.path)
     assert Run.open(toy, run.path, trained=False).config(toy) == CONFIG
-    run.best.touch()
+    run.write(run.best.name, b"weights")
     assert Run.open(toy, run.path).config(toy) == CONFIG
 
 
@@ -132,16 +135,57 @@ def test_assets_of_all_types_round_trip():
     np.testing.assert_array_equal(read, mean)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("labels.txt", b"\xff\n"), ("scaler.json", b"{"), ("mean.npy", b"?"), ("mean.npy", b"")],
-)
-def test_a_broken_asset_is_one_line(name, content):
+@pytest.mark.parametrize("content", [b"", b"a\n", b"\xff\n", b"a\nb\nc\n", None])
+def test_a_broken_asset_is_named(content):
+    run = Run.create(toy, "digits")
+    run.write_assets({"labels": ["a", "b"], "digits": ["1"]})
+    file = run.path / "assets/labels.txt"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"^runs/toy/digits-1/assets/labels.txt is [^\n]+$"):
+        run.assets()
+
+
+def test_an_asset_without_a_checksum_is_refused():
     run = Run.create(toy, "digits")
     run.write_assets({"labels": ["a"]})
-    (run.path / "assets" / name).write_bytes(content)
-    with pytest.raises(UsageError, match=r"^[^\n]*digits-1/assets cannot be read: [^\n]+$"):
+    (run.path / "assets/more.txt").touch()
+    with pytest.raises(UsageError, match=r"assets/more\.txt has no checksum"):
         run.assets()
+
+
+@pytest.mark.parametrize("break_it", ["cut", "change", "delete"])
+def test_every_file_of_a_run_is_verified(break_it):
+    run = Run.create(toy, "digits")
+    run.write_config(toy, CONFIG)
+    run.write_assets({"labels": ["a"], "scaler": {"k": [1]}, "model": b"\x00", "mean": np.ones(2)})
+    run.write_environment()
+    for path in (run.best, run.state, run.history):
+        run.write(path.name, b"content")
+    run.write_metrics("test", {"accuracy": 0.5})
+    run.verify()
+    names = [path for path in run.path.rglob("*") if path.is_file()]
+    written = [path for path in names if "checksums" not in path.parts]
+    assert len(written) == 10
+    for path in written:
+        content = path.read_bytes()
+        if break_it == "delete":
+            path.unlink()
+        else:
+            changed = bytes([content[0] ^ 1]) + content[1:]
+            path.write_bytes(content[:-1] if break_it == "cut" else changed)
+        if path == run.metrics:  # training does not read it
+            run.verify()
+            if break_it != "delete":
+                with pytest.raises(UsageError, match=r"/metrics\.json is broken"):
+                    run.read_metrics()
+        else:
+            with pytest.raises(UsageError, match=f"{path.name} is (broken|missing)"):
+                run.verify()
+        path.write_bytes(content)
+    run.verify()
 
 
 def test_a_run_without_assets_was_not_trained():
@@ -151,11 +195,18 @@ def test_a_run_without_assets_was_not_trained():
 
 
 def test_files_of_a_killed_process_are_removed():
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
     run = Run.create(toy, "digits")
     run.write_assets({"tokens": ["a"]})
+    live = run.path / f".{files.unique_name()}.state.npz"
+    live.touch()
     complete = sorted(run.path.rglob("*"))
-    (run.path / ".123.state.npz").touch()
-    (run.path / "assets/.123.tokens.txt").touch()
+    left = files.unique_name().replace(str(os.getpid()), str(child))
+    for folder in (run.path, run.path / "assets", run.path / "checksums/assets"):
+        (folder / f".{left}.tokens.txt").touch()
     assert run.assets() == {"tokens": ["a"]}
     run.remove_half_written()
     assert sorted(run.path.rglob("*")) == complete
@@ -164,8 +215,13 @@ def test_files_of_a_killed_process_are_removed():
 def test_metrics_are_empty_before_the_first_evaluation():
     run = Run.create(toy, "digits")
     assert run.read_metrics() == {}
-    write_json(run.metrics, {"test": {"accuracy": 0.5}})
-    assert run.read_metrics() == {"test": {"accuracy": 0.5}}
+    run.write_metrics("test", {"accuracy": 0.5})
+    run.search = {"least": 0.5}
+    run.write_metrics("valid", {"accuracy": 0.25})
+    assert run.read_metrics() == {
+        "test": {"accuracy": 0.5},
+        "valid": {"accuracy": 0.25, "search": {"least": 0.5}},
+    }
 
 
 def test_the_environment_names_versions_hardware_and_commit():
