@@ -1,6 +1,8 @@
 """The sentiment app, on its generated data and on arbitrary texts."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -8,13 +10,14 @@ import pytest
 import tensorflow as tf
 
 from unroll.apps.core import export, training
+from unroll.apps.core.config import parse
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import evaluate, load_trained
-from unroll.apps.core.evaluation import report as report_on
-from unroll.apps.core.protocol import Trained
+from unroll.apps.core.evaluation import load_trained
+from unroll.apps.core.protocol import Service, Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.sentiment import app
 from unroll.apps.sentiment.examples import litert
+from unroll.layers.backend_tensorflow import builtin_ops
 from unroll.layers.litert_tensorflow import convert
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import text as texts
@@ -28,15 +31,16 @@ VARIANTS = {
     "attention": {},
     "last of two layers": {"pool": "last", "depth": 2},
     "last, forwards": {"pool": "last", "bidirectional": False},
-    "max in segments": {"pool": "max", "segment_length": 4},
-    "mean, one-hot": {"pool": "mean", "encoding": "one_hot"},
+    "max in segments, one-hot": {"pool": "max", "segment_length": 4, "encoding": "one_hot"},
     "word hashing, dense": {"encoding": "word_hashing", "skip": "dense", "depth": 2},
-    "residual": {"pool": "max", "skip": "residual", "depth": 3},
+    "mean, residual": {"pool": "mean", "skip": "residual", "depth": 3},
 }
+CONVERTED = ("max in segments, one-hot", "word hashing, dense")  # and attention, by the export
+LONG = 300  # tokens, more than a block of a LiteRT loop
 TEXTS = [
     "",
     "   ",
-    "good " * 10_000,
+    "good " * LONG,
     "😀❤️👨‍👩‍👧",
     "مرحبا بالعالم، فيلم جيد",
     "nul\0byte film",
@@ -60,9 +64,32 @@ def probabilities(results: list[dict]) -> np.ndarray:
     return np.array([list(result["probabilities"].values()) for result in results])
 
 
-@pytest.fixture(params=VARIANTS, scope="module")
-def model(request) -> Trained:
-    return make(**VARIANTS[request.param])
+@pytest.fixture(scope="module")
+def served() -> Callable[[str], tuple[Trained, Service]]:
+    """A function of a variant; each is built and traced once."""
+
+    @functools.cache
+    def served(variant: str) -> tuple[Trained, Service]:
+        trained = make(**VARIANTS[variant])
+        return trained, app.serve(trained)
+
+    return served
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request, served, monkeypatch) -> Trained:
+    """The model of each variant."""
+    trained, service = served(request.param)
+    monkeypatch.setattr(app, "serve", lambda _: service)
+    return trained
+
+
+@pytest.fixture
+def plain(served, monkeypatch) -> Trained:
+    """The model of the default options."""
+    trained, service = served("attention")
+    monkeypatch.setattr(app, "serve", lambda _: service)
+    return trained
 
 
 def test_any_text_gets_an_answer(model):
@@ -71,7 +98,7 @@ def test_any_text_gets_an_answer(model):
     assert np.isfinite(probabilities(results)).all()
     np.testing.assert_allclose(probabilities(results).sum(axis=1), 1, atol=1e-5)
     assert results[0]["tokens"] == results[1]["tokens"] == []
-    assert len(results[2]["tokens"]) == 10_000
+    assert len(results[2]["tokens"]) == LONG
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
@@ -82,46 +109,85 @@ def test_an_answer_does_not_depend_on_its_batch(model):
         np.testing.assert_allclose(row, expected, atol=1e-5, err_msg=alone[:20])
 
 
-def test_litert_agrees_with_the_model(model):
+@pytest.mark.parametrize("variant", CONVERTED)
+def test_litert_agrees_with_the_model(variant):
     from ai_edge_litert.interpreter import Interpreter
 
-    function = app.serve(model).functions["ids"]
+    function = app.serve(make(**VARIANTS[variant])).functions["ids"]
     specs = {spec.name: spec for spec in function.input_signature}
     run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
     rng = np.random.default_rng(0)
     for batch, length in ((1, 7), (3, 60), (5, 200)):
         inputs = {"tokens": rng.integers(2, 8, (batch, length)).astype("int32")}
         inputs["tokens"][0, length // 2 :] = texts.PADDING
+        unknown = rng.choice([-(2**31), -1, 8, 10**6], size=length)
+        inputs["tokens"][-1, length // 2 :] = unknown[length // 2 :]
         if "trigrams" in specs:
             inputs["trigrams"] = rng.integers(0, 9, (batch, length, 4)).astype("int32")
+            inputs["trigrams"][0, :2, :] = [[-1], [10**6]]
         found, expected = run(**inputs), function(**inputs)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("cell", RECURRENT_LAYERS)
-def test_every_recurrent_layer_learns_and_converts(cell):
-    """The task: whether "good" comes before "bad"."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    keras.utils.set_random_seed(2)
-    config = app.Config(cell=cell, units=8, embedding_dim=6, pool="last", learning_rate=0.02)
-    model = app.build(config, ASSETS)
-    tokens = np.random.default_rng(1).integers(4, 8, (256, 6)).astype("int32")
-    labels = np.arange(256) % 2
-    tokens[:, 1], tokens[:, 4] = 2 + labels, 3 - labels
-    history = model.fit({"tokens": tokens}, labels, batch_size=32, epochs=12, verbose=0)
-    assert history.history["accuracy"][-1] > 0.9
-    function = app.serve(Trained(config, ASSETS, model)).functions["ids"]
-    specs = {spec.name: spec for spec in function.input_signature}
-    run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
-    found, expected = run(tokens=tokens[:3]), function(tokens=tokens[:3])
-    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
+def test_every_recurrent_layer_fits_into_the_model():
+    """`tests/layers` shows that each of them learns and converts."""
+    for cell in RECURRENT_LAYERS:
+        model = app.build(app.Config(cell=cell, units=4, embedding_dim=3, pool="last"), ASSETS)
+        found = model.predict_on_batch({"tokens": np.array([[2, 3, 4]])})
+        np.testing.assert_allclose(np.sum(found), 1, atol=1e-5, err_msg=cell)
 
 
-def test_attention_weights_are_those_of_the_tokens():
-    results = app.predict(make(), ["good film , not bad", "bad"])
+def test_ids_that_are_not_in_the_vocabulary_are_the_unknown_token(plain):
+    function = app.serve(plain).functions["ids"]
+    unknown, outside = ([[2, 1, 3, 1]], [[2, -5, 3, 8]])
+    a, b = (function(tokens=tf.constant(rows))["probabilities"] for rows in (unknown, outside))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_an_empty_batch_and_hostile_texts_get_an_answer(plain):
+    serving = app.serve(plain).functions["serving_default"]
+    empty = serving(tf.constant([], tf.string))
+    assert {name: value.shape[0] for name, value in empty.items()} == dict.fromkeys(empty, 0)
+    megabyte = 2**20
+    hostile = [b"\0" * megabyte, b"x" * megabyte, b"\xff\xfe" * 99, b"\xe2\x80" * 9, b"\r\v"]
+    found = serving(tf.constant(hostile))
+    np.testing.assert_allclose(tf.reduce_sum(found["probabilities"], axis=1), 1, atol=1e-5)
+    # A text of a megabyte with a token at every other byte.
+    [tokens] = texts.tokenize(tf.constant(["a " * (megabyte // 2)])).to_list()
+    assert len(tokens) == megabyte // 2
+
+
+def test_the_loops_of_a_litert_file_are_loops_over_blocks(plain):
+    """LiteRT copies the inputs and outputs of a loop at each step: the time would be quadratic."""
+    function = app.serve(plain).functions["ids"].python_function
+    with builtin_ops():
+        spec = tf.TensorSpec([None, None], tf.int32, name="tokens")
+        traced = tf.function(function, autograph=False).get_concrete_function(tokens=spec)
+    library = {f.signature.name: f.node_def for f in traced.graph.as_graph_def().library.function}
+
+    def bodies(nodes) -> list[str]:
+        return [node.attr["body"].func.name for node in nodes if "While" in node.op]
+
+    outer = bodies(traced.graph.as_graph_def().node)
+    inner = [name for body in outer for name in bodies(library[body])]
+    assert len(outer) == len(inner) == 2  # forwards and backwards
+    assert all("MatMul" in {node.op for node in library[body]} for body in inner)
+    assert not any("MatMul" in {node.op for node in library[body]} for body in outer)
+
+
+def test_labels_that_training_lacks_count_as_errors(plain):
+    tokens = np.array([[2, 3], [2, 3]], "int32")
+    labels = np.array([-1, -1])
+    dataset = tf.data.Dataset.from_tensors(({"tokens": tokens}, labels))
+    assert app.score(plain, dataset) == {"examples": 2, "accuracy": 0.0}
+    assert "| unseen | " in app.report(plain, dataset).text
+    assert plain.model.evaluate(dataset, verbose=0)[0] == 0.0  # the loss
+
+
+def test_attention_weights_are_those_of_the_tokens(plain):
+    results = app.predict(plain, ["good film , not bad", "bad"])
     assert results[0]["tokens"] == ["good", "film", ",", "not", "bad"]
     for result in results:
         assert len(result["attention"]) == len(result["tokens"])
@@ -129,8 +195,8 @@ def test_attention_weights_are_those_of_the_tokens():
     assert "good" in app.show(results[0]).plain
 
 
-def test_the_order_of_words_matters():
-    a, b = app.predict(make(), ["good , not bad", "bad , not good"])
+def test_the_order_of_words_matters(plain):
+    a, b = app.predict(plain, ["good , not bad", "bad , not good"])
     assert abs(probabilities([a]) - probabilities([b])).max() > 1e-3
 
 
@@ -147,6 +213,11 @@ def test_the_order_of_words_matters():
 def test_bad_configurations_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         app.Config(**options)
+
+
+def test_own_files_have_a_preset_of_their_own(tmp_path):
+    config = parse(app, [f"--data={tmp_path}", "--units=5"])
+    assert config == dataclasses.replace(app.OWN_FILES, data=str(tmp_path), units=5)
 
 
 def test_pretrained_vectors_are_not_needed_after_training(tmp_path):
@@ -172,12 +243,20 @@ def run(tmp_path_factory) -> Run:
     return run
 
 
-def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(run):
-    figures = evaluate(app, run, "test")
+@pytest.fixture(scope="module")
+def trained(run) -> Trained:
+    return load_trained(app, run)
+
+
+@pytest.fixture(scope="module")
+def data(trained):
+    return app.load(trained.config, ("train", "valid", "test"), trained.assets)
+
+
+def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(trained, data):
+    figures = app.score(trained, data["test"])
     assert figures["examples"] == 1000
-    trained = load_trained(app, run)
-    config, assets = trained.config, trained.assets
-    baseline = app.baseline(config, app.load(config, ("train", "valid", "test"), assets), "test")
+    baseline = app.baseline(trained.config, data, "test")
     assert baseline["accuracy"] < 0.75
     assert figures["accuracy"] >= 0.95
     assert figures["accuracy"] >= baseline["accuracy"] + 0.20
@@ -185,9 +264,14 @@ def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(run)
     assert labels == ["negative", "positive", "negative"]
 
 
-def test_the_example_scripts_agree_with_predict(run, tmp_path, parity_process, run_example):
-    folder = export.export(app, run, tmp_path)
-    expected = app.predict(load_trained(app, run), app.examples())
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory, parity_process):
+    """The export of the run."""
+    return export.export(app, run, tmp_path_factory.mktemp("saved"))
+
+
+def test_the_example_scripts_agree_with_predict(trained, folder, run_example):
+    expected = app.predict(trained, app.examples())
     for script in ("serving", "litert"):
         lines = run_example("sentiment", script, folder, *app.examples())
         for line, result in zip(lines, expected, strict=True):
@@ -196,23 +280,21 @@ def test_the_example_scripts_agree_with_predict(run, tmp_path, parity_process, r
             assert line.endswith(result["text"])
 
 
-def test_the_exported_model_takes_any_text(run, tmp_path, parity_process):
-    folder = export.export(app, run, tmp_path, ("saved_model",))
+def test_the_exported_model_takes_any_text(trained, folder):
     served = tf.saved_model.load(str(folder)).signatures["serving_default"]
     outputs = served(text=tf.constant(TEXTS))
-    expected = probabilities(app.predict(load_trained(app, run), TEXTS))
+    expected = probabilities(app.predict(trained, TEXTS))
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
 
 
-def test_the_report_lists_classes_and_errors(run):
-    text, files = report_on(app, run, "valid")
-    assert "| positive |" in text
-    assert [path.name for path in files] == ["valid.md", "valid-confusion.png"]
-    assert all(path.stat().st_size for path in files)
+def test_the_report_lists_classes_and_errors(trained, data):
+    made = app.report(trained, data["valid"])
+    assert "| positive |" in made.text
+    assert list(made.figures) == ["confusion"]
 
 
-def test_the_plot_is_an_image(tmp_path):
-    [result] = app.predict(make(), ["good film , not bad"])
+def test_the_plot_is_an_image(plain, tmp_path):
+    [result] = app.predict(plain, ["good film , not bad"])
     app.plot(result, tmp_path / "plot.png")
     assert min(tf.io.decode_image((tmp_path / "plot.png").read_bytes()).shape[:2]) > 100
 
