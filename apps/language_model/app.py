@@ -107,8 +107,8 @@ class Config(Search, TrainingConfig):
 
 
 _CHARACTERS = Config(
-    data="tiny_shakespeare", units_of_text="characters", epochs=10, batch_size=32,
-    sequence_length=64, units=320, output_dropout=0.1,
+    data="tiny_shakespeare", units_of_text="characters", epochs=8, batch_size=32,
+    sequence_length=64, units=256, output_dropout=0.1,
 )  # fmt: skip
 _WORDS = Config(
     data="ptb", units_of_text="words", epochs=20, batch_size=20, sequence_length=35,
