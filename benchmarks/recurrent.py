@@ -1,7 +1,7 @@
 """The speed of the recurrent layers, compared with the alternatives.
 
 For each layer and shape: the forward pass and a training step (gradients of the inputs and of all
-weights), compiled and interleaved in one process, medians:
+weights), compiled (on PyTorch: eager) and interleaved in one process, medians:
 
 - the layer; `keras.layers.LSTM`; `keras.layers.RNN` with the layer's own cell; `torch.nn.LSTM`
   if PyTorch is installed;
@@ -10,6 +10,9 @@ weights), compiled and interleaved in one process, medians:
     python benchmarks/recurrent.py                       # all layers and shapes, about 15 minutes
     python benchmarks/recurrent.py --layers=LSTM,GRU --shapes=32,100,128,128
     KERAS_BACKEND=jax python benchmarks/recurrent.py     # uses a GPU if JAX has one
+    KERAS_BACKEND=torch python benchmarks/recurrent.py
+
+`benchmarks/gpu.py` is for GPUs.
 
 The tables are printed, and written to `benchmarks/results/recurrent-<backend>-<device>.md`.
 """
@@ -52,6 +55,8 @@ def compiled(function, *arguments):
 
         traced = jax.jit(function)
         return lambda: jax.block_until_ready(traced(*tensors))
+    if keras.backend.backend() == "torch":
+        return lambda: function(*tensors)
     import tensorflow as tf
 
     traced = tf.function(function, autograph=False)
@@ -64,7 +69,11 @@ def compiled(function, *arguments):
 
 
 def forward(layer, inputs):
-    if keras.backend.backend() != "jax":
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return compiled(torch.no_grad()(lambda x: layer(x)), inputs)
+    if keras.backend.backend() == "tensorflow":
         return compiled(layer, inputs)
 
     def run(values, x):
@@ -90,6 +99,14 @@ def training_step(layer, inputs):
 
         values = [v.value for v in layer.trainable_variables]
         return compiled(lambda x: jax.grad(loss, argnums=(0, 1))(values, x), inputs)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        def gradients(x):
+            loss = layer(x.requires_grad_(), training=True).square().sum()
+            return torch.autograd.grad(loss, [x, *(w.value for w in layer.trainable_variables)])
+
+        return compiled(gradients, inputs)
     import tensorflow as tf
 
     def step(x):
@@ -297,7 +314,7 @@ def main():
     ]
     if unknown := set(names) - set(RECURRENT_LAYERS):
         parser.error(f"--layers: unknown {sorted(unknown)}; choose from {RECURRENT_LAYERS}")
-    packages = ["keras", {"jax": "jax"}.get(keras.backend.backend(), "tensorflow"), "torch"]
+    packages = dict.fromkeys(["keras", keras.backend.backend(), "torch"])
     versions = []
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

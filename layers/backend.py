@@ -11,6 +11,8 @@ Import this module instead of the files of the backends. Each of them defines th
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
+| `fused_obstacle(kind, tensors, ...)` | why there is no fused kernel for a recurrent layer |
+| `fused_recurrence(kind, inputs, states, ...)` | a recurrent layer in one operation |
 """
 
 import keras
@@ -19,6 +21,8 @@ if keras.backend.backend() == "tensorflow":
     from unroll.layers.backend_tensorflow import (
         custom_vjp,
         differentiable_scan,
+        fused_obstacle,
+        fused_recurrence,
         scan,
         split_batch,
         steps_at_once,
@@ -29,6 +33,8 @@ elif keras.backend.backend() == "jax":
     from unroll.layers.backend_jax import (
         custom_vjp,
         differentiable_scan,
+        fused_obstacle,
+        fused_recurrence,
         scan,
         split_batch,
         steps_at_once,
@@ -39,6 +45,8 @@ elif keras.backend.backend() == "torch":
     from unroll.layers.backend_torch import (
         custom_vjp,
         differentiable_scan,
+        fused_obstacle,
+        fused_recurrence,
         scan,
         split_batch,
         steps_at_once,
@@ -54,6 +62,8 @@ else:
 __all__ = [
     "custom_vjp",
     "differentiable_scan",
+    "fused_obstacle",
+    "fused_recurrence",
     "scan",
     "split_batch",
     "steps_at_once",

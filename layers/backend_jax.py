@@ -82,3 +82,54 @@ def _jvp(function, primals, tangents):
     """
     product = jax.checkpoint(lambda *pair: jax.jvp(function, *pair)[1], prevent_cse=False)
     return product(primals, tangents)
+
+
+def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
+    """Why `fused_recurrence` cannot take the place of the loop, or None if it can.
+
+    JAX has no forward mode, second derivative and `vmap` of this operation, so it runs only if it
+    is required.
+
+    Args:
+        kind: as in `fused_recurrence`.
+        tensors: the sequences and the initial states.
+        variables: the weights of the cell.
+        required: whether the user asks for the fused kernel.
+    """
+    del variables
+    if not required:
+        return "on JAX only use_cudnn=True selects it"
+    if kind != "lstm":
+        return "JAX has a cuDNN kernel for the LSTM only"
+    if jax.default_backend() != "gpu":
+        return f"JAX has no cuDNN kernel on the platform {jax.default_backend()!r}"
+    if any(x.dtype == "float64" for x in tensors):
+        return "JAX has no cuDNN kernel for float64"
+    return None
+
+
+def fused_recurrence(kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool):
+    """An LSTM in one operation of cuDNN; see `backend_torch.py` for arguments and results."""
+    from jax.experimental import rnn  # TensorFlow's users, and CPUs, do not need it
+
+    del kind
+    (features, _), (units, columns) = kernel.shape, recurrent_kernel.shape
+    if bias is None:
+        bias = jax.numpy.zeros((columns,), kernel.dtype)
+    parts = (kernel.T, recurrent_kernel.T, bias, jax.numpy.zeros_like(bias))
+    h, c = (s[None] for s in states)
+    outputs, h, c = rnn.lstm(
+        inputs,
+        h,
+        c,
+        jax.numpy.concatenate([part.ravel() for part in parts]),
+        jax.numpy.full((inputs.shape[0],), inputs.shape[1], "int32"),
+        features,
+        units,
+        1,  # num_layers
+        0.0,  # dropout
+        False,  # bidirectional
+        # TF32, which has the precision of float16, or the precision of JAX's matrix products.
+        jax.lax.Precision.HIGH if reduced else None,
+    )
+    return outputs, [h[0], c[0]]

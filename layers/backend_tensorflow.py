@@ -364,12 +364,12 @@ def custom_vjp(forward, backward, infer=None, tangent=None):
     return function
 
 
-def fused_obstacle(kind: str, tensors, required: bool) -> str | None:
+def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     """Why `fused_recurrence` cannot take the place of the loop; see `backend_torch.py`."""
-    del kind, tensors, required
+    del kind, tensors, variables, required
     return "there is no fused kernel on the TensorFlow backend"
 
 
 def fused_recurrence(kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool):
     """Not available; see `fused_obstacle`."""
-    raise NotImplementedError(fused_obstacle(kind, (inputs, *states), True))
+    raise NotImplementedError(fused_obstacle(kind, (inputs, *states), (), True))

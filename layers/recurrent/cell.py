@@ -68,6 +68,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     | `read_out(h)` | the output for the first state; h |
     | `multiply_adds` | the work of the product in one step of one sequence |
     | `over_time(...)` | the loop over all steps; `recurrence` |
+    | `fused_kernel` | the kernel of the backend with the same equations; none |
 
     Args:
         units: U, the size of the output and of each state.
@@ -183,6 +184,14 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     def multiply_adds(self) -> int:
         """The multiply-adds of the product in one step of one sequence."""
         return math.prod(self.loop_kernel.shape)
+
+    @property
+    def fused_kernel(self) -> str | None:
+        """The kernel with the equations of this class, a key of `fused.AT_MASKED_STEPS`, or None.
+
+        A subclass that changes the equations does not inherit it.
+        """
+        return None
 
     @property
     def added_columns(self) -> int | None:
@@ -315,6 +324,12 @@ class GatedCell(RecurrentCell):
     ):
         super().__init__(**forwarded(locals(), "recurrent_activation"))
         self.recurrent_activation = activations.get(recurrent_activation)
+
+    @property
+    def has_default_activations(self) -> bool:
+        """Whether the activations are tanh, and the logistic function for the gates."""
+        gate = self.recurrent_activation is activations.sigmoid
+        return gate and self.activation is activations.tanh
 
     def get_config(self):
         gate = activations.serialize(self.recurrent_activation)

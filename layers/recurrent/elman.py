@@ -81,6 +81,11 @@ class ElmanRNNCell(RecurrentCell):
                 shape=(self.output_units,), name="output_bias", initializer=self.bias_initializer
             )
 
+    @property
+    def fused_kernel(self):
+        names = {activations.tanh: "rnn_tanh", activations.relu: "rnn_relu"}
+        return names.get(self.activation)
+
     def step(self, z, states):
         return (self.activation(z),)
 

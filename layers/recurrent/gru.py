@@ -71,6 +71,10 @@ class GRUCell(GatedCell):
         return 2 * self.units  # for g the step needs x W and h R separately
 
     @property
+    def fused_kernel(self):
+        return "gru" if self.reset_after and self.has_default_activations else None
+
+    @property
     def loop_kernel(self):
         if self.reset_after:
             return self.recurrent_kernel
@@ -110,7 +114,7 @@ class GRU(RecurrentLayer):
     """A gated recurrent unit over time, with the arguments and weights of `keras.layers.GRU`.
 
     `GRUCell` has the equations. `RecurrentLayer` describes the call and the arguments that the cell
-    does not have; `unroll` and `use_cudnn` have no effect.
+    does not have; `unroll` has no effect.
 
     >>> import numpy as np
     >>> from unroll.layers import GRU

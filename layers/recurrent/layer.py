@@ -8,6 +8,7 @@ from keras import ops
 
 from unroll.layers.backend import split_batch, steps_at_once
 from unroll.layers.operations import time_major
+from unroll.layers.recurrent import fused
 from unroll.layers.recurrent.cell import RecurrentCell
 
 
@@ -27,7 +28,11 @@ class RecurrentLayer(keras.layers.RNN):
             reading.
         stateful: whether each batch starts from the final states of the one before. A batch may
             have fewer sequences than the first one: those continue the first sequences of it.
-        unroll, use_cudnn, implementation: accepted as in Keras's layers, without effect.
+        use_cudnn: whether to run on a fused kernel of the backend (cuDNN, oneDNN) instead of the
+            loop. `"auto"` does so if the backend has one with the equations, activations and
+            dropout of the layer, and with derivatives of any order. True requires it, and False
+            forbids it. Masks of any kind are allowed.
+        unroll, implementation: accepted as in Keras's layers, without effect.
         zero_output_for_mask: whether the output of a masked step is zero instead of the output of
             the step before.
         **kwargs: the other arguments of the cell, and `name`, `dtype` and `trainable` of
@@ -46,7 +51,8 @@ class RecurrentLayer(keras.layers.RNN):
         the final states.
 
     Raises:
-        ValueError: as `RecurrentCell`, if the number or the shapes of the initial states are not
+        ValueError: as `RecurrentCell`, if `use_cudnn` is not one of these values, or is True where
+            there is no fused kernel, if the number or the shapes of the initial states are not
             those of the cell, or if a stateful layer gets more sequences than it has states for.
     """
 
@@ -67,6 +73,11 @@ class RecurrentLayer(keras.layers.RNN):
         **kwargs,
     ):
         kwargs.pop("implementation", None)
+        if use_cudnn not in ("auto", True, False):
+            raise ValueError(
+                f"{type(self).__name__}: use_cudnn must be 'auto', True or False, "
+                f"got {use_cudnn!r}."
+            )
         names = _constructor_arguments(self.cell_class)
         of_the_cell = {k: kwargs.pop(k) for k in list(kwargs) if k in names}
         of_both = {k: kwargs[k] for k in ("dtype", "trainable") if k in kwargs}
@@ -82,7 +93,8 @@ class RecurrentLayer(keras.layers.RNN):
             zero_output_for_mask=zero_output_for_mask,
             **kwargs,
         )
-        self.without_effect = {"unroll": unroll, "use_cudnn": use_cudnn}
+        self.use_cudnn = use_cudnn
+        self.without_effect = {"unroll": unroll}
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     @contextlib.contextmanager
@@ -150,10 +162,7 @@ class RecurrentLayer(keras.layers.RNN):
             dropout_mask = cell.get_recurrent_dropout_mask(initial_state[0])
         cell.reset_dropout_mask()
         cell.reset_recurrent_dropout_mask()
-        batch = (sequences, initial_state, mask, dropout_mask)
-        parts = [self._over_time(*part) for part in split_batch(batch, cell.multiply_adds)]
-        outputs = _concatenate([h for h, _ in parts])  # [B, T, U]
-        states = [_concatenate(s) for s in zip(*(states for _, states in parts), strict=True)]
+        outputs, states = self._run(sequences, initial_state, mask, dropout_mask)  # [B, T, U]
         last_output = cell.read_out(states[0])
         outputs = cell.read_out(outputs)
         if mask is not None and self.zero_output_for_mask:
@@ -162,8 +171,21 @@ class RecurrentLayer(keras.layers.RNN):
             outputs = ops.flip(outputs, axis=1)
         return last_output, outputs, states
 
-    def _over_time(self, sequences, states, mask, dropout_mask):
+    def _run(self, sequences, states, mask, dropout_mask):
         """The first state after each step, `[B, T, U]`, and the final states."""
+        cell = self.cell
+        obstacle = fused.obstacle(cell, self.use_cudnn, (sequences, *states), dropout_mask)
+        if obstacle is None:
+            return fused.run(cell, sequences, states, mask, self.go_backwards)
+        if self.use_cudnn is True:
+            raise ValueError(f"{self.name}: use_cudnn is True, but {obstacle}.")
+        batch = (sequences, states, mask, dropout_mask)
+        parts = [self._over_time(*part) for part in split_batch(batch, cell.multiply_adds)]
+        outputs = _concatenate([h for h, _ in parts])
+        return outputs, [_concatenate(s) for s in zip(*(s for _, s in parts), strict=True)]
+
+    def _over_time(self, sequences, states, mask, dropout_mask):
+        """As `_run`, by the loop, for a part of the batch."""
         length = sequences.shape[1]
         steps = steps_at_once() or length
         if not length or length <= steps:
@@ -213,7 +235,7 @@ class RecurrentLayer(keras.layers.RNN):
         for name in ("name", "dtype", "trainable"):  # the layer has its own
             cell.pop(name)
         config.pop("cell")
-        return {**config, **self.without_effect, **cell}
+        return {**config, **self.without_effect, "use_cudnn": self.use_cudnn, **cell}
 
     @classmethod
     def from_config(cls, config):

@@ -91,6 +91,8 @@ class LayerNormLSTMCell(LSTMCell):
     def normalize(self, v):
         """`v` with mean zero and variance one along its last axis, computed in float32."""
         x = full_precision(v)
+        if keras.backend.backend() == "torch":  # which has one operation for it
+            return cast_to(ops.layer_normalization(x, axis=-1, epsilon=self.epsilon), v.dtype)
         x = x - ops.mean(x, axis=-1, keepdims=True)
         x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
         return cast_to(x, v.dtype)

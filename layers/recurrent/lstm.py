@@ -67,6 +67,10 @@ class LSTMCell(GatedCell):
         parts[self.forget_gate] = initializers.Ones()(parts[0].shape, dtype=dtype)
         return ops.concatenate(parts)
 
+    @property
+    def fused_kernel(self):
+        return "lstm" if self.has_default_activations else None
+
     def step(self, z, states):
         _, c = states
         i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
@@ -83,7 +87,7 @@ class LSTM(RecurrentLayer):
     """An LSTM over time, with the arguments and weights of `keras.layers.LSTM`.
 
     `LSTMCell` has the equations. `RecurrentLayer` describes the call and the arguments that the
-    cell does not have; `unroll` and `use_cudnn` have no effect.
+    cell does not have; `unroll` has no effect.
 
     >>> import numpy as np
     >>> from unroll.layers import LSTM

@@ -183,7 +183,7 @@ def _torch(layer, given, weights, cotangents, training, mode):
     if not cotangents:
         return found, []
     total = sum(
-        (y * torch.as_tensor(c, dtype=y.dtype)).sum()
+        (y * torch.as_tensor(c, dtype=y.dtype, device=y.device)).sum()
         for y, c in zip(found, cotangents, strict=True)
     )
     gradients = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
