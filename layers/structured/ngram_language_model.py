@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from unroll.layers.operations import require_size
-from unroll.layers.structured import arpa, witten_bell
+from unroll.layers.structured import arpa, kneser_ney, witten_bell
 from unroll.layers.structured.model_kenlm import load
 from unroll.layers.structured.ngram_table import START, UNKNOWN, InvalidNGramError, NGramTable
 from unroll.layers.structured.word_look_ahead import UnigramLookAhead, WordLookAhead
@@ -99,32 +99,55 @@ class NGramLanguageModel:
 
     @classmethod
     def from_texts(
-        cls, texts: Iterable[Sequence[str]], order: int = 3, min_count: int = 1
+        cls,
+        texts: Iterable[Sequence[str]],
+        order: int = 3,
+        min_count: int = 1,
+        smoothing: str = "witten_bell",
     ) -> "NGramLanguageModel":
         """Estimates a model from texts, each a sequence of tokens.
 
         Interpolated Witten-Bell smoothing (Chen and Goodman 1999, "An empirical study of smoothing
-        techniques for language modeling", section 2.4). With N tokens after a context c, T of them
-        distinct, and c' the context without its first token:
+        techniques for language modeling", section 2.4), by default. With N tokens after a context
+        c, T of them distinct, and c' the context without its first token:
 
             P(w | c) = (count(c w) + T P(w | c')) / (N + T)
 
         For the empty context, P(w | c') is uniform over the tokens and `<unk>`. If the texts have
         `<unk>`, it is counted like any other token.
 
+        Interpolated modified Kneser-Ney smoothing (section 3 there, and Heafield et al. 2013,
+        "Scalable modified Kneser-Ney language model estimation") is better for large texts. With
+        a(c w) the count of an n-gram of the largest length, or of one that begins with `<s>`, and
+        otherwise the number of different tokens that occur before it:
+
+            P(w | c) = (a(c w) - D(a(c w)) + sum_v D(a(c v)) P(w | c')) / sum_v a(c v)
+
+        The discounts D(1), D(2) and D(3), which is that of larger counts too, depend on the length;
+        they are 0.5, 1 and 1.5 where the texts are too small to estimate them.
+
         Args:
             texts: the texts.
             order: the maximum length of the n-grams.
             min_count: the model has no entries for n-grams of two or more tokens that occur less
                 often. With R of the N tokens in such n-grams, the probability is
-                `(count(c w) + (T + R) P(w | c')) / (N + T)`, where their counts are 0.
+                `(count(c w) + (T + R) P(w | c')) / (N + T)`, where their counts are 0. Only for
+                Witten-Bell smoothing.
+            smoothing: `"witten_bell"` or `"kneser_ney"`.
 
         Raises:
-            ValueError: if a number is below one, there are no texts, or a text has the token `<s>`
-                or `</s>`.
+            ValueError: if a number is below one, `min_count` is above one with Kneser-Ney
+                smoothing, `smoothing` has another value, there are no texts, or a text has the
+                token `<s>` or `</s>`.
         """
-        order = require_size("order", order)
-        return cls._of(witten_bell.estimate(texts, order, require_size("min_count", min_count)))
+        order, min_count = require_size("order", order), require_size("min_count", min_count)
+        if smoothing == "witten_bell":
+            return cls._of(witten_bell.estimate(texts, order, min_count))
+        if smoothing != "kneser_ney":
+            raise ValueError(f"smoothing must be 'witten_bell' or 'kneser_ney', got {smoothing!r}.")
+        if min_count > 1:
+            raise ValueError(f"min_count must be 1 with Kneser-Ney smoothing, got {min_count}.")
+        return cls._of(kneser_ney.estimate(texts, order))
 
     @classmethod
     def from_kenlm(cls, path, words: Iterable[str] = ()) -> "NGramLanguageModel":

@@ -19,7 +19,7 @@ from unroll.layers.structured.ngram_table import (
 
 def estimate(texts: Iterable[Sequence[str]], order: int, min_count: int) -> NGramTable:
     """The table of `NGramLanguageModel.from_texts`, which has the equations."""
-    table, stream = _read(texts)
+    table, stream = read_texts(texts)
     size = len(table.tokens)  # V
     start, unknown = table.ids[START], table.ids[UNKNOWN]
     counts = np.bincount(stream, minlength=size)
@@ -59,7 +59,7 @@ def estimate(texts: Iterable[Sequence[str]], order: int, min_count: int) -> NGra
     return table
 
 
-def _read(texts: Iterable[Sequence[str]]) -> tuple[NGramTable, np.ndarray]:
+def read_texts(texts: Iterable[Sequence[str]]) -> tuple[NGramTable, np.ndarray]:
     """A table without n-grams, and the tokens of all texts with their start and end, `[N]`."""
     ids = defaultdict(count().__next__)
     start, end, unknown = ids[START], ids[END], ids[UNKNOWN]
