@@ -26,6 +26,7 @@ UNITS = ("characters", "words", "punctuation", "subwords")
 UNKNOWN, END = 0, 1
 # The first units of every vocabulary: what is not in it, and the end of a line.
 SPECIAL = ("<unk>", "<eos>")
+_RESTARTS = 0.02  # of the streams, in each batch of the training
 IGNORED = -1  # the label of a position that does not count
 SPACE = "\u2581"  # how SentencePiece writes a space
 _PUNCTUATION = r"([^\p{L}\p{M}\p{N}\s])"
@@ -245,7 +246,8 @@ def training_batches(
 
     An epoch reads the text as a circle from a random position. Merity et al. 2018, "Regularizing
     and optimizing LSTM language models", section 5: the length of a batch is that of the others
-    times a normal random number, and half of it in one of twenty.
+    times a normal random number, and half of it in one of twenty. In each batch,
+    one stream in fifty starts again, so that a model also learns to read a text from its start.
 
     Args:
         ids: `[N]`.
@@ -279,12 +281,12 @@ def training_batches(
         positions = (rows[:, None] + np.arange(first, last + 1)) % total
         return ids[positions].astype("int32")
 
-    def batch(first, last, is_start):
+    def batch(first, last, start):
         found = tf.numpy_function(read, [first, last], tf.int32)
         size = None if random_lengths else length
         tokens = tf.ensure_shape(found[:, :-1], [batch_size, size])
         labels = tf.ensure_shape(found[:, 1:], [batch_size, size])
-        return {"tokens": tokens, "start": tf.fill([batch_size], is_start)}, labels
+        return {"tokens": tokens, "start": start}, labels
 
     def epoch(number):
         def seeds(k):
@@ -300,8 +302,9 @@ def training_batches(
         lasts = tf.cast(tf.round(share / share[-1] * used), tf.int64)
         offset = tf.random.stateless_uniform([], seeds(2), maxval=total, dtype=tf.int64)
         firsts = tf.concat([[0], lasts[:-1]], axis=0)
-        pieces = (firsts + offset, lasts + offset, tf.range(steps) == 0)
-        return tf.data.Dataset.from_tensor_slices(pieces)
+        restarts = tf.random.stateless_uniform([steps, batch_size], seeds(3)) < _RESTARTS
+        start = restarts | (tf.range(steps) == 0)[:, None]
+        return tf.data.Dataset.from_tensor_slices((firsts + offset, lasts + offset, start))
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     batches = numbers.flat_map(epoch).map(batch, tf.data.AUTOTUNE, deterministic=True)

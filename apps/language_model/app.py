@@ -1,4 +1,4 @@
-"""Language model: goes on from a prompt, and scores texts, in characters, words or subwords."""
+"""Language model: continues prompts and scores texts, in characters, words or subwords."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -100,7 +100,7 @@ def text_of(dataset: tf.data.Dataset) -> np.ndarray:
 
 
 def baseline(config, data: Data, split: str) -> dict:
-    """An n-gram model of the training text, with interpolated Witten-Bell smoothing.
+    """An n-gram model of the training text, with modified Kneser-Ney smoothing.
 
     It has the vocabulary of the model, and reads the text line by line.
     """
@@ -113,7 +113,9 @@ def baseline(config, data: Data, split: str) -> dict:
             if len(line):
                 yield names[line[line != modeling.END]].tolist()
 
-    model = NGramLanguageModel.from_texts(lines(text_of(data["train"])), order)
+    model = NGramLanguageModel.from_texts(
+        lines(text_of(data["train"])), order, smoothing="kneser_ney"
+    )
     counter = Counter(config.units_of_text, vocabulary)
     ids = text_of(data[split])
     nats, state = 0.0, model.initial_state()
@@ -127,4 +129,4 @@ def baseline(config, data: Data, split: str) -> dict:
     counter.add(np.concatenate([[modeling.END], ids[:-1]]), ids, nats)
     figures = counter.totals.figures()
     del figures["examples"]
-    return {"what": f"{order}-gram, Witten-Bell smoothing", **figures}
+    return {"what": f"{order}-gram, modified Kneser-Ney smoothing", **figures}

@@ -355,7 +355,7 @@ class TestRun:
         config, assets = trained.config, trained.assets
         data = app.load(config, ("train", "valid", "test"), assets)
         found = app.baseline(config, data, "test")
-        assert found["what"] == "5-gram, Witten-Bell smoothing"
+        assert found["what"] == "5-gram, modified Kneser-Ney smoothing"
         assert 1.5 < found["nats_per_token"] < 2.5
 
     def test_the_export_agrees(self, run, tmp_path, parity_process, run_example):

@@ -140,7 +140,6 @@ def test_training_streams_go_on_from_batch_to_batch(random_lengths):
     for _ in range(2):
         tokens, labels, start = columns(dataset)
         assert start[0].all()
-        assert not start[1:].any()
         # The text is a circle.
         np.testing.assert_array_equal(labels, (tokens - 100 + 1) % 1003 + 100)
         np.testing.assert_array_equal(tokens[:, 1:], labels[:, :-1])
@@ -150,13 +149,17 @@ def test_training_streams_go_on_from_batch_to_batch(random_lengths):
     assert firsts[0] != firsts[1]
 
 
-def test_lengths_of_batches_are_random_or_static():
+def test_lengths_and_restarts_are_random():
     spread = modeling.training_batches(np.zeros(200_001, "int32"), 2, 50, seed=0)
-    lengths = np.array([labels.shape[1] for _, labels in spread.as_numpy_iterator()])
+    batches = list(spread.as_numpy_iterator())
+    lengths = np.array([labels.shape[1] for _, labels in batches])
     assert lengths.sum() == 100_000
     assert lengths.mean() == pytest.approx(50)
     assert 1.5 < lengths.std() < 10
     assert 0.02 < (lengths < 35).mean() < 0.09
+    restarts = np.array([features["start"] for features, _ in batches[1:]])
+    assert 0.012 < restarts.mean() < 0.028
+    assert (restarts.sum(axis=1) == 1).any()
     fixed = modeling.training_batches(IDS, 4, 20, seed=3, random_lengths=False)
     assert fixed.element_spec[1].shape == (4, 20)
 
