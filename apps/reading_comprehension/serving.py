@@ -15,7 +15,8 @@ def service(trained: Trained) -> Service:
     - `serving_default`: `story` and `question` `[B]`, strings, to `answer` `[B]`, `scores` `[B, V]`
       of all words, `facts` `[B, S]`, the sentences or lines of the story (the last ones of a long
       story), and `attention` `[B, hops, S]`.
-    - `ids`: `facts` `[B, S, J]` and `question` `[B, J']` to `scores` and `attention`.
+    - `ids`: `facts` `[B, S, J]` and `question` `[B, J']` to `scores` and `attention`. Ids that are
+      not in the vocabulary are read as the unknown token.
     """
     assets = trained.assets
     restarts = trained.model.get_layer("restarts")
@@ -27,6 +28,9 @@ def service(trained: Trained) -> Service:
     def answer(features: dict) -> dict:
         logits, attention = copy([features["facts"], features["question"]], training=False)
         return {"scores": tf.nn.softmax(logits), "attention": attention}
+
+    def answer_ids(features: dict) -> dict:
+        return answer({k: text.known_ids(x, len(entries)) for k, x in features.items()})
 
     @tf.function(
         input_signature=[
@@ -55,7 +59,7 @@ def service(trained: Trained) -> Service:
             "ids": {name: x.numpy() for name, x in inputs.items()},
         }
 
-    functions = {"serving_default": serving_default, "ids": with_inputs(answer, ids)}
+    functions = {"serving_default": serving_default, "ids": with_inputs(answer_ids, ids)}
     return Service(functions, requests, litert="ids", keep=[copy.variables, vocabulary])
 
 
