@@ -13,7 +13,8 @@ from unroll.pipelines.errors import DataError
 from unroll.pipelines.lines import read_text, split_lines, split_words
 
 BLANK = "[BLANK]"
-UNITS = ("characters", "words", "phones")
+# What a recording is given as: the path of a file, the bytes of a wav file, or features.
+_RECORDINGS = ("path", "audio", "features")
 BUFFER_BYTES = 2**28  # of the recordings that a shuffle holds
 # The lengths in frames at which a new bucket of recordings begins.
 BOUNDARIES = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
@@ -174,85 +175,28 @@ def speech_batches(
     Raises:
         DataError: if all recordings are skipped.
     """
-    fold_in = tf.random.experimental.stateless_fold_in
-    ids = {label: k for k, label in enumerate(labels)}
     augmentation = augmentation or Augmentation()
+    ids = {label: k for k, label in enumerate(labels)}
     targets = [
         np.array([ids.get(label, len(labels)) for label in units(transcript)], "int32")
         for transcript in surveyed.transcripts
     ]
+    kept = np.ones(len(targets), bool)
+    if shuffle is not None:
+        frames = surveyed.frames // subsampling
+        kept = np.array([frames_needed(row) <= n for row, n in zip(targets, frames, strict=True)])
+        if not kept.any():
+            raise DataError(
+                f"All {len(kept)} recordings have too few frames for their transcripts, such as "
+                f"{surveyed.transcripts[0]!r}: the model has one output frame for {subsampling} "
+                "input frames."
+            )
     # The largest number of frames after a change of speed.
     slowest = 1 - augmentation.speed if front_end else 1
     frames = np.ceil(surveyed.frames / slowest).astype("int32")
-    kept = np.ones(len(targets), bool)
-    if shuffle is not None:
-        kept = np.array(
-            [
-                frames_needed(row) <= count // subsampling
-                for row, count in zip(targets, surveyed.frames, strict=True)
-            ]
-        )
-        _require_some(kept, surveyed, subsampling)
-    known = tf.data.Dataset.from_tensor_slices(
-        {
-            "targets": tf.RaggedTensor.from_row_lengths(
-                np.concatenate(targets), [len(row) for row in targets]
-            ),
-            "frames": frames,
-            "kept": kept,
-        }
-    )
-
-    def recordings_of(batch: dict) -> tf.Tensor:
-        if "path" not in batch:
-            return batch["features" if front_end is None else "audio"]
-        return tf.ensure_shape(tf.numpy_function(_read_all, [batch["path"]], tf.string), [None])
-
-    def features(recording, length, seed=None) -> tf.Tensor:
-        if front_end is None:
-            x = recording[:length]
-        else:
-            x = waveform(recording, front_end.rate)
-            if seed is not None:
-                options = {name: getattr(augmentation, name) for name in ("speed", "gain", "noise")}
-                x = audio.perturb(x, seed, **options)
-            x = front_end(x)
-        x, _ = audio.normalize(x, normalization)
-        if seed is not None:
-            masks = {"time": augmentation.time, "frequency": augmentation.frequency}
-            x = audio.spec_augment(x, seed + 1, **masks)
-        return x
-
-    def prepare(batch: dict, seed=None) -> tuple:
-        size = batch["features"].shape[-1] if front_end is None else front_end.size
-        given = [recordings_of(batch), batch["frames"]]
-        if seed is not None:
-            indices = tf.range(tf.shape(batch["frames"])[0])
-            given.append(tf.map_fn(lambda k: fold_in(seed, k), indices, tf.int32))
-        ragged = tf.map_fn(
-            lambda each: features(*each),
-            tuple(given),
-            fn_output_signature=tf.RaggedTensorSpec([None, size], tf.float32, ragged_rank=0),
-            parallel_iterations=2,
-        )
-        x, lengths = ragged.to_tensor(shape=[None, None, size]), ragged.row_lengths()
-        if static:  # the labels have been padded to the length of the bucket
-            missing = tf.shape(batch["targets"])[1] - tf.shape(x)[1]
-            x = tf.pad(x, [[0, 0], [0, missing], [0, 0]])
-        return {"features": x, "lengths": tf.cast(lengths, tf.int32)}, batch["targets"]
-
-    examples = tf.data.Dataset.zip(dataset, known).filter(lambda _, own: own["kept"])
-    needed = {"path", "audio", "features"}
-    examples = examples.map(
-        lambda example, own: {
-            **{name: value for name, value in example.items() if name in needed},
-            "targets": own["targets"],
-            "frames": own["frames"],
-        }
-    )
     made = batches(
-        examples,
-        lambda example: example["frames"],
+        _recordings(dataset, targets, frames, kept),
+        lambda recording: recording["frames"],
         batch_size,
         boundaries=BOUNDARIES,
         shuffle=shuffle,
@@ -263,28 +207,87 @@ def speech_batches(
     if any(vars(augmentation).values()):
         seeds = tf.data.Dataset.random(shuffle, rerandomize_each_iteration=True).batch(2)
         made = tf.data.Dataset.zip(made, seeds.map(lambda seed: tf.cast(seed, tf.int32)))
-    skipped = [
-        text for text, is_kept in zip(surveyed.transcripts, kept, strict=True) if not is_kept
-    ]
-    return made.map(prepare, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), skipped
+    made = made.map(_Decoder(front_end, normalization, augmentation, static), tf.data.AUTOTUNE)
+    skipped = [text for text, kept in zip(surveyed.transcripts, kept, strict=True) if not kept]
+    return made.prefetch(tf.data.AUTOTUNE), skipped
+
+
+def _recordings(dataset, targets: list, frames: np.ndarray, kept: np.ndarray) -> tf.data.Dataset:
+    """The recordings that are kept, not decoded, each with its labels and number of frames."""
+    lengths = [len(row) for row in targets]
+    known = tf.data.Dataset.from_tensor_slices(
+        {
+            "targets": tf.RaggedTensor.from_row_lengths(np.concatenate(targets), lengths),
+            "frames": frames,
+            "kept": kept,
+        }
+    )
+
+    def merge(example: dict, own: dict) -> dict:
+        recording = {name: example[name] for name in _RECORDINGS if name in example}
+        return recording | {"targets": own["targets"], "frames": own["frames"]}
+
+    return tf.data.Dataset.zip(dataset, known).filter(lambda _, own: own["kept"]).map(merge)
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Turns a batch of recordings that are not decoded into features and labels.
+
+    The call arguments are the batch and, for an augmentation, a seed `[2]`.
+    """
+
+    front_end: audio.FrontEnd | None
+    normalization: str
+    augmentation: Augmentation
+    static: bool
+
+    def __call__(self, batch: dict, seed=None) -> tuple[dict, tf.Tensor]:
+        [recordings] = (batch[name] for name in _RECORDINGS if name in batch)
+        if "path" in batch:
+            recordings = tf.numpy_function(_read_all, [recordings], tf.string)
+            recordings = tf.ensure_shape(recordings, [None])
+        given = [recordings, batch["frames"]]
+        if seed is not None:
+            fold_in = tf.random.experimental.stateless_fold_in
+            indices = tf.range(tf.shape(batch["frames"])[0])
+            given.append(tf.map_fn(lambda k: fold_in(seed, k), indices, tf.int32))
+        size = self.front_end.size if self.front_end else recordings.shape[-1]
+        ragged = tf.map_fn(
+            lambda each: self._features(*each),
+            tuple(given),
+            fn_output_signature=tf.RaggedTensorSpec([None, size], tf.float32, ragged_rank=0),
+            parallel_iterations=2,
+        )
+        x, lengths = ragged.to_tensor(shape=[None, None, size]), ragged.row_lengths()
+        if self.static:  # the labels have been padded to the length of the bucket
+            missing = tf.shape(batch["targets"])[1] - tf.shape(x)[1]
+            x = tf.pad(x, [[0, 0], [0, missing], [0, 0]])
+        return {"features": x, "lengths": tf.cast(lengths, tf.int32)}, batch["targets"]
+
+    def _features(self, recording, frames, seed=None) -> tf.Tensor:
+        augment = self.augmentation
+        if self.front_end:
+            x = waveform(recording, self.front_end.rate)
+            if seed is not None:
+                x = audio.perturb(
+                    x, seed, speed=augment.speed, gain=augment.gain, noise=augment.noise
+                )
+            x = self.front_end(x)
+        else:
+            x = recording[:frames]
+        x, _ = audio.normalize(x, self.normalization)
+        if seed is not None:
+            x = audio.spec_augment(x, seed + 1, time=augment.time, frequency=augment.frequency)
+        return x
 
 
 def _read_all(paths: np.ndarray) -> np.ndarray:
-    return np.array(
-        [sound.to_wav(sound.read_bytes(path), os.fsdecode(path)) for path in paths], object
-    )
-
-
-def _require_some(kept: np.ndarray, surveyed: Survey, subsampling: int) -> None:
-    if not kept.any():
-        raise DataError(
-            f"All {len(kept)} recordings have too few frames for their transcripts, such as "
-            f"{surveyed.transcripts[0]!r}: the model has one output frame for {subsampling} input "
-            "frames."
-        )
+    wavs = [sound.to_wav(sound.read_bytes(path), os.fsdecode(path)) for path in paths]
+    return np.array(wavs, object)
 
 
 def waveform(contents, rate: int) -> tf.Tensor:
-    """The samples of a wav file, `[N]`, resampled to `rate` in Hz. None if it cannot be decoded."""
+    """The samples of a wav file, `[N]`, resampled to `rate` in Hz. N is 0 if it is not decoded."""
     samples, own_rate, _ = sound.decode_wav(contents)
     return audio.resample(samples, own_rate, rate)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from unroll import layers
 from unroll.apps.core.protocol import Asset, Trained
@@ -14,56 +13,73 @@ from unroll.pipelines import speech
 from unroll.pipelines.errors import DataError
 from unroll.pipelines.lines import split_words
 
-_BATCH_SIZE = 32
 _KENLM = b"mmap lm http://kheafield.com/code"  # the first bytes of a binary file
 
 
-def decode(logits: list[np.ndarray], trained: Trained, beam_width: int) -> list[str]:
-    """The best transcript that a beam search finds for each recording.
+Decoder = Callable[[np.ndarray, np.ndarray], list[str]]
 
-    Args:
-        logits: of each recording, `[T, K]`.
-        trained: has the labels.
-        beam_width: number of prefixes. With 1, the labels are those of the best path.
+
+def decoders(trained: Trained) -> dict[str, Decoder]:
+    """Functions of a batch of logits `[B, T, K]` and numbers of frames `[B]` to transcripts.
+
+    By the prefix of their figures: "" for the greedy labels, `beam_`, and `language_model_` if the
+    language model has a weight or there are hot words.
     """
+    found = {"": _search(trained, 1), "beam_": _search(trained, trained.config.beam_width)}
+    if uses_language_model(trained.config):
+        decode = _search_with_language_model(trained)
+        found["language_model_"] = lambda logits, frames: [
+            decode(row[:count]) for row, count in zip(logits, frames, strict=True)
+        ]
+    return found
+
+
+def _search(trained: Trained, beam_width: int) -> Decoder:
+    """A beam search. With a width of 1, the labels are those of the best path."""
     names, unit = np.array(trained.assets["labels"]), trained.config.unit
-    search = tf.function(
-        lambda logits, frames: layers.ctc_beam_search(logits, frames, beam_width=beam_width).labels,
+
+    @tf.function(
         input_signature=[
             tf.TensorSpec([None, None, len(names)], tf.float32),
             tf.TensorSpec([None], tf.int32),
-        ],
+        ]
     )
-    transcripts = []
-    for begin in range(0, len(logits), _BATCH_SIZE):
-        rows = logits[begin : begin + _BATCH_SIZE]
-        frames = np.array([len(row) for row in rows], "int32")
-        padded = np.zeros((len(rows), max(1, *frames, 1), len(names)), "float32")
-        for i, row in enumerate(rows):
-            padded[i, : len(row)] = row
+    def search(logits, frames):
         if beam_width == 1:
-            labels = ops.convert_to_numpy(layers.ctc_greedy(padded, frames).labels)
-        else:
-            labels = search(padded, frames).numpy()[:, 0]
-        transcripts += [speech.join_units(names[row[row >= 0]], unit) for row in labels]
-    return transcripts
+            return layers.ctc_greedy(logits, frames).labels
+        return layers.ctc_beam_search(logits, frames, beam_width=beam_width).labels[:, 0]
+
+    def decode(logits, frames):
+        labels = search(logits, frames).numpy()
+        return [speech.join_units(names[row[row >= 0]], unit) for row in labels]
+
+    return decode
 
 
 def uses_language_model(config) -> bool:
-    """Whether `decode_with_language_model` would use the language model or hot words."""
+    """Whether a search would use the language model or hot words."""
     return bool(config.lm_weight or config.hot_words)
 
 
 def decode_with_language_model(logits: list[np.ndarray], trained: Trained) -> list[str]:
-    """The best transcripts by a beam search with the language model and the hot words."""
+    """The best transcripts by a beam search with the language model and the hot words.
+
+    Args:
+        logits: of each recording, `[T, K]`.
+        trained: has the labels and the language model.
+    """
+    return list(map(_search_with_language_model(trained), logits))
+
+
+def _search_with_language_model(trained: Trained) -> Callable[[np.ndarray], str]:
     config, labels = trained.config, trained.assets["labels"]
     model = _language_model(trained.assets["language_model"]) if config.lm_weight else None
     if config.unit != "characters":
         labels = [f"{label} " for label in labels]
-    transcripts = []
-    for row in logits:
+
+    def decode(logits: np.ndarray) -> str:
         [(text, _)] = layers.ctc_beam_search_with_language_model(
-            row,
+            logits,
             labels,
             model,
             language_model_weight=config.lm_weight,
@@ -71,8 +87,9 @@ def decode_with_language_model(logits: list[np.ndarray], trained: Trained) -> li
             hot_words=parse_hot_words(config.hot_words),
             beam_width=config.beam_width,
         )
-        transcripts.append(text)
-    return transcripts
+        return text
+
+    return decode
 
 
 def language_model_asset(config, texts: list[str], units: Callable[[str], list[str]]) -> Asset:

@@ -82,44 +82,42 @@ class KnownLabelsLoss(layers.CTCLoss):
         return super().call(y_true, ops.concatenate([y_pred, impossible], axis=-1))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outputs:
-    """The recordings of a split and the model's output for them.
+    """What the model makes of the recordings of a split.
 
     Attributes:
         references: the correct labels of each recording.
-        logits: of each recording, `[T, K]`.
+        transcripts: of each recording, by decoder: see `decoding.decoders`.
+        example: the index of the longest recording of fewer than 12 labels, if there is one.
+        logits: of the example, `[T, K]`.
     """
 
     references: list[list[str]]
-    logits: list[np.ndarray]
+    transcripts: dict[str, list[str]]
+    example: int = 0
+    logits: np.ndarray | None = None
 
 
 def outputs(trained: Trained, dataset: tf.data.Dataset) -> Outputs:
-    """The model's output for each recording of a split."""
-    names = np.array([*trained.assets["labels"], _UNKNOWN])
-    found = Outputs([], [])
+    """Decodes the recordings of a split, one batch after another."""
+    names, unit = np.array([*trained.assets["labels"], _UNKNOWN]), trained.config.unit
+    decoders = decoding.decoders(trained)
+    found = Outputs([], {prefix: [] for prefix in decoders})
+    highest = (False, -1)
     for features, labels in dataset:
-        logits = trained.model.predict_on_batch(features)
-        lengths = features["lengths"].numpy() // trained.config.subsampling
-        found.logits.extend(row[:length] for row, length in zip(logits, lengths, strict=True))
-        found.references.extend(names[row[row > 0]].tolist() for row in labels.numpy())
+        logits = trained.model.predict_on_batch(features)  # [B, T, K]
+        frames = features["lengths"].numpy() // trained.config.subsampling
+        for prefix, decode in decoders.items():
+            found.transcripts[prefix] += decode(logits, frames)
+        for row, count, correct in zip(logits, frames, labels.numpy(), strict=True):
+            reference = names[correct[correct > 0]].tolist()
+            rank = (len(reference) < 12, len(speech.join_units(reference, unit)))
+            if rank > highest:
+                highest, found.example = rank, len(found.references)
+                found.logits = row[:count].copy()
+            found.references.append(reference)
     return found
-
-
-def transcripts(found: Outputs, trained: Trained) -> dict[str, list[str]]:
-    """The transcripts of each recording by decoder, with the prefix of its figures.
-
-    The prefixes are "" for the greedy labels, `beam_`, and `language_model_` if the language model
-    has a weight or there are hot words.
-    """
-    decoded = {
-        "": decoding.decode(found.logits, trained, beam_width=1),
-        "beam_": decoding.decode(found.logits, trained, trained.config.beam_width),
-    }
-    if decoding.uses_language_model(trained.config):
-        decoded["language_model_"] = decoding.decode_with_language_model(found.logits, trained)
-    return decoded
 
 
 def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
@@ -127,7 +125,7 @@ def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
     found, unit = outputs(trained, dataset), trained.config.unit
     correct = [speech.join_units(labels, unit) for labels in found.references]
     figures = {"examples": len(correct)}
-    for prefix, decoded in transcripts(found, trained).items():
+    for prefix, decoded in found.transcripts.items():
         rates = error_rates(correct, decoded, unit)
         figures |= {prefix + name: value for name, value in rates.items()}
     return figures

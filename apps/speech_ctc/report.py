@@ -25,7 +25,7 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """
     found, unit = metrics.outputs(trained, dataset), trained.config.unit
     correct = [speech.join_units(labels, unit) for labels in found.references]
-    decoded = metrics.transcripts(found, trained)
+    decoded = found.transcripts
     greedy = decoded[""]
     labels = aligned_labels(correct, greedy, unit)
     sections = [
@@ -37,15 +37,13 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     if unit == "characters":
         words = aligned_labels(correct, greedy, "words")
         sections.append("## Most frequent errors in words\n\n" + errors_table(words))
-    # The longest transcript that is still readable as a figure.
-    shown = max(range(len(correct)), key=lambda i: (len(found.references[i]) < 12, len(correct[i])))
-    spoken = found.references[shown]
-    probabilities = metrics.label_probabilities(
-        found.logits[shown], trained.assets["labels"], spoken
-    )
+    example = found.example  # a transcript that is readable as a figure
+    names = trained.assets["labels"]
+    known = [label for label in found.references[example] if label in names]
+    probabilities = metrics.label_probabilities(found.logits, names, known)
     figures = {
         "spikes": spikes_figure(
-            probabilities, recordings.seconds_per_frame(trained), correct[shown]
+            probabilities, recordings.seconds_per_frame(trained), correct[example]
         ),
         "confusion": confusion_figure(*zip(*labels, strict=True)),
     }

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from unroll.apps.core import cli, config
 from unroll.apps.core.evaluation import evaluate
+from unroll.apps.core.evaluation import report as write_report
 from unroll.apps.core.runs import Run
 from unroll.apps.speech_ctc import app, decoding
 from unroll.pipelines.datasets import sources
@@ -61,7 +62,11 @@ def test_every_verb_on_your_own_files(own, tmp_path, capsys):
     figures = evaluate(app, Run(run))
     assert "label_error_rate" in figures
     assert "word_error_rate" not in figures
-    assert capsys.readouterr().err == (
+    text, files = write_report(app, Run(run))
+    assert "| HH" not in text  # it is shown as an unknown label
+    assert "\N{REPLACEMENT CHARACTER}" in text
+    assert len(files) == 3
+    assert capsys.readouterr().err == 2 * (
         "unroll: 1 labels of test are not in the training transcripts, and each of their 1 "
         "occurrences counts as an error: 'HH' (1)\n"
     )

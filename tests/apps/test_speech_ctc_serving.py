@@ -366,6 +366,11 @@ def test_hot_words_change_the_transcript(simple):
     assert transcripts("ab=3") == ["ab"]
 
 
+def test_without_a_weight_the_search_with_the_language_model_is_left_out(simple):
+    assert set(decoding.decoders(simple.changed(lm_weight=0.0))) == {"", "beam_"}
+    assert set(decoding.decoders(simple.trained)) == {"", "beam_", "language_model_"}
+
+
 def test_hot_words_do_not_need_the_language_model(simple):
     trained = simple.changed({"language_model": ["broken"]}, lm_weight=0.0, hot_words="ab=30")
     [result] = app.predict(trained, [UNUSUAL["noise"]])
