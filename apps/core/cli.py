@@ -52,8 +52,9 @@ class Stopped(KeyboardInterrupt):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit code; see above."""
-    if hasattr(sys.stdout, "reconfigure"):  # the terminal's encoding may lack some characters
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # the terminal's encoding may lack some characters
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _stop_by_signals():
             code = _dispatch(sys.argv[1:] if argv is None else argv)

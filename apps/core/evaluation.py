@@ -1,5 +1,6 @@
 """A run's trained model, and its figures on a split."""
 
+import contextlib
 import io
 import warnings
 from collections.abc import Callable
@@ -134,6 +135,11 @@ def report(
         image = io.BytesIO()
         figure.savefig(image, dpi=100, format="png")
         contents[f"{split}-{name}.png"] = image.getvalue()
-    for name, content in contents.items():
-        write_bytes(folder / name, content)
+    try:
+        for name, content in contents.items():
+            write_bytes(folder / name, content)
+    except OSError:
+        with contextlib.suppress(OSError):  # it has earlier reports
+            folder.rmdir()
+        raise
     return made.text, [folder / name for name in contents]

@@ -113,15 +113,21 @@ def test_sigterm_ends_an_export_without_a_trace(run):
     ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_is_an_exit_code_and_the_handlers_are_restored(call, monkeypatch, stop, code):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    # The process of the tests may have been started in the background, or by `nohup`.
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     monkeypatch.setattr(training, "train", lambda *_, **__: os.kill(os.getpid(), stop))
     try:
         got, out, err = call("toy", "train", "--run=mine")
+        assert {number: signal.getsignal(number) for number in usual} == usual
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert (got, out, err) == (code, [], ["unroll: stopped."])
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == handlers
     assert not Path("mine").exists()
 
 
@@ -223,7 +229,8 @@ def test_a_run_in_use_is_refused_and_not_changed(call, run):
 def test_a_broken_file_of_a_run_is_named_when_it_is_resumed(call, run, monkeypatch, name):
     monkeypatch.setattr(toy, "load", lambda *_, **__: pytest.fail("data were loaded"))
     content = Path(run, name).read_bytes()
-    for broken in (content[:-1], b"", content[:20] + b"\xff" + content[21:]):
+    changed = bytes([content[0] ^ 255]) + content[1:]
+    for broken in (content[:-1], b"", changed):
         Path(run, name).write_bytes(broken)
         before = files(run)
         code, out, err = call("toy", "train", f"--run={run}", "--resume")
