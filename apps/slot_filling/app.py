@@ -87,7 +87,7 @@ PRESETS = {
 # Chosen on 500 sentences of ATIS and 1,000 abstracts of Inspec, both as columns: see the README.
 OWN_FILES = Config(
     data="", epochs=30, batch_size=16, patience=6, learning_rate=2e-3, embedding_dim=128, units=128,
-    dropout=0.5, word_dropout=0.1, character_dropout=0.1, monitor="val_tags_slot_f1"
+    dropout=0.5, word_dropout=0.1, character_dropout=0.1, monitor="val_loss"
 )  # fmt: skip
 
 _GOO = "slot-gated model, Goo et al. 2018"
