@@ -110,6 +110,18 @@ def test_an_empty_batch(trained_variant, service):
     assert {len(value) for value in functions["ids"](**no_ids).values()} == {0}
 
 
+def test_ids_that_are_not_in_the_vocabulary_are_unknown(service):
+    features, _ = batch(np.random.default_rng(0))
+    unknown, outside = (
+        {name: np.where(x == 5, token, x) for name, x in features.items()}
+        for token in (UNKNOWN, -1)
+    )
+    outside["facts"][outside["facts"] == -1] = 2**31 - 1
+    expected = service.functions["ids"](**unknown)
+    for name, value in service.functions["ids"](**outside).items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
 def test_invalid_utf8_is_answered(service):
     function = service.functions["serving_default"]
     outputs = function(story=[b"Bob \xff\xfe is here. \xc3"], question=[b"\xf0\x9f Where?"])

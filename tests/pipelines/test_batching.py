@@ -68,3 +68,19 @@ def test_static_shapes():
 def test_example_that_is_too_long_for_static_shapes():
     with pytest.raises(DataError, match="below the last boundary, 12; the longest example has 12"):
         batches(examples(), length, 2, boundaries=(4, 12), static=True)
+
+
+def test_known_lengths_take_no_pass_and_a_buffer_limits_the_shuffle():
+    started = []
+
+    def counted(example, number):
+        tf.numpy_function(lambda n: started.append(int(n)), [number], [])
+        return example, number
+
+    dataset = examples().map(counted)
+    made = batches(dataset, length, 2, lengths=np.array(LENGTHS), shuffle=1, buffer=3)
+    assert (len(made), started) == (7, [])
+    order = numbers(made)
+    assert sorted(order) == list(range(len(LENGTHS)))
+    assert order != sorted(order)
+    assert all(number <= place + 2 for place, number in enumerate(order))
