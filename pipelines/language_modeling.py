@@ -246,8 +246,9 @@ def training_batches(
 
     An epoch reads the text as a circle from a random position. Merity et al. 2018, "Regularizing
     and optimizing LSTM language models", section 5: the length of a batch is that of the others
-    times a normal random number, and half of it in one of twenty. In each batch,
-    one stream in fifty starts again, so that a model also learns to read a text from its start.
+    times a normal random number, and half of it in one of twenty. In each batch one stream of fifty
+    starts again. Otherwise a model would know only the states after a long text, and predict badly
+    after a start.
 
     Args:
         ids: `[N]`.

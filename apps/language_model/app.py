@@ -93,6 +93,11 @@ class Config(Search, TrainingConfig):
         require_cell("cell", self.cell)
         if self.sequence_length < 8:
             raise ValueError(f"sequence_length must be at least 8, got {self.sequence_length}.")
+        if 0 < self.epoch_tokens < self.batch_size:
+            raise ValueError(
+                f"epoch_tokens must be 0 or at least batch_size, {self.batch_size}, got "
+                f"{self.epoch_tokens}."
+            )
         if not 0 <= self.average < 1:
             raise ValueError(f"average must be in [0, 1), got {self.average}.")
         if self.vocabulary_size < 3:

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from tests.apps.resuming import histories
 from unroll.apps.core import cli, export, training
+from unroll.apps.core import config as configs
+from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_trained
 from unroll.apps.core.evaluation import report as report_on
 from unroll.apps.core.protocol import Trained
@@ -412,11 +414,22 @@ def test_own_file_of_subwords(tmp_path, monkeypatch):
     assert not set(result["continuation"]) & {"\u2581", "<"}
 
 
+def test_data_may_be_a_file_or_a_folder(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("text")
+    for data in (path, tmp_path):
+        config = configs.parse(app, [f"--data={data}", "--units=8"])
+        assert config == dataclasses.replace(app.OWN_FILES, data=str(data), units=8)
+    with pytest.raises(UsageError, match="neither a dataset"):
+        configs.parse(app, [f"--data={tmp_path / 'missing.txt'}"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"cell": "Foo"}, "cell must be one of"),
         ({"sequence_length": 7}, "sequence_length must be at least 8"),
+        ({"epoch_tokens": 15}, "epoch_tokens must be 0 or at least batch_size, 16"),
         ({"average": 1.0}, r"average must be in \[0, 1\)"),
         ({"temperature": -1.0}, "temperature must be in"),
         ({"top_p": 0.0}, "top_p must be above 0"),
