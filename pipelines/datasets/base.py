@@ -55,7 +55,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @property
     def split_names(self) -> tuple[str, ...]:
         """The names of the splits."""
-        return self.SPLITS or tuple(self.generators(None))
+        if self.SPLITS:
+            return self.SPLITS
+        own = self.generators(None)
+        return tuple(split for split in Builder.SPLITS if split in own)
 
     def generators(self, downloads: tfds.download.DownloadManager | None) -> dict[str, Iterable]:
         """The keys and examples of each split. They are generated when they are read."""
