@@ -16,6 +16,7 @@ from unroll.pipelines.lines import WORD_SEPARATORS, read_json
 
 PADDING, UNKNOWN = 0, 1
 NUM_TRIGRAMS = 27**3 + 1
+_LARGEST_VALUE = 1e9  # of a word vector
 # The lengths at which a new bucket of texts begins.
 BOUNDARIES = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -308,8 +309,10 @@ def read_vectors(path: str | Path, tokens: list[str], seed: int = 0) -> tuple[np
             raise DataError(
                 f"{path}, row {row}: {len(values)} values, but the first row has {width}."
             )
-        if not np.isfinite(values).all():
-            raise DataError(f"{path}, row {row}: a value is not finite.")
+        if not (np.abs(values) < _LARGEST_VALUE).all():  # NaN is not smaller
+            raise DataError(
+                f"{path}, row {row}: a value is not finite, or not below {_LARGEST_VALUE:g}."
+            )
         if word in wanted:
             vectors[wanted[word]] = values
     if width is None:
@@ -352,7 +355,8 @@ def _vector_rows(path: Path):
 
 def _vector(values, path: Path, row: int) -> np.ndarray:
     try:
-        vector = np.array(values, "float32")
+        with np.errstate(over="ignore"):  # infinity is refused later
+            vector = np.array(values, "float32")
         if vector.ndim == 1:
             return vector
     except (ValueError, TypeError, OverflowError):

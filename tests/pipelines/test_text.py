@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.pipelines.mutations import outcomes
 from unroll.pipelines import text
 from unroll.pipelines.errors import DataError
 
@@ -181,6 +182,21 @@ def test_vectors_of_word2vec_and_words_with_spaces(tmp_path):
     matrix, known = text.read_vectors(path, TOKENS)
     assert known == 2
     assert matrix[2:4].tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.json"])
+def test_mutated_vectors_are_read_or_refused_in_one_line(tmp_path, name):
+    """1,000 mutations of each format."""
+    rows = {"good": [1.5, -2.0], "bad": [3e4, 0.25], "é": [1.0, 2.0], "never": [0.0, 7.0]}
+    lines = "".join(f"{word} {a} {b}\n" for word, (a, b) in rows.items())
+    content = lines if name == "v.txt" else json.dumps(rows, ensure_ascii=False)
+
+    def read(path):
+        return text.read_vectors(path, TOKENS)
+
+    for matrix, known in outcomes(tmp_path / name, read, content.encode()):
+        assert np.isfinite(matrix).all()
+        assert 0 <= known <= 3
 
 
 def test_ids_that_are_not_in_the_vocabulary_are_unknown():
