@@ -251,7 +251,12 @@ class _Decoder:
         if seed is not None:
             fold_in = tf.random.experimental.stateless_fold_in
             indices = tf.range(tf.shape(batch["frames"])[0])
-            given.append(tf.map_fn(lambda k: fold_in(seed, k), indices, tf.int32))
+            seeds = tf.map_fn(
+                lambda k: fold_in(seed, k),
+                indices,
+                fn_output_signature=tf.TensorSpec([2], tf.int32),
+            )
+            given.append(seeds)
         size = self.front_end.size if self.front_end else recordings.shape[-1]
         ragged = tf.map_fn(
             lambda each: self._features(*each),

@@ -22,10 +22,10 @@ from unroll.pipelines.datasets.speech import spoken_digits
 
 # A small part of the generated digits. GRUs without augmentation learn it in a few epochs.
 DIGITS = {
-    "generated_size": 0.2,
+    "generated_size": 0.1,
     "epochs": 12,
     "learning_rate": 1e-2,
-    "batch_size": 8,
+    "batch_size": 6,
     "cell": "GRU",
     "units": 48,
     "dropout": 0.1,
@@ -55,7 +55,7 @@ def figures(run) -> dict:
 
 
 def test_the_generated_digits_are_learned(run, figures):
-    assert figures["examples"] == 48
+    assert figures["examples"] == 24
     assert figures["label_error_rate"] < 0.2
     assert figures["beam_label_error_rate"] < 0.2
     assert figures["language_model_label_error_rate"] < 0.2

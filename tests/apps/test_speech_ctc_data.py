@@ -1,7 +1,5 @@
 """The speech app's data: labels of the training split, own files, the command line, splits."""
 
-import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -12,9 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from unroll.apps.core import cli, config
-from unroll.apps.core.evaluation import evaluate
-from unroll.apps.core.evaluation import report as write_report
-from unroll.apps.core.runs import Run
+from unroll.apps.core.protocol import Trained
 from unroll.apps.speech_ctc import app, decoding
 from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.speech import spoken_digits
@@ -42,48 +38,32 @@ def own(tmp_path) -> Path:
     return folder
 
 
-SMALL = ["--rate=8000", "--units=6", "--depth=1", "--mels=12", "--epochs=2", "--batch-size=8"]
-
-
-def test_every_verb_on_your_own_files(own, tmp_path, capsys):
+def test_phones_of_your_own_files(own, tmp_path, capsys):
     lexicon = tmp_path / "digits.dic"
     names = spoken_digits.PRONUNCIATIONS.items()
     text = "".join(f"{word} {phones.replace('- ', '')}\n" for word, phones in names)
     lexicon.write_text(text + "hundred HH AH\n")
-    run = tmp_path / "run"
-    options = ["--unit=phones", f"--lexicon={lexicon}", "--cepstra=8", "--bidirectional=false"]
-    options += ["--normalization=running", f"--data={own}", f"--run={run}"]
-    assert cli.main(["speech_ctc", "train", *SMALL, *options]) == 0
-    message = capsys.readouterr().err
-    assert "1 training transcripts are too long for their recordings" in message
-    assert "2 of 25 recordings are held out for it, by file" in message
-    labels = Run(run).assets()["labels"]
+    arguments = [f"--data={own}", "--rate=8000", "--units=6", "--depth=1", "--cepstra=8"]
+    options = config.parse(app, [*arguments, "--unit=phones", f"--lexicon={lexicon}"])
+    data = app.load(options, ("train", "valid", "test"), training=True)
+    labels = data.assets["labels"]
     assert labels == ["[BLANK]", *sorted({p for _, x in names for p in x.split()} - {"-"})]
-    figures = evaluate(app, Run(run))
+    repeated, held_out, too_long, unknown = capsys.readouterr().err.splitlines()
+    assert "4 of 4 recordings of test are also in train" in repeated
+    assert "2 of 25 recordings are held out for it, by file" in held_out
+    assert "1 training transcripts are too long for their recordings" in too_long
+    assert unknown == (
+        "unroll: 1 labels of test are not in the training transcripts, and each of their 1 "
+        "occurrences counts as an error: 'HH' (1)"
+    )
+    trained = Trained(options, data.assets, app.build(options, data.assets))
+    figures = app.score(trained, data["test"])
+    assert figures["examples"] == 5
     assert "label_error_rate" in figures
     assert "word_error_rate" not in figures
-    text, files = write_report(app, Run(run))
-    assert "| HH" not in text  # it is shown as an unknown label
-    assert "\N{REPLACEMENT CHARACTER}" in text
-    assert len(files) == 3
-    assert capsys.readouterr().err == 2 * (
-        "unroll: 1 labels of test are not in the training transcripts, and each of their 1 "
-        "occurrences counts as an error: 'HH' (1)\n"
-    )
-    recording = str(own / "0.wav")
-    assert cli.main(["speech_ctc", "predict", str(run), recording, "--json"]) == 0
-    whole = json.loads(capsys.readouterr().out.splitlines()[-1])["transcript"]
-    assert cli.main(["speech_ctc", "predict", str(run), recording, "--stream"]) == 0
-    assert capsys.readouterr().out.strip() == whole
-    (own / "page.wav").write_text("<html>404 not found</html>")
-    page = str(own / "page.wav")
-    assert cli.main(["speech_ctc", "predict", str(run), recording, page]) == 2
-    printed = capsys.readouterr()
-    assert not printed.out
-    assert printed.err == (
-        f"unroll: {page} cannot be read as sound: Format not recognised. It must be a wav, flac, "
-        "mp3, ogg, opus or aiff file.\n"
-    )
+    text = app.report(trained, data["test"]).text
+    assert "HH" not in text
+    assert "\N{REPLACEMENT CHARACTER}" in text  # the label that the model lacks
 
 
 def test_labels_are_those_of_the_training_split(own, capsys):
@@ -95,42 +75,6 @@ def test_labels_are_those_of_the_training_split(own, capsys):
     assert "1 labels of test are not in the training transcripts" in capsys.readouterr().err
     unknown = [row[row == len(data.assets["labels"])] for _, row in data["test"]]
     assert sum(map(len, unknown)) == 1
-
-
-def test_the_training_split_is_evaluated_once_and_as_it_is(own):
-    arguments = [f"--data={own}", "--speed=0.3", "--noise=0.2", "--time-mask=9", "--jit=true"]
-    options = config.parse(app, arguments)
-    data = app.load(options, ("train",))
-    first, second = (
-        [row for features, _ in data["train"] for row in features["features"].numpy()]
-        for _ in range(2)
-    )
-    assert len(first) == 23  # of 25, two of which are held out; the long transcript too
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one, other)
-    plain = app.load(dataclasses.replace(options, speed=0.0, time_mask=0), ("train",))
-    assert [x["features"].shape for x, _ in plain["train"]] == [
-        x["features"].shape for x, _ in data["train"]
-    ]
-
-
-def test_a_resumed_run_gets_the_next_epochs(own):
-    """Training makes an iterator for each finished epoch."""
-    options = config.parse(app, [f"--data={own}", "--unit=characters", "--batch-size=8"])
-    assert options.speed
-    assert options.time_mask
-
-    def epochs(count: int, skipped: int) -> list[np.ndarray]:
-        train = app.load(options, ("train",), training=True)["train"]
-        for _ in range(skipped):
-            iter(train)
-        return [x["features"].numpy() for x, _ in train.repeat(count)]
-
-    whole, resumed = epochs(3, 0), epochs(1, 2)
-    assert len(whole) == 3 * len(resumed)
-    for one, other in zip(whole[-len(resumed) :], resumed, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert any(a.shape != b.shape for a, b in zip(whole, resumed, strict=False))
 
 
 def test_librispeech_can_be_loaded(monkeypatch):
