@@ -12,6 +12,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -97,11 +98,14 @@ def _reason(error: OSError) -> str:
 
 
 def _tensorflow_reason(error: Exception) -> str | None:
-    """What is wrong, if it is the machine: the disk, the memory, another worker."""
+    """What is wrong, if it is a file of the data, the disk, the memory or another worker."""
     if not type(error).__module__.startswith("tensorflow"):
         return None
     from tensorflow import errors
 
+    # Raised by a function of a pipeline that reads files, while the pipeline runs.
+    if found := re.search(r"DataError: ([^\n]+)", str(error)):
+        return found[1]
     machine = (errors.ResourceExhaustedError, errors.PermissionDeniedError, errors.UnavailableError)
     if not isinstance(error, machine):
         return None

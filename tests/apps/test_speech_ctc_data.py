@@ -129,8 +129,16 @@ def test_the_language_model_of_phones_has_phones():
     assert not any("\tAH" in line for line in words)
 
 
-def test_a_recording_that_disappears(own):
+def test_a_recording_that_disappears_is_one_line(own, monkeypatch, capsys):
     data = app.load(config.parse(app, [f"--data={own}"]), ("test",))
     (own / "0.wav").unlink()
-    with pytest.raises(tf.errors.OpError, match=r"0\.wav does not exist"):
+    with pytest.raises(tf.errors.OpError) as error:
         list(data["test"])
+
+    def fail(arguments):
+        raise error.value
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    capsys.readouterr()
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == f"unroll: {own}/0.wav does not exist.\n"
