@@ -1,6 +1,7 @@
 """Base classes of the TFDS builders, and helpers that several builders use."""
 
 import hashlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -94,7 +95,7 @@ class Generated(Builder, skip_registration=True):
 
 def file_version(path: Path) -> tuple:
     """The size and the modification time of a file, or an empty tuple if it does not exist."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike the method, not an error for names that are too long
         return ()
     status = path.stat()
     return status.st_size, status.st_mtime_ns
