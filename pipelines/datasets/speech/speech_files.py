@@ -54,8 +54,8 @@ class SpeechFiles(Speech, skip_registration=True):
     - The layout of LJSpeech: `metadata.csv` of `name|transcript|normalized transcript`, and
       `wavs/<name>.wav`; all recordings are training data.
 
-    Without validation data, about a tenth of the recordings are held out: whole speakers where they
-    are known, otherwise whole files.
+    Without validation data, about a tenth of the recordings are held out: whole speakers where
+    several are known, otherwise whole files.
 
     An example has the path of its recording, its number of samples and its rate. Recordings that
     cannot be read or have no transcript are skipped. A message on standard error names them.
@@ -84,11 +84,13 @@ class SpeechFiles(Speech, skip_registration=True):
         if "valid" not in recordings:
             rows = recordings["train"]
             speakers = [row.speaker for row in rows]
+            # A single speaker has no other who could be held out.
+            by_speaker = all(speakers) and len(set(speakers)) > 1
             out = hold_out(
-                speakers if all(speakers) else [str(row.path) for row in rows],
+                speakers if by_speaker else [str(row.path) for row in rows],
                 folder,
                 examples="recordings",
-                group="speaker" if all(speakers) else "file",
+                group="speaker" if by_speaker else "file",
                 add="valid.tsv",
                 labels=[set(row.transcript) for row in rows],
             )

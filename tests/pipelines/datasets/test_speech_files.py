@@ -188,9 +188,18 @@ def test_speakers_are_held_out_as_a_whole(mine, tmp_path, capsys):
     assert "5 of 60 recordings are held out for it, by speaker (1 of 12)" in capsys.readouterr().err
 
 
-def test_files_are_held_out_where_speakers_are_unknown(mine, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("table", "header", "line"),
+    [
+        ("metadata.csv", "", "{}|ab\n"),
+        ("train.tsv", "client_id\tpath\tsentence\n", "s1\t{}\tab\n"),  # one speaker
+    ],
+)
+def test_files_are_held_out_where_other_speakers_are_unknown(
+    table, header, line, mine, tmp_path, capsys
+):
     names = [f"{k // 2}.wav" for k in range(40)]  # each twice
-    write(mine, {"metadata.csv": "".join(f"{name}|ab\n" for name in names)}, set(names))
+    write(mine, {table: header + "".join(line.format(name) for name in names)}, set(names))
     found = examples(mine, tmp_path)
     files = {split: {row[0] for row in rows} for split, rows in found.items()}
     assert not files["train"] & files["valid"]
