@@ -3,49 +3,26 @@
 import itertools
 import logging
 import random
-from pathlib import Path
 
 import pytest
-import soundfile
 import tensorflow as tf
 
-from tests.pipelines.datasets.helpers import png
+from tests.pipelines.datasets.helpers import write_own_files
 from unroll.pipelines import datasets
 from unroll.pipelines.datasets.sentiment import reviews
 
 SECRET = "mellifluous"  # a word of a user's data
 
 
-def write(folder: Path, kind: str) -> str:
-    """Three splits of your own files of a kind; returns the folder."""
-    for split in ("train", "valid", "test"):
-        if kind == "text_classification":
-            rows = "".join(f"{SECRET} text {k}\tlabel {k % 2}\n" for k in range(20))
-            (folder / f"{split}.tsv").write_text(f"text\tlabel\n{rows}")
-        elif kind == "stories":
-            lines = f"1 Mary is {SECRET}.\n2 What is Mary?\t{SECRET}\t1\n"
-            (folder / f"{split}.txt").write_text(20 * lines)
-        elif kind == "tagging":
-            (folder / f"{split}.conll").write_text(20 * f"{SECRET} B-x\n\n")
-        elif kind == "speech":
-            soundfile.write(folder / f"{split}.wav", [0.5, -0.5] * 100, 8000)
-            (folder / f"{split}.tsv").write_text(20 * f"{split}.wav\t{SECRET}\n")
-        else:
-            (folder / f"{split}.png").write_bytes(png())
-            columns = {"captions": SECRET, "visual_questions": f"Is it {SECRET} ?\tyes"}[kind]
-            name = "captions" if (kind, split) == ("captions", "train") else split
-            (folder / f"{name}.tsv").write_text(20 * f"{split}.png\t{columns}\n")
-    return str(folder)
-
-
 @pytest.mark.parametrize("kind", datasets.KINDS)
 def test_a_split_is_prepared_when_it_is_read_and_no_data_are_logged(
     kind, tmp_path, caplog, monkeypatch
 ):
-    (tmp_path / "own").mkdir()
-    folder, data_dir = write(tmp_path / "own", kind), tmp_path / "prepared"
+    folder, data_dir = tmp_path / "own", tmp_path / "prepared"
+    folder.mkdir()
+    write_own_files(folder, kind, dict.fromkeys(("train", "valid", "test"), SECRET))
     caplog.set_level(logging.DEBUG)
-    made = datasets.builder(folder, kind=kind, data_dir=data_dir)
+    made = datasets.builder(str(folder), kind=kind, data_dir=data_dir)
     assert datasets.split_names(made) == ["train", "valid", "test"]
     assert not list(data_dir.rglob("*"))
     examples = repr(list(datasets.splits(made, ["test"])["test"].as_numpy_iterator()))
