@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.apps import toy
-from unroll.apps.core import transfer
+from unroll.apps.core import training, transfer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import save_weights
 from unroll.apps.core.runs import Run
@@ -198,6 +198,27 @@ def test_a_run_is_loaded(run):
     target = make(SOURCE, seed=1)
     assert not transfer.start(toy, config, target, SOURCE).fresh
     assert_equal(values(target), values(source), values(source))
+
+
+def test_training_starts_with_the_weights_and_reports_them(run, tmp_path, capsys, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def fit(model, *_, **__):
+        raise Stopped(values(model))
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    config = toy.Config(units=3, generated_size=0.05, start=str(run[0].path))
+    with pytest.raises(Stopped) as stopped:
+        training.train(toy, config, Run.create(toy, "digits", tmp_path / "new"))
+    assert capsys.readouterr().out.splitlines() == [
+        f"Weights of {run[0].path}:",
+        "  carried over: lstm, batch_normalization",
+        "  carried over by entry (digits: 4 of 10): embedding",
+        "  carried over by entry (labels: 2 of 2): dense",
+    ]
+    [found] = stopped.value.args
+    assert_equal(found, values(run[1]), ["lstm/cell/kernel"])
 
 
 def test_a_run_with_more_layers_is_refused(run):
