@@ -159,6 +159,12 @@ def _same_images(paths: list[str]) -> dict[str, str]:
     """
     paths = list(dict.fromkeys(paths))
     first = {path: path for path in paths}
+
+    def root(path: str) -> str:
+        while first[path] != path:
+            path = first[path]
+        return path
+
     by_size, by_name = defaultdict(list), defaultdict(list)
     for path in paths:
         by_size[file_version(Path(path))[:1]].append(path)
@@ -172,15 +178,15 @@ def _same_images(paths: list[str]) -> dict[str, str]:
     for group in by_name.values():
         thumbnails: list[tuple[str, np.ndarray]] = []
         for path in group if len(group) > 1 else ():
-            if first[path] != path or (thumbnail := _thumbnail(path)) is None:
+            if (thumbnail := _thumbnail(path)) is None:
                 continue
             for other, seen in thumbnails:
                 if np.abs(thumbnail - seen).mean() < _SAME:
-                    first[path] = other
+                    first[root(path)] = root(other)
                     break
             else:
                 thumbnails.append((path, thumbnail))
-    return {path: first[first[path]] for path in paths}
+    return {path: root(path) for path in paths}
 
 
 def _digest(path: str) -> bytes:
