@@ -100,16 +100,24 @@ def parse_train(app: ModuleType, arguments: list[str], prog: str) -> TrainingCon
     Raises:
         UsageError: one line that names the option and what is allowed.
     """
+    from unroll.apps.core.protocol import hook
 
     @dataclass(frozen=True)
     class Train(app.Config, TrainOptions):  # one list of options, for --help and for errors
         pass
 
     names = [field.name for field in fields(app.Config)]
-    presets = {
-        data: Train(**{name: getattr(preset, name) for name in names})
-        for data, preset in app.PRESETS.items()
-    }
-    both = SimpleNamespace(Config=Train, PRESETS=presets, MONITORS=app.MONITORS)
+
+    def with_options(preset: TrainingConfig) -> Train:
+        return Train(**{name: getattr(preset, name) for name in names})
+
+    own = hook(app, "OWN_FILES")
+    both = SimpleNamespace(
+        Config=Train,
+        PRESETS={data: with_options(preset) for data, preset in app.PRESETS.items()},
+        OWN_FILES=own and with_options(own),
+        ACCEPTS_A_FILE=hook(app, "ACCEPTS_A_FILE"),
+        MONITORS=app.MONITORS,
+    )
     parsed = configs.parse(both, arguments, prog=prog)
     return app.Config(**{name: getattr(parsed, name) for name in names})

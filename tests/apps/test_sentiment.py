@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from unroll.apps.core import export, training
-from unroll.apps.core.config import parse
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
+from unroll.apps.core.options import parse_train
 from unroll.apps.core.protocol import Service, Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.sentiment import app
@@ -216,7 +216,7 @@ def test_bad_configurations_are_named(options, message):
 
 
 def test_own_files_have_a_preset_of_their_own(tmp_path):
-    config = parse(app, [f"--data={tmp_path}", "--units=5"])
+    config = parse_train(app, [f"--data={tmp_path}", "--units=5"], "train")
     assert config == dataclasses.replace(app.OWN_FILES, data=str(tmp_path), units=5)
 
 

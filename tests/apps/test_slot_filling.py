@@ -13,8 +13,8 @@ import tensorflow as tf
 from seqeval.metrics import f1_score
 
 from unroll.apps.core import export, training
-from unroll.apps.core.config import parse
 from unroll.apps.core.evaluation import load_trained
+from unroll.apps.core.options import parse_train
 from unroll.apps.core.protocol import Service, Trained, query
 from unroll.apps.core.runs import Run
 from unroll.apps.slot_filling import app, metrics, report
@@ -195,7 +195,7 @@ def test_bad_configurations_are_named(options, message):
 
 
 def test_own_files_have_a_preset_of_their_own(tmp_path):
-    config = parse(app, [f"--data={tmp_path}", "--units=5"])
+    config = parse_train(app, [f"--data={tmp_path}", "--units=5"], "train")
     assert config == dataclasses.replace(app.OWN_FILES, data=str(tmp_path), units=5)
 
 
@@ -340,7 +340,7 @@ def test_named_entities_from_conll_columns(tmp_path, monkeypatch):
             rows += [f"{person} S-PER", "met O", f"{rng.choice(people)} B-PER", "potter E-PER"]
             rows += ["in O", f"{place} S-LOC", ""]
         (tmp_path / f"{split}.conll").write_text("\n".join(rows))
-    config = parse(app, [f"--data={tmp_path}"])
+    config = parse_train(app, [f"--data={tmp_path}"], "train")
     small = {"epochs": 5, "units": 16, "embedding_dim": 16, "dropout": 0.1}
     config = dataclasses.replace(config, **small)
     (tmp_path / "run").mkdir()
