@@ -138,37 +138,38 @@ def _scan(body, carry, carry_shapes, xs, like, reverse, steps, collector):
 
 
 def _scan_in_blocks(body, carry, carry_shapes, xs, like, reverse, length):
-    """As `_scan`, by a loop over blocks of `BLOCK` steps, with a loop over the steps of a block.
+    """As `_scan`, by a loop over blocks of up to `BLOCK` steps, with a loop over their steps.
 
     At each iteration of a loop, LiteRT copies its inputs and outputs, all steps of them: by one
     loop, the time is quadratic in the number of steps.
     """
-    blocks = (length + BLOCK - 1) // BLOCK
+    size = tf.clip_by_value(length, 1, BLOCK)  # a short sequence is one block, without padding
+    blocks = (length + size - 1) // size
 
     def fold(x):
-        """`[T, ...]` to `[blocks, BLOCK, ...]`."""
-        padding = tf.concat([[blocks * BLOCK - length], tf.shape(x)[1:]], axis=0)
+        """`[T, ...]` to `[blocks, size, ...]`."""
+        padding = tf.concat([[blocks * size - length], tf.shape(x)[1:]], axis=0)
         padded = tf.concat([x, tf.zeros(padding, x.dtype)], axis=0)
-        folded = tf.reshape(padded, tf.concat([[blocks, BLOCK], tf.shape(x)[1:]], axis=0))
-        folded.set_shape([None, BLOCK, *x.shape[1:]])
+        folded = tf.reshape(padded, tf.concat([[blocks, size], tf.shape(x)[1:]], axis=0))
+        folded.set_shape([None, None, *x.shape[1:]])
         return folded
 
     def unfold(y, one):
-        """`[blocks, BLOCK, ...]` to `[T, ...]`."""
-        flat = tf.reshape(y, tf.concat([[blocks * BLOCK], tf.shape(one)], axis=0))[:length]
+        """`[blocks, size, ...]` to `[T, ...]`."""
+        flat = tf.reshape(y, tf.concat([[blocks * size], tf.shape(one)], axis=0))[:length]
         flat.set_shape([None, *one.shape])
         return flat
 
     def scan_block(values, block):
         index, *carry = values
-        steps = tf.minimum(BLOCK, length - index * BLOCK)
+        steps = tf.minimum(size, length - index * size)
         carry, ys = _scan(body, carry, carry_shapes, block, like, reverse, steps, _TensorCollector)
         return (index + (-1 if reverse else 1), *carry), ys
 
     like_block = []
     for y in like:
-        like_block.append(tf.zeros(tf.concat([[BLOCK], tf.shape(y)], axis=0), y.dtype))
-        like_block[-1].set_shape([BLOCK, *y.shape])
+        like_block.append(tf.zeros(tf.concat([[size], tf.shape(y)], axis=0), y.dtype))
+        like_block[-1].set_shape([None, *y.shape])
     end, stacked = _scan(
         scan_block,
         (blocks - 1 if reverse else tf.constant(0), *carry),
