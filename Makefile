@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# The tests of a file share trained models, so they run on one worker.
-IN_PARALLEL := --numprocesses=2 --dist=loadfile
+# One worker more than cores, because workers wait for child processes; each takes up to 5 GB.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+GIGABYTES := $(shell awk '/MemAvailable/ {print int($$2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 10)
+WORKERS ?= $(shell a=$$(($(CORES) + 1)); b=$$(($(GIGABYTES) / 5)); test $$a -lt $$b || a=$$b; test $$a -ge 1 || a=1; echo $$a)
+# The tests of a file share trained models, so they run on one worker. The apps take longest and come first.
+IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help install demo check test properties bench-matrix lint format results clean
+.PHONY: help install demo check test test-all properties bench-matrix lint format results clean
 
 help:
 	@echo "make demo    train, evaluate, export and query the sentiment app on its generated data"
 	@echo "make check   lint and fast tests, in two minutes"
-	@echo "make test    lint and all tests"
+	@echo "make test    lint and the tests of CI"
+	@echo "make test-all   all tests on all backends, also the exhaustive ones: an hour"
 	@echo "make properties   random tests of the layers against other libraries, which it installs"
 	@echo "make bench-matrix  write layers/MATRIX.md: which checks each layer passes, on which backend"
 	@echo "make format  format the code"
@@ -39,9 +44,14 @@ check: lint
 	    tests/apps/test_results.py tests/apps/test_runs.py tests/apps/test_files.py
 
 test: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not matrix"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) -m "not matrix" tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) -m "not matrix" tests/layers
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not exhaustive"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) -m "not exhaustive" tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) -m "not exhaustive" tests/layers
+
+test-all: lint
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
 
 properties: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[properties,test]"

@@ -1,7 +1,7 @@
 """The decision for a fused kernel of the backend, in place of the time loop, and its use.
 
-A fused kernel runs all steps of a recurrent layer in one operation. It has no masks of the house's
-kind, so masked steps are moved to the end of each sequence, where they change nothing, and the
+A fused kernel runs all steps of a recurrent layer in one operation. It knows lengths but no masks
+with gaps, so masked steps are moved to the end of each sequence, where they change nothing, and the
 outputs are moved back.
 """
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,17 @@ def parity_process() -> Iterator[LongLivedProcess]:
         patch.setattr(parity, "run", process.run)
         yield process
     process.close()
+
+
+@pytest.fixture(autouse=True)
+def restored_manual_dir() -> Iterator[None]:
+    """`--manual-dir` sets an environment variable of its process."""
+    before = os.environ.get("UNROLL_MANUAL_DIR")
+    yield
+    if before is None:
+        os.environ.pop("UNROLL_MANUAL_DIR", None)
+    else:
+        os.environ["UNROLL_MANUAL_DIR"] = before
 
 
 @pytest.fixture

@@ -259,6 +259,7 @@ def test_coco_captions_are_loaded(monkeypatch, tmp_path):
     assert labels.shape == [2, 2, 3]
 
 
+@pytest.mark.exhaustive
 def test_clips_with_frame_labels(tmp_path, monkeypatch):
     # TFDS read its environment variable when it was imported.
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
@@ -308,6 +309,7 @@ def test_a_resumed_run_gets_the_next_epochs(own):
         assert not np.array_equal(first, again)
 
 
+@pytest.mark.exhaustive
 def test_the_training_step_compiles_with_xla(own, tmp_path):
     chosen = dataclasses.replace(app.Config(), data=str(own), **TINY, epochs=1, jit=True)
     assert training.train(app, chosen, Run(tmp_path))["epochs"] == 1

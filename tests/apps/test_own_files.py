@@ -73,7 +73,16 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The dearest networks; their verbs are tested on generated data too.
+        pytest.param(
+            name, marks=pytest.mark.exhaustive if name in ("image_captioning", "vqa") else []
+        )
+        for name in LAYOUTS
+    ],
+)
 def test_from_training_to_export(name, home, cheap, parity_process, capsys, monkeypatch):
     data, run = home / "eigene Daten", home / "Läufe" / "erster Lauf"
     next(iter(LAYOUTS[name]))(data)

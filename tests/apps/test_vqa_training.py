@@ -146,6 +146,7 @@ def test_a_model_for_dialogs_starts_with_the_answers_of_the_run_it_is_fine_tuned
     np.testing.assert_allclose(found, source.model(features, training=False), atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_the_training_step_compiles_under_xla_with_static_shapes(folder, tmp_path):
     config = app.Config(
         **SMALL, data=str(folder), batch_size=64, glimpses=1, epochs=1, jit=True, color_jitter=0.2

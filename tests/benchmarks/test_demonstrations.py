@@ -27,6 +27,7 @@ def test_training_and_test_numbers_differ():
     assert len(test.source) == len(test.target) == 1000
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it trains on TensorFlow")
 def test_reversing_a_string_attends_along_the_anti_diagonal():
     accuracy, mirrored, plots = demonstrations.reverse(examples=3000, epochs=8)
@@ -37,6 +38,7 @@ def test_reversing_a_string_attends_along_the_anti_diagonal():
         np.testing.assert_allclose(alignment.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it trains on TensorFlow")
 def test_beam_search_is_better_than_greedy_search_on_numbers():
     greedy, beam, _ = demonstrations.count()

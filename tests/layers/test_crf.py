@@ -452,6 +452,7 @@ def test_empty_inputs():
         assert not any(gradient.any() for gradient in found.gradients)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.skipif(running.BACKEND != "tensorflow", reason="it needs tf.distribute")
 def test_a_replica_without_examples_trains():

@@ -20,7 +20,7 @@ from tests.layers.function_cases import FUNCTION_CASES, FUNCTION_NAMES
 from tests.layers.recurrent_checks import assert_refused
 
 BACKEND = keras.backend.backend()
-pytestmark = [] if BACKEND == "tensorflow" else [pytest.mark.matrix]
+pytestmark = [] if BACKEND == "tensorflow" else [pytest.mark.exhaustive]
 
 
 def is_layer(case: Case) -> bool:
@@ -87,7 +87,7 @@ OF_SOME_LAYERS = {
     },
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
-# Checks that take long. `make test` runs them on `SOME` layers, `make bench-matrix` on all.
+# Checks that take long. `make test` runs them on `SOME` layers, `make test-all` on all.
 DEAR = {
     checks.check_half_precision,
     checks.check_second_order,
@@ -109,11 +109,11 @@ FAULTS = {
 
 
 def marks(check, case: Case) -> list:
-    """An expected failure, and whether only `make bench-matrix` runs the check."""
+    """An expected failure, and whether `make test` leaves it out."""
     reason = FAULTS.get((BACKEND, check, case.name))
     found = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
     dear = check in DEAR and case.name not in SOME
-    return [*found, pytest.mark.matrix] if dear else found
+    return [*found, pytest.mark.exhaustive] if dear else found
 
 
 def runs(check, case: Case) -> bool:

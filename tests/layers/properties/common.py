@@ -7,10 +7,8 @@ print and to shrink.
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
-import pytest
-
-hypothesis = pytest.importorskip("hypothesis", reason="property tests need the extra `properties`")
 
 assume, given, st = hypothesis.assume, hypothesis.given, hypothesis.strategies
 hypothesis.configuration.set_hypothesis_home_dir(
