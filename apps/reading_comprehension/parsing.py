@@ -19,20 +19,20 @@ def parse_inputs(arguments: list[str]) -> list[tuple[str, str]]:
     questions of such a file are answered if no other question follows it.
     """
     pairs = []
-    for given, asked in questions.groups(arguments, _is_story, "story"):
+    for given, queries in questions.groups(arguments, _is_story, "story"):
         is_file = given.lower().endswith(".txt") or os.path.isfile(given)
         text, name = (read_text(given), given) if is_file else (given, "the story")
         stories = list(read_stories(text, name)) if _is_numbered(text, is_file) else []
-        if asked and len(stories) > 1:
+        if queries and len(stories) > 1:
             raise UsageError(
                 f"{name} has {len(stories)} stories: ask about a file with one, or leave out the "
                 "question to answer those of the file."
             )
         story = _as_text(stories[0].facts) if stories else text
         own = [(_as_text(q["facts"]), q["question"]) for each in stories for q in each.questions]
-        if not asked and not own:
+        if not queries and not own:
             raise questions.missing_question(given)
-        pairs += [(story, question) for question in asked] or own
+        pairs += [(story, question) for question in queries] or own
     return pairs
 
 

@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     "name",
     [
-        # The dearest networks; their verbs are tested on generated data too.
+        # The most expensive networks; their verbs are tested on generated data too.
         pytest.param(
             name, marks=pytest.mark.exhaustive if name in ("image_captioning", "vqa") else []
         )

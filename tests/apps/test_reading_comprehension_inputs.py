@@ -105,10 +105,10 @@ def test_a_thousand_broken_files(tmp_path):
     """A story, or one line."""
     path = tmp_path / "story.txt"
     refusals = DataError, UsageError
-    asked = outcomes(
+    queries = outcomes(
         path, lambda p: parse_inputs([str(p), "Who?"]), NUMBERED.encode(), error=refusals
     )
-    for [(_, question)] in asked:
+    for [(_, question)] in queries:
         assert question == "Who?"
     own = outcomes(path, lambda p: parse_inputs([str(p)]), NUMBERED.encode(), error=refusals)
     assert all(question for pairs in own for _, question in pairs)

@@ -128,7 +128,7 @@ def case_of(name: str) -> Case:
     counted = Counted(trained.model)
 
     def unused(*_):
-        raise AssertionError("The search with the language model was not asked for.")
+        raise AssertionError("The search with the language model was not requested.")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "decode_with_language_model", unused)

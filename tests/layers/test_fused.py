@@ -109,12 +109,12 @@ def test_options_and_shapes_decide(any_kernel, use_cudnn, shape, dropout_mask, r
 
 
 def test_the_backend_decides_with_the_wish_of_the_user(monkeypatch):
-    asked = []
-    monkeypatch.setattr(backend, "fused_obstacle", lambda *given: asked.append(given) or "why")
+    calls = []
+    monkeypatch.setattr(backend, "fused_obstacle", lambda *given: calls.append(given) or "why")
     tensors = [np.zeros((B, T, D))]
     for use_cudnn in ("auto", True):
         assert fused.obstacle(layers.GRUCell(U), use_cudnn, tensors) == "why"
-    assert [(kind, required) for kind, *_, required in asked] == [("gru", False), ("gru", True)]
+    assert [(kind, required) for kind, *_, required in calls] == [("gru", False), ("gru", True)]
 
 
 @pytest.mark.parametrize("use_cudnn", ["yes", None, 2])

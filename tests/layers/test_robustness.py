@@ -88,7 +88,7 @@ OF_SOME_LAYERS = {
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
 # Checks that take long. `make test` runs them on `SOME` layers, `make test-all` on all.
-DEAR = {
+EXPENSIVE = {
     checks.check_half_precision,
     checks.check_second_order,
     checks.check_memory,
@@ -112,8 +112,8 @@ def marks(check, case: Case) -> list:
     """An expected failure, and whether `make test` leaves it out."""
     reason = FAULTS.get((BACKEND, check, case.name))
     found = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-    dear = check in DEAR and case.name not in SOME
-    return [*found, pytest.mark.exhaustive] if dear else found
+    expensive = check in EXPENSIVE and case.name not in SOME
+    return [*found, pytest.mark.exhaustive] if expensive else found
 
 
 def runs(check, case: Case) -> bool:

@@ -87,7 +87,7 @@ def _read_table(path: Path) -> Questions:
 
 def _read_vqa(folder: Path, name: str, path: Path) -> Questions:
     annotations = folder / f"v2_mscoco_{name}_annotations.json"
-    asked, answered = read_json(path), read_json(annotations)
+    question_file, annotation_file = read_json(path), read_json(annotations)
     questions, texts = JsonTexts(path, "questions"), JsonTexts(annotations, "answers")
     try:
         answers = {
@@ -95,7 +95,7 @@ def _read_vqa(folder: Path, name: str, path: Path) -> Questions:
                 texts.read(answer["answer"], f"question {each['question_id']}")
                 for answer in each["answers"]
             ]
-            for each in answered["annotations"]
+            for each in annotation_file["annotations"]
         }
         rows = [
             (
@@ -103,7 +103,7 @@ def _read_vqa(folder: Path, name: str, path: Path) -> Questions:
                 questions.read(each["question"], f"question {each['question_id']}"),
                 answers.get(each["question_id"], []),
             )
-            for each in asked["questions"]
+            for each in question_file["questions"]
         ]
     except DataError:
         raise
