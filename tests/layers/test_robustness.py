@@ -92,8 +92,11 @@ EXPENSIVE = {
     checks.check_half_precision,
     checks.check_second_order,
     checks.check_memory,
+    checks.check_empty_sequence,
+    checks.check_one_example,
     protocol_checks.check_saved_forms,
     protocol_checks.check_quantize,
+    protocol_checks.check_policies,
 }
 
 
