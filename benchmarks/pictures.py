@@ -2,7 +2,7 @@
 
     python benchmarks/pictures.py 5000 50000
 
-For each number it writes so many pictures of 64 x 64 pixels with two questions each, as your own
+For each number N it writes N pictures of 64 x 64 pixels with two questions each, as your own
 files, and trains a small model for an epoch with the command line, in a process of its own. The
 table has the size of the pictures, the largest resident memory of that process and its time.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/recordings.py 2000 20000
 
-For each number it writes so many recordings of half a second to a second, as your own files, and
+For each number N it writes N recordings of half a second to a second, as your own files, and
 trains a small model for two epochs with the command line, in a process of its own. The table has
 the largest resident memory of that process and its time.
 """

@@ -1,6 +1,5 @@
 """Training: what it writes, when it stops, and that an interrupted run resumes exactly."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,13 +15,12 @@ import tensorflow as tf
 
 from tests.apps import toy
 from tests.apps.children import Child
-from unroll.apps.core import files, training
+from tests.apps.progress_cases import CONFIG, dense_progress, end_epoch
+from unroll.apps.core import training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.files import unique_name
 from unroll.apps.core.runs import Run
-
-CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=8, epochs=4, schedule="cosine")
 
 
 def train(path, config=CONFIG, **how):
@@ -234,62 +232,6 @@ def test_resuming_reads_no_training_example_twice(copy, monkeypatch):
     assert read == []
 
 
-def dense_progress(run: Run) -> training.Progress:
-    """The state of a tiny model."""
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-    model.compile("adam", "mse")
-    model.optimizer.build(model.trainable_variables)
-    progress = training.Progress(run, CONFIG, "max")
-    progress.set_model(model)
-    return progress
-
-
-def end_epoch(progress: training.Progress) -> None:
-    epoch = progress.epochs
-    progress.on_epoch_begin(epoch)
-    for variable in progress.model.variables:
-        variable.assign(np.full(variable.shape, epoch + 1.0))
-    progress.step = 9
-    progress.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.1 * epoch})
-
-
-def test_a_run_can_be_killed_at_any_moment_of_a_write(tmp_path, monkeypatch):
-    """Kills the process before each file gets its name, at the end of the second epoch."""
-    first = Run(tmp_path / "first")
-    first.path.mkdir()
-    first.write_config(toy, CONFIG)
-    first.write_assets({"labels": ["a"]})
-    with first.lock:
-        end_epoch(dense_progress(first))
-    replace, outcomes = files.Path.replace, []
-    for steps in range(99):
-        run, made = Run(tmp_path / str(steps)), []
-        shutil.copytree(first.path, run.path)
-
-        def replace_or_die(path, target, steps=steps, made=made):
-            if len(made) == steps:
-                raise KeyboardInterrupt
-            made.append(target)
-            return replace(path, target)
-
-        progress = dense_progress(run)
-        progress.restore()
-        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt), run.lock:
-            patch.setattr(files.Path, "replace", replace_or_die)
-            end_epoch(progress)
-        run.verify()
-        resumed = dense_progress(run)
-        resumed.restore()
-        for variable in resumed.model.variables:
-            np.testing.assert_array_equal(variable, np.full(variable.shape, float(resumed.epochs)))
-        outcomes.append(resumed.epochs)
-        if len(made) < steps:  # it was not killed
-            break
-    # Three renamings for each of four files: its checksum, itself, its checksum.
-    assert outcomes == [1] * 11 + [2] * 3
-
-
 def test_a_folder_that_is_deleted_or_replaced_ends_the_training(tmp_path):
     run = Run(tmp_path / "run")
     run.path.mkdir()
@@ -360,55 +302,6 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted, capsys, monkeypa
     assert [given[1:] for given in calls] == [
         (("train", "valid"), {"digits": ["<pad>", *"123456789"], "labels": ["falling", "rising"]})
     ]
-
-
-def progress_after(values, monitor="val_accuracy", direction="max", **changes):
-    """A `Progress` that received the values of the monitored figure, one per epoch."""
-    config = dataclasses.replace(CONFIG, monitor=monitor, **changes)
-    progress = training.Progress(Run("unused"), config, direction, writes=False)
-    progress.set_model(SimpleNamespace(optimizer=SimpleNamespace()))
-    for epoch, value in enumerate(values):
-        progress.on_epoch_begin(epoch)
-        progress.step = 1
-        progress.on_epoch_end(epoch, {"loss": 1.0, monitor: value})
-        if progress.model.stop_training:
-            break
-    return progress
-
-
-@pytest.mark.parametrize(
-    ("monitor", "direction", "best_epoch"),
-    [
-        ("val_accuracy", "max", 2),
-        ("val_mae", "min", 3),
-        ("cer", "min", 3),
-        ("nll", "min", 3),
-        ("val_loss", "min", 3),
-    ],
-)
-def test_the_best_epoch_is_that_of_the_declared_direction(monitor, direction, best_epoch):
-    values = [0.5, 0.7, 0.2, 0.3]
-    progress = progress_after(values, monitor, direction)
-    assert (progress.best_epoch, progress.best) == (best_epoch, values[best_epoch - 1])
-    assert progress.epochs == 4
-
-
-def test_of_equal_epochs_the_first_is_the_best():
-    assert progress_after([0.5, 0.7, 0.7]).best_epoch == 2
-    assert progress_after([0.5, 0.3, 0.3], direction="min").best_epoch == 2
-
-
-def test_preparing_epochs_are_not_the_best(monkeypatch):
-    monkeypatch.setattr(type(CONFIG), "preparing_epochs", lambda _, history: 2)
-    progress = progress_after([0.9, 0.8, 0.5, 0.4, 0.3], epochs=20, patience=1)
-    assert (progress.best_epoch, progress.best, progress.epochs) == (3, 0.5, 4)
-
-
-def test_training_stops_when_patience_ends():
-    progress = progress_after([0.5, 0.4, 0.3, 0.9], epochs=20, patience=2)
-    assert (progress.best_epoch, progress.epochs) == (1, 3)
-    assert progress.model.stop_training
-    assert progress.finished
 
 
 def test_a_figure_that_an_app_declares_as_min_is_minimized(half):

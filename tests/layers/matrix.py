@@ -152,13 +152,21 @@ def summary(check: str) -> str:
     """The first line of the docstring of a check, or its name in words."""
     from tests.layers import (
         checks,
+        derivative_checks,
         export_checks,
         protocol_checks,
         recurrent_checks,
         robustness_checks,
     )
 
-    modules = (checks, export_checks, protocol_checks, recurrent_checks, robustness_checks)
+    modules = (
+        checks,
+        derivative_checks,
+        export_checks,
+        protocol_checks,
+        recurrent_checks,
+        robustness_checks,
+    )
     name = f"check_{check}"
     function = next(getattr(module, name) for module in modules if hasattr(module, name))
     text = (function.__doc__ or check.replace("_", " ").capitalize() + ".").strip()

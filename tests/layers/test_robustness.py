@@ -1,4 +1,4 @@
-"""Each layer through the checks of `robustness_checks` and `protocol_checks`.
+"""Each layer through the checks of `robustness_checks`, `derivative_checks` and `protocol_checks`.
 
 The cells are also saved and copied in Keras's loop.
 """
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.layers import protocol_checks, running
+from tests.layers import derivative_checks, protocol_checks, running
 from tests.layers import robustness_checks as checks
 from tests.layers.case import Case, Recurrent
 from tests.layers.cases import CASES
@@ -46,8 +46,8 @@ CHECKS = {
     checks.check_empty_sequence: always,
     checks.check_carried_masks: lambda case: takes_a_mask(case) and is_layer(case),
     checks.check_nan_in_masked_steps: lambda case: takes_a_mask(case),
-    checks.check_second_order: has_derivatives,
-    checks.check_forward_mode: lambda case: has_derivatives(case) and BACKEND == "jax",
+    derivative_checks.check_second_order: has_derivatives,
+    derivative_checks.check_forward_mode: lambda case: has_derivatives(case) and BACKEND == "jax",
     protocol_checks.check_saved_forms: is_layer,
     protocol_checks.check_quantize: is_layer,
     protocol_checks.check_policies: is_layer,
@@ -59,14 +59,14 @@ CHECKS = {
 # operation does with no numbers, NaN and half precision. JAX compiles a function for each shape, so
 # most of them run on a few layers, which have code of their own for the backend.
 OF_EACH_LAYER = {
-    "jax": {checks.check_forward_mode},
+    "jax": {derivative_checks.check_forward_mode},
     "torch": {
         checks.check_empty_batch,
         checks.check_empty_sequence,
         checks.check_one_example,
         checks.check_carried_masks,
         checks.check_nan_in_masked_steps,
-        checks.check_second_order,
+        derivative_checks.check_second_order,
         protocol_checks.check_policies,
         protocol_checks.check_built_and_declared,
     },
@@ -77,7 +77,7 @@ OF_SOME_LAYERS = {
         checks.check_empty_batch,
         checks.check_empty_sequence,
         checks.check_nan_in_masked_steps,
-        checks.check_second_order,
+        derivative_checks.check_second_order,
         checks.check_memory,
     },
     "torch": {
@@ -90,7 +90,7 @@ SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss
 # Checks that take long. `make test` runs them on `SOME` layers, `make test-all` on all.
 EXPENSIVE = {
     checks.check_half_precision,
-    checks.check_second_order,
+    derivative_checks.check_second_order,
     checks.check_memory,
     checks.check_empty_sequence,
     checks.check_one_example,
@@ -102,10 +102,10 @@ EXPENSIVE = {
 
 # What does not hold.
 FAULTS = {
-    ("tensorflow", checks.check_second_order, "CRF"): (
+    ("tensorflow", derivative_checks.check_second_order, "CRF"): (
         "XLA does not compile the second derivative of a conditional, which log Z has"
     ),
-    ("jax", checks.check_forward_mode, "CRF"): (
+    ("jax", derivative_checks.check_forward_mode, "CRF"): (
         "log Z has a gradient of its own, exact where forward mode would give NaN"
     ),
 }

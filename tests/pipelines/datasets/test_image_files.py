@@ -190,7 +190,10 @@ class TestQuestionFiles:
 
     def test_a_thousand_broken_files(self, question_folder, tmp_path):
         table = question_folder / "train.tsv"
-        outcomes(table, lambda _: question_files.read(question_folder), table.read_bytes())
+        for layout in outcomes(
+            table, lambda _: question_files.read(question_folder), table.read_bytes()
+        ):
+            assert layout.splits["train"]
         folder, errors = vqa(tmp_path / "vqa"), []
         for path in folder.glob("*train2014*.json"):
             contents = path.read_bytes()
@@ -277,10 +280,14 @@ class TestCaptionFiles:
 
     def test_a_thousand_broken_files(self, caption_folder, tmp_path):
         table = caption_folder / "captions.tsv"
-        outcomes(table, lambda _: caption_files.read(caption_folder), table.read_bytes())
+        for layout in outcomes(
+            table, lambda _: caption_files.read(caption_folder), table.read_bytes()
+        ):
+            assert layout.splits["train"]
         folder = coco(tmp_path / "coco")
         path = folder / "annotations" / "captions_train2017.json"
-        outcomes(path, lambda _: caption_files.read(folder), path.read_bytes())
+        for layout in outcomes(path, lambda _: caption_files.read(folder), path.read_bytes()):
+            assert layout.splits["train"]
 
 
 def blurred(seed: int, side: int = 48) -> tf.Tensor:
