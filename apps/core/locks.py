@@ -16,7 +16,7 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 # The lock files that this process has locked, by device and inode. The system's locks exclude
 # other processes only, and opening a file again and closing it would release the lock.
 _held: set[tuple[int, int]] = set()
-_guard = threading.Lock()
+_guard = threading.Condition()
 
 
 class Lock:
@@ -39,11 +39,15 @@ class Lock:
 
     Args:
         folder: an existing folder.
+        name: of the file, if the folder has several locks.
+        wait: whether to wait until a lock that is held elsewhere is released, for a lock that is
+            held for the time of writing a file.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, name: str = NAME, wait: bool = False):
         self.folder = folder
-        self._path = folder / NAME
+        self._path = folder / name
+        self._wait = wait
         self._file: int | None = None
         self._entered = 0
 
@@ -51,7 +55,8 @@ class Lock:
         """Locks the folder.
 
         Raises:
-            UsageError: if another process, or another lock of this one, holds it.
+            UsageError: if another process, or another lock of this one, holds it, and the lock
+                does not wait.
             OSError: if the folder does not exist or cannot be written to.
         """
         if not self._entered:
@@ -71,6 +76,7 @@ class Lock:
                         self._path.unlink()
                 os.close(self._file)
                 self._file = None
+                _guard.notify_all()
 
     def check(self) -> None:
         """Checks that the folder is still there.
@@ -84,8 +90,10 @@ class Lock:
     def _acquire(self) -> int | None:
         """The locked file; `None` if it was deleted meanwhile, by the process that held it."""
         with contextlib.suppress(FileNotFoundError):
-            if _identity(self._path.stat()) in _held:
-                raise UsageError(f"{self.folder} is in use by this process.")
+            while _identity(self._path.stat()) in _held:
+                if not self._wait:
+                    raise UsageError(f"{self.folder} is in use by this process.")
+                _guard.wait()
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             self._lock(file)
@@ -103,7 +111,7 @@ class Lock:
 
     def _lock(self, file: int) -> None:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 owner = os.pread(file, 300, 0).decode("utf-8", "replace") or "another process"

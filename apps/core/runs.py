@@ -253,9 +253,16 @@ class Run:
         return self._json("metrics.json", self.read("metrics.json"))
 
     def write_metrics(self, split: str, figures: dict) -> None:
-        """Adds the figures of a split, with the search options that override those of the run."""
+        """Adds the figures of a split, with the search options that override those of the run.
+
+        Other splits that are evaluated at the same time, in other processes, keep their figures.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
         figures = figures | ({"search": self.search} if self.search else {})
-        self.write("metrics.json", encode_json({**self.read_metrics(), split: figures}))
+        with locks.Lock(self.path, name=".metrics.lock", wait=True):
+            self.write("metrics.json", encode_json({**self.read_metrics(), split: figures}))
 
     def _has_files(self) -> bool:
         """Whether the folder has more than the lock of a process that was killed at once."""

@@ -1,6 +1,7 @@
 """The folder of a run: its name, its files, its format."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.apps import toy
+from tests.apps.children import Child
 from unroll.apps.core import config as configs
 from unroll.apps.core import files, locks, runs
 from unroll.apps.core.errors import UsageError
@@ -222,6 +224,65 @@ def test_metrics_are_empty_before_the_first_evaluation():
         "test": {"accuracy": 0.5},
         "valid": {"accuracy": 0.25, "search": {"least": 0.5}},
     }
+
+
+def test_splits_that_are_evaluated_at_once_keep_their_figures(monkeypatch):
+    """A thread that writes between the reading and the writing of another one waits for it."""
+    run = Run.create(toy, "digits")
+    other_is_stopped = threading.Event()  # it waits, or it has ended
+    read, wait = Run.read_metrics, locks._guard.wait
+
+    def write_other():
+        Run(run.path).write_metrics("valid", {"accuracy": 0.25})
+        other_is_stopped.set()
+
+    def read_and_let_the_other_write(self):
+        metrics = read(self)
+        if self is run:
+            other.start()
+            other_is_stopped.wait()
+        return metrics
+
+    def say_and_wait():
+        other_is_stopped.set()
+        wait()
+
+    other = threading.Thread(target=write_other)
+    monkeypatch.setattr(Run, "read_metrics", read_and_let_the_other_write)
+    monkeypatch.setattr(locks._guard, "wait", say_and_wait)
+    run.write_metrics("test", {"accuracy": 0.5})
+    other.join()
+    assert read(run) == {"test": {"accuracy": 0.5}, "valid": {"accuracy": 0.25}}
+    assert not list(run.path.glob(".*"))
+
+
+def write_between(connection, path):
+    """Writes the figures of a split, and stops between reading and writing."""
+    read = Run.read_metrics
+
+    def read_and_stop(self):
+        metrics = read(self)
+        connection.send("read")
+        connection.recv()
+        return metrics
+
+    Run.read_metrics = read_and_stop
+    Run(path).write_metrics("valid", {"accuracy": 0.25})
+
+
+def test_a_process_waits_for_another_one_that_writes_figures(monkeypatch):
+    run, lockf = Run.create(toy, "digits"), fcntl.lockf
+    with Child(write_between, run.path.resolve()) as child:
+        assert child.receive() == "read"
+
+        def let_the_child_write(file, operation):
+            child.connection.send("write")
+            lockf(file, operation)
+
+        monkeypatch.setattr(fcntl, "lockf", let_the_child_write)
+        run.write_metrics("test", {"accuracy": 0.5})
+        assert child.wait() == 0
+    assert run.read_metrics() == {"test": {"accuracy": 0.5}, "valid": {"accuracy": 0.25}}
 
 
 def test_the_environment_names_versions_hardware_and_commit():
