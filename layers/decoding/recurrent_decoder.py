@@ -89,7 +89,8 @@ class RecurrentDecoder(keras.layers.Layer):
         if not cells:
             raise ValueError(f"{type(self).__name__} needs at least one cell, got {cells!r}.")
         for cell in cells:
-            if getattr(cell, "dropout", 0) or getattr(cell, "recurrent_dropout", 0):
+            rates = ("dropout", "recurrent_dropout", "recurrent_weight_dropout")
+            if any(getattr(cell, rate, 0) for rate in rates):
                 raise ValueError(
                     f"{type(self).__name__} takes cells without dropout, got {cell.name!r} with "
                     "dropout. Use the argument dropout instead."

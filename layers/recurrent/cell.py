@@ -1,11 +1,18 @@
 """The base classes of recurrent cells: arguments, weights, dropout, one step."""
 
+import contextlib
 import math
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from unroll.layers.operations import add_bias, cast_like, full_precision, require_size
+from unroll.layers.operations import (
+    add_bias,
+    cast_like,
+    cast_to,
+    full_precision,
+    require_size,
+)
 from unroll.layers.recurrent.keras_private import DropoutRNNCell
 from unroll.layers.recurrent.recurrence import pre_activation, recurrence
 
@@ -81,6 +88,9 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         recurrent_dropout: the fraction of h to drop before the product with R, with one mask for
             all time steps.
         seed: the random seed of the dropout.
+        recurrent_weight_dropout: the fraction of the entries of R to drop, with one mask for all
+            sequences and time steps of a batch (DropConnect, Wan et al. 2013, as Merity et al. 2018
+            use it in "Regularizing and optimizing LSTM language models", section 2).
         **kwargs: `name`, `dtype` and `trainable` of `keras.layers.Layer`. `implementation`, which
             Keras's cells take, has no effect.
 
@@ -113,12 +123,19 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
         kwargs.pop("implementation", None)
         label = type(self).__name__
         units = require_size(f"{label}: units", units)
-        for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
+        rates = {
+            "dropout": dropout,
+            "recurrent_dropout": recurrent_dropout,
+            "recurrent_weight_dropout": recurrent_weight_dropout,
+        }
+        for name, rate in rates.items():
             if not 0 <= rate <= 1:
                 raise ValueError(f"{label}: {name} must be in [0, 1], got {rate!r}.")
         super().__init__(**kwargs)
@@ -136,6 +153,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self.bias_constraint = constraints.get(bias_constraint)
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
+        self.recurrent_weight_dropout = recurrent_weight_dropout
+        self._recurrent_weight_mask = self._masked_recurrent_kernel = None
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.state_size = [units] * self.states
@@ -178,7 +197,46 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     @property
     def loop_kernel(self):
         """The matrix that h is multiplied with in each step; R by default."""
-        return self.recurrent_kernel
+        return self.masked_recurrent_kernel
+
+    @property
+    def masked_recurrent_kernel(self):
+        """R, without the entries that `recurrent_weight_dropout` drops in this call."""
+        masked = self._masked_recurrent_kernel
+        return self.recurrent_kernel if masked is None else masked
+
+    @contextlib.contextmanager
+    def masking_recurrent_kernel(self, mask):
+        """Within it, `masked_recurrent_kernel` is R times a mask of its shape, or R for None.
+
+        A subclass that replaces a member which reads R reads `masked_recurrent_kernel` there.
+        """
+        if mask is not None:
+            kernel = ops.convert_to_tensor(self.recurrent_kernel)
+            self._masked_recurrent_kernel = kernel * cast_to(mask, kernel.dtype)
+        try:
+            yield
+        finally:
+            self._masked_recurrent_kernel = None
+
+    def get_recurrent_weight_mask(self):
+        """The mask of R, the same until `reset_recurrent_dropout_mask`; None without dropout."""
+        if self._recurrent_weight_mask is None and self.recurrent_weight_dropout:
+            self._recurrent_weight_mask = keras.random.dropout(
+                ops.ones(self.recurrent_kernel.shape, self.compute_dtype),
+                self.recurrent_weight_dropout,
+                seed=self.seed_generator,
+            )
+        return self._recurrent_weight_mask
+
+    def get_recurrent_dropout_mask(self, step_input):
+        # Keras calls this before its loop, so that the loop has no random numbers.
+        self.get_recurrent_weight_mask()
+        return super().get_recurrent_dropout_mask(step_input)
+
+    def reset_recurrent_dropout_mask(self):
+        super().reset_recurrent_dropout_mask()
+        self._recurrent_weight_mask = None
 
     @property
     def multiply_adds(self) -> int:
@@ -262,9 +320,10 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         if training and self.recurrent_dropout:
             dropout_mask = self.get_recurrent_dropout_mask(h)
             h = h * dropout_mask
-        product = ops.matmul(h, self.loop_kernel)
+        with self.masking_recurrent_kernel(self.get_recurrent_weight_mask() if training else None):
+            product = ops.matmul(h, self.loop_kernel)
+            weights = full_precision(self.step_weights(dropout_mask))
         z = pre_activation(self.project(inputs), product, self.added_columns)  # [B, gates * U]
-        weights = full_precision(self.step_weights(dropout_mask))
         new = self.step(full_precision(z), full_precision(states), *weights)
         new = cast_like(new, states)
         return self.read_out(new[0]), list(new)
@@ -288,6 +347,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             **serialized,
             "dropout": self.dropout,
             "recurrent_dropout": self.recurrent_dropout,
+            "recurrent_weight_dropout": self.recurrent_weight_dropout,
             "seed": self.seed,
         }
 
@@ -320,6 +380,8 @@ class GatedCell(RecurrentCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(**forwarded(locals(), "recurrent_activation"))

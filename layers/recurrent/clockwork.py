@@ -69,6 +69,7 @@ class ClockworkRNNCell(RecurrentCell):
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         *,
+        recurrent_weight_dropout: float = 0.0,
         periods: Sequence[int] = (1, 2, 4, 8),
         **kwargs,
     ):
@@ -101,7 +102,8 @@ class ClockworkRNNCell(RecurrentCell):
         recurrent_input = h
         if training and self.recurrent_dropout:
             recurrent_input = h * self.get_recurrent_dropout_mask(h)
-        kernel = self.recurrent_kernel * ops.cast(self.connected, self.compute_dtype)
+        with self.masking_recurrent_kernel(self.get_recurrent_weight_mask() if training else None):
+            kernel = self.masked_recurrent_kernel * ops.cast(self.connected, self.compute_dtype)
         z = self.project(inputs) + ops.matmul(recurrent_input, kernel)  # [B, U]
         phase = self.phase(clock)  # [B, modules]
         active = ops.repeat(phase == 0, self.units // len(self.periods), axis=-1)  # [B, U]
@@ -152,7 +154,7 @@ class ClockworkRNNCell(RecurrentCell):
             step,
             ops.concatenate([z, ops.cast(active, z.dtype)], axis=-1),
             (h,),
-            ops.convert_to_tensor(self.recurrent_kernel) * ops.cast(self.connected, z.dtype),
+            ops.convert_to_tensor(self.masked_recurrent_kernel) * ops.cast(self.connected, z.dtype),
             added_columns=self.units,
             mask=steps.mask,
             dropout_mask=dropout_mask,
@@ -162,7 +164,7 @@ class ClockworkRNNCell(RecurrentCell):
     def _separate_loops(self, inputs, h, phase, steps, dropout_mask):
         """As `_one_loop`, with a loop for each module over its active steps."""
         size = self.units // len(self.periods)
-        kernel = ops.convert_to_tensor(self.recurrent_kernel)
+        kernel = ops.convert_to_tensor(self.masked_recurrent_kernel)
         # The states of the slower modules before each step and after the last one,
         # [T + 1, B, size] each, without and with the dropout of the recurrent products.
         slower, dropped = [], []
@@ -309,6 +311,7 @@ class ClockworkRNN(RecurrentLayer):
         seed: int | None = None,
         zero_output_for_mask: bool = False,
         *,
+        recurrent_weight_dropout: float = 0.0,
         periods: Sequence[int] = (1, 2, 4, 8),
         **kwargs,
     ):

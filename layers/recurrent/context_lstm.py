@@ -55,6 +55,7 @@ class ContextLSTMCell(LSTMCell):
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         *,
+        recurrent_weight_dropout: float = 0.0,
         context_size: int = 0,
         **kwargs,
     ):
@@ -141,6 +142,7 @@ class ContextLSTM(LSTM):
         use_cudnn: bool | str = "auto",
         zero_output_for_mask: bool = False,
         *,
+        recurrent_weight_dropout: float = 0.0,
         context_size: int = 0,
         **kwargs,
     ):

@@ -79,7 +79,7 @@ def run(cell, sequences, states, mask, reverse: bool):
     x, start = full_precision(sequences), full_precision(states)
     kernel, recurrent_kernel, bias = (
         None if w is None else cast_to(ops.convert_to_tensor(w), x.dtype)
-        for w in (cell.kernel, cell.recurrent_kernel, cell.bias)
+        for w in (cell.kernel, cell.masked_recurrent_kernel, cell.bias)
     )
     if reverse:
         x = ops.flip(x, axis=1)

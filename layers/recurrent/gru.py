@@ -53,6 +53,8 @@ class GRUCell(GatedCell):
         recurrent_dropout: float = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
+        *,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(**forwarded(locals(), "reset_after"))
@@ -77,13 +79,13 @@ class GRUCell(GatedCell):
     @property
     def loop_kernel(self):
         if self.reset_after:
-            return self.recurrent_kernel
-        return self.recurrent_kernel[:, : self.added_columns]
+            return self.masked_recurrent_kernel
+        return self.masked_recurrent_kernel[:, : self.added_columns]
 
     def step_weights(self, dropout_mask=None):
         if self.reset_after:
             return () if self.bias is None else (self.bias[1, self.added_columns :],)
-        kernel = self.recurrent_kernel[:, self.added_columns :]
+        kernel = self.masked_recurrent_kernel[:, self.added_columns :]
         return (kernel,) if dropout_mask is None else (kernel, dropout_mask)
 
     def project(self, inputs):
@@ -151,6 +153,8 @@ class GRU(RecurrentLayer):
         reset_after: bool = True,
         use_cudnn: bool | str = "auto",
         zero_output_for_mask: bool = False,
+        *,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(**forwarded(locals()))

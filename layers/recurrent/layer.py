@@ -160,9 +160,11 @@ class RecurrentLayer(keras.layers.RNN):
             sequences = sequences * ops.expand_dims(cell.get_dropout_mask(step), 1)
         if training and cell.recurrent_dropout:
             dropout_mask = cell.get_recurrent_dropout_mask(initial_state[0])
+        kernel_mask = cell.get_recurrent_weight_mask() if training else None
         cell.reset_dropout_mask()
         cell.reset_recurrent_dropout_mask()
-        outputs, states = self._run(sequences, initial_state, mask, dropout_mask)  # [B, T, U]
+        with cell.masking_recurrent_kernel(kernel_mask):
+            outputs, states = self._run(sequences, initial_state, mask, dropout_mask)  # [B, T, U]
         last_output = cell.read_out(states[0])
         outputs = cell.read_out(outputs)
         if mask is not None and self.zero_output_for_mask:

@@ -53,6 +53,7 @@ class LayerNormLSTMCell(LSTMCell):
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         *,
+        recurrent_weight_dropout: float = 0.0,
         epsilon: float = 1e-5,
         **kwargs,
     ):
@@ -144,6 +145,7 @@ class LayerNormLSTM(LSTM):
         use_cudnn: bool | str = "auto",
         zero_output_for_mask: bool = False,
         *,
+        recurrent_weight_dropout: float = 0.0,
         epsilon: float = 1e-5,
         **kwargs,
     ):

@@ -54,6 +54,8 @@ class LSTMCell(GatedCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        *,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(**forwarded(locals(), "unit_forget_bias"))
@@ -124,6 +126,8 @@ class LSTM(RecurrentLayer):
         unroll: bool = False,
         use_cudnn: bool | str = "auto",
         zero_output_for_mask: bool = False,
+        *,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(**forwarded(locals()))

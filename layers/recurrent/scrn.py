@@ -60,6 +60,7 @@ class SCRNCell(RecurrentCell):
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         *,
+        recurrent_weight_dropout: float = 0.0,
         context_units: int | None = None,
         alpha: float = 0.95,
         **kwargs,
@@ -93,7 +94,7 @@ class SCRNCell(RecurrentCell):
     @property
     def loop_kernel(self):
         context = ops.convert_to_tensor(self.context_kernel)
-        return ops.concatenate([self.recurrent_kernel, self.alpha * context], axis=0)
+        return ops.concatenate([self.masked_recurrent_kernel, self.alpha * context], axis=0)
 
     def get_recurrent_dropout_mask(self, state):
         mask = super().get_recurrent_dropout_mask(state[:, : self.units])
@@ -162,6 +163,7 @@ class SCRN(RecurrentLayer):
         seed: int | None = None,
         zero_output_for_mask: bool = False,
         *,
+        recurrent_weight_dropout: float = 0.0,
         context_units: int | None = None,
         alpha: float = 0.95,
         **kwargs,

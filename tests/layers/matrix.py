@@ -34,7 +34,7 @@ COLUMNS = {
         "weight_options",
     ),
     "arguments": ("bad_arguments", "sizes"),
-    "dropout": ("randomness", "one_dropout_mask_for_all_steps"),
+    "dropout": ("randomness", "one_dropout_mask_for_all_steps", "recurrent_weight_dropout"),
     "masks": (
         "padding_has_no_effect",
         "masked_steps_have_no_effect",

@@ -28,6 +28,7 @@ RECURRENT_OPTIONS = {
     "bias_constraint": keras.constraints.MaxNorm(2.5),
     "dropout": 0.25,
     "recurrent_dropout": 0.125,
+    "recurrent_weight_dropout": 0.375,
     "seed": 11,
     "return_sequences": True,
     "return_state": True,

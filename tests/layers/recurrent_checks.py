@@ -11,6 +11,8 @@ from tests.layers import running
 from tests.layers.case import Recurrent, T, U
 from tests.layers.checks import assert_near
 
+RATES = ("dropout", "recurrent_dropout", "recurrent_weight_dropout")
+
 
 def check_returned_values(case: Recurrent):
     """`go_backwards`, `return_sequences`, `return_state` and `zero_output_for_mask`.
@@ -127,6 +129,49 @@ def check_one_dropout_mask_for_all_steps(case: Recurrent):
             assert len(set(rows)) > 1, f"{option}: one mask for all sequences"
 
 
+def check_recurrent_weight_dropout(case: Recurrent):
+    """A batch has one mask of R: the outputs are those of the masked R, scaled to the same mean.
+
+    In a training step, the entries of R without a gradient are those that are dropped. The other
+    gradients are those of the layer with the masked R. The same holds in `keras.layers.RNN`.
+    """
+    plain, options = case.build(), {"recurrent_weight_dropout": 0.5, "seed": 3}
+    weights, factors = plain.get_weights(), case.cotangents(True)
+    k = [w.name for w in plain.weights].index("recurrent_kernel")
+    if case.name == "IRNN":  # a rectified unit that is off has no gradient
+        weights = [w + 9 * (w.ndim == 1) for w in weights]
+    used = np.ones_like(weights[k], "bool")
+    if "recurrent_kernel" in case.idle:
+        used[case.idle["recurrent_kernel"]] = False
+    arguments = case.arguments(True)
+    states, mask = arguments[1:]
+    layer, other = case.build(**options), case.build(**options)
+    keras_rnn = keras.layers.RNN(
+        other.cell, return_sequences=True, return_state=True, dtype=running.PRECISE
+    )
+    layer.set_weights(weights)
+    other.set_weights(weights)
+    kept = []
+    # The equations do not depend on how they are compiled: one layer is enough.
+    last = running.GRADIENT_MODES[-1] if case.name == "LSTM" else running.QUICK
+    for each, mode in ((layer, running.QUICK), (layer, last), (keras_rnn, running.QUICK)):
+        given = arguments if each is layer else (case.inputs, states, None)
+        found = running.evaluate(each, *given, factors, training=True, mode=mode)
+        gradient = found.gradients[1 + len(states) + k]
+        kept.append(gradient != 0)
+        assert 0 < kept[-1][used].mean() < 1, "no entry of R is dropped, or all are"
+        own = [*weights[:k], weights[k] * 2 * kept[-1], *weights[k + 1 :]]
+        expected = case.oracle(own, case.inputs, states, given[2])
+        assert_near(found.outputs, expected, running.EXACT, "not one mask for all steps")
+        plain.set_weights(own)
+        expected = running.evaluate(plain, *given, factors).gradients
+        expected[1 + len(states) + k] = expected[1 + len(states) + k] * 2 * kept[-1]
+        assert_near(found.gradients, expected, 100 * running.EXACT, "gradients")
+    assert (kept[0] != kept[1])[used].any(), "two batches have the same mask"
+    found = running.evaluate(layer, *arguments).outputs
+    assert_near(found, case.oracle(weights, case.inputs, states, mask), running.EXACT, "inference")
+
+
 def check_weight_options(case: Recurrent):
     """Initializers, regularizers and constraints of weights, `trainable`, activity regularizers."""
     options = {}
@@ -169,7 +214,7 @@ def check_weight_options(case: Recurrent):
 
 def check_bad_arguments(case: Recurrent):
     bad = [("units", value) for value in (0, -1, 2.5, "4", None)]
-    bad += [(name, v) for name in ("dropout", "recurrent_dropout") for v in (-0.1, 1.1)]
+    bad += [(name, v) for name in RATES for v in (-0.1, 1.1)]
     for name, value in bad:
         for make in (case.make, partial(case.layer_class.cell_class, **{"units": U})):
             assert_refused(partial(make, **{name: value}), f"{name} ", repr(value))

@@ -64,6 +64,7 @@ CHECKS = {
     recurrent_checks.check_chunks: is_recurrent,
     recurrent_checks.check_cell_in_keras_rnn: is_recurrent,
     recurrent_checks.check_one_dropout_mask_for_all_steps: is_recurrent,
+    recurrent_checks.check_recurrent_weight_dropout: is_recurrent,
     recurrent_checks.check_weight_options: is_recurrent,
     recurrent_checks.check_bad_arguments: is_recurrent,
 }
@@ -82,6 +83,7 @@ SLOW = {
     recurrent_checks.check_chunks,
     recurrent_checks.check_cell_in_keras_rnn,
     recurrent_checks.check_one_dropout_mask_for_all_steps,
+    recurrent_checks.check_recurrent_weight_dropout,
     recurrent_checks.check_weight_options,
 }
 
@@ -122,6 +124,7 @@ OF_LSTM_ONLY = {
         recurrent_checks.check_bidirectional,
         recurrent_checks.check_chunks,
         recurrent_checks.check_cell_in_keras_rnn,
+        recurrent_checks.check_recurrent_weight_dropout,
     },
     "torch": {
         checks.check_padding_has_no_effect,
@@ -130,6 +133,7 @@ OF_LSTM_ONLY = {
         checks.check_mixed_precision,
         checks.check_randomness,
         recurrent_checks.check_one_dropout_mask_for_all_steps,
+        recurrent_checks.check_recurrent_weight_dropout,
     },
 }
 # The checks that run on TensorFlow only, and why.

@@ -162,6 +162,11 @@ class DropoutEachStep:
         return super().inner_loop(sequences, initial_state, mask, False)
 
 
+class KeepsRecurrentWeights:
+    def get_recurrent_weight_mask(self):
+        return None
+
+
 class KnownLength:
     def inner_loop(self, sequences, initial_state, mask, training=False):
         known = sequences.shape[1] or 1
@@ -258,6 +263,11 @@ TWINS = [
     ),
     twin(
         recurrent_checks.check_one_dropout_mask_for_all_steps, "not one mask", layer=DropoutEachStep
+    ),
+    twin(
+        recurrent_checks.check_recurrent_weight_dropout,
+        "no entry of R is dropped",
+        cell=KeepsRecurrentWeights,
     ),
     twin(
         recurrent_checks.check_weight_options,
