@@ -5,7 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from unroll.pipelines.errors import DataError
-from unroll.pipelines.image_decoding import all_frames, first_frame, problem
+from unroll.pipelines.image_decoding import all_frames, first_frame, problem, reasons
 
 # Images of a batch that are decoded at the same time: memory for the largest ones.
 _PARALLEL = 4
@@ -67,6 +67,37 @@ def decode_clip_batch(contents, size: int, frames: int) -> tf.Tensor:
         fn_output_signature=spec,
         parallel_iterations=_PARALLEL,
     )
+
+
+def try_decode_batch(contents, size: int, frames: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `decode_batch`, or `decode_clip_batch` with frames, where files may be broken.
+
+    Every error of a decoder is caught, by a `tf.data.Dataset` in the graph, and changes its own
+    file only.
+
+    Args:
+        contents: `[B]`, image files.
+        size: S.
+        frames: F, or 0 for images.
+
+    Returns:
+        `[B, S, S, 3]` or `[B, F, S, S, 3]`, 0 for a file that cannot be decoded; and strings `[B]`:
+        why it cannot be decoded, "" if it can.
+    """
+    shape = [frames, size, size, 3] if frames else [size, size, 3]
+    count = tf.shape(contents, tf.int64)[0]
+
+    def decode_row(row, each):
+        return row, decode_clip(each, size, frames) if frames else decode(each, size)
+
+    files = tf.data.Dataset.from_tensor_slices((tf.range(count), contents))
+    decoded = files.map(decode_row, num_parallel_calls=_PARALLEL).ignore_errors()
+    # A last row, so that there is one if no file can be decoded.
+    last = tf.data.Dataset.from_tensors((count, tf.zeros(shape)))
+    rows, found = decoded.concatenate(last).batch(count + 1).get_single_element()
+    pixels = tf.scatter_nd(rows[:, None], found, [count + 1, *shape])[:-1]
+    is_decoded = tf.scatter_nd(rows[:, None], tf.ones_like(rows), [count + 1])[:-1] > 0
+    return pixels, tf.where(is_decoded, "", reasons(contents))
 
 
 def read_image(path: Path) -> bytes:

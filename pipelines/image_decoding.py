@@ -25,6 +25,7 @@ _SIGNATURES = {
     "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
 }
+_KINDS = "JPEG, PNG, GIF, BMP or WebP"
 # Files of up to this many bytes are searched for what needs more than TensorFlow's decoders.
 _SHORT = 2**16
 # The signature, the first chunk, and a type of colors without transparency.
@@ -71,6 +72,25 @@ def problem(contents: bytes, animated: bool = False) -> str:
         own = _OWN_MESSAGE.search(str(error))
         return own[1] if own else UNREADABLE
     return ""
+
+
+def reasons(contents) -> tf.Tensor:
+    """Why files that cannot be decoded cannot be, in the graph, where an error has no message.
+
+    Args:
+        contents: `[B]`, strings.
+
+    Returns:
+        `[B]`, strings, never empty.
+
+    >>> [reason] = reasons(tf.constant(["II*\\0"])).numpy()
+    >>> reason.decode()
+    'is not a JPEG, PNG, GIF, BMP or WebP file'
+    """
+    is_known = tf.reduce_any([_begins(contents, kind) for kind in _SIGNATURES], axis=0)
+    unknown = tf.where(contents == b"", "is empty", f"is not a {_KINDS} file")
+    broken = f"is damaged, of a kind that is not supported, or has more than {MAX_PIXELS:,} pixels"
+    return tf.where(is_known, broken, unknown)
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)

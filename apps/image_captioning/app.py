@@ -268,6 +268,7 @@ def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
     """
     results = []
     for source, outputs in zip(inputs, query(serve(trained), inputs), strict=True):
+        outputs.pop("error", None)  # files that cannot be decoded are errors before
         image = {"image": source} if isinstance(source, str) else {}
         results.append(image | outputs)
     return results

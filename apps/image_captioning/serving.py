@@ -9,9 +9,10 @@ from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, with_inputs
 from unroll.apps.image_captioning import network
 from unroll.apps.shared import images
-from unroll.apps.shared.batches import BLANK_IMAGE, for_any_batch
+from unroll.apps.shared.batches import for_any_batch
 from unroll.layers.decoding import SearchResult
 from unroll.layers.recurrent import mean_over_time
+from unroll.pipelines import image
 from unroll.pipelines.captions import END, PADDING, START, UNKNOWN
 
 # Added to the logits of tokens that are never written. It fits into a float16.
@@ -109,7 +110,9 @@ def service(trained: Trained) -> Service:
         - `words` `[B, n, L]`,
         - with attention, `attention`: the weights of each word, `[B, n, L, H, W]` for a grid,
           `[B, n, L, S]` for regions or the frames of a clip,
-        - with frame labels, `frames` `[B, F]`.
+        - with frame labels, `frames` `[B, F]`,
+        - for files, `error` `[B]`: why a file cannot be decoded, "" if it can. Its captions are
+          then "", and its scores those of no caption: minus infinity, or 0 with `mbr_samples`.
 
     - `ids`: `image` `[B, S, S, 3]` or `[B, F, S, S, 3]`, 0 to 255 (or `regions`), to the `ids`
       `[B, L]`, `lengths` `[B]` and `attention` of greedy search.
@@ -119,9 +122,9 @@ def service(trained: Trained) -> Service:
     vocabulary, grid = tf.constant(assets["vocabulary"]), _grid(trained)
     frozen = images.frozen_encoder(config)
 
-    def encode(files):
-        pixels = images.decode(files, config.image_size, config.frames)
-        return images.frozen_features(frozen, pixels) if frozen else pixels
+    def encode(files) -> tuple:
+        pixels, errors = image.try_decode_batch(files, config.image_size, config.frames)
+        return images.frozen_features(frozen, pixels) if frozen else pixels, errors
 
     def attention(result: SearchResult) -> dict:
         if result.alignments is None:
@@ -135,7 +138,10 @@ def service(trained: Trained) -> Service:
         return {"ids": result.tokens, "lengths": result.lengths} | attention(result)
 
     def serving_default(inputs: dict) -> dict:
-        given = inputs["regions"] if config.regions else encode(inputs["image_bytes"])
+        if config.regions:
+            given, errors = inputs["regions"], None
+        else:
+            given, errors = encode(inputs["image_bytes"])
         step_function, states, encoded = begin(given)
         result = search(step_function, states, config)
         words = tf.where(result.tokens == PADDING, "", tf.gather(vocabulary, result.tokens))
@@ -144,7 +150,10 @@ def service(trained: Trained) -> Service:
         if "frames" in encoded:
             labels = tf.constant(assets["frame_labels"])
             outputs["frames"] = tf.gather(labels, tf.argmax(encoded["frames"], axis=-1))
-        return outputs | attention(result)
+        outputs |= attention(result)
+        if errors is None:
+            return outputs
+        return images.with_errors(outputs, errors, 0.0 if config.mbr_samples else -np.inf)
 
     arrays = {spec["kind"]: tf.TensorSpec([None, *spec["shape"]], tf.float32)}
     files = arrays if config.regions else {"image_bytes": tf.TensorSpec([None], tf.string)}
@@ -156,10 +165,10 @@ def service(trained: Trained) -> Service:
         contents = np.array([images.read(each, config.frames > 0) for each in examples], object)
         return {
             "serving_default": {"image_bytes": contents},
-            "ids": {spec["kind"]: encode(tf.constant(contents)).numpy()},
+            "ids": {spec["kind"]: encode(tf.constant(contents))[0].numpy()},
         }
 
-    captions_of_any = for_any_batch(serving_default, {"image_bytes": BLANK_IMAGE})
+    captions_of_any = for_any_batch(serving_default, {"image_bytes": b""})
     return Service(
         {
             "serving_default": with_inputs(captions_of_any, files),

@@ -4,12 +4,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# A picture of one pixel.
-BLANK_IMAGE = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
-    b"\x00\x00\x00\nIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
-)
-
 
 def for_any_batch(function: Callable[[dict], dict], strings: dict[str, bytes]) -> Callable:
     """A function of batches that also takes a batch without examples.

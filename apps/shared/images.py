@@ -129,6 +129,26 @@ def decode(files, size: int, frames: int = 0) -> tf.Tensor:
     )
 
 
+def with_errors(outputs: dict, errors, worst_score: float = 0.0) -> dict:
+    """The outputs of an exported model for files of which some cannot be decoded.
+
+    Args:
+        outputs: `[B, ...]` by name.
+        errors: `[B]`, strings: why a file cannot be decoded, "" if it can.
+        worst_score: the `scores` of a file that cannot be decoded. Its other outputs are "" or 0.
+
+    Returns:
+        The outputs, and `error` `[B]`.
+    """
+
+    def blank(name: str, x):
+        value = worst_score if name == "scores" else b"" if x.dtype == tf.string else 0
+        is_decoded = tf.reshape(errors == b"", [-1, *[1] * (len(x.shape) - 1)])
+        return tf.where(is_decoded, x, tf.constant(value, x.dtype))
+
+    return {name: blank(name, x) for name, x in outputs.items()} | {"error": errors}
+
+
 def frozen_features(encoder: keras.Model, pixels) -> tf.Tensor:
     """The features of images, `[B, H, W, D]`, or of the frames of clips, `[B, F, D]`."""
     if len(pixels.shape) == 4:

@@ -246,6 +246,7 @@ def predict(trained: Trained, inputs: list[tuple[str | bytes, str]]) -> list[dic
         answers = query(service, inputs)
     results = []
     for (source, question), answer in zip(inputs, answers, strict=True):
+        answer.pop("error", None)  # files that cannot be decoded are errors before
         tokens = [token for token in answer["tokens"] if token]
         result = {} if isinstance(source, bytes) else {"image": str(source)}
         result |= {"question": question, **answer, "tokens": tokens}

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from unroll.apps.core.protocol import Service, Trained, with_inputs
 from unroll.apps.shared import images
-from unroll.apps.shared.batches import BLANK_IMAGE, for_any_batch
+from unroll.apps.shared.batches import for_any_batch
 from unroll.pipelines import image, text
 
 # The number of answers that `serving_default` returns.
@@ -19,7 +19,8 @@ def service(trained: Trained) -> Service:
       for dialogs `history` `[B, R]`, the previous rounds as a question with its answer, "" for
       none. To `answers` and `scores` `[B, n]`, in the order of their probability, `tokens` and
       `question_attention` `[B, T]`, `image_attention` `[B, glimpses, H, W]` (or
-      `[B, glimpses, S]`), and `history_attention` `[B, hops, R]`.
+      `[B, glimpses, S]`), and `history_attention` `[B, hops, R]`. For files also `error` `[B]`: why
+      a file cannot be decoded, "" if it can. Its answers are then "", its scores and weights 0.
     - `ids`: `image` `[B, S, S, 3]`, 0 to 255, (or `regions`), `tokens` `[B, T]` and `rounds`
       `[B, R, T]`, to `scores` `[B, A]` of all answers, and the same weights. Ids
       that are not in the vocabulary are read as the unknown token.
@@ -58,8 +59,9 @@ def service(trained: Trained) -> Service:
     def answer_files(features: dict) -> dict:
         tokens = text.tokenize(features["question"])
         inputs = {"tokens": text.to_dense(encoder.vocabulary(tokens))}
+        errors = None
         if image_encoder:
-            inputs["image"] = image.decode_batch(features["image_bytes"], size)
+            inputs["image"], errors = image.try_decode_batch(features["image_bytes"], size)
         elif reads_regions:
             inputs["regions"] = features["regions"]
         if config.history:
@@ -68,8 +70,9 @@ def service(trained: Trained) -> Service:
         scores, best = tf.math.top_k(
             outputs.pop("scores"), min(NUM_ANSWERS, len(assets["answers"]))
         )
-        found = {"answers": tf.gather(answers, best), "scores": scores}
-        return found | {"tokens": text.to_dense(tokens)} | outputs
+        found = {"answers": tf.gather(answers, best), "scores": scores} | outputs
+        found = found if errors is None else images.with_errors(found, errors)
+        return found | {"tokens": text.to_dense(tokens)}
 
     files = {"question": tf.TensorSpec([None], tf.string)}
     ids = {"tokens": tf.TensorSpec([None, None], tf.int32)}
@@ -100,7 +103,7 @@ def service(trained: Trained) -> Service:
             encoded["rounds"] = _encode_rounds(tf.constant(padded), encoder).numpy()
         return {"serving_default": raw, "ids": encoded}
 
-    strings = {"question": b"", "image_bytes": BLANK_IMAGE, "history": b""}
+    strings = {"question": b"", "image_bytes": b"", "history": b""}
     functions = {
         "serving_default": with_inputs(for_any_batch(answer_files, strings), files),
         "ids": with_inputs(for_any_batch(answer_ids, {}), ids),

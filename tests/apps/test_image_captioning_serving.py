@@ -106,6 +106,26 @@ def test_a_batch_without_images_has_no_captions(case):
         }
 
 
+@pytest.mark.parametrize("case", ["attention", "clips"], indirect=True)
+def test_a_broken_file_changes_no_other_caption(case):
+    first, second, _ = app.examples()
+    function = case.service.functions["serving_default"]
+    found = function(image_bytes=tf.constant([first, b"text", second[:-40], second]))
+    for k, contents in ((0, first), (3, second)):
+        alone = function(image_bytes=tf.constant([contents]))
+        np.testing.assert_array_equal(found["captions"][k], alone["captions"][0])
+        np.testing.assert_allclose(found["scores"][k], alone["scores"][0], atol=1e-5)
+        length = alone["attention"].shape[2]  # that of the longest caption
+        weights = found["attention"][k][:, :length]
+        np.testing.assert_allclose(weights, alone["attention"][0], atol=1e-5)
+    errors = [error.decode() for error in found["error"].numpy()]
+    assert errors[0] == errors[3] == ""
+    assert errors[1] == "is not a JPEG, PNG, GIF, BMP or WebP file"
+    assert errors[2].startswith("is damaged, ")
+    for name, worst in {"captions": b"", "words": b"", "scores": -np.inf, "attention": 0}.items():
+        assert set(found[name][1:3].numpy().flat) == {worst}
+
+
 @pytest.mark.parametrize("case", ["after the step, by risk"], indirect=True)
 def test_minimum_bayes_risk_ranks_the_captions_of_the_beam(case):
     """The captions are those of the beam, in another order, also for an image alone."""

@@ -217,6 +217,30 @@ class TestImages:
             app.predict(case.trained, [(contents, "is it red ?")])
         assert str(error.value) == message
 
+    def test_a_broken_file_changes_no_other_answer(self, case):
+        """Alone and in the middle of a batch."""
+        photo, other = photos()
+        broken = {b"": "is empty", b"text": "is not a JPEG", other[:-40]: "is damaged"}
+        function = case.service.functions["serving_default"]
+        asked = tf.constant(["is it red ?"])
+        whole = tf.repeat(asked, 2 + len(broken))
+        found = function(image_bytes=tf.constant([photo, *broken, other]), question=whole)
+        for k, contents in ((0, photo), (-1, other)):
+            alone = function(image_bytes=tf.constant([contents]), question=asked)
+            for name, value in alone.items():
+                if value.dtype == tf.string:
+                    np.testing.assert_array_equal(found[name][k], value[0])
+                else:
+                    np.testing.assert_allclose(found[name][k], value[0], atol=1e-5)
+        assert found["error"][0] == found["error"][-1] == b""
+        for k, reason in enumerate(broken.values(), 1):
+            assert found["error"][k].numpy().decode().startswith(reason)
+            assert set(found["answers"][k].numpy()) == {b""}
+            assert not found["scores"][k].numpy().any()
+            assert not found["image_attention"][k].numpy().any()
+        alone = function(image_bytes=tf.constant([b"text"]), question=asked)
+        assert alone["error"].numpy()[0].startswith(b"is not a JPEG, PNG, GIF, BMP or WebP")
+
 
 @pytest.mark.parametrize("case", ["one glimpse at regions"], indirect=True)
 def test_padded_regions_have_no_effect(case):

@@ -273,6 +273,7 @@ class TestProblems:
             save(small, "JPEG", exif=exif.tobytes()),
             save(small.quantize(9), "GIF", save_all=True, append_images=[small.quantize(3)]),
         ]
+        given, errors = [], []
         readable = 0
         for k in range(1000):
             contents = bytearray(files[k % len(files)])
@@ -287,4 +288,13 @@ class TestProblems:
             why = problem(contents, animated=k % 3 == 0)
             assert "\n" not in why
             readable += not why
+            if k % 3:
+                given.append(contents)
+                errors.append(why)
         assert 200 < readable < 900
+        # In a batch, each of them changes itself only.
+        pixels, found = (x.numpy() for x in image.try_decode_batch(tf.constant(given), 8))
+        assert [bool(error) for error in found] == [bool(error) for error in errors]
+        assert (pixels[found != b""] == 0).all()
+        alone = image.decode_batch(tf.constant(given)[found == b""], 8)
+        np.testing.assert_array_equal(pixels[found == b""], alone)

@@ -13,6 +13,9 @@ def main(folder: str, *paths: str) -> None:
     """Prints the captions of each image with their scores, best first."""
     model = tf.saved_model.load(folder).signatures["serving_default"]
     outputs = model(image_bytes=tf.constant([Path(path).read_bytes() for path in paths]))
+    for error, path in zip(outputs["error"].numpy(), paths, strict=True):
+        if error:
+            sys.exit(f"{path} {error.decode()}")
     for captions, scores in zip(
         outputs["captions"].numpy(), outputs["scores"].numpy(), strict=True
     ):

@@ -24,6 +24,8 @@ def main(folder: str, photo: str, *questions: str) -> None:
         if has_history:
             inputs["history"] = [rounds]
         outputs = model(**{name: tf.constant(value) for name, value in inputs.items()})
+        if error := outputs["error"].numpy()[0]:
+            sys.exit(f"{photo} {error.decode()}")
         answers = [answer.decode() for answer in outputs["answers"][0].numpy()]
         scores = outputs["scores"][0].numpy()
         print(question, *(f"{a} {s:.1%}" for a, s in zip(answers, scores, strict=True)), sep="\t")
