@@ -58,6 +58,7 @@ from unroll.layers.recurrent import (
 )
 from unroll.layers.structured import (
     CRF,
+    AdaptiveSoftmax,
     CTCLoss,
     NGramLanguageModel,
     bio_transitions,
@@ -75,6 +76,7 @@ __all__ = [
     "IRNN",
     "LSTM",
     "SCRN",
+    "AdaptiveSoftmax",
     "AttentionDecoder",
     "AttentionPool",
     "BahdanauAttention",

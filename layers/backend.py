@@ -8,6 +8,7 @@ Import this module instead of the files of the backends. Each of them defines th
 | `differentiable_scan(step, carry, xs, constants, variables, like)` | a loop with a gradient |
 | `custom_vjp(forward, backward, ...)` | a function with a gradient of its own |
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
+| `true_rows(mask)` | where a mask `[N]` is True, and on JAX all indices |
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
@@ -26,6 +27,7 @@ if keras.backend.backend() == "tensorflow":
         scan,
         split_batch,
         steps_at_once,
+        true_rows,
         uses_custom_gradient,
         vjp,
     )
@@ -38,6 +40,7 @@ elif keras.backend.backend() == "jax":
         scan,
         split_batch,
         steps_at_once,
+        true_rows,
         uses_custom_gradient,
         vjp,
     )
@@ -50,6 +53,7 @@ elif keras.backend.backend() == "torch":
         scan,
         split_batch,
         steps_at_once,
+        true_rows,
         uses_custom_gradient,
         vjp,
     )
@@ -67,6 +71,7 @@ __all__ = [
     "scan",
     "split_batch",
     "steps_at_once",
+    "true_rows",
     "uses_custom_gradient",
     "vjp",
 ]

@@ -39,6 +39,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
     return scan(body, carry, xs, like, False)
 
 
+def true_rows(mask):
+    """All indices of a mask `[N]`: a compiled function knows no number of those that are True."""
+    return jax.numpy.arange(mask.shape[0], dtype="int32")
+
+
 def vjp(function, primals, cotangents):
     """The product of `cotangents` with the Jacobian of `function` at `primals`."""
     _, pullback = jax.vjp(function, *primals)

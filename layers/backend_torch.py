@@ -52,6 +52,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
     return scan(body, carry, xs, like, False)
 
 
+def true_rows(mask):
+    """The indices of a mask `[N]` where it is True, in order, int32."""
+    return torch.nonzero(mask)[:, 0].to(torch.int32)
+
+
 def vjp(function, primals, cotangents):
     """The product of `cotangents` with the Jacobian of `function` at `primals`."""
     _, pullback = torch.func.vjp(function, *primals)

@@ -1,5 +1,6 @@
-"""Structured outputs: conditional random fields, CTC, and an n-gram language model."""
+"""Structured outputs: a softmax in clusters, CRF, CTC, and an n-gram language model."""
 
+from unroll.layers.structured.adaptive_softmax import AdaptiveSoftmax
 from unroll.layers.structured.bio_transitions import bio_transitions
 from unroll.layers.structured.crf import CRF
 from unroll.layers.structured.ctc_decoding import CTCResult, ctc_beam_search, ctc_greedy
@@ -9,6 +10,7 @@ from unroll.layers.structured.ngram_language_model import NGramLanguageModel
 
 __all__ = [
     "CRF",
+    "AdaptiveSoftmax",
     "CTCLoss",
     "CTCResult",
     "NGramLanguageModel",

@@ -28,6 +28,7 @@ SELECTED = {
             "test_large_scores_in_float32",
             "test_empty_inputs",
         ],
+        "test_adaptive_softmax.py": [],
         "test_crf_models.py": ["test_a_tagger_trains_with_the_loss_and_is_saved"],
         "test_ctc.py": [
             "test_loss_by_enumeration",
@@ -66,6 +67,7 @@ SELECTED = {
         "test_keras_rnn.py": [],
         "test_keras_bidirectional.py": [],
         "test_robustness.py": [],
+        "test_adaptive_softmax.py": [],
         "test_crf.py": [],
         "test_crf_models.py": [],
         "test_ctc.py": [],

@@ -1,7 +1,10 @@
-"""The case of the conditional random field: log Z, which has the gradients.
+"""The cases of the layers for structured outputs.
 
-`test_crf.py` tests the tags, the marginals and the allowed transitions.
+That of the conditional random field is log Z, which has the gradients. `test_crf.py` tests the
+tags, the marginals and the allowed transitions, `test_adaptive_softmax.py` targets and embeddings.
 """
+
+from functools import partial
 
 import keras
 import numpy as np
@@ -25,7 +28,27 @@ class Partition(layers.CRF):
         return keras.KerasTensor(potentials.shape[:1], self.compute_dtype)
 
 
+CUTOFFS = (2, 9)
+
 CASES: tuple[Case, ...] = (
+    Case(
+        name="AdaptiveSoftmax",
+        make=lambda **options: layers.AdaptiveSoftmax(
+            **{"vocabulary_size": 13, "cutoffs": CUTOFFS, "div_value": 1.5, **options}
+        ),
+        oracle=partial(reference.adaptive_softmax, CUTOFFS),
+        covers=("AdaptiveSoftmax",),
+        options={
+            "vocabulary_size": 12,
+            "cutoffs": [3, 7],
+            "div_value": 2.0,
+            "use_bias": False,
+            "input_size": 7,
+            "kernel_initializer": keras.initializers.RandomNormal(0.1, 0.2, seed=5),
+            "bias_initializer": keras.initializers.Constant(0.5),
+            "kernel_regularizer": keras.regularizers.L2(0.1),
+        },
+    ),
     Case(
         name="CRF",
         make=lambda **options: Partition(**{"num_tags": D, **options}),

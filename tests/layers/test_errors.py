@@ -82,6 +82,17 @@ REFUSED = [
     ),
     (partial(layers.CharacterEmbedding, 9, 4, width=2), ["width", "odd", "2"]),
     (partial(layers.CharacterEmbedding, 9, 5, reader="recurrent"), ["units", "even", "5"]),
+    (partial(layers.AdaptiveSoftmax, 0, [1]), ["AdaptiveSoftmax: vocabulary_size", "0"]),
+    (partial(layers.AdaptiveSoftmax, 9, []), ["AdaptiveSoftmax: cutoffs", "at least one", "[]"]),
+    (partial(layers.AdaptiveSoftmax, 9, [4, 9]), ["cutoffs", "below vocabulary_size, 9", "[4, 9]"]),
+    (partial(layers.AdaptiveSoftmax, 9, [4, 4]), ["cutoffs", "ascending", "[4, 4]"]),
+    (partial(layers.AdaptiveSoftmax, 9, [0, 4]), ["AdaptiveSoftmax: a cutoff", "0"]),
+    (partial(layers.AdaptiveSoftmax, 9, [4], div_value=0.5), ["div_value", "at least 1", "0.5"]),
+    (partial(layers.AdaptiveSoftmax, 9, [4], input_size=0), ["AdaptiveSoftmax: input_size", "0"]),
+    (
+        lambda: layers.AdaptiveSoftmax(9, [4])(np.zeros((6, 5), "int32"), embed=True),
+        ["adaptive_softmax", "embed=True", "input_size"],
+    ),
     (partial(layers.WordDropout, 1.0, unknown=1), ["WordDropout: rate", "1.0"]),
     (partial(layers.WordDropout, -0.5, unknown=1), ["rate", "-0.5"]),
 ]

@@ -42,3 +42,19 @@ def crf_by_recursion(weights, potentials, states=(), mask=None) -> list:
             alpha = potential + [log_sum(alpha + column) for column in transitions.T]
         result.append(log_sum(alpha + end))
     return [np.array(result)]
+
+
+def adaptive_softmax(cutoffs, weights, inputs, states=(), mask=None) -> list:
+    """Grave et al. 2017, section 4.3: log P of each token, by its definition."""
+    head, clusters, bias, *tails = weights
+    ends = [*cutoffs[1:], cutoffs[-1] + len(tails[-1])]
+    found = np.zeros((*inputs.shape[:-1], ends[-1]))
+    for index in np.ndindex(inputs.shape[:-1]):
+        x = inputs[index] if mask is None or mask[index] else 0 * inputs[index]
+        scores = np.exp(np.concatenate([head @ x, x @ clusters]) + bias)
+        y = scores / scores.sum()
+        found[index][: cutoffs[0]] = np.log(y[: cutoffs[0]])
+        for k, (start, end) in enumerate(zip(cutoffs, ends, strict=True)):
+            own = np.exp(tails[2 * k + 1] @ (x @ tails[2 * k]))
+            found[index][start:end] = np.log(y[cutoffs[0] + k] * own / own.sum())
+    return [found]
