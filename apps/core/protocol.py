@@ -23,9 +23,20 @@ Assets = dict[str, Asset]
 # Whether more or less of a figure is better.
 Direction = Literal["max", "min"]
 
-# What the entries of an axis of a weight are: the name of an asset of lines; `None` where their
-# position counts; or `(name, ...)`, those of the asset followed by others whose position counts.
-Axis = str | tuple | None
+
+@dataclass(frozen=True)
+class Part:
+    """The lines of an asset from `start` on, up to `stop` if there is one."""
+
+    asset: str
+    start: int
+    stop: int | None = None
+
+
+# What the entries of an axis of a weight are: the name of an asset of lines, or a `Part` of it;
+# `None` where their position counts; or `(name, ...)`, those of the asset followed by others whose
+# position counts.
+Axis = str | Part | tuple | None
 # The axes of weights, by a regular expression of their paths: `transfer.by_name` gives the paths.
 Axes = dict[str, tuple[Axis, ...]]
 

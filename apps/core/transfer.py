@@ -12,7 +12,7 @@ import numpy as np
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
-from unroll.apps.core.protocol import Assets, Axes, Axis, hook
+from unroll.apps.core.protocol import Assets, Axes, Axis, Part, hook
 from unroll.apps.core.runs import Run
 
 _MAX_NAMED = 8  # kinds of layers in a line of the report
@@ -101,7 +101,7 @@ def carry(
         if layer in ambiguous or not sources.keys() >= set(names):
             carried.fresh[layer] = ambiguous.get(layer, "the run does not have them")
             continue
-        values, used, reason = {}, {}, None
+        values, parts, reason = {}, {}, None
         for name in names:
             own, others = axes_of(name, axes), axes_of(name, source_axes)
             found = _merge(
@@ -111,12 +111,16 @@ def carry(
                 reason = reason or found
                 continue
             values[name], counts = found
-            used |= counts
+            parts |= counts
         if reason:
             carried.fresh[layer] = reason
             continue
         for name, value in values.items():
             targets[name].assign(value)
+        used: dict[str, tuple[int, int]] = {}
+        for part, (both, every) in parts.items():
+            before = used.get(part.asset, (0, 0))
+            used[part.asset] = (before[0] + both, before[1] + every)
         carried.entries.update(used)
         if all(assets[each] == source_assets[each] for each in used):
             carried.unchanged.append(layer)
@@ -134,7 +138,7 @@ def axes_of(name: str, axes: Axes) -> tuple[Axis, ...] | None:
 
 
 def _merge(name: str, target, source, declared: tuple, source_declared: tuple):
-    """The value of a weight, with the counts of the entries by asset; or why there is none."""
+    """The value of a weight, with the counts of the entries by part; or why there is none."""
     (axes, assets), (source_axes, source_assets) = declared, source_declared
     shape, source_shape = tuple(target.shape), tuple(source.shape)
     if axes != source_axes or len(shape) != len(source_shape):
@@ -144,17 +148,18 @@ def _merge(name: str, target, source, declared: tuple, source_declared: tuple):
         raise ValueError(f"{len(axes)} axes are declared for {name}, whose shape is {shape}.")
     to, of, counts = [], [], {}
     for axis, size, source_size in zip(axes, shape, source_shape, strict=True):
-        asset, *rest = axis if isinstance(axis, tuple) else (axis,)
-        entries = _entries(name, asset, size, bool(rest), assets)
-        known = _entries(name, asset, source_size, bool(rest), source_assets)
+        part, *rest = axis if isinstance(axis, tuple) else (axis,)
+        part = Part(part, 0) if isinstance(part, str) else part
+        entries = _entries(name, part, size, bool(rest), assets)
+        known = _entries(name, part, source_size, bool(rest), source_assets)
         if size - len(entries) != source_size - len(known):
             return "their sizes differ"
         position = {entry: k for k, entry in enumerate(known)}
         both = [k for k, entry in enumerate(entries) if entry in position]
-        if asset and not both:
-            return f"the run has none of the {asset}"
-        if asset:
-            counts[asset] = len(both), len(entries)
+        if part and not both:
+            return f"the run has none of the {part.asset}"
+        if part:
+            counts[part] = len(both), len(entries)
         extra = range(size - len(entries))
         to.append([*both, *(len(entries) + k for k in extra)])
         of.append([*(position[entries[k]] for k in both), *(len(known) + k for k in extra)])
@@ -163,14 +168,15 @@ def _merge(name: str, target, source, declared: tuple, source_declared: tuple):
     return value, counts
 
 
-def _entries(name: str, asset: str | None, size: int, partial: bool, assets: Assets) -> list[str]:
-    """The entries of an asset that indexes an axis, or none for an axis of positions."""
-    if asset is None:
+def _entries(name: str, part: Part | None, size: int, partial: bool, assets: Assets) -> list[str]:
+    """The entries of a part of an asset that indexes an axis, or none for an axis of positions."""
+    if part is None:
         return []
-    entries = assets[asset]
+    entries = assets[part.asset][part.start : part.stop]
     if len(entries) > size or (len(entries) < size and not partial):
         raise ValueError(
-            f"{name} has an axis of length {size}, but the asset {asset} has {len(entries)} lines."
+            f"{name} has an axis of length {size}, but the asset {part.asset} has {len(entries)} "
+            "lines."
         )
     return entries
 

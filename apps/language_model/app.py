@@ -10,8 +10,8 @@ from rich.text import Text
 
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
-from unroll.apps.language_model import display, metrics, network, serving
+from unroll.apps.core.protocol import Assets, Axes, Data, Part, Report, Service, Trained
+from unroll.apps.language_model import display, dynamic, metrics, network, serving
 from unroll.apps.language_model import report as reports
 from unroll.apps.language_model.averaging import AveragedWeights
 from unroll.apps.language_model.generation import Generator, units_of
@@ -35,6 +35,14 @@ class Search:
     sample_seed: int = 0
     # print the log probability of each token of the text, in place of a continuation
     score: bool = False
+    # evaluate: adapt the weights to the text that was read so far
+    dynamic: bool = False
+    # number of tokens between two steps of the dynamic evaluation
+    dynamic_length: int = 10
+    # learning rate of the dynamic evaluation
+    dynamic_rate: float = 1e-3
+    # rate at which the adapted weights return to the trained ones
+    dynamic_decay: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class Config(Search, TrainingConfig):
     units: int = 192
     # number of recurrent layers
     depth: int = 1
+    # output layer: over all tokens, or for large vocabularies in clusters by frequency
+    softmax: Literal["full", "adaptive"] = "full"
     # the output layer has the weights of the embedding
     tie_weights: bool = False
     # dropout rate of the embedded tokens, with one mask per batch as the other rates
@@ -79,6 +89,8 @@ class Config(Search, TrainingConfig):
     dropout: float = 0.0
     # dropout rate of the recurrent state
     recurrent_dropout: float = 0.0
+    # dropout rate of the recurrent weights, with one mask per batch (DropConnect)
+    recurrent_weight_dropout: float = 0.0
     # dropout rate of the output of the last recurrent layer
     output_dropout: float = 0.0
     # probability of replacing a token by the unknown token in training
@@ -102,11 +114,14 @@ class Config(Search, TrainingConfig):
             raise ValueError(f"average must be in [0, 1), got {self.average}.")
         if self.vocabulary_size < 3:
             raise ValueError(f"vocabulary_size must be at least 3, got {self.vocabulary_size}.")
-        for name in ("max_length", "beam_width"):
+        for name in ("max_length", "beam_width", "dynamic_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not 0 <= self.temperature < 100:
             raise ValueError(f"temperature must be in [0, 100), got {self.temperature}.")
+        for name in ("dynamic_rate", "dynamic_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
 
@@ -190,10 +205,19 @@ def load(
                 random_lengths=config.random_lengths and not config.jit,
                 most=config.epoch_tokens,
             )
+        if config.dynamic and not training:
+            return modeling.evaluation_batches(ids, 1, config.dynamic_length)
         most = config.epoch_tokens if training else 0
         return modeling.evaluation_batches(ids, config.batch_size, config.sequence_length, most)
 
-    return Data({split: batches(split) for split in splits}, assets)
+    found = {split: batches(split) for split in splits}
+    if config.softmax == "adaptive":
+
+        def with_labels(features, labels):
+            return {**features, "labels": labels}, labels
+
+        found = {split: dataset.map(with_labels) for split, dataset in found.items()}
+    return Data(found, assets)
 
 
 def _pieces(raw: RawSplits, split: str) -> tf.data.Dataset:
@@ -207,18 +231,20 @@ def _pieces(raw: RawSplits, split: str) -> tf.data.Dataset:
 def axes(config: Config) -> Axes:
     """The weights of tokens."""
     found = {"embedding/embeddings": ("vocabulary", None), "logits/bias": ("vocabulary",)}
+    if config.softmax == "adaptive":
+        starts = (0, *network.cutoffs(config.vocabulary_size))
+        for k, (start, stop) in enumerate(zip(starts, (*starts[1:], None), strict=True)):
+            found[f"logits/embeddings_{k}"] = (Part("vocabulary", start, stop), None)
+        return {**found, "logits/bias": ((Part("vocabulary", 0, starts[1]), ...),)}
     return found if config.tie_weights else {**found, "logits/kernel": (None, "vocabulary")}
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
     """Embedding, recurrent layers that carry their state from batch to batch, softmax."""
     model = network.build(config, len(assets["vocabulary"]))
-    used = optimizer(config, weight_decay=config.weight_decay)
-    if config.average:
-        averaging = {"use_ema": True, "ema_momentum": config.average}
-        used = type(used).from_config({**used.get_config(), **averaging})
+    averaging = {"use_ema": True, "ema_momentum": config.average} if config.average else {}
     model.compile(
-        used,
+        network.scaled(optimizer(config, weight_decay=config.weight_decay), **averaging),
         network.MeanLoss(),
         metrics=[network.Perplexity(name="perplexity")],
         jit_compile=config.jit,
@@ -233,7 +259,12 @@ def callbacks(config: Config, history: list[dict]) -> list[keras.callbacks.Callb
 
 def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
     """Perplexity, and bits per character, with a state that is carried over the whole split."""
-    return metrics.score(trained, dataset)
+    if not trained.config.dynamic:
+        return metrics.score(trained, metrics.losses(trained, dataset))
+    static = replace(trained.config, dynamic=False)
+    train = load(static, ("train",), trained.assets)["train"]
+    with dynamic.adapted(trained, dataset, train) as found:
+        return metrics.score(trained, found)
 
 
 def baseline(config: Config, data: Data, split: str) -> dict:

@@ -80,10 +80,10 @@ def losses(trained: Trained, dataset: tf.data.Dataset) -> Iterator[tuple]:
         yield features["tokens"].numpy(), labels.numpy(), of_batch(features, labels).numpy()
 
 
-def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
-    """Perplexity and bits per character of a split."""
+def score(trained: Trained, batches: Iterator[tuple]) -> dict:
+    """Perplexity and bits per character of the batches of a split, as from `losses`."""
     counter = Counter(trained.config.units_of_text, trained.assets["vocabulary"])
-    for previous, labels, nats in losses(trained, dataset):
+    for previous, labels, nats in batches:
         counts = labels >= 0
         counter.add(previous[counts], labels[counts], nats.sum(dtype="float64"))
     return counter.totals.figures()

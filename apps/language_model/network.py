@@ -1,4 +1,4 @@
-"""The network: embedding, recurrent layers that carry their state, logits; and one step of it."""
+"""The network: embedding, recurrent layers that carry their state, softmax; and one step of it."""
 
 import keras
 from keras import ops
@@ -89,10 +89,54 @@ def state_sizes(stack: layers.Stack) -> list[int]:
     return [size for layer in stack.layers for size in layer.state_size]
 
 
+class LanguageModel(keras.Model):
+    """A model whose learning rate is proportional to the number of tokens in a stream of a batch.
+
+    Merity et al. 2018, "Regularizing and optimizing LSTM language models", section 5: with random
+    lengths and one learning rate, short sequences would have a larger effect than long ones.
+    """
+
+    sequence_length = 0  # the mean length; 0 if all lengths are the same
+
+    def train_step(self, data):
+        if self.sequence_length:
+            length = ops.cast(ops.shape(data[0]["tokens"])[1], "float32")
+            # In float16, the optimizer is in one that scales the loss.
+            optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            optimizer.rate_scale = length / self.sequence_length
+        return super().train_step(data)
+
+
+def scaled(optimizer: keras.optimizers.Optimizer, **options) -> keras.optimizers.Optimizer:
+    """An optimizer with other options, whose steps are multiplied by its `rate_scale`."""
+    kind = type(optimizer)
+
+    class Scaled(kind):
+        rate_scale = 1.0
+
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate * self.rate_scale)
+
+    return Scaled.from_config({**optimizer.get_config(), **options})
+
+
+def cutoffs(vocabulary_size: int) -> tuple[int, int]:
+    """The first tokens of the clusters of an adaptive softmax: a tenth and a half are before them.
+
+    In a text of words, about nine of ten tokens are in the head.
+    """
+    return vocabulary_size // 10, vocabulary_size // 2
+
+
 def build(config, vocabulary_size: int) -> keras.Model:
-    """The network of a configuration. Its inputs are the features, its output the logits."""
+    """The network of a configuration.
+
+    Its inputs are the features. Its output is the logits, `[B, T, V]`, or with an adaptive softmax,
+    for which the labels are one of the features, the log-probability of each label, `[B, T]`.
+    """
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     start = keras.Input((), dtype="bool", name="start")
+    is_tied, is_adaptive = config.tie_weights, config.softmax == "adaptive"
     # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
     stack = layers.Stack(
         [
@@ -100,24 +144,51 @@ def build(config, vocabulary_size: int) -> keras.Model:
                 config.units,
                 dropout=config.dropout if k else config.embedding_dropout,
                 recurrent_dropout=config.recurrent_dropout,
+                recurrent_weight_dropout=config.recurrent_weight_dropout,
             )
             for k in range(config.depth)
         ],
         return_state=True,
     )
-    embedding = keras.layers.ReversibleEmbedding(
-        vocabulary_size, config.embedding_dim, tie_weights=True, name="embedding"
-    )
     words = layers.WordDropout(config.word_dropout, UNKNOWN)(tokens)
-    x = CarriedState(stack, config.batch_size, name="carried")(embedding(words), start)  # [B, T, U]
-    x = keras.layers.Dropout(config.output_dropout, noise_shape=(None, 1, None))(x)
-    if config.tie_weights and config.units != config.embedding_dim:
-        x = keras.layers.Dense(config.embedding_dim, name="projection")(x)
-    if config.tie_weights:
-        logits = Bias(dtype="float32", name="logits")(embedding(x, reverse=True))
+    if is_adaptive:
+        # The vocabulary of a text may be smaller than its largest size.
+        used = [each for each in cutoffs(config.vocabulary_size) if 0 < each < vocabulary_size]
+        if not used:
+            raise ValueError(
+                f"softmax=adaptive needs a larger vocabulary than {vocabulary_size} tokens, "
+                f"with vocabulary_size={config.vocabulary_size}: use softmax=full."
+            )
+        softmax = layers.AdaptiveSoftmax(
+            vocabulary_size,
+            used,
+            input_size=config.embedding_dim if is_tied else None,
+            dtype="float32",
+            name="logits",
+        )
+    if is_adaptive and is_tied:
+        x = softmax(words, embed=True)
     else:
-        logits = keras.layers.Dense(vocabulary_size, dtype="float32", name="logits")(x)
-    return keras.Model({"tokens": tokens, "start": start}, logits)  # [B, T, V]
+        embedding = keras.layers.ReversibleEmbedding(
+            vocabulary_size, config.embedding_dim, tie_weights=True, name="embedding"
+        )
+        x = embedding(words)
+    x = CarriedState(stack, config.batch_size, name="carried")(x, start)  # [B, T, U]
+    x = keras.layers.Dropout(config.output_dropout, noise_shape=(None, 1, None))(x)
+    if is_tied and config.units != config.embedding_dim:
+        x = keras.layers.Dense(config.embedding_dim, name="projection")(x)
+    features = {"tokens": tokens, "start": start}
+    if is_adaptive:
+        features["labels"] = keras.Input((None,), dtype="int32", name="labels")
+        outputs = softmax(x, features["labels"])  # [B, T]
+    elif is_tied:
+        outputs = Bias(dtype="float32", name="logits")(embedding(x, reverse=True))  # [B, T, V]
+    else:
+        outputs = keras.layers.Dense(vocabulary_size, dtype="float32", name="logits")(x)
+    model = LanguageModel(features, outputs)
+    if config.random_lengths and not config.jit:
+        model.sequence_length = config.sequence_length
+    return model
 
 
 class Steps:
@@ -130,7 +201,7 @@ class Steps:
 
     def __init__(self, model: keras.Model, tie_weights: bool):
         names = {layer.name: layer for layer in model.layers}
-        self.embedding, self.output = names["embedding"], names["logits"]
+        self.embedding, self.output = names.get("embedding"), names["logits"]
         self.stack = names["carried"].stack
         self.projection = names.get("projection")
         self.tie_weights = tie_weights
@@ -144,7 +215,7 @@ class Steps:
 
     def step(self, tokens, states: list) -> tuple:
         """The logits after one token, `[N, V]`, and the new states. It has no loop."""
-        x, new, states = self.embedding(tokens), [], list(states)
+        x, new, states = self._embed(tokens), [], list(states)
         for layer in self.stack.layers:
             own, states = states[: len(layer.state_size)], states[len(layer.state_size) :]
             x, own = layer.cell(x, own)
@@ -159,20 +230,35 @@ class Steps:
             mask: `[B, T]`, False where a text has ended.
         """
         states = self.initial_states(ops.shape(tokens)[0])
-        outputs, *new = self.stack(self.embedding(tokens), initial_state=states, mask=mask)
+        outputs, *new = self.stack(self._embed(tokens), initial_state=states, mask=mask)
         return self._logits(outputs), new
+
+    def _embed(self, tokens):
+        return self.embedding(tokens) if self.embedding else self.output(tokens, embed=True)
 
     def _logits(self, x):
         if self.projection:
             x = self.projection(x)
+        if isinstance(self.output, layers.AdaptiveSoftmax):
+            return self.output(x)
         return self.output(self.embedding(x, reverse=True) if self.tie_weights else x)
 
 
-def token_losses(labels, logits) -> tuple:
-    """-log P of each label in nats, zero for a label below zero; and which are not, `[B, T]`."""
+def token_losses(labels, outputs) -> tuple:
+    """-log P of each label in nats, zero for a label below zero; and which are not, `[B, T]`.
+
+    Args:
+        labels: `[B, T]`.
+        outputs: those of the network: logits `[B, T, V]`, or log P of the labels `[B, T]`.
+    """
     labels = ops.cast(labels, "int32")
     counts = labels >= 0
-    losses = ops.sparse_categorical_crossentropy(ops.maximum(labels, 0), logits, from_logits=True)
+    if len(outputs.shape) == len(labels.shape):
+        losses = -outputs
+    else:
+        losses = ops.sparse_categorical_crossentropy(
+            ops.maximum(labels, 0), outputs, from_logits=True
+        )
     return ops.where(counts, losses, 0.0), counts
 
 
