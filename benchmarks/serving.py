@@ -10,6 +10,7 @@ import importlib
 import statistics
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -36,26 +37,23 @@ def main(name: str, folder: str) -> None:
         exported = export.export(app, run, Path(temporary))
         saved_model = tf.saved_model.load(str(exported)).signatures["serving_default"]
         litert = exported / "model.tflite"
-        interpreters = {
-            f"LiteRT, {n} thread{'s' * (n > 1)}": Interpreter(str(litert), num_threads=n)
-            for n in (1, 2)
-        }
+        interpreters = {n: Interpreter(str(litert), num_threads=n) for n in (1, 2)}
         functions = {}
         for k, example in enumerate(app.examples()):
             requests = service.requests([example])
             raw = {name: tf.constant(x) for name, x in requests["serving_default"].items()}
             functions["SavedModel", k] = lambda raw=raw: saved_model(**raw)
-            for artifact, interpreter in interpreters.items():
-                runner = interpreter.get_signature_runner()
-                arrays = requests[service.litert]
+            for signature, (n, interpreter) in product(service.litert, interpreters.items()):
+                artifact = f"LiteRT {signature}, {n} thread{'s' * (n > 1)}"
+                runner, arrays = interpreter.get_signature_runner(signature), requests[signature]
                 functions[artifact, k] = lambda runner=runner, arrays=arrays: runner(**arrays)
         seconds = seconds_of(functions, rounds=30, first=3)
         size = {"LiteRT": litert.stat().st_size}
         size["SavedModel"] = sum(file.stat().st_size for file in exported.glob("variables/*"))
     rows = []
-    for artifact in ("SavedModel", *interpreters):
+    for artifact in dict.fromkeys(name for name, _ in functions):
         times = [value for (name, _), value in seconds.items() if name == artifact]
-        megabytes = size[artifact.partition(",")[0]] / 1e6
+        megabytes = size[artifact.partition(" ")[0]] / 1e6
         rows.append([artifact, f"{1e3 * statistics.median(times):.2f}", f"{megabytes:.2f}"])
     print("\n".join(table(["artifact", "ms per input", "MB"], rows)))
 

@@ -32,6 +32,32 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
     >>> file[4:8]
     b'TFL3'
     """
+    return _to_file({"serving_default": _frozen(function, signature)})
+
+
+def convert_functions(functions: dict[str, tf.types.experimental.PolymorphicFunction]) -> bytes:
+    """Converts several functions to one LiteRT model, as `convert`.
+
+    Args:
+        functions: by the name of a signature, a `tf.function` with an `input_signature` of named
+            specs that returns a dict of tensors. Variables that several of them use are in the file
+            once.
+
+    Returns:
+        The bytes of the file: `Interpreter(...).get_signature_runner(name)` runs a function.
+
+    Raises:
+        ValueError: as `convert`.
+    """
+    specs = {
+        name: {spec.name: spec for spec in function.input_signature}
+        for name, function in functions.items()
+    }
+    return _to_file({name: _frozen(functions[name], specs[name]) for name in functions})
+
+
+def _frozen(function, signature: dict) -> tf.types.experimental.PolymorphicFunction:
+    """A function of built-in operations whose variables are constants."""
     specs = {
         name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in signature.items()
     }
@@ -49,12 +75,18 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
     def named(*tensors):
         return dict(zip(names, tf.nest.flatten(frozen(*tensors)), strict=True))
 
+    return named
+
+
+def _to_file(signatures: dict[str, tf.types.experimental.PolymorphicFunction]) -> bytes:
     # The converter writes the names of a signature only if it reads a SavedModel.
     with tempfile.TemporaryDirectory() as folder:
         module = tf.Module()
         no_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, folder, signatures=named, options=no_gradients)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        tf.saved_model.save(module, folder, signatures=signatures, options=no_gradients)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=list(signatures)
+        )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()
 

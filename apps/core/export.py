@@ -20,7 +20,7 @@ from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.files import is_abandoned, unique_name, write_assets, write_json
 from unroll.apps.core.protocol import Assets, Service, Trained
 from unroll.apps.core.runs import Run, app_name, environment
-from unroll.layers.litert_tensorflow import convert
+from unroll.layers.litert_tensorflow import convert_functions
 
 FORMATS = ("saved_model", "litert")
 TOLERANCE = 1e-5
@@ -96,17 +96,17 @@ def write(
             with _quiet("file of warm-up requests"):
                 _write_warmup(folder, parent.name, service, examples)
         if "litert" in formats:
-            function = service.functions[service.litert]
-            specs = {spec.name: spec for spec in function.input_signature}
             with _quiet("litert"):
-                (folder / "model.tflite").write_bytes(convert(function, specs))
+                (folder / "model.tflite").write_bytes(convert_functions(service.litert))
         write_assets(folder, assets)
         differences = check(service, folder, examples, formats)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = {
             **(about or {}),
             "signatures": signatures,
-            "litert": service.litert if "litert" in formats else None,
+            "litert": {name: _signature(f) for name, f in service.litert.items()}
+            if "litert" in formats
+            else None,
             "largest_difference": differences,
             "bytes": {str(path.relative_to(folder)): path.stat().st_size for path in files},
             **environment(),
@@ -135,19 +135,16 @@ def check(
         ValueError: if the service has no request for one of its functions.
     """
     batches = [service.requests(batch) for batch in (examples, *([e] for e in examples))]
-    if missing := service.functions.keys() - batches[0].keys():
+    if missing := (service.functions.keys() | service.litert.keys()) - batches[0].keys():
         raise ValueError(f"The service has no requests for {', '.join(sorted(missing))}.")
     requests = []
     if "saved_model" in formats:
         for artifact in ("saved_model", "saved_model_session"):
-            requests += [(artifact, name, each[name]) for each in batches for name in each]
+            for each in batches:
+                requests += [(artifact, name, each[name]) for name in service.functions]
     if "litert" in formats:
-        requests += [("litert", service.litert, each[service.litert]) for each in batches]
-        specs = service.functions[service.litert].input_signature
-        for shape in SHAPES:
-            whole = batches[0][service.litert]
-            tiled = {spec.name: _tile(whole[spec.name], spec.shape, shape) for spec in specs}
-            requests.append(("litert", service.litert, tiled))
+        for name, function in service.litert.items():
+            requests += _litert_requests(name, function, [each[name] for each in batches])
     try:
         answers = parity.run(folder, requests)
     except RuntimeError as error:
@@ -155,7 +152,8 @@ def check(
     largest: dict[str, float] = {}
     # In reverse order: outputs that depend on earlier requests would agree in the same order.
     for (artifact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
-        expected = _call(service, name, inputs)
+        functions = service.litert if artifact == "litert" else service.functions
+        expected = _call(functions[name], inputs)
         if expected.keys() != found.keys():
             raise UsageError(
                 f"The {artifact} returns {sorted(found)}, but the model {sorted(expected)}."
@@ -171,13 +169,31 @@ def check(
     return largest
 
 
-def _call(service: Service, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _litert_requests(name: str, function, batches: list[dict[str, np.ndarray]]) -> list[tuple]:
+    """The requests of a function of the LiteRT file: those of the shapes that it accepts."""
+    specs = function.input_signature
+    accepted = [
+        each
+        for each in batches
+        if all(spec.shape.is_compatible_with(each[spec.name].shape) for spec in specs)
+    ]
+    if not accepted:
+        raise ValueError(f"The service has no requests of the shapes of {name}.")
+    if any(None in spec.shape for spec in specs):
+        accepted += [
+            {spec.name: _tile(batches[0][spec.name], spec.shape, shape) for spec in specs}
+            for shape in SHAPES
+        ]
+    return [("litert", name, each) for each in accepted]
+
+
+def _call(function, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     # The clean process runs on the CPU, which has no TensorFloat-32.
     enabled = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
-        return {k: v.numpy() for k, v in service.functions[name](**tensors).items()}
+        return {k: v.numpy() for k, v in function(**tensors).items()}
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(enabled)
 
@@ -241,7 +257,9 @@ def _write_warmup(folder: Path, model_name: str, service: Service, examples: lis
     extra.mkdir()
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for example in examples:
-            for signature, inputs in service.requests([example]).items():
+            requests = service.requests([example])
+            for signature in service.functions:
+                inputs = requests[signature]
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = signature

@@ -97,9 +97,13 @@ def parse_for_run(cls: type, app: ModuleType, arguments: list[str], prog: str) -
 def parse_train(app: ModuleType, arguments: list[str], prog: str) -> TrainingConfig:
     """The configuration of a run. The arguments may contain options of `TrainOptions`.
 
+    If `--start` is a run of another app, the options that its weights need are those of the run,
+    unless they are given.
+
     Raises:
         UsageError: one line that names the option and what is allowed.
     """
+    from unroll.apps.core import transfer  # imports TensorFlow
     from unroll.apps.core.protocol import hook
 
     @dataclass(frozen=True)
@@ -120,4 +124,13 @@ def parse_train(app: ModuleType, arguments: list[str], prog: str) -> TrainingCon
         MONITORS=app.MONITORS,
     )
     parsed = configs.parse(both, arguments, prog=prog)
+    if parsed.start:
+        fitting = transfer.start_options(app, parsed.start)
+        given = {a.partition("=")[0].removeprefix("--").replace("-", "_") for a in arguments}
+        added = [
+            f"--{name}={value}"
+            for name, value in fitting.items()
+            if not {name, f"no_{name}"} & given
+        ]
+        parsed = configs.parse(both, [*added, *arguments], prog=prog)
     return app.Config(**{name: getattr(parsed, name) for name in names})

@@ -158,8 +158,8 @@ def load_litert(path: str) -> Model:
     """A LiteRT file in the interpreter, which has only built-in ops."""
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(model_path=path).get_signature_runner()
-    return lambda signature, inputs: runner(**inputs)
+    interpreter = Interpreter(model_path=path)
+    return lambda signature, inputs: interpreter.get_signature_runner(signature)(**inputs)
 
 
 def outputs_of(job: dict) -> list[dict]:

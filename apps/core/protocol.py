@@ -40,6 +40,23 @@ Axis = str | Part | tuple | None
 # The axes of weights, by a regular expression of their paths: `transfer.by_name` gives the paths.
 Axes = dict[str, tuple[Axis, ...]]
 
+
+@dataclass(frozen=True)
+class Shared:
+    """The weights of a model that models of other apps have, too.
+
+    Attributes:
+        weights: by a regular expression of their paths (see `transfer.by_name`), a template of what
+            both apps call them, for `re.Match.expand`.
+        tokens: what the tokens are that the model reads, such as "words".
+        unknown: the entry of the vocabulary for all tokens that it does not have.
+    """
+
+    weights: dict[str, str]
+    tokens: str
+    unknown: str
+
+
 # The names that every app defines. For a function, its arguments.
 REQUIRED = {
     # A frozen dataclass. The comment above a field is its help text.
@@ -83,6 +100,10 @@ def _no_axes(config) -> Axes:
     return {}
 
 
+def _no_options(config) -> dict:
+    return {}
+
+
 # The names that an app may define, with their defaults.
 OPTIONAL: dict[str, Any] = {
     # A base class of `Config`: the fields that `evaluate`, `predict` and `export` also accept.
@@ -91,6 +112,12 @@ OPTIONAL: dict[str, Any] = {
     # columns and the bias of an output layer. `--start` copies their entries by the lines of the
     # asset; it copies all other weights as they are.
     "axes": _no_axes,
+    # `shared(config)`: a `Shared`, the weights that `--start` copies from a run of another app that
+    # shares them.
+    "shared": None,
+    # `start_options(config)`: the options that the weights of a run of another app need, by name,
+    # from the configuration of that run. `--start` sets those that are not given.
+    "start_options": _no_options,
     # `callbacks(config, history)`: Keras callbacks of the training. `history` is the list of the
     # figures of each finished epoch, and grows.
     "callbacks": _no_callbacks,
@@ -163,7 +190,9 @@ class Service(tf.Module):
         functions: by signature name, a `tf.function` with an `input_signature` of named specs that
             returns a dict of tensors. `serving_default` takes the raw input.
         requests: turns raw examples into the arguments of each function, by name.
-        litert: the name of the function that becomes the LiteRT file, if there is one.
+        litert: the functions of the LiteRT file by signature name, like `functions`; or the name of
+            the one of `functions` that it contains. None by default, and then there is no file.
+            Where a function has a fixed batch size, the requests of other sizes are not tested.
         keep: what the functions use and a SavedModel must contain: variables, tables.
     """
 
@@ -171,13 +200,13 @@ class Service(tf.Module):
         self,
         functions: dict[str, tf.types.experimental.PolymorphicFunction],
         requests: Callable[[list], dict[str, dict[str, np.ndarray]]],
-        litert: str | None = None,
+        litert: str | dict[str, tf.types.experimental.PolymorphicFunction] | None = None,
         keep: Any = (),
     ):
         super().__init__()
         self.functions = functions
         self.requests = requests
-        self.litert = litert
+        self.litert = {litert: functions[litert]} if isinstance(litert, str) else litert or {}
         self.keep = keep
 
 

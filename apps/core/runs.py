@@ -149,9 +149,7 @@ class Run:
                 field is out of range.
         """
         run = cls(path)
-        if not (run.path / "config.json").is_file():
-            raise UsageError(f"{path} is not a run folder: it has no config.json.")
-        about = run._json("config.json", run._unverified("config.json"))
+        about = run._about()
         if (owner := about.get("app")) != app_name(app):
             raise UsageError(f"{path} is a run of {owner}, not of {app_name(app)}.")
         if (version := about.get("format", 1)) != FORMAT:
@@ -168,6 +166,19 @@ class Run:
             except ValueError as error:
                 raise UsageError(str(error)) from None
         return run
+
+    def app(self) -> str:
+        """The name of the app that an existing run belongs to.
+
+        Raises:
+            UsageError: if the folder is not a run.
+        """
+        return str(self._about().get("app"))
+
+    def _about(self) -> dict:
+        if not (self.path / "config.json").is_file():
+            raise UsageError(f"{self.path} is not a run folder: it has no config.json.")
+        return self._json("config.json", self._unverified("config.json"))
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file of the run and its checksum, completely or not at all.

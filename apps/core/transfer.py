@@ -1,10 +1,12 @@
-"""Fine-tuning: a model starts with the weights of another run."""
+"""Fine-tuning: a model starts with the weights of another run, of the same app or of another."""
 
+import importlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,9 +14,10 @@ import numpy as np
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
-from unroll.apps.core.protocol import Assets, Axes, Axis, Part, hook
-from unroll.apps.core.runs import Run
+from unroll.apps.core.protocol import Assets, Axes, Axis, Part, Shared, Trained, hook
+from unroll.apps.core.runs import Run, app_name
 
+_LACKING = "the run does not have them"
 _MAX_NAMED = 8  # kinds of layers in a line of the report
 
 
@@ -28,12 +31,14 @@ class Carried:
             names of these assets.
         fresh: the layers that keep their initial weights, each with the reason.
         entries: by asset, the number of its entries that the run has too, and of all.
+        unused: the layers of the run, of another app, that this model does not have.
     """
 
     unchanged: list[str] = field(default_factory=list)
     matched: dict[str, list[str]] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
     entries: dict[str, tuple[int, int]] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"carried over: {_kinds(self.unchanged)}"]
@@ -48,18 +53,25 @@ class Carried:
             by_reason[reason].append(layer)
         for reason, layers in by_reason.items():
             lines.append(f"initialized, since {reason}: {_kinds(layers)}")
+        if self.unused:
+            lines.append(f"not used of the run: {_kinds(self.unused)}")
         return "\n".join(f"  {line}" for line in lines)
 
 
 def start(app: ModuleType, config: TrainingConfig, model: keras.Model, assets: Assets) -> Carried:
-    """Copies the weights of the run `config.start` of the same app into a model.
+    """Copies the weights of the run `config.start` into a model.
 
     Raises:
-        UsageError: if the run cannot be loaded, or has a layer that the model lacks.
+        UsageError: if the run cannot be loaded, its weights do not fit the model, or it belongs to
+            an app that shares no weights with this one.
     """
-    source = load_trained(app, Run.open(app, config.start))
-    axes = hook(app, "axes")
+    owner = _owner(app, config.start)
+    source = load_trained(owner, Run.open(owner, config.start))
+    target = Trained(config, assets, model)
     try:
+        if owner is not app:
+            return carry_shared((app, target), (owner, source))
+        axes = hook(app, "axes")
         return carry(
             (model, axes(config), assets), (source.model, axes(source.config), source.assets)
         )
@@ -67,10 +79,45 @@ def start(app: ModuleType, config: TrainingConfig, model: keras.Model, assets: A
         raise UsageError(f"--start={config.start}: {error}") from None
 
 
+def start_options(app: ModuleType, path: str) -> dict:
+    """The options with which the weights of a run of another app fit, by name.
+
+    Raises:
+        UsageError: if the folder is no run.
+    """
+    owner = _owner(app, path)
+    if owner is app:
+        return {}
+    return hook(app, "start_options")(Run.open(owner, path).config(owner))
+
+
+def _owner(app: ModuleType, path: str) -> ModuleType:
+    """The app of a run. That is `app`, or another one that shares weights, as `app` does."""
+    name = Run(path).app()
+    if name == app_name(app):
+        return app
+    try:
+        owner = importlib.import_module(f"unroll.apps.{name}.app")
+    except ImportError:
+        raise UsageError(f"--start={path} is a run of {name}, which is not an app.") from None
+    if not (hook(app, "shared") and hook(owner, "shared")):
+        raise UsageError(
+            f"--start={path} is a run of {name}, whose weights {app_name(app)} cannot use."
+        )
+    return owner
+
+
+class _Weight(NamedTuple):
+    """A variable with what is declared for its axes."""
+
+    variable: keras.Variable
+    axes: tuple[Axis, ...] | None
+
+
 def carry(
     target: tuple[keras.Model, Axes, Assets], source: tuple[keras.Model, Axes, Assets]
 ) -> Carried:
-    """Copies the weights of a model into another, layer by layer.
+    """Copies the weights of a model into another of the same app, layer by layer.
 
     A layer is that with the same path. Along an axis that an asset indexes, the entries that both
     assets have are copied, each to its own position, and new entries keep their initial values; all
@@ -78,35 +125,125 @@ def carry(
 
     Args:
         target: the model, the axes of its weights (see `protocol`), and its assets.
-        source: the same of the model to copy from. It may belong to another app: the assets are
-            matched by name, and their entries by content.
+        source: the same of the model to copy from. The assets are matched by name, and their
+            entries by content.
 
     Raises:
         UsageError: if the source has a layer that the target lacks.
         ValueError: if a declared axis does not have the length of its asset.
     """
     (model, axes, assets), (source_model, source_axes, source_assets) = target, source
-    targets, sources = by_name(model), by_name(source_model)
-    if lacking := sources.keys() - targets.keys():
+    targets, sources = _weights(model, axes), _weights(source_model, source_axes)
+    _require_all(sources.keys() - targets.keys(), sources)
+    fresh = _ambiguous(targets, sources)
+    return _copy((targets, assets), (sources, source_assets), fresh)
+
+
+def carry_shared(target: tuple[ModuleType, Trained], source: tuple[ModuleType, Trained]) -> Carried:
+    """Copies the weights that the models of two apps share, as `carry`.
+
+    Layers that are not shared keep their initial weights.
+
+    Args:
+        target: the app and the model. The app's `shared` declares the weights.
+        source: the same of the model to copy from.
+
+    Raises:
+        UsageError: if the models read different tokens, share no weights, or a weight that both
+            declare does not fit. The message has the options to use.
+    """
+    sides = [
+        (hook(app, "shared")(trained.config), app, trained) for app, trained in (target, source)
+    ]
+    (own, _, given), (other, owner, loaded) = sides
+    if own.tokens != other.tokens:
         raise UsageError(
-            f"this model lacks {len(lacking)} of the run's {len(sources)} weights, such as "
-            f"{min(lacking)}; use the options of the run for the network."
+            f"the run of {app_name(owner)} reads {other.tokens}, and this model {own.tokens}."
         )
+    targets, sources = (
+        _weights(trained.model, hook(app, "axes")(trained.config)) for _, app, trained in sides
+    )
+    names, found = _by_meaning(targets, own), _by_meaning(sources, other)
+    if not names.keys() & found.keys():
+        raise UsageError("the run has none of the weights of this model.")
+    advice = _advice(target, source)
+    _require_all({found[each] for each in found.keys() - names.keys()}, found.values(), advice)
+    if lacking := {names[each] for each in names.keys() - found.keys()}:
+        raise UsageError(
+            f"the run lacks {len(lacking)} of the {len(names)} weights that it should share, such "
+            f"as {min(lacking)}{advice}."
+        )
+    renamed = {names[meaning]: sources[name] for meaning, name in found.items()}
+    assets = {
+        name: [own.unknown if each == other.unknown else each for each in asset]
+        if isinstance(asset, list)
+        else asset
+        for name, asset in loaded.assets.items()
+    }
+    carried = _copy((targets, given.assets), (renamed, assets), {})
+    for layer, reason in carried.fresh.items():
+        if reason != _LACKING:
+            raise UsageError(f"{layer} cannot be carried over, since {reason}{advice}.")
+    rest = [
+        name for name in sources.keys() - set(found.values()) if sources[name].variable.trainable
+    ]
+    carried.unused.extend(sorted({name.rpartition("/")[0] for name in rest}))
+    return carried
+
+
+def _weights(model: keras.Model, axes: Axes) -> dict[str, _Weight]:
+    return {
+        name: _Weight(variable, axes_of(name, axes))
+        for name, variable in by_name(model).items()
+        if "/" in name  # others belong to no layer: states that are carried from batch to batch
+    }
+
+
+def _by_meaning(names: Iterable[str], shared: Shared) -> dict[str, str]:
+    """The names of the shared weights by what both apps call them."""
+    found = {}
+    for name in names:
+        for pattern, template in shared.weights.items():
+            if match := re.fullmatch(pattern, name):
+                found[match.expand(template)] = name
+    return found
+
+
+def _advice(target: tuple[ModuleType, Trained], source: tuple[ModuleType, Trained]) -> str:
+    (app, own), (_, other) = target, source
+    wanted = hook(app, "start_options")(other.config)
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in wanted.items()
+        if getattr(own.config, name) != value
+    ]
+    return f"; use {' '.join(options)}" if options else ""
+
+
+def _require_all(lacking: set[str], names: Collection[str], advice: str | None = None) -> None:
+    """Raises a `UsageError` if a model lacks some of the weights of a run."""
+    if lacking:
+        advice = "; use the options of the run for the network" if advice is None else advice
+        raise UsageError(
+            f"this model lacks {len(lacking)} of the run's {len(names)} weights, such as "
+            f"{min(lacking)}{advice}."
+        )
+
+
+def _copy(target: tuple[dict, Assets], source: tuple[dict, Assets], fresh: dict) -> Carried:
+    """Copies weights by name. The layers of `fresh` keep theirs, for the reason given there."""
+    (targets, assets), (sources, source_assets) = target, source
     layers = defaultdict(list)
     for name in targets:
         layers[name.rpartition("/")[0]].append(name)
-    ambiguous = _ambiguous(targets, sources)
     carried = Carried()
     for layer, names in layers.items():
-        if layer in ambiguous or not sources.keys() >= set(names):
-            carried.fresh[layer] = ambiguous.get(layer, "the run does not have them")
+        if layer in fresh or not sources.keys() >= set(names):
+            carried.fresh[layer] = fresh.get(layer, _LACKING)
             continue
         values, parts, reason = {}, {}, None
         for name in names:
-            own, others = axes_of(name, axes), axes_of(name, source_axes)
-            found = _merge(
-                name, targets[name], sources[name], (own, assets), (others, source_assets)
-            )
+            found = _merge(name, targets[name], sources[name], assets, source_assets)
             if isinstance(found, str):
                 reason = reason or found
                 continue
@@ -116,7 +253,7 @@ def carry(
             carried.fresh[layer] = reason
             continue
         for name, value in values.items():
-            targets[name].assign(value)
+            targets[name].variable.assign(value)
         used: dict[str, tuple[int, int]] = {}
         for part, (both, every) in parts.items():
             before = used.get(part.asset, (0, 0))
@@ -137,16 +274,16 @@ def axes_of(name: str, axes: Axes) -> tuple[Axis, ...] | None:
     return found[0] if found else None
 
 
-def _merge(name: str, target, source, declared: tuple, source_declared: tuple):
+def _merge(name: str, to: _Weight, given: _Weight, assets: Assets, source_assets: Assets):
     """The value of a weight, with the counts of the entries by part; or why there is none."""
-    (axes, assets), (source_axes, source_assets) = declared, source_declared
+    (target, axes), (source, source_axes) = to, given
     shape, source_shape = tuple(target.shape), tuple(source.shape)
     if axes != source_axes or len(shape) != len(source_shape):
         return "they have other inputs"
     axes = axes or (None,) * len(shape)
     if len(axes) != len(shape):
         raise ValueError(f"{len(axes)} axes are declared for {name}, whose shape is {shape}.")
-    to, of, counts = [], [], {}
+    rows, source_rows, counts = [], [], {}
     for axis, size, source_size in zip(axes, shape, source_shape, strict=True):
         part, *rest = axis if isinstance(axis, tuple) else (axis,)
         part = Part(part, 0) if isinstance(part, str) else part
@@ -161,10 +298,12 @@ def _merge(name: str, target, source, declared: tuple, source_declared: tuple):
         if part:
             counts[part] = len(both), len(entries)
         extra = range(size - len(entries))
-        to.append([*both, *(len(entries) + k for k in extra)])
-        of.append([*(position[entries[k]] for k in both), *(len(known) + k for k in extra)])
+        rows.append([*both, *(len(entries) + k for k in extra)])
+        source_rows.append(
+            [*(position[entries[k]] for k in both), *(len(known) + k for k in extra)]
+        )
     value = np.array(keras.ops.convert_to_numpy(target))
-    value[np.ix_(*to)] = keras.ops.convert_to_numpy(source)[np.ix_(*of)]
+    value[np.ix_(*rows)] = keras.ops.convert_to_numpy(source)[np.ix_(*source_rows)]
     return value, counts
 
 

@@ -56,7 +56,7 @@ def exported(service, parity_process, tmp_path_factory) -> Path:
 @pytest.fixture
 def no_conversion(monkeypatch) -> None:
     """The content of the LiteRT file does not matter."""
-    monkeypatch.setattr(export, "convert", lambda function, specs: b"TFL3")
+    monkeypatch.setattr(export, "convert_functions", lambda functions: b"TFL3")
 
 
 def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
@@ -105,7 +105,7 @@ def test_the_manifest_describes_the_export(exported):
     assert manifest["signatures"]["ids"]["inputs"] == {
         "digits": {"dtype": "int32", "shape": [None, None]}
     }
-    assert manifest["litert"] == "ids"
+    assert manifest["litert"] == {"ids": manifest["signatures"]["ids"]}
     differences = manifest["largest_difference"]
     assert differences.keys() == {"saved_model", "saved_model_session", "litert"}
     assert max(differences.values()) <= 1e-5
@@ -162,7 +162,7 @@ def test_litert_is_checked_with_longer_inputs_than_the_examples(service, exporte
 
     def run(folder, requests):
         shapes.extend(inputs["digits"].shape for _, _, inputs in requests)
-        return [export._call(service, name, inputs) for _, name, inputs in requests]
+        return [export._call(service.functions[name], inputs) for _, name, inputs in requests]
 
     monkeypatch.setattr(parity, "run", run)
     export.check(service, exported, toy.examples(), ("litert",))
@@ -259,17 +259,18 @@ def test_a_model_that_only_python_can_restore_is_rejected(service, tmp_path, mon
 
 
 def test_a_litert_file_of_another_model_is_rejected(service, tmp_path, monkeypatch):
-    def other(function, specs):
+    def other(functions):
         def shifted(digits):
             # The same outputs for inputs as short as the examples.
             long = tf.cast(tf.shape(digits)[1] > 100, tf.float32)
-            probabilities = function.python_function(digits)["probabilities"]
+            probabilities = functions["ids"].python_function(digits)["probabilities"]
             return {"probabilities": probabilities + 1e-4 * long}
 
-        return convert(shifted, specs)
+        specs = functions["ids"].input_signature
+        return convert({"ids": tf.function(shifted, input_signature=specs)})
 
-    convert = export.convert
-    monkeypatch.setattr(export, "convert", other)
+    convert = export.convert_functions
+    monkeypatch.setattr(export, "convert_functions", other)
     message = r"The litert differs from the model: ids, .* by 0.0001"
     with pytest.raises(UsageError, match=message):
         export.write(service, {}, toy.examples(), tmp_path / "toy", ("litert",))
@@ -294,7 +295,7 @@ def change(outputs: dict, name: str, how) -> dict:
 )
 def test_any_difference_is_rejected(service, exported, monkeypatch, how, message):
     def run(folder, requests):
-        answers = [export._call(service, name, inputs) for _, name, inputs in requests]
+        answers = [export._call(service.functions[name], inputs) for _, name, inputs in requests]
         return [how(a) if "label" in a and len(a["label"]) == 4 else a for a in answers]
 
     monkeypatch.setattr(parity, "run", run)
@@ -421,12 +422,11 @@ def test_a_run_in_mixed_precision_is_exported_in_float32(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "write", lambda service, *others: service)
     service = export.export(toy, run, tmp_path)
     inputs = service.requests(toy.examples())["ids"]
-    exported = export._call(service, "ids", inputs)["probabilities"]
+    exported = export._call(service.functions["ids"], inputs)["probabilities"]
     expected = model(inputs).numpy()
     np.testing.assert_allclose(exported, expected, atol=0.05)
     assert np.abs(exported - expected).max() > 1e-5
-    specs = {spec.name: spec for spec in service.functions["ids"].input_signature}
-    assert export.convert(service.functions["ids"], specs)[4:8] == b"TFL3"
+    assert export.convert_functions(service.litert)[4:8] == b"TFL3"
 
 
 def test_the_documented_server_configuration_is_valid():

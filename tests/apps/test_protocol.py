@@ -15,10 +15,11 @@ from unroll.apps.core.protocol import Data, Service, hook, query, with_inputs
 def test_hooks_have_defaults():
     app = ModuleType("app")
     defaults = {name: hook(app, name) for name in protocol.OPTIONAL}
-    for name in ("Search", "OWN_FILES", "plot", "stream", "PART", "combine"):
+    for name in ("Search", "OWN_FILES", "plot", "stream", "shared", "PART", "combine"):
         assert defaults.pop(name) is None
     assert defaults.pop("ACCEPTS_A_FILE") is False
     assert defaults.pop("axes")(TrainingConfig()) == {}
+    assert defaults.pop("start_options")(TrainingConfig()) == {}
     assert defaults.pop("callbacks")(TrainingConfig(), []) == []
     assert defaults.pop("parse_inputs")(("a", "b")) == ["a", "b"]
     assert defaults == {}
