@@ -15,11 +15,18 @@ MAX_CHARACTERS = 20
 # The punctuation marks that are words themselves: the inside of a character class.
 _MARKS = r',?!;()\[\]"'
 _WORD = re.compile(f"[{_MARKS}]|[^{WORD_SEPARATORS}{_MARKS}]+")
+# Further marks of documents, and a possessive ending, which is a word itself.
+_DOCUMENT_MARKS = _MARKS + "%\u2013\u2018\u201c\u201d"
+_POSSESSIVE = r"['\x{2019}]s\b"
+# What stands for a full stop or a colon that is a word, until the text is split.
+_STOP, _COLON = "\x01", "\x02"
 # The types of tags that training does not have, such as "x" in "B-x", are hashed to this size.
 _HASH_SIZE = 2**29
 
 
-def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+def split_words(
+    text, documents: bool = False
+) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
     """The words of texts as people type them, and their offsets.
 
     White space separates words. Commas, question and exclamation marks, brackets, quotes and
@@ -28,6 +35,9 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
 
     Args:
         text: `[B]`, strings. Invalid UTF-8 becomes U+FFFD.
+        documents: whether the texts are documents of several sentences, as the Penn Treebank splits
+            them: full stops and colons after a word, percent signs, dashes and a possessive "'s"
+            are words, too.
 
     Returns:
         The words `[B, (T)]`, and the characters at which they begin and end, `[B, (T)]`, int32.
@@ -39,8 +49,17 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     # One space for each, which keeps the offsets of characters. A NUL byte would end the text.
     text = tf.strings.regex_replace(text, f"[{WORD_SEPARATORS}]", " ")
-    body = tf.strings.regex_replace(text, r"((?:^| )[^ .]{2,})\.+ *$", r"\1")
-    words, begins, ends = tf_text.regex_split_with_offsets(body, f" +|[{_MARKS}]", f"[{_MARKS}]")
+    if documents:
+        # One character for each, as above.
+        body = tf.strings.regex_replace(
+            text, rf"([^ .{_MARKS}]{{2}})\.([ {_DOCUMENT_MARKS}]|$)", rf"\1{_STOP}\2"
+        )
+        body = tf.strings.regex_replace(body, r"([^ ]):( |$)", rf"\1{_COLON}\2")
+        kept = f"[{_STOP}{_COLON}{_DOCUMENT_MARKS}]|{_POSSESSIVE}"
+    else:
+        body = tf.strings.regex_replace(text, r"((?:^| )[^ .]{2,})\.+ *$", r"\1")
+        kept = f"[{_MARKS}]"
+    words, begins, ends = tf_text.regex_split_with_offsets(body, f" +|{kept}", kept)
     # The first bytes of all characters of the batch, one text after the other.
     _, first_bytes = tf.strings.unicode_decode_with_offsets(body, "UTF-8")
     sizes = tf.strings.length(body)  # in bytes
@@ -53,6 +72,9 @@ def split_words(text) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor
         before = tf.searchsorted(starts, offsets + tf.gather(text_starts, rows))
         return before - tf.cast(tf.gather(first_bytes.row_starts(), rows), tf.int32)
 
+    for mark, letter in ((_STOP, "."), (_COLON, ":")) if documents else ():
+        flat = words.flat_values
+        words = words.with_flat_values(tf.where(flat == mark, letter, flat))
     return (
         words,
         words.with_flat_values(characters(begins.flat_values)),
@@ -137,6 +159,7 @@ def tagged_batches(
     intents: list[str],
     batch_size: int,
     shuffle: int | None = None,
+    with_words: bool = False,
 ) -> tf.data.Dataset:
     """Batches of features and targets.
 
@@ -146,12 +169,13 @@ def tagged_batches(
         tags, intents: those of the training split. `intents` may be empty.
         batch_size: B.
         shuffle: as in `batches`.
+        with_words: whether the targets include the words.
 
     Returns:
         Batches of `(features, targets)`. The targets are `tags`, `[B, T]`, with -1 for padding and
         ids from K on for tags that are not among the K `tags` (`tag_name` decodes them);
-        `potentials`, the same with -1 for these tags; and, if there are intents, `intent`, `[B]`,
-        with the number of `intents` as the id of all others.
+        `potentials`, the same with -1 for these tags; if there are intents, `intent`, `[B]`, with
+        the number of `intents` as the id of all others; and, on request, `words`, `[B, T]`.
     """
     tag_ids, intent_ids = _table(tags), _table(intents)
 
@@ -161,11 +185,13 @@ def tagged_batches(
         known = tag_ids.lookup(example["tags"])
         ids = tf.where(known < len(tags), known, len(tags) + _hash_tags(example["tags"]))
         # One is added since padding is zero until the batch is made.
-        return features, {"tags": ids + 1, "intent": intent_ids.lookup(example["intent"]) + 1}
+        targets = {"tags": ids + 1, "intent": intent_ids.lookup(example["intent"]) + 1}
+        return features, targets | ({"words": example["words"]} if with_words else {})
 
-    def targets(features: dict, ids: dict) -> tuple[dict, dict]:
-        ids = {name: x - 1 for name, x in ids.items() if name == "tags" or intents}
-        return features, ids | {"potentials": tf.where(ids["tags"] < len(tags), ids["tags"], -1)}
+    def targets(features: dict, made: dict) -> tuple[dict, dict]:
+        ids = {name: made[name] - 1 for name in ("tags", *(["intent"] if intents else []))}
+        ids["potentials"] = tf.where(ids["tags"] < len(tags), ids["tags"], -1)
+        return features, ids | ({"words": made["words"]} if with_words else {})
 
     made = batches(
         dataset.map(encode, tf.data.AUTOTUNE).cache(),

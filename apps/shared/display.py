@@ -19,9 +19,16 @@ def weighted_tokens(tokens: list[str], weights: list[float] | None = None) -> Te
 COLORS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
 
-def tagged_tokens(tokens: list[str], tags: list[str]) -> Text:
-    """Tokens; those of a BIO span in the color of its label, followed by the label."""
+def tagged_tokens(tokens: list[str], tags: list[str], captions: list[str] | None = None) -> Text:
+    """Tokens; those of a BIO span in the color of its label, followed by its caption.
+
+    Args:
+        tokens: of the text.
+        tags: of each token.
+        captions: of each span, by default its label.
+    """
     line, names = Text(), sorted({tag[2:] for tag in tags if tag[2:]})
+    following = iter(captions or ())
     for k, (token, tag) in enumerate(zip(tokens, tags, strict=True)):
         if not tag[2:]:
             line.append(f"{token} ")
@@ -30,5 +37,5 @@ def tagged_tokens(tokens: list[str], tags: list[str]) -> Text:
         last = tags[k + 1 : k + 2] != [f"I-{tag[2:]}"]
         line.append(f"{token} " if not last else token, f"bold {color}")
         if last:
-            line.append(f"[{tag[2:]}] ", f"dim {color}")
+            line.append(f"[{next(following, tag[2:])}] ", f"dim {color}")
     return line

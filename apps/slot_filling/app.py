@@ -9,12 +9,18 @@ from keras import ops
 from rich.text import Text
 
 from unroll import layers
-from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
-from unroll.apps.shared import word_vectors
 from unroll.apps.shared.display import tagged_tokens
-from unroll.apps.shared.recurrent import recurrent_layers, require_cell
+from unroll.apps.shared.spans import SpanF1
+from unroll.apps.shared.word_states import (
+    WordStatesConfig,
+    create_loss_trackers,
+    tag_potentials,
+    word_axes,
+    word_states,
+)
 from unroll.apps.slot_filling import metrics, serving
 from unroll.apps.slot_filling import report as reports
 from unroll.pipelines import tagging
@@ -22,29 +28,9 @@ from unroll.pipelines import text as texts
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(WordStatesConfig):
     # name of a dataset, or a folder of seq.in, seq.out and label, or of CoNLL columns
     data: str = "flights"
-    # the tag is the first column of a CoNLL file, not the last
-    tag_first: bool = False
-    # maximum number of words in the vocabulary
-    vocabulary_size: int = 20_000
-    # minimum count of a word in the training sentences to be in the vocabulary
-    min_count: int = 1
-    # file of pretrained word vectors in GloVe's format; their size must be embedding_dim
-    vectors: str = ""
-    # size of the word vectors
-    embedding_dim: int = 64
-    # character encoder of a word
-    characters: Literal["convolution", "recurrent", "none"] = "convolution"
-    # size of the output of the character encoder
-    character_units: int = 32
-    # recurrent layer, by its name in `unroll.layers`
-    cell: str = "LSTM"
-    # size of the recurrent state in each direction
-    units: int = 64
-    # number of recurrent layers
-    depth: int = 1
     # input of the slots in addition to the states: none, attention over the sentence, or the same
     # gated by the intent
     context: Literal["none", "attention", "gate"] = "none"
@@ -56,20 +42,11 @@ class Config(TrainingConfig):
     constrained: bool = True
     # weight of the intent loss relative to the slot loss
     intent_weight: float = 1.0
-    # dropout rate of word vectors, between layers and before the outputs
-    dropout: float = 0.3
-    # probability of replacing a word by the unknown token in training
-    word_dropout: float = 0.1
-    # probability of dropping the characters of a word in training
-    character_dropout: float = 0.0
-    # weight decay of AdamW
-    weight_decay: float = 0.0
     # figure that selects the best epoch
     monitor: str = "val_tags_sentence_accuracy"
 
     def __post_init__(self):
         super().__post_init__()
-        require_cell("cell", self.cell)
         if not self.intent_weight > 0:
             raise ValueError(f"intent_weight must be above 0, got {self.intent_weight}.")
 
@@ -139,43 +116,12 @@ def load(
 
 def axes(config: Config) -> Axes:
     """The weights of words, characters, tags and intents."""
-    return {
-        "character_embedding/embeddings": ("characters", None),
-        "embedding/embeddings": ("vocabulary", None),
-        "potentials/kernel": (None, "tags"),
-        "potentials/bias": ("tags",),
-        "tags/transitions": ("tags", "tags"),
-        "tags/(start|end)": ("tags",),
-        "intent/kernel": (None, "intents"),
-        "intent/bias": ("intents",),
-    }
+    return word_axes() | {"intent/kernel": (None, "intents"), "intent/bias": ("intents",)}
 
 
 def build(config: Config, assets: Assets) -> keras.Model:
     """Word and character encoders, recurrent layers, a CRF for the slots, a softmax for intents."""
-    inputs = {
-        "tokens": keras.Input((None,), dtype="int32", name="tokens"),
-        "characters": keras.Input((None, None), dtype="int32", name="characters"),
-    }
-    mask = ops.not_equal(inputs["tokens"], texts.PADDING)  # [B, T]
-    words = layers.WordDropout(config.word_dropout, texts.UNKNOWN)(inputs["tokens"], mask=mask)
-    vocabulary = assets["vocabulary"]
-    initializer = word_vectors.embedding_initializer(
-        config.vectors, vocabulary, config.embedding_dim, config.seed
-    )
-    x = keras.layers.Embedding(len(vocabulary), config.embedding_dim, initializer)(words)
-    if config.characters != "none":
-        encode = layers.CharacterEmbedding(
-            len(assets["characters"]), config.character_units, reader=config.characters
-        )
-        drop_words = keras.layers.Dropout(config.character_dropout, noise_shape=(None, None, 1))
-        x = ops.concatenate([x, drop_words(encode(inputs["characters"]))], axis=-1)
-    x = keras.layers.Dropout(config.dropout)(x)
-    states = layers.Stack(
-        recurrent_layers(config.cell, config.units, config.depth),
-        bidirectional=True,
-        dropout=config.dropout,
-    )(x, mask=mask)  # [B, T, U]
+    inputs, mask, states = word_states(config, assets)
     if config.intent_attention:
         pooled, _ = layers.AttentionPool(config.units, name="pool")(states, mask=mask)  # [B, U]
     else:
@@ -190,7 +136,6 @@ def build(config: Config, assets: Assets) -> keras.Model:
         slots = ops.concatenate([states, context], axis=-1)
     drop = keras.layers.Dropout(config.dropout)
     names = assets["tags"]
-    potentials = keras.layers.Dense(len(names), dtype="float32", name="potentials")(drop(slots))
     crf = layers.CRF(
         len(names),
         allowed_transitions=layers.bio_transitions(names) if config.constrained else None,
@@ -198,10 +143,11 @@ def build(config: Config, assets: Assets) -> keras.Model:
         dtype="float32",
         name="tags",
     )
-    outputs = {"potentials": potentials, "tags": crf(potentials, mask=mask)}
+    potentials, tags = tag_potentials(slots, mask, names, drop, crf)
+    outputs = {"potentials": potentials, "tags": tags}
     independent = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     losses = {"potentials": crf.loss if config.crf else independent}
-    training_metrics = {"tags": [metrics.SentenceAccuracy(), metrics.SlotF1(names)]}
+    training_metrics = {"tags": [metrics.SentenceAccuracy(), SpanF1(names, name="slot_f1")]}
     if assets["intents"]:
         intent = keras.layers.Dense(
             len(assets["intents"]), activation="softmax", dtype="float32", name="intent"
@@ -220,16 +166,7 @@ def build(config: Config, assets: Assets) -> keras.Model:
         metrics=training_metrics,
         jit_compile=config.jit,
     )
-    if not tf.distribute.has_strategy():
-        # `fit` would create the trackers of the losses in its first trace, and TensorFlow traces a
-        # function again that created variables. With a strategy, Keras creates them before.
-        predicted = {name: ops.zeros([n or 1 for n in x.shape]) for name, x in outputs.items()}
-        correct = {
-            name: ops.zeros([1] * (len(x.shape) - 1), "int32") for name, x in outputs.items()
-        }
-        correct["tags"] = ops.zeros([1, 1], "int32")
-        model.compute_loss(y=correct, y_pred=predicted)
-        model.reset_metrics()
+    create_loss_trackers(model, outputs)
     return model
 
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import matplotlib.figure
 import tensorflow as tf
-from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 from unroll.apps.core.protocol import Report, Trained
-from unroll.apps.core.results import markdown_table
 from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
+from unroll.apps.shared.spans import bracketed, span_table
 from unroll.apps.slot_filling import metrics
 
 _POINTS = 11  # the font size of `plot`
@@ -17,7 +16,7 @@ _POINTS = 11  # the font size of `plot`
 def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """F1 by slot, accuracy by intent, wrong sentences, and slots that are confused."""
     found = metrics.predictions(trained.model, trained.assets, dataset)
-    parts = [f"## Slots\n\n{slot_table(found)}"]
+    parts = [f"## Slots\n\n{span_table('slot', found.tags, found.predicted_tags)}"]
     if found.intents:
         parts.append(f"## Intents\n\n{per_class_table(found.intents, found.predicted_intents)}")
     heads = ["sentence with correct slots", "predicted slots", "intent", "predicted intent"]
@@ -27,17 +26,6 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
         for rows in (found.tags, found.predicted_tags)
     )
     return Report("\n\n".join(parts), {"confusion": confusion_figure(correct, predicted)})
-
-
-def slot_table(found: metrics.Predictions) -> str:
-    """Precision, recall and F1 of the spans of each slot, the most frequent first."""
-    columns = precision_recall_fscore_support(
-        found.tags, found.predicted_tags, average=None, zero_division=0
-    )
-    spans = {name for rows in (found.tags, found.predicted_tags) for name, *_ in get_entities(rows)}
-    rows = sorted(zip(sorted(spans), *columns, strict=True), key=lambda row: -row[4])
-    body = [[n, f"{p:.3f}", f"{r:.3f}", f"{f:.3f}", str(s)] for n, p, r, f, s in rows]
-    return markdown_table(["slot", "precision", "recall", "F1", "spans"], body)
 
 
 def _wrong_sentences(found: metrics.Predictions) -> list[list[str]]:
@@ -51,19 +39,10 @@ def _wrong_sentences(found: metrics.Predictions) -> list[list[str]]:
         strict=True,
     )
     return [
-        [_bracketed(tokens, tags), _bracketed(tokens, predicted), intent, predicted_intent]
+        [bracketed(tokens, tags), bracketed(tokens, predicted), intent, predicted_intent]
         for tokens, tags, predicted, intent, predicted_intent in rows
         if tags != predicted or intent != predicted_intent
     ]
-
-
-def _bracketed(tokens: list[str], tags: list[str]) -> str:
-    """Tokens with their spans in brackets: `from [boston city]`."""
-    tokens = list(tokens)
-    for name, begin, end in get_entities(tags):
-        tokens[begin] = f"[{tokens[begin]}"
-        tokens[end] = f"{tokens[end]} {name}]"
-    return " ".join(tokens)
 
 
 def plot(result: dict, path: Path) -> None:

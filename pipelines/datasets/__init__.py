@@ -12,6 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.key_terms.articles import Articles
+from unroll.pipelines.datasets.key_terms.inspec import Inspec
+from unroll.pipelines.datasets.key_terms.semeval2017 import SemEval2017
+from unroll.pipelines.datasets.key_terms.term_files import TermFiles
 from unroll.pipelines.datasets.language.grammar import Grammar
 from unroll.pipelines.datasets.language.plain_files import PlainFiles
 from unroll.pipelines.datasets.language.ptb import Ptb
@@ -52,6 +56,7 @@ from unroll.pipelines.errors import DataError
 _TFDS_DATASETS = {module.NAME: module for module in (coco_captions, librispeech)}
 _BUILDERS = {
     "an4": An4,
+    "articles": Articles,
     "atis": Atis,
     "babi": functools.partial(Babi, config="en"),
     "babi_10k": functools.partial(Babi, config="en-10k"),
@@ -63,6 +68,7 @@ _BUILDERS = {
     "fsdd_strings": functools.partial(Fsdd, config="strings"),
     "grammar": Grammar,
     "imdb": Imdb,
+    "inspec": Inspec,
     "ptb": Ptb,
     "ptb_characters": Ptb,
     "reviews": Reviews,
@@ -70,6 +76,7 @@ _BUILDERS = {
     "scenes_clips": ScenesClips,
     "scenes_dialog": ScenesDialog,
     "scenes_qa": ScenesQa,
+    "semeval2017": SemEval2017,
     "snips": Snips,
     "spoken_digits": SpokenDigits,
     "sst2": Sst2,
@@ -91,6 +98,7 @@ GENERATED = tuple(
 # Builders that read a folder of your own files, by the kind of the files.
 KINDS = {
     "captions": CaptionFiles,
+    "key_terms": TermFiles,
     "plain_text": PlainFiles,
     "speech": SpeechFiles,
     "stories": StoryFiles,

@@ -112,6 +112,7 @@ def test_assets_are_built_from_training_data_only(app, trained, read):
 
 OWN_FILES = {
     "image_captioning": "captions",
+    "key_terms": "key_terms",
     "language_model": "plain_text",
     "reading_comprehension": "stories",
     "sentiment": "text_classification",
@@ -176,6 +177,7 @@ AUGMENTATION = {
 # Options that change which weights there are, or what their axes are.
 NETWORKS = {
     "image_captioning": [{}, {"attention": "after"}, {"attention": "none"}, {"frames": 2}],
+    "key_terms": [{}, {"model": "attention", "characters": "none"}],
     "language_model": [{}, {"tie_weights": True}],
     "reading_comprehension": [
         {"restarts": 2},

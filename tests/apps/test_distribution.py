@@ -30,6 +30,7 @@ def workers() -> Iterator[list[Trainer]]:
 # Models that are traced in little time, with all kinds of inputs, outputs and losses.
 SMALL = {
     "image_captioning": ["--image-size=16", "--stages=1", "--filters=4"],
+    "key_terms": ["--characters=none"],
     "reading_comprehension": ["--hops=1"],
     "slot_filling": ["--characters=none"],
     "speech_ctc": ["--mels=8", "--speed=0", "--noise=0", "--time-mask=0", "--frequency-mask=0"],

@@ -17,6 +17,7 @@ from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.options import parse_train
 from unroll.apps.core.protocol import Service, Trained, query
 from unroll.apps.core.runs import Run
+from unroll.apps.shared.spans import SpanF1, span_table
 from unroll.apps.slot_filling import app, metrics, report
 from unroll.apps.slot_filling.examples import litert
 from unroll.layers.litert_tensorflow import convert
@@ -215,7 +216,7 @@ def test_figures_by_hand():
     assert figures["sentence_accuracy"] == 2 / 4
     assert (figures["slot_f1_known_words"], figures["slot_f1_unknown_words"]) == (1, 0)
     assert (figures["examples_known_words"], figures["examples_unknown_words"]) == (3, 1)
-    table = report.slot_table(found).splitlines()
+    table = span_table("slot", found.tags, found.predicted_tags).splitlines()
     assert table[2] == "| b | 1.000 | 1.000 | 1.000 | 2 |"
     assert table[3] == "| a | 0.000 | 0.000 | 0.000 | 1 |"
     assert report._wrong_sentences(found) == [
@@ -227,7 +228,7 @@ def test_figures_by_hand():
 def test_the_f1_of_training_is_that_of_seqeval():
     tags = ASSETS["tags"]
     rng = np.random.default_rng(0)
-    metric = metrics.SlotF1(tags)
+    metric = SpanF1(tags)
 
     def sentence(length: int) -> list[str]:
         row = ["O"]

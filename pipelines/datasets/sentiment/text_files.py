@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def read_texts(path: Path) -> Rows:
         DataError: one line that names the file and the line.
     """
     rows, converted = [], Counter()
-    for line, example in _objects(path) if path.suffix == ".jsonl" else _table(path):
+    for line, example in _objects(path) if path.suffix == ".jsonl" else read_table(path, COLUMNS):
         if not isinstance(example["text"], str):
             raise DataError(f"{path}, line {line}: the text is not a string.")
         label = _label(example["label"], f"{path}, line {line}")
@@ -181,20 +181,28 @@ def _objects(path: Path) -> Iterator[tuple[int, dict]]:
     _report_other_columns(path, sorted(others))
 
 
-def _table(path: Path) -> Iterator[tuple[int, dict]]:
-    """The rows of a file as objects, with their lines."""
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict]]:
+    """The rows of a .tsv or .csv file with a header, as objects, with their lines.
+
+    Args:
+        path: the file.
+        columns: those that the header must have. Others are counted and printed.
+
+    Raises:
+        DataError: one line that names the file and the line.
+    """
     header, empty = None, 0
     for line, cells in read_rows(path, "\t" if path.suffix == ".tsv" else ","):
         if header is None:
             header = [cell.strip() for cell in cells]
-            for column in COLUMNS:
+            for column in columns:
                 if column not in header:
                     raise DataError(
                         f"{path}, line {line}: no column {column!r}; it has {', '.join(header)}."
                     )
                 if header.count(column) > 1:
                     raise DataError(f"{path}, line {line}: more than one column {column!r}.")
-            _report_other_columns(path, [name for name in header if name not in COLUMNS])
+            _report_other_columns(path, [name for name in header if name not in columns])
         elif not any(cell.strip() for cell in cells):
             empty += 1
         elif len(cells) != len(header):

@@ -45,25 +45,26 @@ class TaggedFiles(Tagging, skip_registration=True):
     """
 
     SPLITS = ()
+    EXAMPLES = "sentences"
 
     def __init__(self, folder: str | Path, tag_first: bool = False, **kwargs):
-        files = _files(Path(folder))
+        files = self.find_files(Path(folder))
         rows = {}
         for split, paths in files.items():
-            read = _read(paths, tag_first)
+            read = self.read_files(paths, tag_first)
             if not read:
-                raise DataError(f"{paths[0]} has no sentences ({split}).")
+                raise DataError(f"{paths[0]} has no {self.EXAMPLES} ({split}).")
             rows[split] = read
-            _report_split_words(paths[0], read)
+            self.report_split_words(paths[0], read)
         groups = {split: [tuple(e["words"]) for e in own] for split, own in rows.items()}
         if "valid" in rows:
-            report_repeated("sentences", groups)
+            report_repeated(self.EXAMPLES, groups)
         else:
             train = files["train"][0]
             out = hold_out_equal(
                 groups["train"],
                 train,
-                examples="sentences",
+                examples=self.EXAMPLES,
                 add=f"valid{train.suffix}" if len(files["train"]) == 1 else "a folder valid",
                 labels=[{e["intent"], *e["tags"]} for e in rows["train"]],
             )
@@ -86,25 +87,35 @@ class TaggedFiles(Tagging, skip_registration=True):
     def _generate_examples(self, rows: Examples):
         yield from enumerate(rows)
 
+    def find_files(self, folder: Path) -> dict[str, list[Path]]:
+        """The files of each split."""
+        return tagged_files(folder)
 
-def _read(paths: list[Path], tag_first: bool) -> Examples:
-    if len(paths) == 1:
-        return read_columns(paths[0], tag_first)
-    return read_lines(paths[0], paths[1], paths[2] if len(paths) > 2 else None)
+    def read_files(self, paths: list[Path], tag_first: bool) -> Examples:
+        """The examples of a split."""
+        if len(paths) == 1:
+            return read_columns(paths[0], tag_first)
+        return read_lines(paths[0], paths[1], paths[2] if len(paths) > 2 else None)
+
+    def would_split(self, words: list[str]) -> list[bool]:
+        """Whether the tokenizer of `predict` would split each of the words."""
+        return [split_word(word) != [word] for word in words]
+
+    def report_split_words(self, path: Path, examples: Examples) -> None:
+        """Reports the words that the tokenizer of `predict` would split."""
+        words = [word for example in examples for word in example["words"]]
+        split = [
+            word for word, is_split in zip(words, self.would_split(words), strict=True) if is_split
+        ]
+        if split:
+            report_once(
+                f"{path}: {len(split):,} of {len(words):,} words contain spaces or punctuation at "
+                f"which `predict` splits a text: {named(map(repr, split))}."
+            )
 
 
-def _report_split_words(path: Path, examples: Examples) -> None:
-    """Reports the words that the tokenizer of `predict` would split."""
-    words = [word for example in examples for word in example["words"]]
-    split = [word for word in words if split_word(word) != [word]]
-    if split:
-        report_once(
-            f"{path}: {len(split):,} of {len(words):,} words contain spaces or punctuation at "
-            f"which `predict` splits a text: {named(map(repr, split))}."
-        )
-
-
-def _files(folder: Path) -> dict[str, list[Path]]:
+def tagged_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split of a folder, in the first or the second layout."""
     files = {}
     for split, names in SPLITS.items():
         layouts = [_parts(folder / name) for name in names if (folder / name).is_dir()]

@@ -43,6 +43,9 @@ def write_own_files(folder: Path, kind: str, words: dict[str, str]) -> None:
             (folder / f"{split}.txt").write_text(20 * lines)
         elif kind == "plain_text":
             (folder / f"{split}.txt").write_text(200 * f"{word} text\n")
+        elif kind == "key_terms":
+            rows = "".join(f"The {word} {k}.\t{word}\n" for k in range(20))
+            (folder / f"{split}.tsv").write_text(f"text\tterms\n{rows}")
         elif kind == "tagging":
             (folder / f"{split}.conll").write_text(20 * f"{word} B-{word}\n\n")
         elif kind == "speech":

@@ -10,7 +10,10 @@ from tests.pipelines.datasets.helpers import png
 from unroll.pipelines import datasets
 from unroll.pipelines.errors import DataError
 
-KINDS = ("captions", "speech", "stories", "tagging", "text_classification", "visual_questions")
+KINDS = (
+    *("captions", "key_terms", "speech", "stories", "tagging", "text_classification"),
+    "visual_questions",
+)
 GROUPS, MEMBERS = 30, 4
 
 
@@ -20,6 +23,9 @@ def write(folder: Path, kind: str) -> None:
     if kind == "text_classification":
         rows = "".join(f"text {k}\tlabel {k % 2}\n" for k in each)
         (folder / "train.tsv").write_text(f"text\tlabel\n{rows}")
+    elif kind == "key_terms":
+        rows = "".join(f"A term{k}\tterm{k}\n" for k in each)
+        (folder / "train.tsv").write_text(f"text\tterms\n{rows}")
     elif kind == "tagging":
         (folder / "train.conll").write_text("".join(f"word{k} B-x\nend O\n\n" for k in each))
     elif kind == "stories":
@@ -49,6 +55,7 @@ def groups(kind: str, examples: Iterator[tuple]) -> list:
     """What all examples of a group have in common."""
     common = {
         "captions": lambda row: row["image_id"],
+        "key_terms": lambda row: tuple(row["words"]),
         "speech": lambda row: row["speaker"],
         "stories": lambda row: row["facts"][0],
         "tagging": lambda row: tuple(row["words"]),

@@ -39,11 +39,12 @@ def test_names():
     questions = {"daquar", "easy_vqa", "scenes_dialog", "scenes_qa"}
     captions = {"coco_captions", "flickr8k", "scenes_captions", "scenes_clips"}
     stories = {"babi", "babi_10k", "stories"}
+    key_terms = {"articles", "inspec", "semeval2017"}
     language = {"grammar", "ptb", "ptb_characters", "tiny_shakespeare", "wiki10m"}
-    groups = (sentiment, tagging, speech, questions, captions, stories, language)
+    groups = (sentiment, tagging, speech, questions, captions, stories, language, key_terms)
     assert datasets.names() == sorted(set().union(*groups))
     assert set(datasets.GENERATED) == {
-        *("flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
+        *("articles", "flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
         *("scenes_dialog", "scenes_qa", "spoken_digits", "stories"),
     }
 
