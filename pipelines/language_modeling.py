@@ -21,8 +21,9 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.text import normalize
 
-UNITS = ("characters", "words", "punctuation", "subwords")
+UNITS = ("characters", "words", "punctuation", "tokens", "subwords")
 UNKNOWN, END = 0, 1
 # The first units of every vocabulary: what is not in it, and the end of a line.
 SPECIAL = ("<unk>", "<eos>")
@@ -31,6 +32,7 @@ IGNORED = -1  # the label of a position that does not count
 SPACE = "\u2581"  # how SentencePiece writes a space
 _PUNCTUATION = r"([^\p{L}\p{M}\p{N}\s])"
 _BATCH = 16  # pieces that are encoded at once
+_BLOCK = 10_000  # batches of the training whose lengths are drawn at once
 _NUMBERS = itertools.count()  # of SentencePiece tokenizers
 _MOST_LINES = 200_000  # that a SentencePiece model is trained on
 
@@ -43,6 +45,7 @@ class Units(tf.Module):
     | `characters` | Unicode characters |
     | `words` | what is between spaces |
     | `punctuation` | as `words`, and each character that is no letter, mark or number |
+    | `tokens` | those of `text.tokenize`, which classifiers read: lower case, contractions split |
     | `subwords` | the pieces of a SentencePiece model |
 
     The end of a line is the unit `<eos>`. What is not in the vocabulary is `<unk>`.
@@ -89,7 +92,7 @@ class Units(tf.Module):
     def extend(self, prompts, ids) -> tf.Tensor:
         """Prompts with the units that follow them: `[B]` strings, `[B, (T)]` ids to `[B]`."""
         names = tf.where(ids.flat_values == END, "\n", tf.gather(self.names, ids.flat_values))
-        if self.kind in ("words", "punctuation"):
+        if self.kind not in ("characters", "subwords"):
             names = tf.where(names == "\n", names, tf.strings.join([" ", names]))
         names = tf.strings.regex_replace(names, SPACE, " ") if self.kind == "subwords" else names
         texts = tf.strings.reduce_join(ids.with_flat_values(names), axis=-1)
@@ -129,6 +132,11 @@ def _split(texts, kind: str) -> tf.RaggedTensor:
         units = tf.strings.unicode_split(texts, "UTF-8")
         names = units.flat_values
         return units.with_flat_values(tf.where(names == "\n", SPECIAL[END], names))
+    if kind == "tokens":
+        lines = tf.strings.split(texts, "\n")
+        ended = tf.strings.join([normalize(lines.flat_values), f" {SPECIAL[END]} "])
+        found = tf.strings.split(tf.strings.reduce_join(lines.with_flat_values(ended), axis=-1))
+        return found[:, :-1]  # the last line has no end
     if kind == "punctuation":
         texts = tf.strings.regex_replace(texts, _PUNCTUATION, r" \1 ")
     return tf.strings.split(tf.strings.regex_replace(texts, "\n", f" {SPECIAL[END]} "))
@@ -289,23 +297,33 @@ def training_batches(
         labels = tf.ensure_shape(found[:, 1:], [batch_size, size])
         return {"tokens": tokens, "start": start}, labels
 
+    used = per_stream if random_lengths else steps * length
+
     def epoch(number):
         def seeds(k):
-            return tf.stack([tf.cast(number, tf.int64), k])
+            return tf.stack([tf.cast(number, tf.int64), tf.cast(k, tf.int64)])
 
-        lengths = tf.ones([steps])
-        if random_lengths:
-            spread = tf.random.stateless_normal([steps], seeds(0)) / 14  # 5 of 70
-            is_short = tf.random.stateless_uniform([steps], seeds(1)) < 0.05
-            lengths = tf.maximum(tf.where(is_short, 0.5, 1.0) + spread, 0.25)
-        share = tf.cumsum(tf.cast(lengths, tf.float64))
-        used = steps * length if not random_lengths else per_stream
-        lasts = tf.cast(tf.round(share / share[-1] * used), tf.int64)
         offset = tf.random.stateless_uniform([], seeds(2), maxval=total, dtype=tf.int64)
-        firsts = tf.concat([[0], lasts[:-1]], axis=0)
-        restarts = tf.random.stateless_uniform([steps, batch_size], seeds(3)) < _RESTARTS
-        start = restarts | (tf.range(steps) == 0)[:, None]
-        return tf.data.Dataset.from_tensor_slices((firsts + offset, lasts + offset, start))
+
+        def block(k):
+            first, last = k * _BLOCK, tf.minimum((k + 1) * _BLOCK, steps)
+            count = last - first
+            lengths = tf.ones([count])
+            if random_lengths:
+                spread = tf.random.stateless_normal([count], seeds(4 * k)) / 14  # 5 of 70
+                is_short = tf.random.stateless_uniform([count], seeds(4 * k + 1)) < 0.05
+                lengths = tf.maximum(tf.where(is_short, 0.5, 1.0) + spread, 0.25)
+            share = tf.cumsum(tf.cast(lengths, tf.float64))
+            begin, end = used * first // steps, used * last // steps
+            own = tf.cast(end - begin, tf.float64)
+            lasts = begin + tf.cast(tf.round(share / share[-1] * own), tf.int64)
+            firsts = tf.concat([[begin], lasts[:-1]], axis=0)
+            is_first = tf.range(first, last) == 0
+            uniform = tf.random.stateless_uniform([count, batch_size], seeds(4 * k + 3))
+            start = (uniform < _RESTARTS) | is_first[:, None]
+            return tf.data.Dataset.from_tensor_slices((firsts + offset, lasts + offset, start))
+
+        return tf.data.Dataset.range(-(-steps // _BLOCK)).flat_map(block)
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     batches = numbers.flat_map(epoch).map(batch, tf.data.AUTOTUNE, deterministic=True)
@@ -367,7 +385,7 @@ def unit_lengths(kind: str, vocabulary: list[str]) -> np.ndarray:
     """
     if kind == "characters":
         return np.ones(len(vocabulary))
-    if kind == "punctuation":  # where the spaces are is not known
+    if kind in ("punctuation", "tokens"):  # where the spaces are is not known
         return np.full(len(vocabulary), np.nan)
     space = 1 if kind == "words" else 0  # subwords have their spaces
     lengths = np.array([len(unit) + space for unit in vocabulary], "float64")

@@ -15,6 +15,7 @@ from unroll.pipelines.errors import DataError, report_once
 from unroll.pipelines.lines import WORD_SEPARATORS, read_json
 
 PADDING, UNKNOWN = 0, 1
+SPECIAL = ("[PAD]", "[UNK]")  # the first tokens of every vocabulary
 NUM_TRIGRAMS = 27**3 + 1
 _LARGEST_VALUE = 1e9  # of a word vector
 # The lengths at which a new bucket of texts begins.
@@ -279,7 +280,7 @@ def most_frequent(counts: Counter[bytes], max_size: int, min_count: int = 1) -> 
         if masked != token:
             counts[masked] += counts[token]
     known = sorted((-n, token) for token, n in counts.items() if n >= min_count)
-    return ["[PAD]", "[UNK]", *(token.decode() for _, token in known[: max_size - 2])]
+    return [*SPECIAL, *(token.decode() for _, token in known[: max_size - 2])]
 
 
 def read_vectors(path: str | Path, tokens: list[str], seed: int = 0) -> tuple[np.ndarray, int]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Part, Report, Service, Trained
+from unroll.apps.core.protocol import Assets, Axes, Data, Part, Report, Service, Shared, Trained
 from unroll.apps.language_model import display, dynamic, metrics, network, serving
 from unroll.apps.language_model import report as reports
 from unroll.apps.language_model.averaging import AveragedWeights
@@ -59,8 +59,9 @@ class Config(Search, TrainingConfig):
     schedule: Literal["constant", "cosine", "halving"] = "cosine"
     # figure that selects the best epoch
     monitor: str = "val_perplexity"
-    # what a token is: a character, a word between spaces, a word or punctuation mark, a subword
-    units_of_text: Literal["characters", "words", "punctuation", "subwords"] = "words"
+    # what a token is: a character, a word between spaces, a word or punctuation mark, a token of
+    # the app sentiment, a subword
+    units_of_text: Literal["characters", "words", "punctuation", "tokens", "subwords"] = "words"
     # maximum number of tokens in the vocabulary
     vocabulary_size: int = 10_000
     # minimum count of a token in the training text to be in the vocabulary; not of a subword
@@ -149,7 +150,7 @@ PRESETS = {
         batch_size=32, sequence_length=64, clip_norm=1.0,
     ),
     "imdb": replace(
-        _WORDS, data="imdb", units_of_text="punctuation", vocabulary_size=20_000, min_count=3,
+        _WORDS, data="imdb", units_of_text="tokens", vocabulary_size=20_000, min_count=3,
         epochs=4, batch_size=32, sequence_length=64, embedding_dropout=0.1, dropout=0.2,
         output_dropout=0.2, word_dropout=0.0, weight_decay=0.0, clip_norm=1.0,
     ),
@@ -237,6 +238,17 @@ def axes(config: Config) -> Axes:
             found[f"logits/embeddings_{k}"] = (Part("vocabulary", start, stop), None)
         return {**found, "logits/bias": ((Part("vocabulary", 0, starts[1]), ...),)}
     return found if config.tie_weights else {**found, "logits/kernel": (None, "vocabulary")}
+
+
+def shared(config: Config) -> Shared:
+    """The vectors of words, and the recurrent layers."""
+    weights = {
+        r"embedding/embeddings": "word vectors",
+        r"carried/stack/layer_(?P<k>\d+)/cell/(?P<name>\w+)": r"layer \g<k>, \g<name>",
+    }
+    kind = config.units_of_text
+    tokens = kind if kind in ("characters", "subwords") else "words"
+    return Shared(weights, tokens, unknown=modeling.SPECIAL[modeling.UNKNOWN])
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

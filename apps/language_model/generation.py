@@ -10,7 +10,8 @@ from keras import ops
 from unroll import layers
 from unroll.apps.core.protocol import Trained
 from unroll.apps.language_model.network import Steps, token_losses
-from unroll.pipelines.language_modeling import END, UNKNOWN, Units
+from unroll.pipelines.language_modeling import END, IGNORED, UNKNOWN, Units
+from unroll.pipelines.text import known_ids
 
 _IMPOSSIBLE = -1e9  # a logit
 
@@ -47,12 +48,20 @@ class Generator:
 
         An `<eos>` precedes each prompt.
         """
-        ids = self.units(prompts)
-        lengths = tf.cast(ids.row_lengths(), tf.int32)  # without the <eos>
-        tokens = tf.pad(ids.to_tensor(), [[0, 0], [1, 0]], constant_values=END)  # [B, 1 + T]
-        mask = tf.range(tf.shape(tokens)[1])[None] < lengths[:, None]
-        _, states = self.steps.run(tokens, mask)
-        return tf.gather(tokens, lengths, batch_dims=1), states
+        return self.prime_ids(self.prompt_ids(prompts))
+
+    def prompt_ids(self, prompts):
+        """The ids of prompts `[B]`, strings, after an `<eos>`: `[B, 1 + T]`, padded with -1."""
+        ids = self.units(prompts).to_tensor(IGNORED)
+        return tf.pad(ids, [[0, 0], [1, 0]], constant_values=END)
+
+    def prime_ids(self, ids):
+        """As `prime`, of the ids of prompts. Those that are not in the vocabulary are `<unk>`."""
+        lengths = tf.maximum(1, tf.reduce_sum(tf.cast(ids >= 0, tf.int32), axis=1))
+        mask = tf.range(tf.shape(ids)[1])[None] < lengths[:, None] - 1
+        ids = known_ids(ids, self.stop, UNKNOWN)
+        _, states = self.steps.run(ids, mask)
+        return tf.gather(ids, lengths - 1, batch_dims=1), states
 
     def step(self, tokens, states) -> tuple:
         """One step, as the searches take it."""
@@ -135,19 +144,30 @@ class SampleWithNoise:
     Args:
         temperature: a scalar; the log probabilities are divided by it. 0 is the greedy search.
         seed: a scalar integer. All rows use the same random numbers.
-        length: the number of tokens after which only `stop` is possible.
-        stop: the last token of the vocabulary.
     """
 
-    def __init__(self, temperature, seed, length, stop: int):
+    def __init__(self, temperature, seed):
         self.temperature, self.seed = temperature, seed
-        self.length, self.stop = length, stop
 
     def __call__(self, logits, tokens, step):
         tiny = np.finfo("float32").tiny
         seeds = tf.stack([tf.cast(self.seed, tf.int32), tf.cast(step, tf.int32)])
-        uniform = tf.random.stateless_uniform([1, self.stop + 1], seeds, minval=tiny)
+        uniform = tf.random.stateless_uniform([1, logits.shape[-1]], seeds, minval=tiny)
         noise = -tf.math.log(-tf.math.log(uniform))
-        scores = tf.where(logits > _IMPOSSIBLE / 2, logits + self.temperature * noise, logits)
+        return tf.where(logits > _IMPOSSIBLE / 2, logits + self.temperature * noise, logits)
+
+
+class StopAfter:
+    """A logits processor that ends a text after a number of tokens.
+
+    Args:
+        length: the number, a scalar tensor.
+        stop: the token that is the only possible one then, the last of the vocabulary.
+    """
+
+    def __init__(self, length, stop: int):
+        self.length, self.stop = length, stop
+
+    def __call__(self, logits, tokens, step):
         is_stop = tf.range(self.stop + 1) == self.stop
-        return tf.where(step >= self.length, tf.where(is_stop, 0.0, -np.inf), scores)
+        return tf.where(step >= self.length, tf.where(is_stop, 0.0, -np.inf), logits)

@@ -5,7 +5,9 @@ import tensorflow as tf
 
 from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, with_inputs
-from unroll.apps.language_model.generation import Generator, SampleWithNoise, units_of
+from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
+from unroll.pipelines.language_modeling import UNKNOWN
+from unroll.pipelines.text import known_ids
 
 MOST = 1000  # tokens of a continuation
 
@@ -17,8 +19,15 @@ def service(trained: Trained) -> Service:
       the most probable token) and `seed` to `text` `[B]`, which starts with the prompt.
     - `score`: `text` `[B]` to its `tokens` `[B, T]` and their `log_probabilities` `[B, T]`. Rows
       are padded with empty strings and zeros.
-    - `step`, for LiteRT: `token` `[B]` and `state_0`, ... `[B, size]` to `logits` `[B, V]` and the
-      new states. It has no loop; a text starts with `<eos>` and states of zeros.
+    - `step`: `token` `[B]` and `state_0`, ... `[B, size]` to `logits` `[B, V]` and the new states.
+      It has no loop; a text starts with `<eos>` and states of zeros.
+
+    The functions of the LiteRT file:
+
+    - `step`, with fixed shapes: B is 1.
+    - `generate`: `prompt` `[B, T]`, ids, of which the first is `<eos>` and those after the end of a
+      row are below 0, and `max_length` (at most 1000) to `tokens` `[B, max_length]`, ids, each of
+      which is the most probable one.
     """
     units = units_of(trained)
     generator = Generator(trained, units)
@@ -42,7 +51,10 @@ def service(trained: Trained) -> Service:
             start=first,
             end=generator.stop,
             max_length=MOST,
-            logits_processors=[SampleWithNoise(temperature, seed, max_length, generator.stop)],
+            logits_processors=[
+                SampleWithNoise(temperature, seed),
+                StopAfter(max_length, generator.stop),
+            ],
         )
         ids = tf.RaggedTensor.from_tensor(found.tokens, lengths=found.lengths)
         return {"text": units.extend(prompt, ids)}
@@ -53,14 +65,36 @@ def service(trained: Trained) -> Service:
         return {"tokens": tokens.to_tensor(), "log_probabilities": log_probabilities.to_tensor()}
 
     def step(inputs: dict) -> dict:
-        logits, states = generator.steps.step(inputs["token"], [inputs[name] for name in names])
+        token = known_ids(inputs["token"], len(units.vocabulary), UNKNOWN)
+        logits, states = generator.steps.step(token, [inputs[name] for name in names])
         return {"logits": logits, **dict(zip(names, states, strict=True))}
 
-    specs = {"token": tf.TensorSpec([None], tf.int32)}
-    specs |= {n: tf.TensorSpec([None, s], tf.float32) for n, s in zip(names, sizes, strict=True)}
+    def step_of(batch: int | None):
+        specs = {"token": tf.TensorSpec([batch], tf.int32)}
+        for name, size in zip(names, sizes, strict=True):
+            specs[name] = tf.TensorSpec([batch, size], tf.float32)
+        return with_inputs(step, specs)
+
+    def generate(inputs: dict) -> dict:
+        first, states = generator.prime_ids(inputs["prompt"])
+        found = layers.greedy(
+            generator.step,
+            states,
+            start=first,
+            end=generator.stop,
+            max_length=MOST,
+            logits_processors=[StopAfter(inputs["max_length"], generator.stop)],
+        )
+        return {"tokens": found.tokens[:, : inputs["max_length"]]}
+
+    specs = {
+        "prompt": tf.TensorSpec([None, None], tf.int32),
+        "max_length": tf.TensorSpec([], tf.int32),
+    }
 
     def requests(prompts: list[str]) -> dict[str, dict[str, np.ndarray]]:
         texts = np.array(prompts, object)
+        ids = generator.prompt_ids(tf.constant(prompts))
         first, states = generator.prime(tf.constant(prompts))
         values = {name: state.numpy() for name, state in zip(names, states, strict=True)}
         return {
@@ -72,11 +106,12 @@ def service(trained: Trained) -> Service:
             },
             "score": {"text": texts},
             "step": {"token": first.numpy(), **values},
+            "generate": {"prompt": ids.numpy(), "max_length": np.array(20, np.int32)},
         }
 
     return Service(
-        {"serving_default": serving_default, "score": score, "step": with_inputs(step, specs)},
+        {"serving_default": serving_default, "score": score, "step": step_of(None)},
         requests,
-        litert="step",
+        litert={"step": step_of(1), "generate": with_inputs(generate, specs)},
         keep=[trained.model.variables, units],
     )

@@ -9,11 +9,11 @@ from keras import ops
 from rich.text import Text
 
 from unroll import layers
-from unroll.apps.core.config import TrainingConfig, optimizer
+from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
-from unroll.apps.sentiment import metrics, serving
+from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Shared, Trained, query
+from unroll.apps.sentiment import fine_tuning, metrics, serving
 from unroll.apps.sentiment import report as reports
 from unroll.apps.shared import word_vectors
 from unroll.apps.shared.display import weighted_tokens
@@ -61,6 +61,10 @@ class Config(TrainingConfig):
     word_dropout: float = 0.0
     # weight decay of AdamW
     weight_decay: float = 0.0
+    # learning rate of a layer divided by that of the layer above it, for fine-tuning
+    layer_decay: float = 1.0
+    # train only the layers above the recurrent ones in the first epoch, one more in each next epoch
+    gradual_unfreezing: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,6 +75,8 @@ class Config(TrainingConfig):
             raise ValueError(
                 f"static_shapes needs a max_length of 1 to {texts.BOUNDARIES[-1] - 1}."
             )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.segment_length and self.pool == "last":
             raise ValueError("segment_length needs pool=mean, max or attention.")
 
@@ -164,6 +170,29 @@ def axes(config: Config) -> Axes:
     return found
 
 
+def shared(config: Config) -> Shared:
+    """The word vectors, and the recurrent layers that read forwards."""
+    weights = {
+        r"embedding/embeddings": "word vectors",
+        r"(segmented/)?stack/layer_(?P<k>\d+)/(forward_\w+/)?cell/(?P<name>\w+)": (
+            r"layer \g<k>, \g<name>"
+        ),
+    }
+    is_learned = config.encoding == "embedding"
+    return Shared(weights if is_learned else {}, "words", unknown=texts.SPECIAL[texts.UNKNOWN])
+
+
+def start_options(config) -> dict:
+    """The network of a language model: its sizes, and reading in one direction."""
+    names = ("embedding_dim", "cell", "units", "depth")
+    return {
+        "encoding": "embedding",
+        **{name: getattr(config, name) for name in names},
+        "bidirectional": False,
+        "skip": "none",
+    }
+
+
 def build(config: Config, assets: Assets) -> keras.Model:
     """Encoding, recurrent layers, pooling, softmax."""
     size = len(assets["vocabulary"])
@@ -207,13 +236,18 @@ def build(config: Config, assets: Assets) -> keras.Model:
     )
     model = keras.Model(inputs, classes(pooled))
     model.compile(
-        optimizer(config, weight_decay=config.weight_decay),
+        fine_tuning.optimizer(config),
         # Labels that the training split lacks do not enter the loss, and count as errors.
         keras.losses.SparseCategoricalCrossentropy(ignore_class=UNSEEN),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=config.jit,
     )
     return model
+
+
+def callbacks(config: Config, history: list[dict]) -> list[keras.callbacks.Callback]:
+    """Gradual unfreezing."""
+    return [fine_tuning.GradualUnfreezing(config.depth)] if config.gradual_unfreezing else []
 
 
 def score(trained: Trained, dataset: tf.data.Dataset) -> dict:

@@ -17,10 +17,10 @@ from unroll.apps.core import config as configs
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_trained
 from unroll.apps.core.evaluation import report as report_on
-from unroll.apps.core.protocol import Trained
+from unroll.apps.core.protocol import Service, Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.language_model import app, display, metrics, network
-from unroll.apps.language_model.generation import SampleWithNoise, units_of
+from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import language_modeling as modeling
 
@@ -236,6 +236,18 @@ class TestContinuations:
         greedy = app.predict(with_options(trained, temperature=0.0), ["", "feed"])
         assert app.predict(with_options(trained, top_k=1), ["", "feed"]) == greedy
         assert app.predict(with_options(trained, top_p=1e-6), ["", "feed"]) == greedy
+        assert app.predict(with_options(trained, temperature=1e-4), ["", "feed"]) == greedy
+
+    @pytest.mark.parametrize("options", [{"top_k": 3}, {"top_p": 0.6}], ids=["top_k", "top_p"])
+    def test_only_the_most_probable_tokens_are_sampled(self, trained, options):
+        [result] = app.predict(with_options(trained, **options, max_length=20), ["bad"])
+        text, ranks = result["continuation"], []
+        for k, token in enumerate(text):
+            found = probabilities(trained, "bad" + text[:k], list("abcdefg \n"))
+            order = np.argsort(-found)
+            ranks.append(int(np.flatnonzero(order == "abcdefg \n".index(token))[0]))
+            assert np.exp(found[order[: ranks[-1]]]).sum() < options.get("top_p", 1)
+        assert 0 < max(ranks) < options.get("top_k", 9)
 
     def test_stream_writes_what_predict_returns(self, trained):
         [result] = app.predict(trained, ["dad"])
@@ -276,8 +288,13 @@ class TestScore:
 
 
 @pytest.fixture(scope="module")
-def functions(trained) -> dict:
-    return app.serve(trained).functions
+def service(trained) -> Service:
+    return app.serve(trained)
+
+
+@pytest.fixture(scope="module")
+def functions(service) -> dict:
+    return service.functions
 
 
 class TestServing:
@@ -307,7 +324,7 @@ class TestServing:
         log_probs = tf.math.log([[0.5, 0.3, 0.2, 1e-30]])
 
         def sample(seed):
-            noise = SampleWithNoise(tf.constant(1.0), seed, 5, stop=3)
+            noise = SampleWithNoise(tf.constant(1.0), seed)
             return tf.argmax(noise(log_probs, None, tf.constant(0))[0])
 
         found = tf.function(lambda n: tf.map_fn(sample, n, fn_output_signature=tf.int64))(
@@ -315,13 +332,44 @@ class TestServing:
         )
         counts = np.bincount(found, minlength=4)
         np.testing.assert_allclose(counts / 2000, [0.5, 0.3, 0.2, 0], atol=0.04)
-        end = SampleWithNoise(tf.constant(1.0), 0, 5, stop=3)(log_probs, None, tf.constant(5))
-        assert int(tf.argmax(end[0])) == 3
 
-    def test_a_step_has_no_loop(self, functions):
+    def test_only_the_end_is_possible_after_the_length(self):
+        stop, log_probs = StopAfter(5, stop=3), tf.constant([[-1.0, -2.0, -3.0, -1e9]])
+        np.testing.assert_array_equal(stop(log_probs, None, tf.constant(4)), log_probs)
+        last = stop(log_probs, None, tf.constant(5)).numpy()
+        assert last.tolist() == [[-np.inf, -np.inf, -np.inf, 0.0]]
+
+    @pytest.mark.parametrize("where", ["functions", "litert"])
+    def test_a_step_has_no_loop(self, service, where):
+        functions = getattr(service, where)
         graph = functions["step"].get_concrete_function().graph.as_graph_def()
         nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
         assert not [node.op for node in nodes if "While" in node.op]
+        fixed = {1} if where == "litert" else {None}
+        assert {spec.shape[0] for spec in functions["step"].input_signature} == fixed
+
+    def test_ids_are_generated_as_texts_are(self, trained, service):
+        """Whatever the padding."""
+        expected = app.predict(with_options(trained, temperature=0.0), TEXTS)
+        generator = Generator(trained, units_of(trained))
+        prompts = generator.prompt_ids(tf.constant(TEXTS)).numpy()
+        assert (prompts[:, 0] == modeling.END).all()
+        prompts = np.pad(prompts, ((0, 0), (0, 3)), constant_values=-7)
+        found = service.litert["generate"](tf.constant(prompts), tf.constant(12))["tokens"].numpy()
+        assert found.shape == (len(TEXTS), 12)
+        for text, ids, result in zip(TEXTS, found, expected, strict=True):
+            assert generator.text(text, ids) == text + result["continuation"]
+        one = service.litert["generate"](tf.constant(prompts[4:5]), tf.constant(3))["tokens"]
+        np.testing.assert_array_equal(one, found[4:5, :3])
+
+    def test_ids_that_are_not_in_the_vocabulary_are_the_unknown_token(self, service):
+        generate, step = service.litert["generate"], service.litert["step"]
+        found = [generate(tf.constant([[1, k, 3]]), tf.constant(5))["tokens"] for k in (0, 999)]
+        np.testing.assert_array_equal(*found)
+        states = {spec.name: tf.ones(spec.shape) for spec in step.input_signature[1:]}
+        first, *others = [step(token=tf.constant([k]), **states)["logits"] for k in (0, -1, 999)]
+        for logits in others:
+            np.testing.assert_array_equal(logits, first)
 
 
 TINY = {
@@ -362,6 +410,11 @@ class TestRun:
 
     def test_the_export_agrees(self, run, tmp_path, parity_process, run_example):
         folder = export.export(app, run, tmp_path)
+        signatures = json.loads((folder / "manifest.json").read_text())["litert"]
+        assert {name: each["inputs"].keys() for name, each in signatures.items()} == {
+            "step": {"token", "state_0", "state_1"},
+            "generate": {"prompt", "max_length"},
+        }
         prompts = app.examples()[:2]
         trained = with_options(load_trained(app, run), temperature=0.0, max_length=40)
         expected = [r["prompt"] + r["continuation"] for r in app.predict(trained, prompts)]

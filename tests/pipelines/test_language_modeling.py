@@ -67,6 +67,8 @@ def test_splitting():
     assert names(made("words"), "new line,  ok") == ["new", "line,", "ok"]
     assert names(made("words"), "five line\n") == ["<unk>", "<unk>", "<eos>"]
     assert names(made("punctuation"), "new line, ok") == ["new", "line", ",", "ok"]
+    expected = ["new", "line", ",", "<eos>", "ok", "<eos>"]
+    assert names(made("tokens"), "NEW line,\n\tOK\n") == expected
     assert "".join(names(made("subwords"), "the dog")) == "\u2581the\u2581dog"
 
 
@@ -132,8 +134,10 @@ def columns(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return tokens, labels, np.array([features["start"] for features, _ in batches])
 
 
+@pytest.mark.parametrize("block", [5, 12, 10_000])
 @pytest.mark.parametrize("random_lengths", [True, False])
-def test_training_streams_go_on_from_batch_to_batch(random_lengths):
+def test_training_streams_go_on_from_batch_to_batch(random_lengths, block, monkeypatch):
+    monkeypatch.setattr(modeling, "_BLOCK", block)
     dataset = modeling.training_batches(IDS, 4, 20, seed=3, random_lengths=random_lengths)
     assert int(dataset.cardinality()) == len(list(dataset)) == 250 // 20
     firsts = []
@@ -212,7 +216,7 @@ def test_evaluation_limits():
 
 def test_lengths_and_words():
     text = "the dog\n\nhi there\n"
-    for kind in ("characters", "words", "subwords"):
+    for kind in ("characters", "words", "subwords"):  # the lengths of others are not known
         units = made(kind)
         ids = units(tf.constant([text])).flat_values.numpy()
         total = modeling.unit_lengths(kind, units.vocabulary)[ids].sum()

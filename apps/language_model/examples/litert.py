@@ -2,7 +2,9 @@
 
     python litert.py saved_models/language_model/1 "the dogs that every king likes"
 
-The file has one step of the model: a token and the states in, the logits and the new states out.
+The file has two functions. `step` is one step of the model: a token and the states in, the logits
+and the new states out. `generate` has the loop of this script inside: the ids of a prompt in, those
+of the most probable tokens after it out.
 Each line of `vocabulary.txt` is a token, and its line number, from 0, is the id (0 is unknown, 1
 the end of a line). This script splits prompts into characters or, if the tokens are words, at
 spaces.
@@ -24,7 +26,7 @@ def main(folder: str, *prompts: str, length: int = 40) -> None:
         sys.exit(f"{folder}: this script does not read subwords.")
     words = max(map(len, lines[2:])) > 1
     ids = {token: i for i, token in enumerate(lines)} | {"\n": END}
-    step = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
+    step = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner("step")
     sizes = {
         name: details["shape"][-1]
         for name, details in step.get_input_details().items()
