@@ -66,7 +66,8 @@ def _distinct(order: list[int], captions: list[Caption]) -> list[int]:
 
 def _by_length(found: Predictions, scores: list[float]) -> str:
     lengths = np.array([len(caption) for caption in found.captions])
-    edges = sorted({int(edge) for edge in np.quantile(lengths, [0, 0.25, 0.5, 0.75])})
+    # Lengths that occur, so that no row is empty.
+    edges = np.unique(np.quantile(lengths, [0, 0.25, 0.5, 0.75], method="inverted_cdf"))
     rows = []
     for low, following in zip(edges, [*edges[1:], lengths.max() + 1], strict=True):
         of_bin = np.flatnonzero((lengths >= low) & (lengths < following))

@@ -141,3 +141,10 @@ def test_report_groups_captions_by_length():
         ["| 2", "1"],
         ["| 3 to 5", "2"],
     ]
+
+
+def test_report_has_no_row_without_captions():
+    captions = [("a",)] * 3 + [("a",) * 9] * 3
+    found = metrics.Predictions(captions, [[each] for each in captions])
+    lines = report._by_length(found, [1.0] * 6).splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [["| 1 to 8", "3"], ["| 9", "3"]]
