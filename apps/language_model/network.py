@@ -231,7 +231,8 @@ class Steps:
         """
         states = self.initial_states(ops.shape(tokens)[0])
         outputs, *new = self.stack(self._embed(tokens), initial_state=states, mask=mask)
-        return self._logits(outputs), new
+        # Without a Keras mask, which a tied embedding would warn that it loses.
+        return self._logits(ops.where(mask[..., None], outputs, 0.0)), new
 
     def _embed(self, tokens):
         return self.embedding(tokens) if self.embedding else self.output(tokens, embed=True)

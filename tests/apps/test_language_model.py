@@ -140,6 +140,9 @@ def test_tied_weights_are_those_of_the_embedding():
     kernel = tied.model.get_layer("embedding").embeddings
     expected = hidden @ tf.transpose(kernel) + tied.model.get_layer("logits").bias
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+    steps = network.Steps(tied.model, tie_weights=True)
+    found, _ = steps.run(tf.constant([[3, 4]]), tf.ones([1, 2], bool))  # without a warning
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_dropout_has_one_mask_for_all_steps():

@@ -196,7 +196,25 @@ def test_the_learning_rates_decrease_from_the_top():
         assert change.max() == pytest.approx(factor * 1e-2, rel=1e-2), name
 
 
-def test_layers_are_unfrozen_from_the_top_and_training_resumes(tmp_path, monkeypatch):
+def test_layers_are_unfrozen_from_the_top():
+    into = target()
+    callback = fine_tuning.GradualUnfreezing(into.config.depth)
+    callback.set_model(into.model)
+    callback.on_train_begin()
+    trained = []
+    for epoch in (0, 1, 2, 3, 4, 2):
+        callback.on_epoch_begin(epoch)
+        own = {variable.path for variable in into.model.trainable_variables}
+        trained.append({name for name, v in transfer.by_name(into.model).items() if v.path in own})
+    names = set(values(into))
+    top = {"probabilities/kernel", "probabilities/bias"}
+    layers = [{name for name in names if f"layer_{k}/" in name} for k in (1, 0)]
+    assert trained[:4] == [top, top | layers[0], top | layers[0] | layers[1], names]
+    assert trained[4:] == [names, trained[2]]
+
+
+@pytest.mark.exhaustive
+def test_gradual_unfreezing_resumes_exactly(tmp_path, monkeypatch):
     config = dataclasses.replace(
         app.PRESETS["reviews"], **SIZES, generated_size=0.02, epochs=3, pool="max",
         bidirectional=False, gradual_unfreezing=True, layer_decay=0.5, dropout=0.2,
