@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import Generated
+from unroll.pipelines.datasets.base import Generated, without_bucket
 from unroll.pipelines.datasets.key_terms.articles import Articles
 from unroll.pipelines.datasets.key_terms.inspec import Inspec
 from unroll.pipelines.datasets.key_terms.semeval2017 import SemEval2017
@@ -22,11 +22,12 @@ from unroll.pipelines.datasets.language.ptb import Ptb
 from unroll.pipelines.datasets.language.tiny_shakespeare import TinyShakespeare
 from unroll.pipelines.datasets.language.wiki10m import Wiki10m
 from unroll.pipelines.datasets.prepared import Prepared
+from unroll.pipelines.datasets.published import published
 from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews
 from unroll.pipelines.datasets.sentiment.sst import Sst2, Sst5
 from unroll.pipelines.datasets.sentiment.text_files import TextFiles
-from unroll.pipelines.datasets.sources import in_manual_folder, require_reachable, tfds_builder
+from unroll.pipelines.datasets.sources import in_manual_folder, require_reachable
 from unroll.pipelines.datasets.speech import librispeech
 from unroll.pipelines.datasets.speech.an4 import An4
 from unroll.pipelines.datasets.speech.fsdd import SPEAKERS, Fsdd
@@ -85,10 +86,8 @@ _BUILDERS = {
     "tiny_shakespeare": TinyShakespeare,
     "wiki10m": Wiki10m,
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
-    **{
-        name: functools.partial(tfds_builder, module.ARCHIVE)
-        for name, module in _TFDS_DATASETS.items()
-    },
+    "coco_captions": functools.partial(published, coco_captions.CocoCaptions),
+    "librispeech": functools.partial(published, librispeech.Librispeech),
 }
 GENERATED = tuple(
     name
@@ -156,10 +155,11 @@ def builder(
         )
     prepared = Prepared(make())
     if name == "imdb" and not (prepared.is_prepared() or in_manual_folder(ARCHIVE, manual_dir)):
-        make = functools.partial(tfds.builder, "imdb_reviews", data_dir=data_dir, try_gcs=False)
-        if not make().is_prepared():
+        with without_bucket():
+            whole = tfds.builder("imdb_reviews", data_dir=data_dir, try_gcs=False)
+        if not whole.is_prepared():
             require_reachable(ARCHIVE, manual_dir)
-        prepared = Prepared(make())
+        prepared = Prepared(whole)
     return prepared
 
 

@@ -1,10 +1,12 @@
 """Base classes of the TFDS builders, and helpers that several builders use."""
 
+import contextlib
 import hashlib
 import os
 import sys
+import threading
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +17,25 @@ from unroll.pipelines.errors import DataError, report_once
 _MAX_NAMED = 5  # skipped files that a message names
 _FEWEST = 10  # examples of which a tenth can be held out
 _LARGEST = 1 / 3  # of the examples that are held out, where groups are large
+
+
+_bucket = threading.RLock()
+
+
+@contextlib.contextmanager
+def without_bucket() -> Iterator[None]:
+    """A builder of TFDS that is made inside does not look for its metadata on a server.
+
+    TFDS does not either: its access to the server is switched off. But for each builder it first
+    makes a folder in the system's temporary folder, which it never removes.
+    """
+    with _bucket:
+        original = tfds.core.DatasetInfo.initialize_from_bucket
+        tfds.core.DatasetInfo.initialize_from_bucket = lambda info: None
+        try:
+            yield
+        finally:
+            tfds.core.DatasetInfo.initialize_from_bucket = original
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -32,12 +53,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     SUPERVISED_KEYS: ClassVar[tuple[str, str] | None] = None
     # Whether the examples keep the order in which they are generated. Otherwise TFDS shuffles them.
     ORDERED = False
+    # Whether TFDS shows progress bars, for downloads that take long.
+    SHOWS_PROGRESS = False
     HOMEPAGE = ""
     CITATION = ""
 
     def __init__(self, *, manual_dir: str | Path | None = None, **kwargs):
         self.manual_dir = manual_dir
-        super().__init__(**kwargs)
+        with without_bucket():
+            super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

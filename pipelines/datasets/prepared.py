@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from unroll.pipelines.datasets.base import Builder
+from unroll.pipelines.datasets.base import Builder, without_bucket
 from unroll.pipelines.errors import DataError
 
 # Errors of a download or of a disk. Broken data is a DataError already.
@@ -29,10 +29,11 @@ _BUFFER = 64 * 2**20
 class Prepared:
     """A dataset of TFDS whose splits are prepared one by one, in a folder each.
 
-    What is prepared stays on disk. TFDS prepares all splits of its own datasets at once.
+    What is prepared stays on disk.
 
     Args:
-        source: generates the examples.
+        source: generates the examples. If it is not a `Builder` but one of TFDS, all splits are
+            prepared at once.
 
     Attributes:
         source: as given.
@@ -115,7 +116,14 @@ class _Split(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.name, self.VERSION = source.name, source.version
         self._source, self._split, self._generators = source, split, generators
         config = "-".join(filter(None, (source.builder_config_name, split)))
-        super().__init__(data_dir=source.data_dir_root, config=tfds.core.BuilderConfig(name=config))
+        with without_bucket():
+            super().__init__(
+                data_dir=source.data_dir_root, config=tfds.core.BuilderConfig(name=config)
+            )
+
+    @property
+    def shows_progress(self) -> bool:
+        return self._source.SHOWS_PROGRESS
 
     def _info(self) -> tfds.core.DatasetInfo:
         whole = self._source.info
@@ -149,7 +157,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             builder.info.read_from_directory(builder.data_dir)
         return
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    if isinstance(builder, _Split):  # takes seconds; TFDS's own builders may have to download
+    if isinstance(builder, _Split) and not builder.shows_progress:  # takes seconds
         tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()), _other_random_numbers(), _buffer():

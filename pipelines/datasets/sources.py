@@ -89,24 +89,6 @@ def require_reachable(source: Source, manual_dir: str | Path | None, timeout: fl
         raise _cannot_download(source, manual_dir, error) from None
 
 
-def tfds_builder(
-    archive: Source, *, manual_dir: str | Path | None = None, data_dir: str | Path | None = None
-) -> tfds.core.DatasetBuilder:
-    """The builder of TFDS for the dataset of `archive`.
-
-    Raises:
-        DataError: if the dataset has to be downloaded and cannot be.
-    """
-    made = tfds.builder(archive.folder, data_dir=data_dir, try_gcs=False)
-    if not made.is_prepared():
-        try:
-            require_reachable(archive, manual_dir)
-        except DataError as error:
-            why = str(error).partition(": put")[0]
-            raise DataError(f"{why}: use a folder of the extracted archives instead.") from None
-    return made
-
-
 def _cannot_download(source: Source, manual_dir: str | Path | None, error: Exception) -> DataError:
     response = getattr(error, "response", None)
     why = type(error).__name__ if response is None else f"HTTP {response.status_code}"

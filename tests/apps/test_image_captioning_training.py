@@ -21,7 +21,6 @@ from unroll.apps.image_captioning.examples import litert as litert_example
 from unroll.apps.image_captioning.examples import serving as serving_example
 from unroll.apps.shared import images
 from unroll.pipelines.captions import SPECIAL_TOKENS
-from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.vision import scenes
 
 # The trained models of this module are fixtures: one worker trains them.
@@ -248,10 +247,9 @@ def test_coco_captions_are_loaded(monkeypatch, tmp_path):
         captions = {"captions": {"text": [["A dog.", "It runs"], ["A dog", "A cat"]]}}
         return tf.data.Dataset.from_tensor_slices(rows | captions)
 
-    monkeypatch.setattr(sources, "require_reachable", lambda *_: None)
     with tfds.testing.mock_data(as_dataset_fn=mock_examples), monkeypatch.context() as patch:
         patch.setattr(tfds.core.DatasetBuilder, "data_dir", tmp_path)  # of the prepared pixels
-        options = ["--data=coco_captions", "--image-size=16", "--min-count=2"]
+        options = ["--data=coco_captions", "--image-size=16", "--min-count=3"]
         data = app.load(config.parse(app, options), ("valid",))
         inputs, labels = next(iter(data["valid"]))
     assert data.assets["vocabulary"] == [*SPECIAL_TOKENS, "a", "dog"]

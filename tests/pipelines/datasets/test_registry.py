@@ -3,15 +3,11 @@
 import functools
 
 import pytest
-import requests
 import tensorflow as tf
 
 from unroll.pipelines import datasets
-from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.sentiment import reviews
-from unroll.pipelines.datasets.speech import librispeech
 from unroll.pipelines.datasets.speech.fsdd import SPEAKERS
-from unroll.pipelines.datasets.vision import coco_captions
 from unroll.pipelines.errors import DataError
 
 SMALL = 0.02  # of `reviews`: 80 / 10 / 20
@@ -47,20 +43,6 @@ def test_names():
         *("articles", "flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
         *("scenes_dialog", "scenes_qa", "spoken_digits", "stories"),
     }
-
-
-@pytest.mark.parametrize("module", [coco_captions, librispeech])
-def test_tfds_dataset_that_cannot_be_downloaded(module, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise requests.ConnectionError
-
-    monkeypatch.setattr(sources.requests, "get", refuse)
-    with pytest.raises(DataError) as error:
-        datasets.builder(module.NAME, data_dir=tmp_path)
-    assert str(error.value) == (
-        f"{module.ARCHIVE.url} cannot be downloaded (ConnectionError): "
-        "use a folder of the extracted archives instead."
-    )
 
 
 def test_unknown_name(tmp_path):

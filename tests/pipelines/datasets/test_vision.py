@@ -8,12 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from tests.pipelines.datasets.helpers import jpeg, png, read_all
 from unroll.pipelines import captions, datasets, image, visual_questions
 from unroll.pipelines.captions import ImageCaptions
-from unroll.pipelines.datasets import sources
 from unroll.pipelines.datasets.vision import (
     daquar,
     easy_vqa,
@@ -300,18 +298,3 @@ class TestPublishedCaptions:
         folders = flickr(tmp_path, tokens="a.jpg#0\tA dog .\n")
         with pytest.raises(DataError, match=r"Flickr8k_Dataset.zip: b.jpg has no photo or no cap"):
             datasets.splits(datasets.builder("flickr8k", **folders))
-
-    def test_captions_of_coco_from_tfds(self, tmp_path, monkeypatch):
-        def photos(builder, decoders, **_):
-            assert decoders["image"]  # the file, not decoded
-            rows = {"image": [jpeg()], "image/filename": ["7.jpg"]}
-            texts = {"captions": {"text": [["A dog.", "It runs"]], "id": [[1, 2]]}}
-            return tf.data.Dataset.from_tensor_slices(rows | texts)
-
-        monkeypatch.setattr(sources, "require_reachable", lambda *_: None)
-        with tfds.testing.mock_data(as_dataset_fn=photos):
-            made = datasets.builder("coco_captions", data_dir=tmp_path)
-            splits = datasets.splits(made)
-            assert list(splits) == ["train", "valid", "test"]
-            valid = captions.read(splits["valid"])
-        assert valid == [ImageCaptions("7.jpg", ["a dog", "it runs"])]
