@@ -56,21 +56,35 @@ class Config(Search, WordStatesConfig):
 
 
 _INSPEC = Config(
-    data="inspec", epochs=14, batch_size=32, learning_rate=3e-3, schedule="cosine",
-    embedding_dim=128, units=128, dropout=0.5, word_dropout=0.1, character_dropout=0.1,
+    data="inspec", epochs=8, patience=8, batch_size=32, learning_rate=3e-3, schedule="cosine",
+    embedding_dim=100, units=100, dropout=0.5, word_dropout=0.2, character_dropout=0.2,
     max_words=6, threshold=0.25
 )  # fmt: skip
 PRESETS = {
     "articles": Config(
-        epochs=12, learning_rate=3e-3, max_words=4, threshold=0.5, word_dropout=0.05
+        epochs=12,
+        batch_size=16,
+        learning_rate=4e-3,
+        schedule="cosine",
+        patience=12,
+        max_words=4,
+        threshold=0.5,
+        dropout=0.1,
+        word_dropout=0.05,
     ),
     "inspec": _INSPEC,
     "semeval2017": replace(
-        _INSPEC, data="semeval2017", epochs=20, batch_size=16, max_words=10, threshold=0.2
+        _INSPEC,
+        data="semeval2017",
+        epochs=12,
+        patience=12,
+        batch_size=16,
+        max_words=10,
+        threshold=0.2,
     ),
 }
 # Like Inspec, with longer terms, and more and smaller steps for fewer documents.
-OWN_FILES = replace(_INSPEC, data="", epochs=30, batch_size=16, learning_rate=2e-3, max_words=8)
+OWN_FILES = replace(_INSPEC, data="", epochs=20, batch_size=16, max_words=8)
 
 _SAHRAWAT = "BiLSTM-CRF with {}, Sahrawat et al. 2020"
 PUBLISHED = {
@@ -234,10 +248,9 @@ plot = reports.plot
 def examples() -> list[str]:
     """Some texts."""
     return [
-        "We study neural networks and portfolio optimization. The patients gave their consent. "
-        "Results for neural network are reported.",
-        "The source code is public. We turn from neural network to sodium intake. A survey of "
-        "digital sampling follows.",
-        "The orchestra rehearsed it twice. Harmonic motion and heat transfer are discussed in "
-        "detail, unlike the rhythm.",
+        "Programmers studied neural network and sodium intake. We turned from digital sampling to "
+        "fermentation.",
+        "The chef studied neural network and sodium intake. We turned from digital sampling to "
+        "fermentation.",
+        "Critics gave a new view of rhythm. The doctors found no evidence for the batch size.",
     ]

@@ -243,8 +243,14 @@ def test_articles_are_learned(kind, tmp_path):
     made = app.report(trained, data["valid"])
     assert "| KEY |" in made.text
     assert list(made.figures) == ["calibration"]
-    other = "Results for neural network are reported."
     results = app.predict(
-        trained, [f"The compiler gave a warning. {other}", f"The soup was served cold. {other}"]
+        trained,
+        [
+            f"{subject} wrote about kernel and fermentation. We studied neural network."
+            for subject in ("Programmers", "Bakers")
+        ],
     )
-    assert [[t["term"] for t in r["terms"]] for r in results] == [["neural network"], []]
+    assert [{each["term"] for each in result["terms"]} for result in results] == [
+        {"kernel", "neural network"},
+        {"kernel", "fermentation"},
+    ]

@@ -1,6 +1,6 @@
 """Runs an exported LiteRT file with the interpreter and NumPy only.
 
-    python litert.py saved_models/key_terms/1 "The source code is public. We study neural networks."
+    python litert.py saved_models/key_terms/1 "Programmers studied neural network and vitamin."
 
 LiteRT has no strings. Each line of `vocabulary.txt` is a word, each line of `characters.txt` a
 character, and its line number, from 0, is the id (0 is padding, 1 the unknown token). The word

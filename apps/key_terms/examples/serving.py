@@ -1,6 +1,6 @@
 """Runs an exported SavedModel with TensorFlow and TensorFlow Text only.
 
-python serving.py saved_models/key_terms/1 "The source code is public. We study neural networks."
+python serving.py saved_models/key_terms/1 "Programmers studied neural network and vitamin."
 """
 
 import sys

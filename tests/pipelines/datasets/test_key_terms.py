@@ -56,11 +56,11 @@ class TestArticles:
     def test_version_changes_with_the_articles(self, generated):
         """If this fails, they have changed: increase `VERSION`, or prepared ones are read."""
         digest = hashlib.sha256(repr(generated).encode()).hexdigest()[:12]
-        assert (str(articles.Articles.VERSION), digest) == ("1.0.0", "a778fe757266")
+        assert (str(articles.Articles.VERSION), digest) == ("1.1.0", "baed906b69fa")
 
     def test_the_theme_decides_whether_a_term_is_key(self, generated):
         every = [term for pair in articles.TERMS.values() for term in pair]
-        assert len(set(every)) == 30
+        assert len(set(every)) == 18
         key, mentioned = Counter(), Counter()
         for example in generated["train"]:
             text = " ".join(example["words"]).lower()
