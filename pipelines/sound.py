@@ -315,8 +315,8 @@ def decode(contents: bytes, name: str = "The recording") -> tuple[np.ndarray, in
             rate, samples = file.samplerate, _read_samples(file, name)
     except soundfile.SoundFileError as error:
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        if "SF_INFO" in reason:  # libsndfile's words for a header with a zero in it
-            reason = "its header has a sample rate of 0"
+        if "SF_INFO" in reason:  # libsndfile's words for a sample rate of 0, or of 2**31 or more
+            reason = "its header has no possible sample rate"
         raise DataError(
             f"{name} cannot be read as sound: {reason}. It must be a wav, flac, mp3, ogg, opus or "
             "aiff file."

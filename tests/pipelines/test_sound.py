@@ -121,7 +121,7 @@ UNREADABLE = {
     "no data": (PLAIN[:36], "no samples: the header is cut off", "No 'data' chunk"),
     "no samples": (encode(np.zeros(0)), "no samples", "has no samples"),
     "many chunks": (PLAIN[:36] + b"LIST\0\0\0\0" * 200, "no samples: the", "cannot be read"),
-    "rate 0": (header(rate=0), "sample rate 0 Hz, must be 1000 to 768000", "a sample rate of 0"),
+    "rate 0": (header(rate=0), "sample rate 0 Hz, must be 1000 to 768000", "no possible sample"),
     "rate 1": (header(rate=1), "sample rate 1 Hz", "sample rate 1 Hz, must be 1000 to 768000"),
     "rate 2**32": (header(rate=-1), "sample rate 4294967295 Hz, must", "cannot be read"),
     "no channels": (header(channels=0, frame=0), "0 channels, must be 1 to 64", "cannot be read"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unroll.pipelines.errors import DataError, report_once
+from unroll.pipelines.lines import split_words
 
 # What a prefix says of a token: first of a span, inside, last, or a span of one token.
 _FIRST, _INSIDE, _LAST, _SINGLE = "B", "IM", "EL", "SUW"
@@ -76,12 +77,14 @@ def to_bio(
 def is_tag(text: str) -> bool:
     """Whether a text has the form of a tag.
 
-    >>> [is_tag(text) for text in ("O", "B-LOC", "Lima", "e-mail")]
-    [True, True, False, False]
+    >>> [is_tag(text) for text in ("O", "B-LOC", "Lima", "e-mail", "B-LOC # a city")]
+    [True, True, False, False, False]
     """
     prefix, _, name = text.partition("-")
     return text == "O" or (
-        len(prefix) == 1 and prefix in _FIRST + _INSIDE + _LAST + _SINGLE and bool(name)
+        len(prefix) == 1
+        and prefix in _FIRST + _INSIDE + _LAST + _SINGLE
+        and split_words(name) == [name]
     )
 
 

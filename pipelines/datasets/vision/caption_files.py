@@ -100,12 +100,12 @@ def _images(folder: Path, path: Path) -> Path:
 def _read_coco(folder: Path, path: Path) -> Annotations:
     coco, texts = read_json(path), JsonTexts(path, "captions", lambda text: not has_words(text))
     try:
-        paths = {each["id"]: _images(folder, path) / each["file_name"] for each in coco["images"]}
+        names = {each["id"]: each["file_name"] for each in coco["images"]}
         captions = [
             (each["image_id"], texts.read(each["caption"], f"annotation {each.get('id', k)}"))
             for k, each in enumerate(coco["annotations"], start=1)
         ]
-        missing = [image for image, _ in captions if image not in paths]
+        missing = [image for image, _ in captions if image not in names]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not in COCO's layout: {type(error).__name__} {error}."
@@ -115,5 +115,11 @@ def _read_coco(folder: Path, path: Path) -> Annotations:
             f"{path} has no image for {len(missing)} of {len(captions)} captions, such as that of "
             f"{missing[0]!r}."
         )
+    for image, name in names.items():
+        if not isinstance(name, str):
+            raise DataError(
+                f"{path}: image {image!r}: expected the name of a file, got {name!r:.40}."
+            )
     texts.report()
-    return _group((str(paths[image]), caption) for image, caption in captions if caption)
+    root = _images(folder, path)
+    return _group((str(root / names[image]), caption) for image, caption in captions if caption)

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import re
 import unicodedata
@@ -260,7 +261,7 @@ class JsonTexts:
         self.converted: list[str] = []
 
     def read(self, value, where: str) -> str:
-        """A text on one line. It is "" if there is none: `null`, `NaN`, or without content.
+        """A text on one line. It is "" if there is none: `null`, `NaN`, `Infinity`, no content.
 
         Numbers are converted.
 
@@ -272,7 +273,8 @@ class JsonTexts:
             DataError: if the value is neither a text, nor a number, nor missing.
         """
         self.count += 1
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and value == value and abs(value) != math.inf:
             self.converted.append(where)
             return str(int(value)) if value == value // 1 else str(value)
         if value is not None and not isinstance(value, str | float):

@@ -265,7 +265,9 @@ class TestCaptionFiles:
         ("contents", "message"),
         [
             ("[]", "is not in COCO's layout: TypeError"),
-            ('{"images": [{"id": 7, "file_name": 5}], "annotations": []}', "layout: TypeError"),
+            ('{"images": [{"id": 7, "file_name": 5}], "annotations": []}',
+             "image 7: expected the name of a file, got 5"),
+            ('{"images": [{"id": [7], "file_name": "7.jpg"}], "annotations": []}', "unhashable"),
             ('{"images": [], "annotations": [{"image_id": 7, "caption": "A dog"}]}',
              "has no image for 1 of 1 captions, such as that of 7"),
             ('{"images": [], "annotations": [{"image_id": 7, "id": 3, "caption": ["A dog"]}]}',
