@@ -1,8 +1,10 @@
 """The layouts of a person's own files, each with the same examples, for the tests of all apps."""
 
+import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,36 @@ SIZES = {"train": 12, "valid": 4, "test": 4}  # examples of each split
 RATE = 8000  # of the recordings, in Hz
 COLORS = {"rot": (200, 20, 20), "grün": (20, 200, 20), "blau": (20, 20, 200)}
 _FOLDERS = {"train": "train", "valid": "dev", "test": "test"}
-_COCO = {"train": "train2014", "valid": "val2014"}
+_COCO = {"train": "train", "valid": "val"}
 
 
-def write(path: Path, text: str) -> None:
+@dataclass(frozen=True)
+class Layout:
+    """What a folder of your own files has, and how an app is used with it.
+
+    Attributes:
+        write: writes the files into a folder.
+        inputs: arguments of `predict`, with paths relative to the folder.
+        splits: those that the files have. If "train" is alone, it has the examples of all splits.
+        options: of the builder.
+        arguments: of the command line.
+        answers: the number of results of `predict`.
+        path: of what `--data` names, relative to the folder.
+    """
+
+    write: Callable[[Path], None]
+    inputs: tuple[str, ...]
+    splits: tuple[str, ...] = ("train", "valid", "test")
+    options: dict = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    answers: int = 1
+    path: str = "."
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> None:
     """Writes a file, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode())
+    path.write_bytes(text.encode(encoding))
 
 
 def numbers(split: str) -> range:
@@ -45,15 +70,29 @@ def text_tsv(folder: Path) -> None:
     _table(folder, ".tsv", lambda k: "\t".join(text(k)) + "\n", "text\tlabel\n")
 
 
-def text_csv(folder: Path) -> None:
-    def row(k: int) -> str:
-        return ",".join('"' + cell.replace('"', '""') + '"' for cell in text(k)) + "\r\n"
-
-    _table(folder, ".csv", row, "text,label\r\n")
-
-
 def text_jsonl(folder: Path) -> None:
     _table(folder, ".jsonl", lambda k: json.dumps({"text": text(k)[0], "label": text(k)[1]}) + "\n")
+
+
+def _spreadsheet(
+    delimiter: str,
+    suffix: str,
+    encoding: str = "utf-8",
+    before: str = "",
+    row: Callable[[int], tuple[str, str]] = text,
+    columns: tuple[str, str] = ("text", "label"),
+):
+    """A layout as spreadsheets write it, with a column that is not read."""
+
+    def layout(folder: Path) -> None:
+        for split in SIZES:
+            file = io.StringIO()
+            rows = csv.writer(file, delimiter=delimiter)
+            rows.writerow(["number", *columns])
+            rows.writerows((k, *row(k)) for k in numbers(split))
+            write(folder / f"{split}{suffix}", before + file.getvalue(), encoding)
+
+    return layout
 
 
 # Sentences with tags.
@@ -62,70 +101,119 @@ def text_jsonl(folder: Path) -> None:
 def sentence(k: int) -> tuple[list[str], list[str], str]:
     """The words, the tags and the intent of an example."""
     if k % 2:
-        return ["Flug", "nach", "New", "York", str(k)], ["O", "O", "B-ort", "I-ort", "O"], "flug"
+        words = ["Flug", "nach", "Rio", "de", "Janeiro", str(k)]
+        return words, ["O", "O", "B-ort", "I-ort", "I-ort", "O"], "flug"
     return ["Zug", "ab", "Köln", str(k)], ["O", "O", "B-ort", "O"], "zug"
 
 
-def seq_in(folder: Path) -> None:
+def _seq_in(folder: Path, intents: bool) -> None:
     for split in SIZES:
-        name = _FOLDERS[split]
+        # Both names of the split for validation.
+        name = _FOLDERS[split] if intents else split
         rows = [sentence(k) for k in numbers(split)]
         write(folder / name / "seq.in", "".join(" ".join(words) + "\n" for words, _, _ in rows))
         write(folder / name / "seq.out", "".join(" ".join(tags) + "\n" for _, tags, _ in rows))
-        write(folder / name / "label", "".join(f"{intent}\n" for _, _, intent in rows))
+        if intents:
+            write(folder / name / "label", "".join(f"{intent}\n" for _, _, intent in rows))
 
 
-def _conll(folder: Path, suffix: str, line: str) -> None:
+def seq_in(folder: Path) -> None:
+    _seq_in(folder, intents=True)
+
+
+def seq_in_without_intents(folder: Path) -> None:
+    _seq_in(folder, intents=False)
+
+
+def in_scheme(tags: list[str], scheme: str) -> list[str]:
+    """BIO tags in another scheme."""
+    # The prefixes of the first, inner and last token of a span, and of a span of one token.
+    prefixes = {"BIO": "BIIB", "IOB1": "IIII", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
+    first, inner, last, single = prefixes[scheme]
+    found = []
+    for tag, after in zip(tags, [*tags[1:], "O"], strict=True):
+        begins, ends = tag[0] == "B", after[0] != "I"
+        prefix = (single if ends else first) if begins else (last if ends else inner)
+        found.append("O" if tag == "O" else prefix + tag[1:])
+    return found
+
+
+def _columns(suffix: str, line: str, scheme: str = "BIO", before: str = "", first: str = ""):
+    """A layout of a word and its tag per line.
+
+    Args:
+        suffix: of the files.
+        line: the format of a line, from the word, the tag and the number of the word.
+        scheme: of the tags.
+        before: lines before each sentence.
+        first: lines at the beginning of a file.
+    """
+
     def row(k: int) -> str:
         words, tags, _ = sentence(k)
-        return "".join(line.format(w, t) for w, t in zip(words, tags, strict=True)) + "\n"
+        pairs = enumerate(zip(words, in_scheme(tags, scheme), strict=True), start=1)
+        return before + "".join(line.format(*pair, n) for n, pair in pairs) + "\n"
 
-    _table(folder, suffix, row)
-
-
-def conll(folder: Path) -> None:
-    _conll(folder, ".conll", "{} _ {}\n")
+    return lambda folder: _table(folder, suffix, row, first)
 
 
-def tag_first(folder: Path) -> None:
-    _conll(folder, ".txt", "{1}\t{0}\n")
+def terms(k: int) -> tuple[str, str]:
+    """The text of a sentence, and its span."""
+    words, tags, _ = sentence(k)
+    span = [word for word, tag in zip(words, tags, strict=True) if tag != "O"]
+    return " ".join(words), " ".join(span)
 
 
 # Images.
 
 
-def picture(k: int) -> tuple[bytes, str]:
-    """A PNG file of one color, and the color."""
+def picture(k: int, frames: int = 1) -> tuple[bytes, str]:
+    """A PNG file of one color, or a GIF file with several frames, and the color."""
     name = list(COLORS)[k % 3]
-    pixels = np.full((16, 20, 3), COLORS[name], "uint8")
-    pixels[0, 0] = k % 256, k // 256, 0
+    pixels = np.full((frames, 16, 20, 3), COLORS[name], "uint8")
+    pixels[:, 0, 0] = k % 256, k // 256, 0
+    first, *others = map(Image.fromarray, pixels)
+    for n, frame in enumerate(others):
+        frame.putpixel((n, 8), (255, 255, 255))
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png")
+    if frames == 1:
+        first.save(file, "png")
+    else:
+        first.save(file, "gif", save_all=True, append_images=others)
     return file.getvalue(), name
 
 
-def _write_picture(path: Path, k: int) -> None:
+def _write_picture(path: Path, k: int, frames: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture(k)[0])
+    path.write_bytes(picture(k, frames)[0])
 
 
-def captions_tsv(folder: Path) -> None:
+def _captions(folder: Path, suffix: str, frames: int = 1) -> None:
     for split in SIZES:
         rows = []
         for k in numbers(split):
-            _write_picture(folder / "Bilder" / f"Bild {k}.png", k)
+            _write_picture(folder / "Bilder" / f"Bild {k}.{suffix}", k, frames)
             name = picture(k)[1]
-            rows += [f"Bilder/Bild {k}.png\t{each}\n" for each in (f"ein {name} bild", name)]
+            captions = (f"ein {name} bild", name)
+            rows += [f"Bilder/Bild {k}.{suffix}\t{each}\n" for each in captions]
         name = "captions" if split == "train" else split
         write(folder / f"{name}.tsv", "".join(rows))
 
 
-def coco(folder: Path) -> None:
+def captions_tsv(folder: Path) -> None:
+    _captions(folder, "png")
+
+
+def clips(folder: Path) -> None:
+    _captions(folder, "gif", frames=3)
+
+
+def _coco(folder: Path, year: str, prefix: str) -> None:
     for split in _COCO.keys() & SIZES:
-        name = _COCO[split]
+        name = _COCO[split] + year
         images, annotations = [], []
         for k in numbers(split):
-            file = f"COCO_{name}_{k:012}.jpg"
+            file = f"{prefix.format(name)}{k:012}.jpg"
             _write_picture(folder / name / file, k)
             images.append({"id": k, "file_name": file})
             color = picture(k)[1]
@@ -135,6 +223,14 @@ def coco(folder: Path) -> None:
             folder / "annotations" / f"captions_{name}.json",
             json.dumps({"images": images, "annotations": annotations}),
         )
+
+
+def coco_2014(folder: Path) -> None:
+    _coco(folder, "2014", "COCO_{}_")
+
+
+def coco_2017(folder: Path) -> None:
+    _coco(folder, "2017", "")
 
 
 def questions_tsv(folder: Path) -> None:
@@ -149,7 +245,7 @@ def questions_tsv(folder: Path) -> None:
 
 def vqa(folder: Path) -> None:
     for split in _COCO.keys() & SIZES:
-        name = _COCO[split]
+        name = _COCO[split] + "2014"
         questions, annotations = [], []
         for k in numbers(split):
             _write_picture(folder / name / f"COCO_{name}_{k:012}.jpg", k)
@@ -188,6 +284,28 @@ def speech_tsv(folder: Path) -> None:
         write(folder / f"{split}.tsv", "".join(rows))
 
 
+def _speech_columns(folder: Path, header: str, row: str, at: str, names: dict) -> None:
+    for split in SIZES:
+        rows = []
+        for k in numbers(split):
+            _write_recording(folder / at.format(k), k)
+            rows.append(row.format(k, transcript(k)))
+        write(folder / f"{names[split]}.tsv", header + "".join(rows))
+
+
+def speech_columns(folder: Path) -> None:
+    """Named columns, backslashes, names without their suffix."""
+    names = {split: split for split in SIZES}
+    header = "Speaker\tAudio\tTranscription\n"
+    _speech_columns(folder, header, "Ann\tTöne\\Ton {}\t{}\n", "Töne/Ton {}.ogg", names)
+
+
+def common_voice(folder: Path) -> None:
+    header = "client_id\tpath\tsentence\tup_votes\n"
+    row = "a{0}\tcommon_voice_{0}.mp3\t{1}\t2\n"
+    _speech_columns(folder, header, row, "clips/common_voice_{}.mp3", _FOLDERS)
+
+
 def librispeech(folder: Path) -> None:
     for split in SIZES:
         book = folder / f"{_FOLDERS[split]}-clean" / "7" / "9"
@@ -208,16 +326,21 @@ def ljspeech(folder: Path) -> None:
 # Stories.
 
 
-def story(k: int) -> str:
+def story(k: int, supporting: bool = True) -> str:
     room = ("Küche", "Garten")[k % 2]
+    first, second = ("\t1", "\t4") if supporting else ("", "")
     return (
-        f"1 Ann{k} ging in: {room}.\n2 Bob schlief.\n3 Wo ist Ann{k}?\t{room}\t1\n"
-        f"4 Bob ging in: Flur.\n5 Wo ist Bob?\tFlur\t4\n"
+        f"1 Ann{k} ging in: {room}.\n2 Bob schlief.\n3 Wo ist Ann{k}?\t{room}{first}\n"
+        f"4 Bob ging in: Flur.\n5 Wo ist Bob?\tFlur{second}\n"
     )
 
 
 def stories(folder: Path) -> None:
     _table(folder, ".txt", story)
+
+
+def stories_without_supporting_facts(folder: Path) -> None:
+    _table(folder, ".txt", lambda k: story(k, supporting=False))
 
 
 def tasks(folder: Path) -> None:
@@ -227,20 +350,112 @@ def tasks(folder: Path) -> None:
             write(folder / f"qa{task}_wo-ist_{split}.txt", "".join(rows))
 
 
-# By app the kind of its files, and its layouts with the options of the builder.
+# Plain text.
+
+
+def _lines(k: int) -> str:
+    return "".join(f"Zeile {k}, {n}: öde und leer, wüst und schön.\n" for n in range(8))
+
+
+def text_folder(folder: Path) -> None:
+    _table(folder, ".txt", _lines)
+
+
+def text_file(folder: Path) -> None:
+    text = "".join(_lines(k) for split in SIZES for k in numbers(split))
+    write(folder / "Mein Buch.txt", text)
+
+
+def text_files(folder: Path) -> None:
+    for chapter, split in enumerate(SIZES):
+        text = "".join(map(_lines, numbers(split)))
+        write(folder / "Bücher" / f"Kapitel {chapter}.txt", text)
+
+
+# By app the kind of its files.
 KINDS = {
     "image_captioning": "captions",
+    "key_terms": "key_terms",
+    "language_model": "plain_text",
     "reading_comprehension": "stories",
     "sentiment": "text_classification",
     "slot_filling": "tagging",
     "speech_ctc": "speech",
     "vqa": "visual_questions",
 }
-LAYOUTS: dict[str, dict[Callable[[Path], None], dict]] = {
-    "image_captioning": {captions_tsv: {}, coco: {}},
-    "reading_comprehension": {stories: {}, tasks: {}},
-    "sentiment": {text_tsv: {}, text_csv: {}, text_jsonl: {}},
-    "slot_filling": {seq_in: {}, conll: {}, tag_first: {"tag_first": True}},
-    "speech_ctc": {speech_tsv: {}, librispeech: {}, ljspeech: {}},
-    "vqa": {questions_tsv: {}, vqa: {}},
+_TWO = ("train", "valid")
+_FIRST = ("Bilder/Bild 0.png",)
+_COCO_FIRST = ("train2014/COCO_train2014_000000000000.jpg",)
+_FILM, _TRIP, _PROMPT = ("Ein schöner Film",), ("Flug nach Rio de Janeiro",), ("Zeile 1",)
+_QUESTION, _TERMS = "welche farbe?", ("text", "terms")
+# By app every documented layout. `test_own_files.py` compares them with the READMEs.
+LAYOUTS: dict[str, dict[str, Layout]] = {
+    "image_captioning": {
+        "captions.tsv": Layout(captions_tsv, _FIRST),
+        "COCO 2014": Layout(coco_2014, _COCO_FIRST, _TWO),
+        "COCO 2017": Layout(coco_2017, ("val2017/000000000100.jpg",), _TWO),
+        "clips": Layout(clips, ("Bilder/Bild 0.gif",), arguments=("--frames=2",)),
+    },
+    "key_terms": {
+        "train.tsv": Layout(_spreadsheet("\t", ".tsv", row=terms, columns=_TERMS), _TRIP),
+        "train.csv": Layout(_spreadsheet(";", ".csv", row=terms, columns=_TERMS), _TRIP),
+        "columns": Layout(_columns(".conll", "{} {}\n"), _TRIP),
+        "columns, BILOU": Layout(_columns(".txt", "{}\t{}\n", "BILOU"), _TRIP),
+        "CoNLL-U": Layout(_columns(".conllu", "{2}\t{0}\t{1}\n"), _TRIP),
+    },
+    "language_model": {
+        "a file": Layout(text_file, _PROMPT, ("train",), path="Mein Buch.txt"),
+        "a folder": Layout(text_files, _PROMPT, ("train",)),
+        "train.txt": Layout(text_folder, _PROMPT),
+    },
+    "reading_comprehension": {
+        "train.txt": Layout(stories, ("test.txt",), answers=8),
+        "tasks": Layout(tasks, ("qa1_wo-ist_test.txt",), answers=4),
+        "without supporting facts": Layout(
+            stories_without_supporting_facts, ("test.txt",), answers=8
+        ),
+    },
+    "sentiment": {
+        "train.tsv": Layout(text_tsv, _FILM),
+        "train.tsv, Unicode Text of Excel": Layout(_spreadsheet("\t", ".tsv", "utf-16"), _FILM),
+        "train.csv": Layout(_spreadsheet(",", ".csv", "utf-8-sig"), _FILM),
+        "train.csv, semicolons": Layout(_spreadsheet(";", ".csv"), _FILM),
+        "train.csv, tabs": Layout(_spreadsheet("\t", ".csv"), _FILM),
+        "train.csv, sep=;": Layout(_spreadsheet(";", ".csv", before="sep=;\r\n"), _FILM),
+        "train.jsonl": Layout(text_jsonl, _FILM),
+    },
+    "slot_filling": {
+        "seq.in": Layout(seq_in, _TRIP),
+        "seq.in without intents": Layout(seq_in_without_intents, _TRIP),
+        "columns, BIO": Layout(_columns(".conll", "{} _ {}\n", first="-DOCSTART- _ O\n\n"), _TRIP),
+        "columns, IOB1": Layout(_columns(".txt", "{}\t{}\n", "IOB1", "# ein Kommentar\n"), _TRIP),
+        "columns, IOBES, the tag first": Layout(
+            _columns(".txt", "{1}\t{0}\n", "IOBES"),
+            _TRIP,
+            options={"tag_first": True},
+            arguments=("--tag-first",),
+        ),
+        "columns, BILOU": Layout(_columns(".conll", "{} {}\n", "BILOU"), _TRIP),
+        "CoNLL-U, BMES": Layout(
+            _columns(
+                ".conllu",
+                "{2}\t{0}\t_\t{1}\n",
+                "BMES",
+                "# sent_id = 1\n1-2\tFlugab\t_\tO\n0.1\tnichts\t_\tO\n",
+            ),
+            _TRIP,
+        ),
+    },
+    "speech_ctc": {
+        "train.tsv": Layout(speech_tsv, ("Töne/Ton 0.wav",)),
+        "columns": Layout(speech_columns, ("Töne/Ton 0.ogg",)),
+        "Common Voice": Layout(common_voice, ("clips/common_voice_0.mp3",)),
+        "LibriSpeech": Layout(librispeech, ("test-clean/7/9/7-9-0200.flac",)),
+        "LJSpeech": Layout(ljspeech, ("wavs/LJ000.wav",), ("train",)),
+    },
+    "vqa": {
+        "train.tsv": Layout(questions_tsv, (*_FIRST, _QUESTION)),
+        "dialogs": Layout(questions_tsv, (*_FIRST, _QUESTION), arguments=("--history",)),
+        "VQA v2": Layout(vqa, (*_COCO_FIRST, _QUESTION), _TWO),
+    },
 }

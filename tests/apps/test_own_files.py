@@ -1,5 +1,6 @@
 """A person's own files: every app in each documented layout, in folders with spaces and umlauts."""
 
+import fnmatch
 import importlib
 import json
 import re
@@ -9,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.apps import own_files
-from tests.apps.own_files import KINDS, LAYOUTS
+from tests.apps.own_files import KINDS, LAYOUTS, picture
 from tests.pipelines.datasets.helpers import read_all
 from unroll.apps.core import cli, evaluation, export
 from unroll.pipelines import datasets
+from unroll.pipelines.datasets.sentiment import text_files
+from unroll.pipelines.datasets.tagging import schemes, tagged_files
+
+APPS = cli.APPS
 
 # The smallest networks, for one epoch.
 _IMAGES = ["--image-size=16", "--filters=4", "--stages=1", "--units=4", "--embedding-dim=4"]
@@ -21,6 +26,8 @@ OPTIONS = {
         *(*_IMAGES, "--attention-units=4", "--max-length=4"),
         *("--beam-width=1", "--num-return-sequences=1"),
     ],
+    "key_terms": ["--units=4", "--embedding-dim=4", "--character-units=4"],
+    "language_model": ["--units=4", "--embedding-dim=4", "--sequence-length=16", "--max-length=5"],
     "reading_comprehension": ["--units=4", "--hops=1", "--restarts=1", "--linear-start=0"],
     "sentiment": ["--units=4", "--embedding-dim=4"],
     "slot_filling": ["--units=4", "--embedding-dim=4", "--character-units=4"],
@@ -30,17 +37,24 @@ OPTIONS = {
     ],
     "vqa": [*_IMAGES, "--attention-units=4", "--fusion-units=4", "--glimpses=1"],
 }
-# Arguments of `predict`, with paths relative to the folder of the files.
-INPUTS = {
-    "image_captioning": ["Bilder/Bild 0.png"],
-    "reading_comprehension": ["test.txt"],
-    "sentiment": ["Ein schöner Film"],
-    "slot_filling": ["Flug nach New York"],
-    "speech_ctc": ["Töne/Ton 0.wav"],
-    "vqa": ["Bilder/Bild 0.png", "welche farbe?"],
-}
-# The examples of the test split that `evaluate` counts.
-EXAMPLES = {"reading_comprehension": 8, "vqa": 8}
+# What `evaluate` counts for each example of `own_files.SIZES`. A text has tokens.
+EXAMPLES = {"reading_comprehension": 2, "vqa": 2}
+# Those that `make test` runs: the first layout of the apps with inexpensive networks.
+CHEAP = ("reading_comprehension", "sentiment", "slot_filling", "speech_ctc")
+
+
+def every_layout(*cheap: str) -> list:
+    """All layouts as parameters. Those that are not the first of a cheap app are exhaustive."""
+    return [
+        pytest.param(
+            app,
+            name,
+            marks=[] if app in cheap and not k else pytest.mark.exhaustive,
+            id=f"{app}, {name}",
+        )
+        for app, layouts in LAYOUTS.items()
+        for k, name in enumerate(layouts)
+    ]
 
 
 @pytest.fixture
@@ -73,32 +87,27 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        # The most expensive networks; their verbs are tested on generated data too.
-        pytest.param(
-            name, marks=pytest.mark.exhaustive if name in ("image_captioning", "vqa") else []
-        )
-        for name in LAYOUTS
-    ],
-)
-def test_from_training_to_export(name, home, cheap, parity_process, capsys, monkeypatch):
-    data, run = home / "eigene Daten", home / "Läufe" / "erster Lauf"
-    next(iter(LAYOUTS[name]))(data)
+@pytest.mark.parametrize(("name", "layout"), every_layout(*CHEAP))
+def test_from_training_to_export(name, layout, home, cheap, parity_process, capsys, monkeypatch):
+    data, run, layout = home / "eigene Daten", home / "Läufe" / "erster Lauf", LAYOUTS[name][layout]
+    layout.write(data)
     before = contents(data)
-    options = [f"--data={data}", f"--run={run}", "--epochs=1", "--batch-size=6"]
-    assert cli.main([name, "train", *options, *OPTIONS[name]]) == 0
+    options = [f"--data={data / layout.path}", f"--run={run}", "--epochs=1", "--batch-size=6"]
+    options += [*OPTIONS[name], *layout.arguments]
+    assert cli.main([name, "train", *options]) == 0
     capsys.readouterr()
-    assert cli.main([name, "evaluate", str(run)]) == 0
+    split = "test" if "test" in layout.splits else "valid"
+    assert cli.main([name, "evaluate", str(run), f"--split={split}"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["examples"] == EXAMPLES.get(name, own_files.SIZES["test"])
+    if split in layout.splits and name != "language_model":
+        assert figures["examples"] == EXAMPLES.get(name, 1) * own_files.SIZES[split]
+    assert figures["examples"] > 1
     monkeypatch.chdir(data)
-    assert cli.main([name, "predict", str(run), *INPUTS[name], "--json"]) == 0
+    assert cli.main([name, "predict", str(run), *layout.inputs, "--json"]) == 0
     results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(results) == (8 if name == "reading_comprehension" else 1)
-    assert cli.main([name, "report", str(run)]) == 0
-    assert list(run.rglob("test.md"))
+    assert len(results) == layout.answers
+    assert cli.main([name, "report", str(run), f"--split={split}"]) == 0
+    assert list(run.rglob(f"{split}.md"))
     assert cli.main([name, "export", str(run), f"--to={home}", "--formats=saved_model"]) == 0
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     assert folder.parent == home / name
@@ -106,66 +115,126 @@ def test_from_training_to_export(name, home, cheap, parity_process, capsys, monk
     assert contents(data) == before
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_too_few_examples_to_hold_some_out(name, home, monkeypatch, capsys):
-    monkeypatch.setattr(own_files, "SIZES", {"train": 3})
-    data, run = home / "eigene Daten", home / "Lauf"
-    next(iter(LAYOUTS[name]))(data)
-    assert cli.main([name, "train", f"--data={data}", f"--run={run}"]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(
-        rf"unroll: {data}\S* has no validation split, and a tenth of [36] \w+ cannot be held out "
-        r"for one: add .+, or more data\.",
-        line,
-    )
-    assert not run.exists()
-
-
-def comparable(example: dict, app: str) -> str:
+def comparable(example: dict, app: str) -> list:
     """An example without what its layout determines."""
     if app == "image_captioning":
-        found = example["image"], sorted(example["captions"])
-    elif app == "vqa":
-        found = example["image"], [(q["question"], q["answers"][0]) for q in example["questions"]]
-    elif app == "speech_ctc":
-        found = example["transcript"]
-    elif app == "slot_filling":
-        found = example["words"], example["tags"]
-    else:
-        found = {name: value for name, value in example.items() if name != "task"}
-    return repr(found)
+        return [(example["image"], sorted(example["captions"]))]
+    if app == "vqa":
+        found = [(q["question"], q["answers"][0]) for q in example["questions"]]
+        return [(example["image"], found)]
+    if app == "speech_ctc":
+        return [example["transcript"]]
+    if app == "slot_filling":
+        return [(example["words"], example["tags"])]
+    if app == "key_terms":  # the terms of a table have no labels
+        return [(example["words"], [tag[0] for tag in example["tags"]])]
+    if app == "language_model":
+        return example["text"].splitlines()
+    if app == "reading_comprehension":
+        return [(example["facts"], example["question"], example["answer"])]
+    return [example]
 
 
-def examples(app: str, layout, folder: Path) -> dict[str, Counter]:
-    layout(folder)
-    options = LAYOUTS[app][layout]
-    found = read_all(datasets.KINDS[KINDS[app]], folder.parent / "tfds", folder=folder, **options)
-    return {split: Counter(comparable(row, app) for row in rows) for split, rows in found.items()}
-
-
-@pytest.mark.parametrize(
-    ("app", "layout"),
-    [(app, layout) for app, layouts in LAYOUTS.items() for layout in list(layouts)[1:]],
-    ids=lambda each: getattr(each, "__name__", each),
-)
-def test_all_layouts_are_read_the_same(app, layout, home):
-    expected = examples(app, next(iter(LAYOUTS[app])), home / "erste Daten")
-    found = examples(app, layout, home / "andere Daten")
-    if layout is own_files.ljspeech:  # it has one split
-        assert sum(found.values(), Counter()) == sum(expected.values(), Counter())
-        assert set(found) == {"train", "valid"}
-        return
-    if layout in (own_files.coco, own_files.vqa):  # they have no test split
-        del expected["test"]
-    assert found == expected
-    assert {split: sum(rows.values()) for split, rows in found.items()} == {
-        split: (2 if app == "reading_comprehension" else 1) * size
-        for split, size in own_files.SIZES.items()
-        if split in expected
+def examples(app: str, layout: own_files.Layout, folder: Path) -> dict[str, Counter]:
+    layout.write(folder)
+    reader = datasets.KINDS[KINDS[app]]
+    argument = "path" if app == "language_model" else "folder"
+    options = {argument: folder / layout.path, **layout.options}
+    read = read_all(reader, folder.parent / "tfds", **options)
+    if app == "image_captioning" and layout.arguments:  # the frames of a clip are not compared
+        read = {s: [{**e, "image": picture_of(e)} for e in rows] for s, rows in read.items()}
+    return {
+        split: Counter(repr(each) for row in rows for each in comparable(row, app))
+        for split, rows in read.items()
     }
 
 
-def test_every_kind_of_files_has_its_layouts():
-    assert set(LAYOUTS) == set(KINDS) == set(OPTIONS) == set(INPUTS)
-    # Plain text has no layout: its tests are those of the app that reads it.
-    assert {*KINDS.values(), "plain_text"} == set(datasets.KINDS)
+def picture_of(example: dict) -> bytes:
+    """The picture of the first layout for a clip."""
+    return picture(int(re.search(r"\d+", example["image_id"])[0]))[0]
+
+
+@pytest.mark.parametrize(
+    ("app", "name"),
+    [
+        pytest.param(app, name, id=f"{app}, {name}")
+        for app, layouts in LAYOUTS.items()
+        for name, layout in layouts.items()
+        if layout.write is not next(iter(layouts.values())).write
+    ],
+)
+def test_all_layouts_are_read_the_same(app, name, home, capsys):
+    layout = LAYOUTS[app][name]
+    first = next(each for each in LAYOUTS[app].values() if len(each.splits) == 3)
+    expected = examples(app, first, home / "erste Daten")
+    capsys.readouterr()
+    found = examples(app, layout, home / "andere Daten")
+    if named := re.search("IOB1|IOBES|BILOU|BMES", name):
+        assert f"has {named[0]} tags, which are converted" in capsys.readouterr().err
+    if layout.splits == ("train",):
+        assert sum(found.values(), Counter()) == sum(expected.values(), Counter())
+        assert set(found) == {"train", "valid"}
+    else:
+        assert found == {split: expected[split] for split in layout.splits}
+
+
+def test_the_layouts_have_the_same_number_of_examples(home):
+    for app, layouts in LAYOUTS.items():
+        if app != "language_model":
+            found = examples(app, next(iter(layouts.values())), home / app)
+            each = 2 if app == "reading_comprehension" else 1
+            sizes = {split: each * size for split, size in own_files.SIZES.items()}
+            assert {split: sum(rows.values()) for split, rows in found.items()} == sizes
+
+
+def documented(app: str) -> set[str]:
+    """The names of files and folders in what the README of an app says about your own files.
+
+    Also the last part of a name, such as `.csv`.
+    """
+    text = (APPS / app / "README.md").read_text("utf-8")
+    start = r"(?:^(?:#+ )?Your own|A folder of your own) "
+    [section] = re.findall(rf"{start}.*?(?=^#)", text, re.M | re.S)
+    section = re.sub(r"^```.*?^```", "", section, flags=re.M | re.S)
+    names = set()
+    for name in re.findall(r"`([\w{},*./-]*[./*][\w*/.-]*[a-z*])`", section):
+        if braces := re.search(r"{(\w+),(\w+)}", name):
+            names |= {name.replace(braces[0], braces[k]) for k in (1, 2)}
+        else:
+            names.add(name.replace("any-name", "*"))
+    return names
+
+
+def not_written(app: str, names: set[str], folder: Path) -> set[str]:
+    """The names that no layout of an app has."""
+    written = set()
+    for k, layout in enumerate(LAYOUTS[app].values()):
+        layout.write(folder / str(k))
+        for path in (folder / str(k)).rglob("*"):
+            written.add("/" + path.relative_to(folder / str(k)).as_posix())
+    return {
+        name
+        for name in names
+        if not fnmatch.filter(written, f"*{name}" if name[0] == "." else f"*/{name}")
+    }
+
+
+@pytest.mark.parametrize("app", LAYOUTS)
+def test_every_documented_name_is_that_of_a_file_of_a_layout(app, home):
+    names = documented(app)
+    assert len(names) > 2
+    assert not_written(app, names, home) == set()
+    assert not_written(app, {"train.xyz"}, home / "again") == {"train.xyz"}
+
+
+def test_every_kind_of_files_has_its_layouts(home):
+    assert set(LAYOUTS) == set(KINDS) == set(OPTIONS)
+    assert set(KINDS.values()) == set(datasets.KINDS)
+    # What the readers accept.
+    assert not_written("sentiment", set(text_files.SUFFIXES), home / "texts") == set()
+    assert not_written("slot_filling", set(tagged_files.SUFFIXES), home / "tags") == set()
+    known = set(re.findall(r"[A-Z1]{3,}", schemes._KNOWN))
+    assert {"BIO", "IOB1", "IOBES"} < known
+    assert {
+        name for name in known if not any(name in each for each in LAYOUTS["slot_filling"])
+    } == set()

@@ -1,6 +1,7 @@
 """Untrained models of the question app, and a folder of questions that can be learned."""
 
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -52,11 +53,11 @@ def make(**options) -> Trained:
     return Trained(config, assets, model)
 
 
-def write_run(folder: Path, trained: Trained) -> Run:
-    """The run of a model."""
+def write_run(folder: Path, trained: Trained, of: ModuleType = app) -> Run:
+    """The run of a model, of this or another app."""
     folder.mkdir(exist_ok=True)
     run = Run(folder)
-    run.write_config(app, trained.config)
+    run.write_config(of, trained.config)
     run.write_assets(trained.assets)
     save_weights(trained.model, run)
     return run
