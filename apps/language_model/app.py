@@ -40,7 +40,7 @@ class Search:
     # number of tokens between two steps of the dynamic evaluation
     dynamic_length: int = 10
     # learning rate of the dynamic evaluation
-    dynamic_rate: float = 1e-3
+    dynamic_rate: float = 5e-4
     # rate at which the adapted weights return to the trained ones
     dynamic_decay: float = 0.02
 

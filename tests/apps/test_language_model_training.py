@@ -1,6 +1,7 @@
 """The language model: adaptive softmax, learning rate by length, dropout, dynamic evaluation."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from tests.apps.test_language_model import VOCABULARY, make, whole_losses
-from unroll.apps.core import transfer
+from unroll.apps.core import cli, training, transfer
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained
-from unroll.apps.core.training import _build
+from unroll.apps.core.runs import Run
 from unroll.apps.language_model import app, dynamic, metrics, network
 from unroll.pipelines import language_modeling as modeling
 
@@ -55,7 +56,7 @@ class TestAdaptiveSoftmax:
     def test_a_vocabulary_without_tails_is_refused(self):
         config = dataclasses.replace(make().config, softmax="adaptive", vocabulary_size=10_000)
         with pytest.raises(UsageError, match=r"larger vocabulary than 10 tokens.*softmax=full"):
-            _build(app, config, {"vocabulary": VOCABULARY})
+            training._build(app, config, {"vocabulary": VOCABULARY})
 
     @pytest.mark.parametrize("tied", [False, True])
     def test_weights_of_another_run_are_matched_by_word(self, tied):
@@ -196,6 +197,26 @@ class TestDynamicEvaluation:
         static = Trained(dataclasses.replace(config, dynamic=False), assets, trained.model)
         expected, found = (app.score(each, dataset) for each in (static, trained))
         assert found == pytest.approx(expected)
+
+
+def test_the_command_changes_no_file_but_the_figures(tmp_path, capsys):
+    config = app.Config(generated_size=0.001, units=6, embedding_dim=4, epochs=1)
+    run = Run(tmp_path)
+    training.train(app, config, run)
+
+    def contents() -> dict:
+        files = (path for path in run.path.rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in files if "metrics" not in path.name}
+
+    before = contents()
+    command = ["language_model", "evaluate", str(run.path), "--split=valid"]
+    figures = []
+    for options in ([], ["--dynamic", "--dynamic-length=50"]):
+        capsys.readouterr()
+        assert cli.main([*command, *options]) == 0
+        figures.append(json.loads(capsys.readouterr().out)["perplexity"])
+        assert contents() == before
+    assert figures[0] != figures[1]
 
 
 @pytest.mark.parametrize(
