@@ -15,6 +15,7 @@ from unroll.apps.image_captioning import metrics, network, serving
 from unroll.apps.image_captioning import report as reports
 from unroll.apps.shared import groups, images
 from unroll.apps.shared.recurrent import require_cell
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines import captions, text, vision
 from unroll.pipelines.datasets.vision import scenes
@@ -172,7 +173,10 @@ def load(
             static=train and config.jit,
         )
 
-    return Data({split: batches(split) for split in splits}, assets)
+    data = Data({split: batches(split) for split in splits}, assets)
+    if training and "valid" in splits:
+        report_unknown("valid", data["valid"], "tokens", special=len(captions.SPECIAL_TOKENS))
+    return data
 
 
 def axes(config: Config) -> Axes:

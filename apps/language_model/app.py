@@ -16,6 +16,7 @@ from unroll.apps.language_model import report as reports
 from unroll.apps.language_model.averaging import AveragedWeights
 from unroll.apps.language_model.generation import Generator, units_of
 from unroll.apps.shared.recurrent import require_cell
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import language_modeling as modeling
 
 
@@ -212,6 +213,11 @@ def load(
         return modeling.evaluation_batches(ids, config.batch_size, config.sequence_length, most)
 
     found = {split: batches(split) for split in splits}
+    if training and "valid" in splits:
+        what = shared(config).tokens
+        names = {"unknown": modeling.UNKNOWN, "special": len(modeling.SPECIAL), "what": what}
+        labels = found["valid"].map(lambda features, labels: ({"labels": labels},))
+        report_unknown("valid", labels, "labels", **names)
     if config.softmax == "adaptive":
 
         def with_labels(features, labels):

@@ -17,6 +17,7 @@ from unroll.apps.reading_comprehension import metrics, network, parsing, publish
 from unroll.apps.reading_comprehension import report as reports
 from unroll.apps.shared import groups
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import stories
 from unroll.pipelines.errors import report_once
 from unroll.pipelines.text import PADDING, Vocabulary
@@ -128,15 +129,15 @@ def load(
     """Batches of stories with questions as word ids, and the answers."""
     raw = RawSplits(config, "stories")
     if assets is None:
-        training = _of_task(config, raw, "train")
-        tasks = stories.task_names(training)
+        known = _of_task(config, raw, "train")
+        tasks = stories.task_names(known)
         if not tasks:
-            known = ", ".join(stories.task_names(raw["train"]))
-            raise UsageError(f"--task={config.task}: {config.data} has {known}.")
+            all_tasks = ", ".join(stories.task_names(raw["train"]))
+            raise UsageError(f"--task={config.task}: {config.data} has {all_tasks}.")
         assets = {
-            "vocabulary": stories.build_vocabulary(training),
+            "vocabulary": stories.build_vocabulary(known),
             "tasks": tasks,
-            "memory": {"size": _memory_size(config, training)},
+            "memory": {"size": _memory_size(config, known)},
         }
     vocabulary = Vocabulary(assets["vocabulary"])
 
@@ -154,7 +155,10 @@ def load(
             shuffle=config.seed if training and split == "train" else None,
         )
 
-    return Data({split: batches(split) for split in splits}, assets)
+    data = Data({split: batches(split) for split in splits}, assets)
+    if training and "valid" in splits:
+        report_unknown("valid", data["valid"], "facts", "question")
+    return data
 
 
 def _memory_size(config: Config, training: tf.data.Dataset) -> int:

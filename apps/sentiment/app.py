@@ -18,6 +18,7 @@ from unroll.apps.sentiment import report as reports
 from unroll.apps.shared import word_vectors
 from unroll.apps.shared.display import weighted_tokens
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.layers.recurrent import max_over_time, mean_over_time
 from unroll.pipelines import text as texts
 from unroll.pipelines.datasets.sentiment.text_files import UNSEEN
@@ -153,7 +154,10 @@ def load(
             static=train and config.static_shapes,
         )
 
-    return Data({split: batches(split) for split in splits}, assets)
+    data = Data({split: batches(split) for split in splits}, assets)
+    if training and "valid" in splits:
+        report_unknown("valid", data["valid"], "tokens")
+    return data
 
 
 def axes(config: Config) -> Axes:

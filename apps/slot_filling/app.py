@@ -14,6 +14,7 @@ from unroll.apps.core.data import RawSplits
 from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.shared.display import tagged_tokens
 from unroll.apps.shared.spans import SpanF1
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.apps.shared.word_states import (
     WordStatesConfig,
     create_loss_trackers,
@@ -111,7 +112,10 @@ def load(
             shuffle=config.seed if training and split == "train" else None,
         )
 
-    return Data({split: batches(split) for split in splits}, assets)
+    data = Data({split: batches(split) for split in splits}, assets)
+    if training and "valid" in splits:
+        report_unknown("valid", data["valid"], "tokens")
+    return data
 
 
 def axes(config: Config) -> Axes:

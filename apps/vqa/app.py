@@ -15,6 +15,7 @@ from unroll.apps.shared import images, questions
 from unroll.apps.shared.display import weighted_tokens
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.residual import residual_encoder
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.apps.vqa import metrics, network, serving
 from unroll.apps.vqa import report as reports
 from unroll.pipelines import text as texts
@@ -154,7 +155,10 @@ def load(
             static=train and config.jit,
         )
 
-    return Data({split: batches(split) for split in splits}, assets)
+    data = Data({split: batches(split) for split in splits}, assets)
+    if training and "valid" in splits:
+        report_unknown("valid", data["valid"], "tokens", *(["rounds"] if config.history else []))
+    return data
 
 
 def _warn_of_unknown_answers(
