@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.apps.image_captioning_cases import write_folder
+from tests.apps.resuming import histories
 from unroll.apps.core import cli, config, evaluation, export, training
 from unroll.apps.core.evaluation import evaluate, load_trained
 from unroll.apps.core.protocol import Trained, query
@@ -238,6 +239,15 @@ def test_regions_from_a_file(own, tmp_path):
     training.train(app, chosen, Run(tmp_path / "run"))
     [result] = app.predict(load_trained(app, Run(tmp_path / "run")), [str(own / "test0.png")])
     assert np.shape(result["attention"])[-1] == len(regions["test0.png"])
+
+
+@pytest.mark.exhaustive
+def test_training_with_scheduled_sampling_resumes_exactly(own, tmp_path, monkeypatch):
+    chosen = app.Config(
+        **TINY, data=str(own), epochs=2, batch_size=8, scheduled_sampling=0.5, dropout=0.2
+    )
+    whole, resumed = histories(app, chosen, tmp_path, monkeypatch)
+    assert resumed == whole
 
 
 def test_coco_captions_are_loaded(monkeypatch, tmp_path):

@@ -141,11 +141,14 @@ def test_an_answer_does_not_depend_on_its_batch(service):
         np.testing.assert_allclose(alone["attention"], expected, atol=1e-5)
 
 
-def test_litert_agrees_with_the_model():
-    """Recurrent facts; the export of `trained` is the memory network."""
+@pytest.mark.parametrize(
+    "variant", ["recurrent facts", pytest.param("recurrent", marks=pytest.mark.exhaustive)]
+)
+def test_litert_agrees_with_the_model(variant):
+    """The export of `trained` is the memory network."""
     from ai_edge_litert.interpreter import Interpreter
 
-    function = app.serve(make(**VARIANTS["recurrent facts"])).functions["ids"]
+    function = app.serve(make(**VARIANTS[variant])).functions["ids"]
     specs = {spec.name: spec for spec in function.input_signature}
     run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
     rng = np.random.default_rng(0)

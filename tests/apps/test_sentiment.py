@@ -1,19 +1,18 @@
 """The sentiment app, on its generated data and on arbitrary texts."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.apps.variants import fixtures
 from unroll.apps.core import export, training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.options import parse_train
-from unroll.apps.core.protocol import Service, Trained
+from unroll.apps.core.protocol import Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.sentiment import app
 from unroll.apps.sentiment.examples import litert
@@ -64,32 +63,7 @@ def probabilities(results: list[dict]) -> np.ndarray:
     return np.array([list(result["probabilities"].values()) for result in results])
 
 
-@pytest.fixture(scope="module")
-def served() -> Callable[[str], tuple[Trained, Service]]:
-    """A function of a variant; each is built and traced once."""
-
-    @functools.cache
-    def served(variant: str) -> tuple[Trained, Service]:
-        trained = make(**VARIANTS[variant])
-        return trained, app.serve(trained)
-
-    return served
-
-
-@pytest.fixture(params=VARIANTS)
-def model(request, served, monkeypatch) -> Trained:
-    """The model of each variant."""
-    trained, service = served(request.param)
-    monkeypatch.setattr(app, "serve", lambda _: service)
-    return trained
-
-
-@pytest.fixture
-def plain(served, monkeypatch) -> Trained:
-    """The model of the default options."""
-    trained, service = served("attention")
-    monkeypatch.setattr(app, "serve", lambda _: service)
-    return trained
+served, model, plain = fixtures(app, make, VARIANTS)
 
 
 def test_any_text_gets_an_answer(model):
@@ -159,8 +133,8 @@ def test_an_empty_batch_and_hostile_texts_get_an_answer(plain):
     assert len(tokens) == megabyte // 2
 
 
-def test_the_loops_of_a_litert_file_are_loops_over_blocks(plain):
-    """LiteRT copies the inputs and outputs of a loop at each step: the time would be quadratic."""
+def test_the_loops_of_a_litert_file_are_nested(plain):
+    """LiteRT copies all outputs of a loop at each iteration: the time would be quadratic."""
     function = app.serve(plain).functions["ids"].python_function
     with builtin_ops():
         spec = tf.TensorSpec([None, None], tf.int32, name="tokens")
@@ -171,10 +145,12 @@ def test_the_loops_of_a_litert_file_are_loops_over_blocks(plain):
         return [node.attr["body"].func.name for node in nodes if "While" in node.op]
 
     outer = bodies(traced.graph.as_graph_def().node)
-    inner = [name for body in outer for name in bodies(library[body])]
-    assert len(outer) == len(inner) == 2  # forwards and backwards
+    middle = [name for body in outer for name in bodies(library[body])]
+    inner = [name for body in middle for name in bodies(library[body])]
+    assert len(outer) == len(middle) == len(inner) == 2  # forwards and backwards
     assert all("MatMul" in {node.op for node in library[body]} for body in inner)
-    assert not any("MatMul" in {node.op for node in library[body]} for body in outer)
+    for body in (*outer, *middle):
+        assert "MatMul" not in {node.op for node in library[body]}
 
 
 def test_labels_that_training_lacks_count_as_errors(plain):

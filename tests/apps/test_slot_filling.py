@@ -1,9 +1,7 @@
 """The slot filling app, on its generated data, on arbitrary texts, and on own files."""
 
 import dataclasses
-import functools
 import json
-from collections.abc import Callable
 from itertools import chain
 
 import keras
@@ -12,10 +10,11 @@ import pytest
 import tensorflow as tf
 from seqeval.metrics import f1_score
 
+from tests.apps.variants import fixtures
 from unroll.apps.core import export, training
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.options import parse_train
-from unroll.apps.core.protocol import Service, Trained, query
+from unroll.apps.core.protocol import Trained, query
 from unroll.apps.core.runs import Run
 from unroll.apps.shared.spans import SpanF1, span_table
 from unroll.apps.slot_filling import app, metrics, report
@@ -61,32 +60,7 @@ def make(**options) -> Trained:
     return Trained(config, ASSETS, model)
 
 
-@pytest.fixture(scope="module")
-def served() -> Callable[[str], tuple[Trained, Service]]:
-    """A function of a variant; each is built and traced once."""
-
-    @functools.cache
-    def served(variant: str) -> tuple[Trained, Service]:
-        trained = make(**VARIANTS[variant])
-        return trained, app.serve(trained)
-
-    return served
-
-
-@pytest.fixture(params=VARIANTS)
-def model(request, served, monkeypatch) -> Trained:
-    """The model of each variant."""
-    trained, service = served(request.param)
-    monkeypatch.setattr(app, "serve", lambda _: service)
-    return trained
-
-
-@pytest.fixture
-def plain(served, monkeypatch) -> Trained:
-    """The model of the default options."""
-    trained, service = served("crf")
-    monkeypatch.setattr(app, "serve", lambda _: service)
-    return trained
+served, model, plain = fixtures(app, make, VARIANTS)
 
 
 def test_any_text_gets_an_answer(model):

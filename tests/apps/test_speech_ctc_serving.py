@@ -15,13 +15,16 @@ import soundfile
 import tensorflow as tf
 
 from tests.pipelines.sound_mutations import mutations
-from unroll.apps.core import export
+from unroll.apps.core import cli, export
 from unroll.apps.core.errors import UsageError
+from unroll.apps.core.evaluation import save_weights
 from unroll.apps.core.protocol import Trained
+from unroll.apps.core.runs import Run
 from unroll.apps.speech_ctc import app, decoding, recordings, serving, streaming
 from unroll.apps.speech_ctc.examples import litert as litert_example
 from unroll.apps.speech_ctc.examples import serving as serving_example
 from unroll.layers import NGramLanguageModel
+from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines import audio, sound
 from unroll.pipelines.errors import DataError
 
@@ -252,6 +255,23 @@ def test_streaming_gives_the_transcript_of_the_whole_recording(case, monkeypatch
     assert {len(value) for value in empty.values()} == {0}
 
 
+def test_a_stream_is_printed_on_a_line_of_its_own(tmp_path, capsys):
+    case = case_of("deep")
+    run = Run(tmp_path)
+    run.write_config(app, case.trained.config)
+    run.write_assets(case.trained.assets)
+    save_weights(case.trained.model, run)
+    names = ("noise", "16 kHz")
+    for name in names:
+        (tmp_path / f"{name}.wav").write_bytes(UNUSUAL[name])
+    paths = [str(tmp_path / f"{name}.wav") for name in names]
+    assert cli.main(["speech_ctc", "predict", str(run.path), *paths, "--stream"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in lines] == [
+        case.predictions[name]["transcript"] for name in names
+    ]
+
+
 def test_normalization_over_the_recording_cannot_stream():
     config = app.Config(bidirectional=False, normalization="utterance")
     assets = {"interface": {"front_end": dataclasses.asdict(FRONT_END)}}
@@ -271,6 +291,24 @@ def test_exports_agree_with_the_model(case, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert max(manifest["largest_difference"].values()) < 1e-5
     assert set(manifest["largest_difference"]) == {"saved_model_session", *formats}
+
+
+@pytest.mark.exhaustive
+def test_litert_reads_mfccs():
+    from ai_edge_litert.interpreter import Interpreter
+
+    function = case_of("features").functions["frames"]
+    specs = {spec.name: spec for spec in function.input_signature}
+    run = Interpreter(model_content=convert(function, specs)).get_signature_runner()
+    rng = np.random.default_rng(0)
+    for batch, time in ((1, 7), (3, 90), (2, 300)):
+        inputs = {
+            "features": rng.normal(size=(batch, time, 13)).astype("float32"),
+            "lengths": rng.integers(1, time + 1, batch).astype("int32"),
+        }
+        found, expected = run(**inputs), function(**inputs)
+        np.testing.assert_array_equal(found["labels"], expected["labels"])
+        np.testing.assert_allclose(found["score"], expected["score"], atol=1e-5)
 
 
 def test_a_result_can_be_plotted_also_without_labels(tmp_path):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from tests.apps.vqa_cases import make, photos
+from unroll.apps.core import export
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Service, Trained, query
 from unroll.apps.vqa import app, network, report
@@ -251,6 +252,18 @@ def test_padded_regions_have_no_effect(case):
     padded = function(tokens=tokens, regions=np.pad(regions, [(0, 0), (0, 4), (0, 0)]))
     np.testing.assert_allclose(short["scores"], padded["scores"], atol=1e-6)
     assert (padded["image_attention"].numpy()[..., 3:] == 0).all()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("parity_process")
+@pytest.mark.parametrize("case", ["one glimpse at regions"], indirect=True)
+def test_the_saved_model_of_regions_agrees_with_the_model(case, tmp_path):
+    folder = export.write(
+        case.service, case.trained.assets, app.examples(), tmp_path / "vqa", ("saved_model",)
+    )
+    differences = json.loads((folder / "manifest.json").read_text())["largest_difference"]
+    assert differences.keys() == {"saved_model", "saved_model_session"}
+    assert max(differences.values()) < 1e-5
 
 
 @pytest.mark.parametrize("case", ["dialog"], indirect=True)

@@ -29,7 +29,22 @@ def test_a_function_traced_for_litert_trains_in_the_other_form():
     inner = traced_layer()
     assert convert(lambda x: {"y": inner(x)}, {"x": ANY})
     assert "TensorListSetItem" in operations(inner)
-    assert "TensorScatterUpdate" not in operations(inner)
+    assert "XlaDynamicUpdateSlice" not in operations(inner)
+
+
+@pytest.mark.exhaustive
+def test_a_litert_model_reads_sequences_of_any_length():
+    """Whole blocks of steps and groups of blocks, and a step more and less."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    layer = keras.layers.Bidirectional(layers.LSTM(U, return_sequences=True))
+    layer.build((None, None, D))
+    compiled = tf.function(lambda x: layer(x), input_signature=[ANY], autograph=False)
+    file = convert(lambda x: {"y": layer(x)}, {"x": ANY})
+    run = Interpreter(model_content=file, num_threads=1).get_signature_runner()
+    for length in (0, 1, 63, 64, 65, 128, 129, 256, 257, 576, 577, 5000):
+        x = np.random.default_rng(length).normal(size=(2, length, D)).astype("float32")
+        np.testing.assert_allclose(run(x=x)["y"], compiled(x), atol=1e-5, err_msg=str(length))
 
 
 def test_a_function_traced_before_converts():
