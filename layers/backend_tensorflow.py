@@ -143,8 +143,8 @@ def _scan_in_blocks(body, carry, carry_shapes, xs, like, reverse, length):
     """As `_scan`, by three loops: over the steps of a block, its blocks, and groups of blocks.
 
     At each iteration of a loop, LiteRT copies all outputs of that loop: by one loop, the time is
-    quadratic in the number of steps T. Copies of all steps are made once for each of about
-    `sqrt(T / BLOCK)` groups. They take less time than the steps up to 50,000 of them.
+    quadratic in the number of steps T. Here all steps are copied once for each of about
+    `sqrt(T / BLOCK)` groups.
     """
     size = tf.clip_by_value(length, 1, BLOCK)  # a short sequence is one block, without padding
     blocks = (length + size - 1) // size
