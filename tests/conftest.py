@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # XLA compiles four times as fast without optimizations.
@@ -55,9 +56,25 @@ def pytest_runtest_teardown(item, nextitem):
         jax.clear_caches()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def seeds_of_a_file():
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def seeds():
-    keras.utils.set_random_seed(0)
+    """Python's, NumPy's and Keras's seeds of each test.
+
+    Not TensorFlow's: `tf.random.set_seed` discards all functions that are ready to run, and the
+    tests of a file share them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        keras.utils.set_random_seed(0)
+        return
+    import tensorflow as tf
+
+    with mock.patch.object(tf.random, "set_seed"):
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture
