@@ -120,7 +120,8 @@ def report(
         show: receives the text before it is written, so that it is not lost if that fails.
 
     Returns:
-        The text, in Markdown, and the files: `<split>.md` and `<split>-<figure>.png`.
+        The text, in Markdown, and the files: `<split>.md`, `<split>-<figure>.png`, and those of the
+        app's report.
 
     Raises:
         UsageError: if the run cannot be loaded, or the dataset has no such split.
@@ -135,8 +136,10 @@ def report(
         image = io.BytesIO()
         figure.savefig(image, dpi=100, format="png")
         contents[f"{split}-{name}.png"] = image.getvalue()
+    contents |= made.files
     try:
         for name, content in contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             write_bytes(folder / name, content)
     except OSError:
         with contextlib.suppress(OSError):  # it has earlier reports

@@ -17,8 +17,14 @@ import tensorflow as tf
 from unroll.apps.core import parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
-from unroll.apps.core.files import is_abandoned, unique_name, write_assets, write_json
-from unroll.apps.core.protocol import Assets, Service, Trained
+from unroll.apps.core.files import (
+    is_abandoned,
+    unique_name,
+    write_assets,
+    write_bytes,
+    write_json,
+)
+from unroll.apps.core.protocol import Assets, Service, Trained, hook
 from unroll.apps.core.runs import Run, app_name, environment
 from unroll.layers.litert_tensorflow import convert_functions
 
@@ -58,7 +64,8 @@ def export(
     about = {"app": app_name(app), "data": config.data, "run": str(run.path)}
     about["metrics"] = run.read_metrics()
     parent = Path(to) / (name or app_name(app))
-    return write(app.serve(trained), assets, app.examples(), parent, formats, about)
+    files = hook(app, "export_files")(trained)
+    return write(app.serve(trained), assets, app.examples(), parent, formats, about, files)
 
 
 def write(
@@ -68,8 +75,12 @@ def write(
     parent: Path,
     formats: tuple[str, ...] = FORMATS,
     about: dict | None = None,
+    further: dict[str, bytes] | None = None,
 ) -> Path:
-    """Exports a service as the next version in `parent`, completely or not at all."""
+    """Exports a service as the next version in `parent`, completely or not at all.
+
+    `further` has the contents of further files by name.
+    """
     if not service.litert:
         formats = tuple(name for name in formats if name != "litert")
     if not formats:
@@ -99,6 +110,8 @@ def write(
             with _quiet("litert"):
                 (folder / "model.tflite").write_bytes(convert_functions(service.litert))
         write_assets(folder, assets)
+        for name, content in (further or {}).items():
+            write_bytes(folder / name, content)
         differences = check(service, folder, examples, formats)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = {

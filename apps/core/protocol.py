@@ -100,6 +100,10 @@ def _no_axes(config) -> Axes:
     return {}
 
 
+def _no_files(trained) -> dict[str, bytes]:
+    return {}
+
+
 def _no_options(config) -> dict:
     return {}
 
@@ -121,6 +125,8 @@ OPTIONAL: dict[str, Any] = {
     # `callbacks(config, history)`: Keras callbacks of the training. `history` is the list of the
     # figures of each finished epoch, and grows.
     "callbacks": _no_callbacks,
+    # `export_files(trained)`: the contents of further files of an export, by name.
+    "export_files": _no_files,
     # `parse_inputs(arguments)`: command-line arguments to raw inputs.
     "parse_inputs": list,
     # `plot(result, path)`: writes one result of `predict` as an image.
@@ -177,10 +183,12 @@ class Report:
     Attributes:
         text: Markdown: tables of errors, the worst examples.
         figures: Matplotlib figures by file name, without a suffix.
+        files: the contents of further files by name, which may begin with a folder.
     """
 
     text: str
     figures: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 class Service(tf.Module):

@@ -21,6 +21,8 @@ from unroll.pipelines.datasets.language.plain_files import PlainFiles
 from unroll.pipelines.datasets.language.ptb import Ptb
 from unroll.pipelines.datasets.language.tiny_shakespeare import TinyShakespeare
 from unroll.pipelines.datasets.language.wiki10m import Wiki10m
+from unroll.pipelines.datasets.language.word_questions import WordQuestions
+from unroll.pipelines.datasets.language.world import World
 from unroll.pipelines.datasets.prepared import Prepared
 from unroll.pipelines.datasets.published import published
 from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
@@ -85,6 +87,8 @@ _BUILDERS = {
     "stories": Stories,
     "tiny_shakespeare": TinyShakespeare,
     "wiki10m": Wiki10m,
+    "word_questions": WordQuestions,
+    "world": World,
     **{f"fsdd_without_{who}": functools.partial(Fsdd, config=f"without_{who}") for who in SPEAKERS},
     "coco_captions": functools.partial(published, coco_captions.CocoCaptions),
     "librispeech": functools.partial(published, librispeech.Librispeech),

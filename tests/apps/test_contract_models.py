@@ -18,7 +18,7 @@ from tests.pipelines.datasets.helpers import write_own_files
 from unroll import apps
 from unroll.apps.core import results, transfer
 from unroll.apps.core.protocol import Data, Report, Service, Trained, hook
-from unroll.pipelines import datasets
+from unroll.pipelines import datasets, word_vectors
 
 NAMES = sorted(path.parent.name for path in Path(apps.__file__).parent.glob("*/app.py"))
 APPS = [importlib.import_module(f"unroll.apps.{name}.app") for name in NAMES]
@@ -119,6 +119,7 @@ OWN_FILES = {
     "slot_filling": "tagging",
     "speech_ctc": "speech",
     "vqa": "visual_questions",
+    "word_vectors": "plain_text",
 }
 
 
@@ -193,6 +194,7 @@ NETWORKS = {
     "slot_filling": [{}, {"characters": "recurrent", "context": "gate"}],
     "speech_ctc": [{"units": 8}],
     "vqa": [{"history": True, "hidden_layer": True}],
+    "word_vectors": [{}, {"ngram_buckets": 20}],
 }
 
 
@@ -305,6 +307,10 @@ def test_the_training_split_is_evaluated_as_it_is(app, trained):
         text = b"".join(piece["text"] for piece in raw.as_numpy_iterator())
         tokens = len(text.split()) + text.count(b"\n")
         assert sum((labels >= 0).sum() for _, labels in evaluated.as_numpy_iterator()) == tokens
+    elif folder_of(app).name == "word_vectors":  # an example is a block of one long text
+        text = b"".join(piece["text"] for piece in raw.as_numpy_iterator())
+        ids = word_vectors.text_of(evaluated, config.window)
+        assert (ids != word_vectors.END).sum() == len(text.split())
     else:
         assert len(first) == len(raw)
     plain = dataclasses.replace(trained.config, batch_size=5)

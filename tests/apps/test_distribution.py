@@ -40,8 +40,12 @@ SMALL = {
 
 def small(name: str) -> list[str]:
     """Options of a short training of an app."""
-    fixed = ["--generated-size=0.001", "--epochs=1", "--units=4", "--monitor=loss"]
-    return [*fixed, *SMALL.get(name, ())]
+    fixed = ["--generated-size=0.001", "--epochs=1", "--monitor=loss"]
+    return [
+        *fixed,
+        *SMALL.get(name, ()),
+        "--embedding-dim=4" if name == "word_vectors" else "--units=4",
+    ]
 
 
 # A bucket of 31 leaves a batch of one example: one replica gets none of it. The clipping is active

@@ -37,11 +37,12 @@ def test_names():
     stories = {"babi", "babi_10k", "stories"}
     key_terms = {"articles", "inspec", "semeval2017"}
     language = {"grammar", "ptb", "ptb_characters", "tiny_shakespeare", "wiki10m"}
+    language |= {"word_questions", "world"}
     groups = (sentiment, tagging, speech, questions, captions, stories, language, key_terms)
     assert datasets.names() == sorted(set().union(*groups))
     assert set(datasets.GENERATED) == {
         *("articles", "flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
-        *("scenes_dialog", "scenes_qa", "spoken_digits", "stories"),
+        *("scenes_dialog", "scenes_qa", "spoken_digits", "stories", "world"),
     }
 
 
