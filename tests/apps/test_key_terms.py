@@ -231,7 +231,7 @@ def test_data_without_terms_and_with_long_ones(tmp_path, capsys):
 def test_articles_are_learned(kind, tmp_path):
     """The theme decides: the same term is found in one text and not in another."""
     run = Run(tmp_path)
-    config = dataclasses.replace(app.PRESETS["articles"], generated_size=0.6, model=kind)
+    config = dataclasses.replace(app.PRESETS["articles"], model=kind)
     training.train(app, config, run)
     trained = load_trained(app, run)
     data = app.load(config, ("train", "valid", "test"), trained.assets)
