@@ -140,6 +140,7 @@ def build_vocabularies(
         words.update(normalize_words(batch.flat_values).numpy().tolist())
         split = tf.strings.unicode_split(batch.flat_values, "UTF-8", errors="replace")
         characters.update(split.flat_values.numpy().tolist())
+    words.pop(b"", None)  # a word of invisible characters, such as a soft hyphen: it is unknown
     tags, intents = set(), set()
     for example in dataset.as_numpy_iterator():
         tags.update(tag.decode() for tag in example["tags"])

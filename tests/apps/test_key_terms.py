@@ -1,20 +1,19 @@
 """The key term app, on arbitrary texts and on its generated data."""
 
 import dataclasses
-import functools
 import json
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.apps.variants import fixtures
 from unroll.apps.core import export, training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.options import parse_train
-from unroll.apps.core.protocol import Service, Trained, query
+from unroll.apps.core.protocol import Trained, query
 from unroll.apps.core.runs import Run
 from unroll.apps.key_terms import app
 from unroll.apps.key_terms.examples import litert
@@ -56,24 +55,7 @@ def make(model: str, **options) -> Trained:
     return Trained(config, ASSETS, network)
 
 
-@pytest.fixture(scope="module")
-def served() -> Callable[[str], tuple[Trained, Service]]:
-    """A function of a kind of model; each is built and traced once."""
-
-    @functools.cache
-    def served(model: str) -> tuple[Trained, Service]:
-        trained = make(model)
-        return trained, app.serve(trained)
-
-    return served
-
-
-@pytest.fixture(params=MODELS)
-def model(request, served, monkeypatch) -> Trained:
-    """The model of each kind."""
-    trained, service = served(request.param)
-    monkeypatch.setattr(app, "serve", lambda _: service)
-    return trained
+served, model, plain = fixtures(app, make, {kind: {"model": kind} for kind in MODELS})
 
 
 def test_any_text_gets_an_answer(model):
@@ -182,10 +164,8 @@ def test_the_splitter_of_the_litert_example_agrees_on_plain_english():
         assert litert.split_words(text) == [word.decode() for word in words]
 
 
-def test_the_plot_is_an_image(served, tmp_path, monkeypatch):
-    trained, service = served("tagger")
-    monkeypatch.setattr(app, "serve", lambda _: service)
-    results = app.predict(trained, [TEXTS[2][:120], "Price $5 of a network_$x$"])
+def test_the_plot_is_an_image(plain, tmp_path):
+    results = app.predict(plain, [TEXTS[2][:120], "Price $5 of a network_$x$"])
     for k, result in enumerate(results):
         app.plot(result, tmp_path / f"{k}.png")
         assert min(tf.io.decode_image((tmp_path / f"{k}.png").read_bytes()).shape[:2]) > 40

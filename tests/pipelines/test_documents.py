@@ -72,3 +72,13 @@ def test_targets_have_the_words_on_request(with_words):
             [b"A", b"b", b"c"],
             [b"D", b"", b""],
         ]
+
+
+def test_a_word_of_invisible_characters_is_unknown():
+    words = ["a", "\u00ad", "\u200b"]
+    row = {"words": words, "tags": ["O"] * 3, "intent": ""}
+    dataset = tf.data.Dataset.from_tensors({name: tf.constant(x) for name, x in row.items()})
+    made = tagging.build_vocabularies(dataset, 100)
+    assert made["vocabulary"] == ["[PAD]", "[UNK]", "a"]
+    encoder = tagging.WordEncoder(made["vocabulary"], made["characters"])
+    assert encoder(tf.ragged.constant([words]))["tokens"].numpy().tolist() == [[2, 1, 1]]
