@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.apps.image_captioning_cases import VOCABULARY, make
+from tests.parameters import first_of
 from unroll import layers
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Service, Trained, query
@@ -51,7 +52,7 @@ def cases() -> Callable[[str], Case]:
     return make_case
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=first_of(VARIANTS, "clips"))
 def case(request, cases) -> Case:
     return cases(request.param)
 
@@ -175,7 +176,7 @@ def test_all_captions_of_an_image_read_it(case):
     np.testing.assert_allclose(tf.reshape(alone, together.shape), together, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", IN_LITERT, indirect=True)
+@pytest.mark.parametrize("case", first_of(IN_LITERT), indirect=True)
 def test_litert_equals_the_model(case):
     from ai_edge_litert.interpreter import Interpreter
 

@@ -204,6 +204,7 @@ def test_predict_plots_the_attention_and_writes_nothing_else(
         assert message in line
 
 
+@pytest.mark.exhaustive
 def test_a_frozen_network_of_keras_applications(own, tmp_path):
     """With weights from a file, for the frames of clips (an image is a clip without motion)."""
     weights = str(tmp_path / "mobile.weights.h5")
@@ -226,6 +227,7 @@ def test_a_frozen_network_of_keras_applications(own, tmp_path):
     assert differences.max() < 1e-2  # float16
 
 
+@pytest.mark.exhaustive
 def test_regions_from_a_file(own, tmp_path):
     rng = np.random.default_rng(0)
     names = [path.name for path in own.glob("*.png")]

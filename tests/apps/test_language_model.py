@@ -448,6 +448,7 @@ class TestRun:
         assert streamed.startswith("the dog ")
 
 
+@pytest.mark.exhaustive
 def test_training_resumes_exactly(tmp_path, monkeypatch):
     config = dataclasses.replace(app.PRESETS["grammar"], **TINY, dropout=0.1, word_dropout=0.1)
     whole, resumed = histories(app, config, tmp_path, monkeypatch)

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from tests.parameters import first_of
 from unroll.apps.core import cli, export
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import evaluate, load_trained
@@ -69,7 +70,7 @@ def batch(rng, size=4, facts=5) -> tuple[dict, np.ndarray]:
     return features, np.stack([rng.integers(2, 10, size), rng.integers(0, 2, size)], axis=1)
 
 
-@pytest.fixture(params=VARIANTS, scope="module")
+@pytest.fixture(params=first_of(VARIANTS, "recurrent"), scope="module")
 def trained_variant(request) -> Trained:
     return make(**VARIANTS[request.param])
 

@@ -60,7 +60,7 @@ def make(**options) -> Trained:
     return Trained(config, ASSETS, model)
 
 
-served, model, plain = fixtures(app, make, VARIANTS)
+served, model, plain = fixtures(app, make, VARIANTS, "gate")
 
 
 def test_any_text_gets_an_answer(model):
@@ -88,6 +88,7 @@ def test_an_answer_does_not_depend_on_its_batch(model):
         assert alone["intent_score"] == pytest.approx(whole["intent_score"], abs=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_litert_agrees_with_the_model():
     """The export of the trained run is the test of the default options."""
     from ai_edge_litert.interpreter import Interpreter
@@ -304,6 +305,7 @@ def test_the_splitter_of_the_litert_example_agrees_on_plain_english():
         assert litert.split_words(sentence) == [word.decode() for word in words]
 
 
+@pytest.mark.exhaustive
 def test_named_entities_from_conll_columns(tmp_path, monkeypatch):
     """Data without intents, in IOBES. The training step is traced once."""
     rng = np.random.default_rng(1)

@@ -98,6 +98,7 @@ def test_the_report_has_tables_alignments_and_figures(run, figures):
     assert f"{figures['label_error_rate']:.4f}" in text
 
 
+@pytest.mark.exhaustive
 def test_the_training_step_compiles_with_xla(run):
     config = dataclasses.replace(run.config(app), units=6, batch_size=2, jit=True)
     data = app.load(config, ("train",), run.assets(), training=True)

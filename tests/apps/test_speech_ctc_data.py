@@ -37,6 +37,7 @@ def own(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.exhaustive
 def test_phones_of_your_own_files(own, tmp_path, capsys):
     lexicon = tmp_path / "digits.dic"
     names = spoken_digits.PRONUNCIATIONS.items()

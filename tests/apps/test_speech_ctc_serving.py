@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
+from tests.parameters import first_of
 from tests.pipelines.sound_mutations import mutations
 from unroll.apps.core import cli, export
 from unroll.apps.core.errors import UsageError
@@ -142,7 +143,7 @@ def case_of(name: str) -> Case:
     return Case(name, trained, functions, dict(zip(UNUSUAL, results, strict=True)))
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=first_of(VARIANTS, "deep"))
 def case(request) -> Case:
     return case_of(request.param)
 

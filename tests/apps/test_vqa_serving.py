@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from tests.apps.vqa_cases import make, photos
+from tests.parameters import first_of
 from unroll.apps.core import export
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Service, Trained, query
@@ -60,7 +61,7 @@ def cases() -> Callable[[str], Case]:
     return make_case
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=first_of(VARIANTS, "one glimpse at regions"))
 def case(request, cases) -> Case:
     return cases(request.param)
 
@@ -136,7 +137,7 @@ def test_the_service_gives_the_answers_of_the_training_model(case):
         )
 
 
-@pytest.mark.parametrize("case", IN_LITERT, indirect=True)
+@pytest.mark.parametrize("case", first_of(IN_LITERT), indirect=True)
 def test_litert_gives_the_same_answers(case):
     from ai_edge_litert.interpreter import Interpreter
 

@@ -6,10 +6,13 @@ from types import ModuleType
 
 import pytest
 
+from tests.parameters import first_of
 from unroll.apps.core.protocol import Service, Trained
 
 
-def fixtures(app: ModuleType, make: Callable[..., Trained], variants: dict[str, dict]) -> tuple:
+def fixtures(
+    app: ModuleType, make: Callable[..., Trained], variants: dict[str, dict], *others: str
+) -> tuple:
     """The fixtures `served`, `model` and `plain` of a test module.
 
     Args:
@@ -17,6 +20,7 @@ def fixtures(app: ModuleType, make: Callable[..., Trained], variants: dict[str, 
             that model.
         make: a model with random weights, from options.
         variants: the options of each variant. The first one is that of the app's defaults.
+        *others: the variants that `make test` runs besides the first one.
 
     Returns:
         `served`, a function of the name of a variant that returns its model and its service, each
@@ -32,7 +36,7 @@ def fixtures(app: ModuleType, make: Callable[..., Trained], variants: dict[str, 
 
         return made
 
-    @pytest.fixture(params=variants)
+    @pytest.fixture(params=first_of(variants, *others))
     def model(request, served, monkeypatch) -> Trained:
         trained, service = served(request.param)
         monkeypatch.setattr(app, "serve", lambda _: service)

@@ -87,6 +87,19 @@ SLOW = {
     recurrent_checks.check_weight_options,
 }
 
+# Checks that take long. `make test` runs them on `SOME` layers, which have loops, searches, masks
+# and weights of each kind; `make test-all` on all.
+EXPENSIVE = {
+    checks.check_modes_agree,
+    checks.check_long_sequences,
+    checks.check_randomness,
+    export_checks.check_saved_model,
+    export_checks.check_litert,
+    recurrent_checks.check_one_dropout_mask_for_all_steps,
+    recurrent_checks.check_recurrent_weight_dropout,
+}
+SOME = ("LSTM", "ClockworkRNN", "Stack", "BahdanauAttention", "AttentionDecoder before", "CRF")
+
 # Known faults of layers at lengths in the hundreds.
 FAULTS_AT_LENGTH = {
     "LuongAttention local-p": (
@@ -169,6 +182,8 @@ def runs(check, case: Case, backend: str = BACKEND) -> bool:
 
 def marks(check, case: Case) -> list:
     found = [pytest.mark.slow] if check in SLOW else []
+    if check in EXPENSIVE and case.name not in SOME:
+        found.append(pytest.mark.exhaustive)
     if check is checks.check_long_sequences and case.name in FAULTS_AT_LENGTH:
         found.append(pytest.mark.xfail(reason=FAULTS_AT_LENGTH[case.name], strict=True))
     return found
@@ -193,6 +208,7 @@ def test_the_cases_cover_all_layers():
     kinds = {name for name, x in public.items() if isinstance(x, type)}
     covered = {name for case in CASES for name in case.covers}
     assert covered == {name for name in kinds if issubclass(public[name], keras.layers.Layer)}
+    assert set(SOME) <= {case.name for case in CASES}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.layers import decoding_cases, running
 from tests.layers.case import MASK, SEQUENCES, B, D, U
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from tests.parameters import first_of
 from unroll import layers
 
 START, END = 1, 2
@@ -244,7 +245,7 @@ class WithTokens(keras.layers.Layer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [50, 1000])
+@pytest.mark.parametrize("length", first_of([1000, 50]))
 def test_gradients_in_bfloat16_do_not_depend_on_the_length(length):
     rng = np.random.default_rng(5)
     tokens, memory = rng.integers(0, 20, (4, length)), rng.normal(size=(4, 6, 8))
@@ -401,7 +402,7 @@ def test_steps_are_counted_exactly_in_half_precision(policy):
     assert_window(found.alignments)
 
 
-@pytest.mark.parametrize("policy", running.POLICIES)
+@pytest.mark.parametrize("policy", first_of(running.POLICIES))
 def test_teacher_forcing_counts_steps_exactly_in_half_precision(policy):
     attention = layers.LuongAttention(4, score="dot", window="local_m", half_width=1)
     decoder = layers.AttentionDecoder(5, 4, [layers.GRUCell(D)], attention, "after", dtype=policy)
@@ -413,6 +414,7 @@ def test_teacher_forcing_counts_steps_exactly_in_half_precision(policy):
 
 @NEEDS_TENSORFLOW
 @pytest.mark.parametrize(("attend", "compiled"), [("before", False), ("after", True)])
+@pytest.mark.exhaustive
 def test_second_derivatives(attend, compiled):
     """The derivative of the gradient in a direction equals its finite difference, also in XLA."""
     import tensorflow as tf

@@ -92,6 +92,7 @@ EXPENSIVE = {
     checks.check_half_precision,
     derivative_checks.check_second_order,
     checks.check_memory,
+    checks.check_empty_batch,
     checks.check_empty_sequence,
     checks.check_one_example,
     protocol_checks.check_saved_forms,

@@ -13,6 +13,7 @@ from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from tests.layers.test_decoding import END, MEMORY, MEMORY_MASK, NEEDS_TENSORFLOW, START
 from tests.layers.test_minimum_bayes_risk import similarity
+from tests.parameters import first_of
 from unroll import layers
 
 VOCABULARY = 6
@@ -297,7 +298,7 @@ def minimum_risk(
 
 @NEEDS_TENSORFLOW
 @pytest.mark.parametrize("search", [layers.greedy, layers.sample, layers.beam_search, minimum_risk])
-@pytest.mark.parametrize("compiler", [False, True])
+@pytest.mark.parametrize("compiler", first_of([True, False]))
 def test_searches_compile(search, compiler):
     import tensorflow as tf
 

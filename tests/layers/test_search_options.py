@@ -14,6 +14,7 @@ from tests.layers.search_cases import (
     IDS,
     LIMITS,
     SAMPLE,
+    SEARCHES,
     assert_same,
     bigrams,
     rows_of,
@@ -21,6 +22,7 @@ from tests.layers.search_cases import (
 )
 from tests.layers.test_beam_search import FIRST_ROWS, random_options, step_of
 from tests.layers.test_decoding import NEEDS_TENSORFLOW
+from tests.parameters import first_of
 from tests.reference import search as reference
 from tests.reference.search import Options, PrefixModel
 from unroll import layers
@@ -145,7 +147,7 @@ def test_a_forced_impossible_token_keeps_the_order_of_the_other_tokens():
 
 @NEEDS_TENSORFLOW
 @EACH_SEARCH
-@pytest.mark.parametrize("compiler", [False, True])
+@pytest.mark.parametrize("compiler", first_of([False, True]))
 def test_a_prefix_of_unknown_length(search, compiler):
     import tensorflow as tf
 
@@ -383,7 +385,7 @@ PREFIX = np.array(ALL_OPTIONS["prefix"], "int32")
 
 @NEEDS_TENSORFLOW
 @EACH_SEARCH
-@pytest.mark.parametrize("compiler", [False, True])
+@pytest.mark.parametrize("compiler", first_of([True, False]))
 def test_all_options_compile(search, compiler):
     """In a graph for any batch and prefix, and under XLA."""
     import tensorflow as tf
@@ -436,7 +438,7 @@ def test_an_empty_batch_has_an_empty_answer(search):
 
 
 @NEEDS_TENSORFLOW
-@EACH_SEARCH
+@pytest.mark.parametrize("search", first_of(SEARCHES[::-1]), ids=IDS[::-1])
 def test_saved_models(search, tmp_path):
     """With all options, for any batch, zero included."""
     import tensorflow as tf
@@ -456,7 +458,9 @@ def test_saved_models(search, tmp_path):
 
 @NEEDS_TENSORFLOW
 @pytest.mark.parametrize(
-    "search", [layers.greedy, SAMPLE, layers.beam_search], ids=IDS[:1] + IDS[2:]
+    "search",
+    first_of([layers.beam_search, SAMPLE, layers.greedy]),
+    ids=["beam search", "several samples", "greedy"],
 )
 def test_litert_models_of_builtin_operations(search):
     """With all options, for any batch."""
