@@ -17,6 +17,7 @@ from unroll.apps.key_terms import report as reports
 from unroll.apps.key_terms.network import CandidateLoss, CandidateScores, SelectSpans, SpanCRF
 from unroll.apps.shared.display import tagged_tokens
 from unroll.apps.shared.spans import SpanF1
+from unroll.apps.shared.unknown_words import report_unknown
 from unroll.apps.shared.word_states import (
     WordStatesConfig,
     create_loss_trackers,
@@ -131,7 +132,10 @@ def load(
             with_words=not training,
         )
 
-    return Data({split: batches(split) for split in splits}, assets)
+    data = Data({split: batches(split) for split in splits}, assets)
+    if training and "valid" in splits:
+        report_unknown("valid", data["valid"], "tokens")
+    return data
 
 
 def _report_long_terms(train: tf.data.Dataset, max_words: int) -> None:
