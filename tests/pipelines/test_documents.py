@@ -47,18 +47,17 @@ def test_a_text_of_a_megabyte():
     assert int(ends[0, -1]) == len(text) - 1
 
 
+def dataset_of(rows: list[dict]) -> tf.data.Dataset:
+    specs = {name: tf.TensorSpec([None], tf.string) for name in ("words", "tags")}
+    specs["intent"] = tf.TensorSpec([], tf.string)
+    return tf.data.Dataset.from_generator(lambda: rows, output_signature=specs)
+
+
 @pytest.mark.parametrize("with_words", [False, True])
 def test_targets_have_the_words_on_request(with_words):
     rows = [{"words": ["A", "b", "c"], "tags": ["O", "B-x", "I-x"], "intent": ""}] * 2
     rows.append({"words": ["D"], "tags": ["B-y"], "intent": ""})
-    dataset = tf.data.Dataset.from_generator(
-        lambda: rows,
-        output_signature={
-            "words": tf.TensorSpec([None], tf.string),
-            "tags": tf.TensorSpec([None], tf.string),
-            "intent": tf.TensorSpec([], tf.string),
-        },
-    )
+    dataset = dataset_of(rows)
     encoder = tagging.WordEncoder(["[PAD]", "[UNK]", "b"], ["[PAD]", "[UNK]", "b"])
     tags = ["B-x", "I-x", "O"]
     made = tagging.tagged_batches(dataset, encoder, tags, [], 3, with_words=with_words)
@@ -77,8 +76,7 @@ def test_targets_have_the_words_on_request(with_words):
 def test_a_word_of_invisible_characters_is_unknown():
     words = ["a", "\u00ad", "\u200b"]
     row = {"words": words, "tags": ["O"] * 3, "intent": ""}
-    dataset = tf.data.Dataset.from_tensors({name: tf.constant(x) for name, x in row.items()})
-    made = tagging.build_vocabularies(dataset, 100)
+    made = tagging.build_vocabularies(dataset_of([row]), 100)
     assert made["vocabulary"] == ["[PAD]", "[UNK]", "a"]
     encoder = tagging.WordEncoder(made["vocabulary"], made["characters"])
     assert encoder(tf.ragged.constant([words]))["tokens"].numpy().tolist() == [[2, 1, 1]]
