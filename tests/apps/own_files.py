@@ -382,12 +382,23 @@ KINDS = {
     "slot_filling": "tagging",
     "speech_ctc": "speech",
     "vqa": "visual_questions",
+    "word_vectors": "plain_text",
 }
 _TWO = ("train", "valid")
 _FIRST = ("Bilder/Bild 0.png",)
 _COCO_FIRST = ("train2014/COCO_train2014_000000000000.jpg",)
 _FILM, _TRIP, _PROMPT = ("Ein schöner Film",), ("Flug nach Rio de Janeiro",), ("Zeile 1",)
 _QUESTION, _TERMS = "welche farbe?", ("text", "terms")
+
+
+def _texts(inputs: tuple[str, ...]) -> dict[str, Layout]:
+    return {
+        "a file": Layout(text_file, inputs, ("train",), path="Mein Buch.txt"),
+        "a folder": Layout(text_files, inputs, ("train",)),
+        "train.txt": Layout(text_folder, inputs),
+    }
+
+
 # By app every documented layout. `test_own_files.py` compares them with the READMEs.
 LAYOUTS: dict[str, dict[str, Layout]] = {
     "image_captioning": {
@@ -403,11 +414,7 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
         "columns, BILOU": Layout(_columns(".txt", "{}\t{}\n", "BILOU"), _TRIP),
         "CoNLL-U": Layout(_columns(".conllu", "{2}\t{0}\t{1}\n"), _TRIP),
     },
-    "language_model": {
-        "a file": Layout(text_file, _PROMPT, ("train",), path="Mein Buch.txt"),
-        "a folder": Layout(text_files, _PROMPT, ("train",)),
-        "train.txt": Layout(text_folder, _PROMPT),
-    },
+    "language_model": _texts(_PROMPT),
     "reading_comprehension": {
         "train.txt": Layout(stories, ("test.txt",), answers=8),
         "tasks": Layout(tasks, ("qa1_wo-ist_test.txt",), answers=4),
@@ -458,4 +465,5 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
         "dialogs": Layout(questions_tsv, (*_FIRST, _QUESTION), arguments=("--history",)),
         "VQA v2": Layout(vqa, (*_COCO_FIRST, _QUESTION), _TWO),
     },
+    "word_vectors": _texts(("wüst",)),
 }

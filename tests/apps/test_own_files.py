@@ -36,6 +36,7 @@ OPTIONS = {
         *("--unit=words", "--beam-width=2", "--lm-order=2"),
     ],
     "vqa": [*_IMAGES, "--attention-units=4", "--fusion-units=4", "--glimpses=1"],
+    "word_vectors": ["--embedding-dim=4", "--min-count=1"],
 }
 # What `evaluate` counts for each example of `own_files.SIZES`. A text has tokens.
 EXAMPLES = {"reading_comprehension": 2, "vqa": 2}
@@ -99,7 +100,7 @@ def test_from_training_to_export(name, layout, home, cheap, parity_process, caps
     split = "test" if "test" in layout.splits else "valid"
     assert cli.main([name, "evaluate", str(run), f"--split={split}"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    if split in layout.splits and name != "language_model":
+    if split in layout.splits and KINDS[name] != "plain_text":
         assert figures["examples"] == EXAMPLES.get(name, 1) * own_files.SIZES[split]
     assert figures["examples"] > 1
     monkeypatch.chdir(data)
@@ -128,7 +129,7 @@ def comparable(example: dict, app: str) -> list:
         return [(example["words"], example["tags"])]
     if app == "key_terms":  # the terms of a table have no labels
         return [(example["words"], [tag[0] for tag in example["tags"]])]
-    if app == "language_model":
+    if KINDS[app] == "plain_text":
         return example["text"].splitlines()
     if app == "reading_comprehension":
         return [(example["facts"], example["question"], example["answer"])]
@@ -138,7 +139,7 @@ def comparable(example: dict, app: str) -> list:
 def examples(app: str, layout: own_files.Layout, folder: Path) -> dict[str, Counter]:
     layout.write(folder)
     reader = datasets.KINDS[KINDS[app]]
-    argument = "path" if app == "language_model" else "folder"
+    argument = "path" if KINDS[app] == "plain_text" else "folder"
     options = {argument: folder / layout.path, **layout.options}
     read = read_all(reader, folder.parent / "tfds", **options)
     if app == "image_captioning" and layout.arguments:  # the frames of a clip are not compared
@@ -180,7 +181,7 @@ def test_all_layouts_are_read_the_same(app, name, home, capsys):
 
 def test_the_layouts_have_the_same_number_of_examples(home):
     for app, layouts in LAYOUTS.items():
-        if app != "language_model":
+        if KINDS[app] != "plain_text":
             found = examples(app, next(iter(layouts.values())), home / app)
             each = 2 if app == "reading_comprehension" else 1
             sizes = {split: each * size for split, size in own_files.SIZES.items()}
@@ -219,7 +220,8 @@ def not_written(app: str, names: set[str], folder: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("app", LAYOUTS)
+# The README of word_vectors refers to that of language_model.
+@pytest.mark.parametrize("app", [app for app in LAYOUTS if app != "word_vectors"])
 def test_every_documented_name_is_that_of_a_file_of_a_layout(app, home):
     names = documented(app)
     assert len(names) > 2
