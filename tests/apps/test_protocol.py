@@ -21,6 +21,7 @@ def test_hooks_have_defaults():
     assert defaults.pop("axes")(TrainingConfig()) == {}
     assert defaults.pop("start_options")(TrainingConfig()) == {}
     assert defaults.pop("callbacks")(TrainingConfig(), []) == []
+    assert defaults.pop("export_files")(None) == {}
     assert defaults.pop("parse_inputs")(("a", "b")) == ["a", "b"]
     assert defaults == {}
 
