@@ -111,7 +111,7 @@ def test_an_installed_app_works_next_to_a_user_s_own_modules(installed, user_fol
         [str(installed), "verbs.py"], cwd=user_folder, capture_output=True, text=True
     )
     assert done.returncode == 2, done.stderr[-2000:]
-    [message] = [line for line in done.stderr.splitlines() if line.startswith("unroll: ")]
+    *_, message = [line for line in done.stderr.splitlines() if line.startswith("unroll: ")]
     assert "installed copy" in message
     trained, figures, exported = done.stdout.split("=====\n")[:3]
     assert trained.splitlines()[-1] == "run"
