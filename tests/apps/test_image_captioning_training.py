@@ -138,6 +138,7 @@ def test_report_shows_the_best_and_worst_captions(trained, capsys):
 
 
 @pytest.mark.usefixtures("parity_process")
+@pytest.mark.exhaustive
 def test_the_example_scripts_query_an_export(trained, tmp_path, capsys):
     folder = export.export(app, trained, tmp_path)
     model = load_trained(app, trained)

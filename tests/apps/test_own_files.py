@@ -41,7 +41,7 @@ OPTIONS = {
 # What `evaluate` counts for each example of `own_files.SIZES`. A text has tokens.
 EXAMPLES = {"reading_comprehension": 2, "vqa": 2}
 # Those that `make test` runs: the first layout of the apps with inexpensive networks.
-CHEAP = ("reading_comprehension", "sentiment", "slot_filling", "speech_ctc")
+CHEAP = ("reading_comprehension", "sentiment")
 
 
 def every_layout(*cheap: str) -> list:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.parameters import first_of
 from tests.pipelines.datasets.helpers import write_own_files
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import errors
@@ -27,7 +28,7 @@ def nothing_is_said_before():
     errors.report_once.cache_clear()
 
 
-@pytest.mark.parametrize("name", APPS)
+@pytest.mark.parametrize("name", first_of(APPS))
 def test_the_unknown_words_of_your_own_files_are_counted(name, tmp_path, capsys):
     kind, options, said = APPS[name]
     write_own_files(tmp_path, kind, {"train": "plum", "valid": "pear"})

@@ -134,6 +134,7 @@ class TestLoad:
 
 
 @pytest.mark.usefixtures("parity_process")
+@pytest.mark.exhaustive
 def test_a_frozen_network_of_keras_applications(folder, tmp_path, monkeypatch):
     """Its features are computed once; the exported model reads files."""
 

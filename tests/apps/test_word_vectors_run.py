@@ -4,6 +4,7 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -75,10 +76,10 @@ def test_the_text_formats_are_read_by_the_other_apps(exported, trained):
     )
     vocabulary = ["[PAD]", "[UNK]", "queen", "paris"]
     model = sentiment.build(config, {"vocabulary": vocabulary, "labels": ["a", "b"]})
-    embedding = next(w for w in model.weights if w.path.endswith("embedding/embeddings"))
+    [layer] = [each for each in model.layers if isinstance(each, keras.layers.Embedding)]
     matrix = trained.model.matrix().numpy()
     for row, word in enumerate(vocabulary[2:], start=2):
-        np.testing.assert_allclose(embedding[row], matrix[words.index(word)], rtol=1e-5)
+        np.testing.assert_allclose(layer.embeddings[row], matrix[words.index(word)], rtol=1e-5)
 
 
 # gensim does not close a file without a header.

@@ -52,6 +52,7 @@ def test_a_tagger_trains_with_the_loss_and_is_saved(tmp_path):
 
 
 @pytest.mark.skipif(running.BACKEND != "tensorflow", reason="LiteRT needs the TensorFlow backend")
+@pytest.mark.exhaustive
 def test_tags_in_litert_and_xla():
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
