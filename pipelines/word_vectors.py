@@ -316,7 +316,7 @@ def evaluation_batches(
     starts = [start for start, part in segments.items() if (part > texts.UNKNOWN).any()]
     steps = len(starts) + sum(-(-len(rows) // _QUESTIONS) for rows, _ in questions)
 
-    def asked():
+    def labeled_questions():
         for k, (rows, ratings) in enumerate(questions, start=1):
             for first in range(0, len(rows), _QUESTIONS):
                 part = rows[first : first + _QUESTIONS]
@@ -335,7 +335,7 @@ def evaluation_batches(
             yield blocks, sampled, windows, zeros, zeros.astype("float32")
 
     def both():
-        yield from asked()
+        yield from labeled_questions()
         yield from text()
 
     def batch(words, sampled, windows, section, rating):

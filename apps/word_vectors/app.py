@@ -12,9 +12,8 @@ from unroll.apps.core.data import RawSplits
 from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
 from unroll.apps.word_vectors import expressions, files, metrics, network, serving
 from unroll.apps.word_vectors import report as reports
-from unroll.pipelines import datasets
+from unroll.pipelines import datasets, word_questions
 from unroll.pipelines import text as texts
-from unroll.pipelines import word_questions as asked
 from unroll.pipelines import word_vectors as pairs
 from unroll.pipelines.datasets.language import world
 from unroll.pipelines.language_modeling import ids_on_disk
@@ -46,7 +45,7 @@ class Config(Search, TrainingConfig):
     clip_norm: float = 0.0
     # figure that selects the best epoch
     monitor: str = "val_loss"
-    # what is predicted: the words around a word, or a word from the words around it
+    # the prediction: the words around a word, or a word from the words around it
     objective: Literal["skip_gram", "cbow"] = "skip_gram"
     # size of the vectors
     embedding_dim: int = 100
@@ -170,7 +169,7 @@ def _build_assets(config: Config, raw: RawSplits) -> Assets:
     return {**assets, "counts": pairs.counts_of(ids_of(raw, "train", assets), len(vocabulary))}
 
 
-def sections(config: Config, split: str) -> list[asked.Section]:
+def sections(config: Config, split: str) -> list[word_questions.Section]:
     """The questions of a split.
 
     Those of the files `analogies` and `similarity`, if given. Otherwise those of the generated
@@ -180,12 +179,16 @@ def sections(config: Config, split: str) -> list[asked.Section]:
     if split == "train":
         return []
     if config.analogies or config.similarity:
-        found = [s for path in _paths(config.analogies) for s in asked.read_analogies(path)]
-        return found + [asked.read_similarity(path) for path in _paths(config.similarity)]
+        found = [
+            s for path in _paths(config.analogies) for s in word_questions.read_analogies(path)
+        ]
+        return found + [word_questions.read_similarity(path) for path in _paths(config.similarity)]
     if config.data == "world":
-        return [asked.Section(name, rows) for name, rows in world.questions(split).items()]
+        return [word_questions.Section(name, rows) for name, rows in world.questions(split).items()]
     if config.data in PRESETS and split == "test":
-        return asked.from_examples(datasets.load("word_questions", "test").as_numpy_iterator())
+        return word_questions.from_examples(
+            datasets.load("word_questions", "test").as_numpy_iterator()
+        )
     return []
 
 
@@ -193,7 +196,9 @@ def _paths(listed: str) -> list[str]:
     return [path for path in listed.split(",") if path]
 
 
-def _encoded(section: asked.Section, vocabulary: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _encoded(
+    section: word_questions.Section, vocabulary: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """The ids of questions, and their ratings."""
     words = pairs.names_of(tf.constant([word for row in section.words for word in row]))
     ids = texts.Vocabulary(vocabulary)(words).numpy().reshape(len(section.words), -1)

@@ -108,8 +108,8 @@ class NegativeSampling(keras.Model):
         losses, pairs = self.losses(features["words"], features["negatives"], labels["windows"])
         self.loss_mean.update_state(losses / tf.maximum(pairs, 1.0), sample_weight=pairs)
         questions = features["words"][:, :4]
-        asked = (labels["section"] > 0) & tf.reduce_all(questions > texts.UNKNOWN, axis=1)
-        questions = tf.boolean_mask(questions, asked)
+        counted = (labels["section"] > 0) & tf.reduce_all(questions > texts.UNKNOWN, axis=1)
+        questions = tf.boolean_mask(questions, counted)
         is_right = answer(self.matrix(), questions[:, :3]) == questions[:, 3]
         self.accuracy_mean.update_state(tf.cast(is_right, "float32"))
         return {"loss": self.loss_mean.result(), "accuracy": self.accuracy_mean.result()}

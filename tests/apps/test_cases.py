@@ -138,8 +138,8 @@ def babi_file_at_predict(use):
     """The numbers and questions of a file are read as in training."""
     path = use.folder / "story.txt"
     write(path, "1 Ann went to the garden.\n2 Dan slept.\n3 Where is Ann? \tgarden\t1\n")
-    for asked in (["Where is Ann?"], []):
-        [result] = use.predict("reading_comprehension", path, *asked)
+    for questions in (["Where is Ann?"], []):
+        [result] = use.predict("reading_comprehension", path, *questions)
         assert result["facts"] == ["Ann went to the garden.", "Dan slept."]
         assert result["question"] == "Where is Ann?"
 

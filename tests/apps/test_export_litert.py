@@ -32,17 +32,17 @@ def several(scale=1.0) -> Service:
 
 
 def test_a_litert_file_may_have_several_functions(tmp_path, monkeypatch):
-    service, asked = several(), []
+    service, received = several(), []
 
     def run(folder, requests):
-        asked.extend((artifact, name, inputs["x"].shape) for artifact, name, inputs in requests)
+        received.extend((artifact, name, inputs["x"].shape) for artifact, name, inputs in requests)
         return process(folder, requests)
 
     process = parity.run
     monkeypatch.setattr(parity, "run", run)
     folder = export.write(service, {}, ["1", "2"], tmp_path / "x", ("litert",))
     more = [(2, 64), (1, 64), (1, 64), (1, 64), (3, 64), (5, 64)]
-    assert asked == [
+    assert received == [
         *[("litert", "one", (1, 64))] * 2,
         *[("litert", "more", shape) for shape in more],
     ]

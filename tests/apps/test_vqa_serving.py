@@ -224,11 +224,11 @@ class TestImages:
         photo, other = photos()
         broken = {b"": "is empty", b"text": "is not a JPEG", other[:-40]: "is damaged"}
         function = case.service.functions["serving_default"]
-        asked = tf.constant(["is it red ?"])
-        whole = tf.repeat(asked, 2 + len(broken))
+        question = tf.constant(["is it red ?"])
+        whole = tf.repeat(question, 2 + len(broken))
         found = function(image_bytes=tf.constant([photo, *broken, other]), question=whole)
         for k, contents in ((0, photo), (-1, other)):
-            alone = function(image_bytes=tf.constant([contents]), question=asked)
+            alone = function(image_bytes=tf.constant([contents]), question=question)
             for name, value in alone.items():
                 if value.dtype == tf.string:
                     np.testing.assert_array_equal(found[name][k], value[0])
@@ -240,7 +240,7 @@ class TestImages:
             assert set(found["answers"][k].numpy()) == {b""}
             assert not found["scores"][k].numpy().any()
             assert not found["image_attention"][k].numpy().any()
-        alone = function(image_bytes=tf.constant([b"text"]), question=asked)
+        alone = function(image_bytes=tf.constant([b"text"]), question=question)
         assert alone["error"].numpy()[0].startswith(b"is not a JPEG, PNG, GIF, BMP or WebP")
 
 
