@@ -55,6 +55,8 @@ class AttentionDecoder(RecurrentDecoder):
             `embedding_dim`.
         dropout: the dropout rate of the embedded tokens, and of r_t (attend="after") or its inputs
             (attend="before").
+        output_dropout: another dropout rate for r_t or its inputs; None for that of the embedded
+            tokens.
         scheduled_sampling: the probability, in training, that a step reads the most probable token
             of the previous step, as in `RecurrentDecoder`.
         seed: the seed of dropout and scheduled sampling.
@@ -114,6 +116,7 @@ class AttentionDecoder(RecurrentDecoder):
         dropout: float = 0.0,
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
+        output_dropout: float | None = None,
         **kwargs,
     ):
         super().__init__(
@@ -124,6 +127,7 @@ class AttentionDecoder(RecurrentDecoder):
             dropout=dropout,
             scheduled_sampling=scheduled_sampling,
             seed=seed,
+            output_dropout=output_dropout,
             **kwargs,
         )
         self._check(attention, attend, gated)

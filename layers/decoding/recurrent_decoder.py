@@ -35,6 +35,7 @@ class RecurrentDecoder(keras.layers.Layer):
         tie_weights: whether the output uses E (Press and Wolf 2017). The size of h_t must then be
             `embedding_dim`.
         dropout: the dropout rate of the embedded tokens and of h_t.
+        output_dropout: another dropout rate for h_t; None for that of the embedded tokens.
         scheduled_sampling: the probability, in training, that a step reads the most probable token
             of the previous step instead of the given token (Bengio et al. 2015). It is the initial
             value of the variable `sampling_probability`, which a callback can assign. No gradient
@@ -82,6 +83,7 @@ class RecurrentDecoder(keras.layers.Layer):
         dropout: float = 0.0,
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
+        output_dropout: float | None = None,
         **kwargs,
     ):
         vocabulary_size = require_size("vocabulary_size", vocabulary_size)
@@ -95,8 +97,12 @@ class RecurrentDecoder(keras.layers.Layer):
                     f"{type(self).__name__} takes cells without dropout, got {cell.name!r} with "
                     "dropout. Use the argument dropout instead."
                 )
-        for name, rate in (("dropout", dropout), ("scheduled_sampling", scheduled_sampling)):
-            if not 0 <= rate <= 1:
+        for name, rate in (
+            ("dropout", dropout),
+            ("output_dropout", output_dropout),
+            ("scheduled_sampling", scheduled_sampling),
+        ):
+            if rate is not None and not 0 <= rate <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {rate!r}.")
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
@@ -106,6 +112,7 @@ class RecurrentDecoder(keras.layers.Layer):
         self.dropout = dropout
         self.scheduled_sampling = scheduled_sampling
         self.seed = seed
+        self.output_dropout = output_dropout
         options = {"dtype": part_policy(self, "embedding"), "name": "embedding"}
         if tie_weights:  # the class that Keras quantizes for both uses
             self.embedding = keras.layers.ReversibleEmbedding(
@@ -114,7 +121,10 @@ class RecurrentDecoder(keras.layers.Layer):
         else:
             self.embedding = keras.layers.Embedding(vocabulary_size, embedding_dim, **options)
         self.embedding.supports_masking = True  # no warning where the tokens carry a mask
-        self.drop = keras.layers.Dropout(dropout, seed=seed, dtype=own_policy(self.dtype_policy))
+        policy = own_policy(self.dtype_policy)
+        self.drop = self.drop_output = keras.layers.Dropout(dropout, seed=seed, dtype=policy)
+        if output_dropout is not None:
+            self.drop_output = keras.layers.Dropout(output_dropout, seed=seed, dtype=policy)
         self.output_kernel = self.output_bias = self.sampling_probability = None
         if scheduled_sampling:
             self.seed_generator = keras.random.SeedGenerator(seed)
@@ -267,7 +277,7 @@ class RecurrentDecoder(keras.layers.Layer):
         read = self.weights if samples else [w for layer in step_layers for w in layer.weights]
         _, outputs = scan(step, states, xs, constants, read)
         first, *others = (ops.transpose(output, (1, 0, 2)) for output in outputs)
-        return (self.drop(first, training=training), *others)
+        return (self.drop_output(first, training=training), *others)
 
     def _random_choices(self, shape):
         """Which steps read the most probable previous token, `[T, B, 1]`, one or zero."""
@@ -328,6 +338,7 @@ class RecurrentDecoder(keras.layers.Layer):
             "dropout": self.dropout,
             "scheduled_sampling": self.scheduled_sampling,
             "seed": self.seed,
+            "output_dropout": self.output_dropout,
         }
 
     @classmethod

@@ -102,6 +102,7 @@ RECURRENT = {
     "dropout": 0.25,
     "scheduled_sampling": 0.125,
     "seed": 7,
+    "output_dropout": 0.375,
 }
 OPTIONS = {**RECURRENT, "attention": layers.LuongAttention(5), "attend": "after", "gated": False}
 

@@ -443,6 +443,26 @@ def test_second_derivatives(attend, compiled):
     assert_near([found], [(moved[0] - moved[1]) / 2e-5], 1e-6)
 
 
+@pytest.mark.parametrize("attend", ["before", "after"])
+def test_the_dropout_of_tokens_and_of_outputs(attend):
+    """That of the outputs leaves the attention as it is."""
+
+    def call(training, **options):
+        layer = make_decoder(attend, seed=1, **options)
+        layer.build((None, None), MEMORY.shape)
+        rng = np.random.default_rng(0)
+        for weight in layer.trainable_weights:
+            weight.assign(rng.normal(size=weight.shape))
+        return [np.array(x) for x in layer(np.ones((B, 3), "int32"), MEMORY, training=training)]
+
+    expected, weights = call(False)
+    of_output, same = call(True, output_dropout=0.5)
+    assert_near([same], [weights], 1e-6)
+    assert np.abs(of_output - expected).max() > 0.1
+    _, other = call(True, dropout=0.5, output_dropout=0.0)
+    assert np.abs(other - weights).max() > 0.01
+
+
 CELLS = [layers.LSTMCell(4)]
 DECODER = {"vocabulary_size": 5, "embedding_dim": 3, "cells": CELLS}
 BAHDANAU = layers.BahdanauAttention(7)
@@ -482,6 +502,7 @@ INVALID = [
         ["tie_weights", "3", "4"],
     ),
     (lambda: decoder(scheduled_sampling=2.0), ["scheduled_sampling", "2.0"]),
+    (lambda: decoder(output_dropout=-0.5), ["output_dropout", "-0.5"]),
     (
         lambda: decoder()(np.ones((B, 2), "int32"), MEMORY, initial_state=[np.zeros((B, 3))] * 2),
         ["[4, 4]", "[3, 3]", "Dense"],
