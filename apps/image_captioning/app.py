@@ -13,7 +13,7 @@ from unroll.apps.core.data import RawSplits
 from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
 from unroll.apps.image_captioning import metrics, network, serving
 from unroll.apps.image_captioning import report as reports
-from unroll.apps.shared import groups, images
+from unroll.apps.shared import decoders, groups, images
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.layers.recurrent import mean_over_time
@@ -201,8 +201,8 @@ def build(config: Config, assets: Assets) -> keras.Model:
     options = {"dropout": config.dropout, "scheduled_sampling": config.scheduled_sampling}
     options |= {"seed": config.seed, "name": "decoder"}
     context_size = {"before": memory.shape[-1], "after": config.units, "none": 0}[config.attention]
-    cells = [network.cell(config.cell, config.units, context_size)]
-    cells += [network.cell(config.cell, config.units, 0) for _ in range(config.depth - 1)]
+    cells = [decoders.decoder_cell(config.cell, config.units, context_size)]
+    cells += [decoders.decoder_cell(config.cell, config.units, 0) for _ in range(config.depth - 1)]
     if config.attention == "none":
         decoder = layers.RecurrentDecoder(vocabulary_size, config.embedding_dim, cells, **options)
         first = keras.layers.Dense(config.embedding_dim, name="start")(mean)
@@ -222,12 +222,12 @@ def build(config: Config, assets: Assets) -> keras.Model:
         )
         sizes = decoder.cell_state_sizes
         first = keras.layers.Dense(sum(sizes), "tanh", name="start")(mean)
-        states = network.split_states(groups.ForEach()(first, tokens), sizes)
+        states = decoders.split_states(groups.ForEach()(first, tokens), sizes)
         logits, weights = decoder(
             words, memory, initial_state=states, memory_mask=mask
         )  # [PC, T, V]
         if config.coverage:
-            logits = network.DoublyStochastic(config.coverage)(logits, weights, words)
+            logits = decoders.DoublyStochastic(config.coverage)(logits, weights, words)
     outputs = {"captions": groups.Split(dtype="float32", name="captions")(logits, tokens)}
     losses = {"captions": network.CaptionLoss(config.label_smoothing)}
     figures = {"captions": [network.WordLoss()]}

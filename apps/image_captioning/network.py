@@ -1,4 +1,4 @@
-"""Parts of the network: the encoder of images and clips, cells, losses and a metric."""
+"""Parts of the network: the encoder of images and clips, the loss and a metric."""
 
 import keras
 from keras import ops
@@ -55,50 +55,6 @@ def motion_features(grids, units: int):
     pool = layers.AttentionPool(units, name="motion")
     pooled, _ = pool(ops.reshape(cells, (-1, grids.shape[2] * grids.shape[3], cells.shape[-1])))
     return groups.Split()(pooled, grids)
-
-
-def cell(name: str, units: int, context_size: int):
-    """A cell by the name of its layer. `ContextLSTM` has separate weights for the context."""
-    make = getattr(layers, f"{name}Cell")
-    return make(units, context_size=context_size) if name == "ContextLSTM" else make(units)
-
-
-def split_states(states, sizes: list[int]) -> list:
-    """Splits concatenated states, `[N, U]`, into one tensor per size."""
-    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-    return [states[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-
-@keras.saving.register_keras_serializable(package="unroll")
-class DoublyStochastic(keras.layers.Layer):
-    """Doubly stochastic regularization of attention (Xu et al. 2015, equation 14).
-
-    With the weight `a_ti` of region i at word t, it adds to the loss `strength` times the sum over
-    captions and regions of `(1 - sum over t of a_ti)^2`, divided by the number of words.
-
-    Args:
-        strength: the factor.
-
-    Call arguments:
-        logits: returned unchanged.
-        weights: attention weights, `[N, T, S]`.
-        tokens: `[N, T]`. Padding is ignored.
-    """
-
-    def __init__(self, strength: float, **kwargs):
-        super().__init__(**kwargs)
-        self.strength = strength
-
-    def call(self, logits, weights, tokens):
-        words = ops.cast(ops.not_equal(tokens, PADDING), weights.dtype)  # [N, T]
-        sums = ops.sum(weights * ops.expand_dims(words, -1), axis=1)  # [N, S]
-        exists = ops.cast(ops.sum(words, axis=1) > 0, weights.dtype)  # [N]
-        penalty = ops.sum(exists * ops.sum(ops.square(1 - sums), axis=-1))
-        self.add_loss(self.strength * penalty / ops.maximum(ops.sum(words), 1))
-        return logits
-
-    def get_config(self):
-        return {**super().get_config(), "strength": self.strength}
 
 
 def word_losses(labels, logits, smoothing: float = 0.0):

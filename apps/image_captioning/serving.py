@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, with_inputs
-from unroll.apps.image_captioning import network
 from unroll.apps.shared import images
 from unroll.apps.shared.batches import for_any_batch
+from unroll.apps.shared.decoders import split_states
 from unroll.layers.decoding import SearchResult
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines import image
@@ -38,7 +38,7 @@ def decoding(trained: Trained) -> Callable:
         memory, mask = encoded["memory"], encoded["mask"]
         first = start(mean_over_time(memory, mask))
         if isinstance(decoder, layers.AttentionDecoder):
-            initial = network.split_states(first, decoder.cell_state_sizes)
+            initial = split_states(first, decoder.cell_state_sizes)
             states = decoder.initial_states(memory, initial)
             step = decoder.step_function(memory, mask)
         else:

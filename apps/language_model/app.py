@@ -13,8 +13,8 @@ from unroll.apps.core.data import RawSplits
 from unroll.apps.core.protocol import Assets, Axes, Data, Part, Report, Service, Shared, Trained
 from unroll.apps.language_model import display, dynamic, metrics, network, serving
 from unroll.apps.language_model import report as reports
-from unroll.apps.language_model.averaging import AveragedWeights
 from unroll.apps.language_model.generation import Generator, units_of
+from unroll.apps.shared.averaging import AveragedWeights
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import language_modeling as modeling

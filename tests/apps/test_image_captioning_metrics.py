@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from unroll.apps.core.protocol import Data
 from unroll.apps.image_captioning import metrics, network, report
+from unroll.apps.shared.decoders import DoublyStochastic
 from unroll.pipelines.captions import END, PADDING, SPECIAL_TOKENS, UNKNOWN
 from unroll.pipelines.datasets.vision import scenes, scenes_captions, scenes_clips
 
@@ -35,10 +36,12 @@ def test_doubly_stochastic_regularization_by_hand():
         [[[0.5, 0.5, 0.0], [0.5, 0.25, 0.25], [1.0, 0.0, 0.0]], [[1.0, 0, 0]] * 3]
     )
     tokens = np.array([[2, 4, 0], [0, 0, 0]])  # the third word and the second caption are padding
-    layer = network.DoublyStochastic(0.5)
+    layer = DoublyStochastic(0.5)
     logits = tf.ones((2, 3, 4))
     np.testing.assert_array_equal(layer(logits, weights, tokens), logits)
     assert float(layer.losses[0]) == pytest.approx(0.5 * (0 + 0.25**2 + 0.75**2) / 2)
+    layer(logits, weights, tokens, np.array([[True, True, False]] * 2))
+    assert float(layer.losses[-1]) == pytest.approx(0.5 * 0.25**2 / 2)
 
 
 class TestMetrics:
