@@ -68,8 +68,9 @@ class Unroll:
         from ai_edge_litert.interpreter import Interpreter
 
         from unroll.apps.core.protocol import Trained
-        from unroll.apps.language_model import app, network
+        from unroll.apps.language_model import app
         from unroll.apps.language_model.generation import Generator, units_of
+        from unroll.apps.shared.token_losses import MeanLoss
         from unroll.layers.litert_tensorflow import convert_functions
         from unroll.pipelines import language_modeling as modeling
 
@@ -83,7 +84,7 @@ class Unroll:
         names = [*modeling.SPECIAL, *(f"w{k}" for k in range(sizes.vocabulary - 2))]
         assets = {"vocabulary": names}
         self.model = app.build(config, assets)
-        self.model.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.25), network.MeanLoss())
+        self.model.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.25), MeanLoss())
         self.batches = modeling.training_batches(
             text(sizes), sizes.batch, sizes.steps, seed=0, random_lengths=False
         ).repeat()

@@ -16,6 +16,7 @@ from unroll.apps.language_model import report as reports
 from unroll.apps.language_model.generation import Generator, units_of
 from unroll.apps.shared.averaging import AveragedWeights
 from unroll.apps.shared.recurrent import require_cell
+from unroll.apps.shared.token_losses import MeanLoss, Perplexity
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import language_modeling as modeling
 
@@ -263,8 +264,8 @@ def build(config: Config, assets: Assets) -> keras.Model:
     averaging = {"use_ema": True, "ema_momentum": config.average} if config.average else {}
     model.compile(
         network.scaled(optimizer(config, weight_decay=config.weight_decay), **averaging),
-        network.MeanLoss(),
-        metrics=[network.Perplexity(name="perplexity")],
+        MeanLoss(),
+        metrics=[Perplexity()],
         jit_compile=config.jit,
     )
     return model

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from unroll.apps.core.protocol import Trained
-from unroll.apps.language_model.network import token_losses
+from unroll.apps.shared.token_losses import token_losses
 
 BATCHES = 200  # of the training text, for the mean squares of the gradients
 _EPSILON = 1e-3  # added to their roots, which are of this size

@@ -9,7 +9,8 @@ from keras import ops
 
 from unroll import layers
 from unroll.apps.core.protocol import Trained
-from unroll.apps.language_model.network import Steps, token_losses
+from unroll.apps.language_model.network import Steps
+from unroll.apps.shared.token_losses import token_losses
 from unroll.pipelines.language_modeling import END, IGNORED, UNKNOWN, Units
 from unroll.pipelines.text import known_ids
 

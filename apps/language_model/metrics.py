@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.apps.core.protocol import Data, Trained
-from unroll.apps.language_model.network import token_losses
+from unroll.apps.shared.token_losses import token_losses
 from unroll.layers import NGramLanguageModel
 from unroll.pipelines import language_modeling as modeling
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 from unroll.apps.core.protocol import Report, Trained
 from unroll.apps.core.results import markdown_table
 from unroll.apps.language_model.display import spaced
-from unroll.apps.language_model.network import token_losses
 from unroll.apps.shared.reports import examples_table
+from unroll.apps.shared.token_losses import token_losses
 from unroll.pipelines.language_modeling import END, SPECIAL
 
 MOST = 50_000  # tokens that are read

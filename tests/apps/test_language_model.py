@@ -21,6 +21,7 @@ from unroll.apps.core.protocol import Service, Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.language_model import app, display, metrics, network
 from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
+from unroll.apps.shared.token_losses import MeanLoss, Perplexity, token_losses
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import language_modeling as modeling
 
@@ -58,7 +59,7 @@ def whole_losses(trained: Trained, ids: np.ndarray) -> np.ndarray:
     steps = network.Steps(trained.model, trained.config.tie_weights)
     tokens = np.concatenate([[modeling.END], ids[:-1]])[None]
     logits, _ = steps.run(tf.constant(tokens), tf.ones(tokens.shape, bool))
-    return network.token_losses(ids[None], logits)[0].numpy()[0]
+    return token_losses(ids[None], logits)[0].numpy()[0]
 
 
 class TestCarriedState:
@@ -160,8 +161,8 @@ def test_loss_and_perplexity_leave_out_ignored_labels():
     labels = np.array([[0, -1, 4], [-1, -1, 2]])
     log_probs = tf.nn.log_softmax(logits).numpy()
     nats = -np.mean([log_probs[0, 0, 0], log_probs[0, 2, 4], log_probs[1, 2, 2]])
-    assert float(network.MeanLoss()(labels, logits)) == pytest.approx(nats, abs=1e-5)
-    metric = network.Perplexity()
+    assert float(MeanLoss()(labels, logits)) == pytest.approx(nats, abs=1e-5)
+    metric = Perplexity()
     metric.update_state(labels, logits)
     assert float(metric.result()) == pytest.approx(math.exp(nats), rel=1e-5)
     metric.update_state(np.full((2, 3), -1), logits)

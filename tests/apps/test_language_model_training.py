@@ -14,6 +14,7 @@ from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.language_model import app, dynamic, metrics, network
+from unroll.apps.shared.token_losses import token_losses
 from unroll.pipelines import language_modeling as modeling
 
 IDS = np.random.default_rng(2).integers(1, 9, 60)
@@ -163,7 +164,7 @@ class TestDynamicEvaluation:
 
         def gradients(features, labels):
             with tf.GradientTape() as tape:
-                nats, _ = network.token_losses(labels, trained.model(features))
+                nats, _ = token_losses(labels, trained.model(features))
                 loss = tf.reduce_mean(nats[labels >= 0])
             return [tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, weights)]
 
