@@ -29,6 +29,7 @@ from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews
 from unroll.pipelines.datasets.sentiment.sst import Sst2, Sst5
 from unroll.pipelines.datasets.sentiment.text_files import TextFiles
+from unroll.pipelines.datasets.series.seasons import Seasons
 from unroll.pipelines.datasets.sources import in_manual_folder, require_reachable
 from unroll.pipelines.datasets.speech import librispeech
 from unroll.pipelines.datasets.speech.an4 import An4
@@ -79,6 +80,7 @@ _BUILDERS = {
     "scenes_clips": ScenesClips,
     "scenes_dialog": ScenesDialog,
     "scenes_qa": ScenesQa,
+    "seasons": Seasons,
     "semeval2017": SemEval2017,
     "snips": Snips,
     "spoken_digits": SpokenDigits,
