@@ -6,8 +6,6 @@ So a model can carry its state from batch to batch (truncated backpropagation th
 """
 
 import hashlib
-import io
-import itertools
 import os
 import re
 import secrets
@@ -16,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.subwords import SPACE, subword_tokenizer, train_subwords
 from unroll.pipelines.text import normalize
 
 UNITS = ("characters", "words", "punctuation", "tokens", "subwords")
@@ -29,12 +26,9 @@ UNKNOWN, END = 0, 1
 SPECIAL = ("<unk>", "<eos>")
 _RESTARTS = 0.02  # of the streams, in each batch of the training
 IGNORED = -1  # the label of a position that does not count
-SPACE = "\u2581"  # how SentencePiece writes a space
 _PUNCTUATION = r"([^\p{L}\p{M}\p{N}\s])"
 _BATCH = 16  # pieces that are encoded at once
 _BLOCK = 10_000  # batches of the training whose lengths are drawn at once
-_NUMBERS = itertools.count()  # of SentencePiece tokenizers
-_MOST_LINES = 200_000  # that a SentencePiece model is trained on
 
 
 class Units(tf.Module):
@@ -62,7 +56,7 @@ class Units(tf.Module):
         self.vocabulary = vocabulary
         self.names = tf.constant(vocabulary)
         if kind == "subwords":
-            self.tokenizer = _tokenizer(model)
+            self.tokenizer = subword_tokenizer(model)
         else:
             ids = tf.range(len(vocabulary), dtype=tf.int64)
             entries = tf.lookup.KeyValueTensorInitializer(self.names, ids)
@@ -81,7 +75,7 @@ class Units(tf.Module):
         lines = tf.strings.split(texts, "\n")  # [B, (lines)]
         pieces = self.tokenizer.tokenize(lines.flat_values)  # [N, (T)]
         ends = tf.fill([tf.shape(lines.flat_values)[0], 1], END)
-        pieces = tf.concat([tf.cast(pieces, tf.int32), ends], axis=1)
+        pieces = tf.concat([pieces, ends], axis=1)
         of_text = tf.RaggedTensor.from_row_splits(pieces, lines.row_splits)
         return of_text.merge_dims(1, 2)[:, :-1]  # the last line has no end
 
@@ -102,16 +96,6 @@ class Units(tf.Module):
             at_start = tf.strings.regex_full_match(prompts, r"(?s)(.*\s)?")
             texts = tf.where(at_start, tf.strings.regex_replace(texts, "^ ", ""), texts)
         return tf.strings.join([prompts, texts])
-
-
-def _tokenizer(model: bytes) -> tf_text.SentencepieceTokenizer:
-    """A tokenizer of its own.
-
-    TensorFlow shares the resource of equal models, and deletes it with the first tokenizer. So each
-    model gets a field with a number, 15 of the protocol buffer, which SentencePiece ignores.
-    """
-    number = next(_NUMBERS).to_bytes(4, "little")
-    return tf_text.SentencepieceTokenizer(model + bytes([15 << 3 | 2, len(number)]) + number)
 
 
 def document(text):
@@ -157,7 +141,8 @@ def build_vocabulary(
         DataError: if there is no text, or too little for subwords.
     """
     if kind == "subwords":
-        return _train_subwords(pieces, size)
+        special = {"unk": SPECIAL[UNKNOWN], "eos": SPECIAL[END]}
+        return train_subwords(_lines(pieces), size, special)
     counts: Counter = Counter()
 
     def count(texts):
@@ -175,37 +160,9 @@ def build_vocabulary(
     return [*SPECIAL, *(name for name in order if names[name] >= min_count)][:size], b""
 
 
-def _train_subwords(pieces: tf.data.Dataset, size: int) -> tuple[list[str], bytes]:
-    def lines() -> Iterator[str]:
-        for text in pieces.map(_normalize).as_numpy_iterator():
-            yield from filter(None, text.decode("utf-8").split("\n"))
-
-    file = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines(),
-            model_writer=file,
-            vocab_size=size,
-            hard_vocab_limit=False,
-            unk_id=UNKNOWN,
-            eos_id=END,
-            bos_id=-1,
-            pad_id=-1,
-            unk_piece=SPECIAL[UNKNOWN],
-            eos_piece=SPECIAL[END],
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            input_sentence_size=_MOST_LINES,
-            shuffle_input_sentence=False,
-            max_sentence_length=1 << 16,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        why = " ".join(str(error).split())[-200:]
-        raise DataError(f"No subwords can be made of the training text: {why}") from None
-    model = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
-    names = [model.id_to_piece(k) for k in range(model.get_piece_size())]
-    return names, file.getvalue()
+def _lines(pieces: tf.data.Dataset) -> Iterator[str]:
+    for text in pieces.map(_normalize).as_numpy_iterator():
+        yield from filter(None, text.decode("utf-8").split("\n"))
 
 
 def ids_on_disk(pieces: tf.data.Dataset, units: Units, folder: Path, name: str) -> np.ndarray:

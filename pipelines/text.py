@@ -22,7 +22,7 @@ _LARGEST_VALUE = 1e9  # of a word vector
 BOUNDARIES = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 # Chinese and Japanese have no spaces between words: each character is a token.
-_CHARACTER_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}"
+CHARACTER_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _STEPS = (
     # White space and control characters, such as the NUL byte, separate tokens.
     (f"[{WORD_SEPARATORS}]+", " "),
@@ -40,7 +40,7 @@ _STEPS = (
     (r"'\s?(s|m|d|ll|re|ve)\b", r" '\1"),
     # Each character that is not a letter, mark, number or apostrophe of a contraction is a token,
     # and each character of the scripts above.
-    (rf"([^\p{{L}}\p{{M}}\p{{N}}\s']|[{_CHARACTER_SCRIPTS}])", r" \1 "),
+    (rf"([^\p{{L}}\p{{M}}\p{{N}}\s']|[{CHARACTER_SCRIPTS}])", r" \1 "),
     (r"'(\s|$)", r" ' \1"),
     (r"\s+", " "),
 )

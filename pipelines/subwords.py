@@ -1,0 +1,90 @@
+"""Subwords: SentencePiece models, trained on lines of text and run in the graph by TF Text."""
+
+import io
+import itertools
+from collections.abc import Iterable
+
+import sentencepiece
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from unroll.pipelines.errors import DataError
+
+SPACE = "\u2581"  # how SentencePiece writes a space
+_MOST_LINES = 200_000  # that a model is trained on
+_NUMBERS = itertools.count()  # of tokenizers
+
+
+def train_subwords(
+    lines: Iterable[str], size: int, special: dict[str, str], kind: str = "unigram"
+) -> tuple[list[str], bytes]:
+    """Trains a SentencePiece model, of which all characters of the text are part as they are.
+
+    Args:
+        lines: of the training text. At most 200,000 of them are used.
+        size: the maximum number of pieces, with the special ones. A small text has fewer.
+        special: the special pieces in the order of their ids, from 0: their kinds, `pad`, `bos`,
+            `eos`, `unk`, or any other name for pieces that no text contains, and how they are
+            written.
+        kind: `unigram` (Kudo 2018) or `bpe` (Sennrich et al. 2016).
+
+    Returns:
+        The pieces in the order of their ids, and the model.
+
+    Raises:
+        DataError: if there is too little text, or `size` is less than its number of characters.
+    """
+    standard = ("unk", "bos", "eos", "pad")
+    ids = {f"{name}_id": -1 for name in standard}
+    names, control = {}, []
+    for number, (name, piece) in enumerate(special.items()):
+        if name in standard:
+            ids[f"{name}_id"], names[f"{name}_piece"] = number, piece
+        else:
+            control.append(piece)
+    file = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=file,
+            model_type=kind,
+            vocab_size=size,
+            hard_vocab_limit=False,
+            **ids,
+            **names,
+            control_symbols=control,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            input_sentence_size=_MOST_LINES,
+            shuffle_input_sentence=False,
+            max_sentence_length=1 << 16,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[-200:]
+        raise DataError(f"No subwords can be made of the training text: {why}") from None
+    model = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
+    return [model.id_to_piece(k) for k in range(model.get_piece_size())], file.getvalue()
+
+
+def subword_tokenizer(
+    model: bytes, out_type: tf.DType = tf.int32, sampling: float = 0.0
+) -> tf_text.SentencepieceTokenizer:
+    """A tokenizer of its own.
+
+    TensorFlow shares the resource of equal models, and deletes it with the first tokenizer. So each
+    model gets a field with a number, 15 of the protocol buffer, which SentencePiece ignores.
+
+    Args:
+        model: as `train_subwords` returns it.
+        out_type: of the pieces: `tf.int32` for ids, `tf.string` for texts.
+        sampling: above 0, a text is split at random: of a `unigram` model, segmentations are
+            sampled with their probabilities to this power (Kudo 2018, "Subword regularization");
+            in `bpe`, it is the probability of skipping a merge (Provilkov et al. 2020,
+            "BPE-dropout").
+    """
+    number = next(_NUMBERS).to_bytes(4, "little")
+    model += bytes([15 << 3 | 2, len(number)]) + number
+    return tf_text.SentencepieceTokenizer(
+        model, out_type=out_type, nbest_size=-1 if sampling else 0, alpha=sampling or 1.0
+    )
