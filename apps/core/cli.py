@@ -32,7 +32,7 @@ USAGE = """\
 unroll                      list the apps
 unroll APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...] [--resume]
 unroll APP evaluate RUN... [--split=test] [--record] [--variant=default]
-unroll APP predict  RUN INPUT... [--json] [--plot=DIR] [--stream]    INPUT - reads lines
+unroll APP predict  RUN... INPUT... [--json] [--plot=DIR] [--stream]    INPUT - reads lines
 unroll APP report   RUN [--split=test]
 unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
 evaluate, predict, report and export also accept the search options of an app, such as --beam-width.
@@ -237,6 +237,7 @@ def _say_how_to_continue(
 
 def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     from unroll.apps.core import evaluation, results
+    from unroll.apps.core.protocol import hook
     from unroll.apps.core.runs import Run
 
     chosen, search = _parse(options.EvaluateOptions, arguments, app, "evaluate")
@@ -246,6 +247,8 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
         raise UsageError("evaluate needs the folder of a run.")
     if chosen.record:
         results.record(app, runs, chosen.split, chosen.variant, show=_print_json)
+    elif len(runs) > 1 and hook(app, "ensemble"):
+        _print_json(evaluation.evaluate_ensemble(app, runs, chosen.split))
     elif len(runs) > 1:
         raise UsageError("evaluate accepts several runs only with --record.")
     else:
@@ -256,19 +259,24 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
 def _predict(app: ModuleType, arguments: list[str]) -> int:
     from rich.console import Console
 
-    from unroll.apps.core.evaluation import load_trained
+    from unroll.apps.core.evaluation import load_ensemble
     from unroll.apps.core.protocol import hook
     from unroll.apps.core.runs import Run
 
     end = arguments.index("--") if "--" in arguments else len(arguments)
     chosen, search = _parse(options.PredictOptions, arguments[:end], app, "predict")
-    run = Run.open(app, chosen.run, search=search)
+    paths, given = [chosen.run], list(chosen.inputs)
+    while hook(app, "ensemble") and given and (Path(given[0]) / "config.json").is_file():
+        paths.append(given.pop(0))
+    runs = [Run.open(app, path, search=search) for path in paths]
+    converse, after_dashes = hook(app, "converse"), list(map(_argument, arguments[end + 1 :]))
+    may_converse = converse is not None and given == ["-"] and not after_dashes
     inputs = []
-    for given in chosen.inputs:
-        inputs += _lines() if given == "-" else [_argument(given)]
-    inputs += map(_argument, arguments[end + 1 :])
-    if not inputs:
-        raise UsageError("predict needs an input: a text, a path, or - to read lines.")
+    for each in () if may_converse else given:
+        inputs += _lines() if each == "-" else [_argument(each)]
+    inputs += after_dashes
+    if not may_converse:
+        _require_input(inputs)
     stream, plot = hook(app, "stream"), hook(app, "plot")
     if chosen.stream and not stream:
         raise UsageError("--stream: this app reads an input as a whole.")
@@ -279,18 +287,11 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     if chosen.plot and Path(chosen.plot).exists() and not Path(chosen.plot).is_dir():
         raise UsageError(f"--plot={chosen.plot} is a file: name a folder.")
     images = _new_images(Path(chosen.plot))
-    raw = hook(app, "parse_inputs")(inputs)
-    trained = load_trained(app, run)
-    if chosen.stream:
-        for each in raw:
-            for piece in stream(trained, each):
-                print(piece, end="", flush=True)
-            print()
-        return 0
     console = Console()
-    for result in app.predict(trained, raw):
+
+    def write(result: dict) -> None:
         if chosen.json:
-            print(_json(result))
+            print(_json(result), flush=True)
         else:
             # The plain text: no markup, no emoji codes, no line breaks at the terminal's width.
             console.print(
@@ -304,7 +305,30 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
                 path.unlink(missing_ok=True)
                 raise
             print(f"unroll: wrote {path}", file=sys.stderr)
+
+    raw = None if may_converse else hook(app, "parse_inputs")(inputs)
+    trained = load_ensemble(app, runs)
+    if may_converse and (answer := converse(trained)):
+        for line in _entered_lines():
+            write(answer(line))
+        return 0
+    if raw is None:
+        raw = hook(app, "parse_inputs")(_require_input(_lines()))
+    if chosen.stream:
+        for each in raw:
+            for piece in stream(trained, each):
+                print(piece, end="", flush=True)
+            print()
+        return 0
+    for result in app.predict(trained, raw):
+        write(result)
     return 0
+
+
+def _require_input(inputs: list[str]) -> list[str]:
+    if not inputs:
+        raise UsageError("predict needs an input: a text, a path, or - to read lines.")
+    return inputs
 
 
 def _report(app: ModuleType, arguments: list[str]) -> int:
@@ -363,6 +387,17 @@ def _lines() -> list[str]:
     """The lines of the standard input. Invalid UTF-8 becomes U+FFFD, as in the graph."""
     text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def _entered_lines() -> Iterator[str]:
+    """As `_lines`, each as soon as it is entered, after a prompt on a terminal."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        yield line.decode("utf-8", errors="replace").removesuffix("\n")
 
 
 def _argument(given: str) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.files import write_bytes
-from unroll.apps.core.protocol import Report, Trained
+from unroll.apps.core.protocol import Report, Trained, hook
 from unroll.apps.core.runs import Run
 
 
@@ -59,6 +59,22 @@ def load_trained(app: ModuleType, run: Run) -> Trained:
     return Trained(config, assets, model)
 
 
+def load_ensemble(app: ModuleType, runs: list[Run]) -> Trained:
+    """Several runs as one model, with the configuration of the first; or that of a single run.
+
+    Raises:
+        UsageError: if a file of a run is broken, the app has no ensembles, or the runs do not fit
+            together.
+    """
+    members = [load_trained(app, run) for run in runs]
+    if len(members) == 1:
+        return members[0]
+    ensemble = hook(app, "ensemble")
+    if ensemble is None:
+        raise UsageError("this app cannot use several runs as one model.")
+    return ensemble(members)
+
+
 def evaluate(
     app: ModuleType,
     run: Run,
@@ -93,6 +109,21 @@ def compute(app: ModuleType, run: Run, split: str = "test") -> dict:
     """Like `evaluate`, without writing a file."""
     trained, dataset = load_split(app, run, split)
     return {"data": trained.config.data, "split": split, **app.score(trained, dataset)}
+
+
+def evaluate_ensemble(app: ModuleType, runs: list[Run], split: str = "test") -> dict:
+    """The task's figures of several runs as one model, on a whole split. It writes no file.
+
+    Returns:
+        As `evaluate`, with the paths of the `runs`.
+
+    Raises:
+        UsageError: as `load_ensemble`, or if the dataset has no such split.
+    """
+    trained = load_ensemble(app, runs)
+    dataset = app.load(trained.config, (split,), trained.assets)[split]
+    about = {"data": trained.config.data, "split": split, "runs": [str(run.path) for run in runs]}
+    return {**about, **app.score(trained, dataset)}
 
 
 def load_split(app: ModuleType, run: Run, split: str) -> tuple[Trained, tf.data.Dataset]:

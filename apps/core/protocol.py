@@ -133,6 +133,13 @@ OPTIONAL: dict[str, Any] = {
     "plot": None,
     # `stream(trained, input)`: yields the output piece by piece while the input is read.
     "stream": None,
+    # `converse(trained)`: for a model of dialogs, a function of a line that returns one result of
+    # `predict`, and remembers the lines and its answers; `None` for another model. `predict RUN -`
+    # then reads a line, answers, and reads the next one.
+    "converse": None,
+    # `ensemble(members)`: several trained models as one, for `predict RUN RUN...` and `evaluate
+    # RUN RUN...`. It raises a `UsageError` if they do not fit together.
+    "ensemble": None,
     # The `Config` for a folder of your own files. By default, that of the first preset.
     "OWN_FILES": None,
     # Whether `--data` also accepts a single file of your own.

@@ -352,6 +352,56 @@ def test_predict_does_not_change_lines(call, run, echo, monkeypatch):
     assert [json.loads(line)["x"] for line in out] == ["first", *expected, "last"]
 
 
+def test_a_conversation_answers_line_by_line(call, run, echo, monkeypatch):
+    """An answer is there before the next line is read, and depends on the lines before."""
+    read = []
+
+    class Lines(io.BytesIO):
+        def readline(self):
+            read.append(len(said))
+            return super().readline()
+
+    said = []
+
+    def converse(trained):
+        return lambda line: said.append(line) or {"x": f"{len(said)} {line}"}
+
+    monkeypatch.setattr(toy, "converse", converse, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Lines(b"hello\n\xff\n\nbye")))
+    code, out, _ = call("toy", "predict", run, "-")
+    assert (code, out) == (0, ["1 hello", "2 \ufffd", "3 ", "4 bye"])
+    assert read == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("given", "code"), [(b"a\nb\n", 0), (b"", 2)])
+def test_a_model_that_does_not_converse_reads_all_lines(call, run, echo, monkeypatch, given, code):
+    monkeypatch.setattr(toy, "converse", lambda trained: None, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    found, out, err = call("toy", "predict", run, "-")
+    assert found == code
+    assert out == given.decode().splitlines()
+    assert code == 0 or "needs an input" in err[0]
+
+
+def test_several_runs_are_an_ensemble(call, run, monkeypatch):
+    monkeypatch.setattr(toy, "ensemble", lambda members: len(members), raising=False)
+    monkeypatch.setattr(
+        toy, "predict", lambda trained, inputs: [{"x": f"{trained} {x}"} for x in inputs]
+    )
+    monkeypatch.setattr(toy, "show", lambda result: result["x"])
+    assert call("toy", "predict", run, run, run, "1 2") == (0, ["3 1 2"], [])
+    before = files()
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "ensemble", lambda members: members[1])
+        code, out, _ = call("toy", "evaluate", run, run)
+    figures = json.loads(out[0])
+    assert (code, figures["runs"], figures["split"]) == (0, [run, run], "test")
+    assert figures["examples"] > 0
+    assert files() == before
+    code, _, err = call("toy", "predict", "none", run, "1 2")
+    assert (code, len(err)) == (2, 1)
+
+
 def test_predict_does_not_change_printed_text(call, run, echo):
     texts = ["[bold]x[/nope] :smile:", "long " * 100 + "end", "-1", "--json"]
     code, out, _ = call("toy", "predict", run, "--", *texts)

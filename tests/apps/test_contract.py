@@ -45,7 +45,8 @@ APPS = [importlib.import_module(f"unroll.apps.{name}.app") for name in NAMES]
 # The number of arguments of optional functions.
 HOOKS = {
     "axes": 1, "shared": 1, "start_options": 1, "callbacks": 2, "export_files": 1,
-    "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1,
+    "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1, "converse": 1,
+    "ensemble": 1,
 }  # fmt: skip
 
 
