@@ -20,7 +20,7 @@ from unroll.pipelines.text import BOUNDARIES, CHARACTER_SCRIPTS, to_dense
 
 UNITS = ("subwords", "words", "characters")
 SUBWORD_TYPES = ("bpe", "unigram")
-PADDING, START, END, UNKNOWN, SEPARATOR = range(5)
+PAD, START, END, UNKNOWN, SEPARATOR = range(5)
 # The first pieces of every vocabulary. The separator is between the turns of a dialogue.
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<sep>")
 SIDES = ("source", "target")
@@ -113,7 +113,7 @@ class Tokenizer(tf.Module):
             ids = tf.RaggedTensor.from_tensor(ids)
         before = tf.math.cumsum(tf.cast(ids.to_tensor() == END, tf.int32), axis=1) == 0
         is_text = tf.RaggedTensor.from_tensor(before, lengths=ids.row_lengths()).flat_values
-        for special in (PADDING, START, SEPARATOR):
+        for special in (PAD, START, SEPARATOR):
             is_text &= ids.flat_values != special
         kept = tf.ragged.boolean_mask(ids, ids.with_flat_values(is_text))
         return self.join(tf.ragged.map_flat_values(tf.gather, self.names, kept))
@@ -127,6 +127,15 @@ class Tokenizer(tf.Module):
             return texts
         texts = tf.strings.reduce_join(pieces, axis=-1)
         return tf.strings.strip(tf.strings.regex_replace(texts, SPACE, " "))
+
+
+def split_words(texts) -> tf.RaggedTensor:
+    """The words, punctuation marks, Chinese and Japanese characters of texts, `[B]` to `[B, (T)]`.
+
+    They are the pieces of the units `words`, without joiners.
+    """
+    words = _split(normalize(texts), "words")
+    return words.with_flat_values(tf.strings.regex_replace(words.flat_values, JOINER, ""))
 
 
 def _split(texts, units: str) -> tf.RaggedTensor:
