@@ -43,6 +43,11 @@ from unroll.pipelines.datasets.tagging.atis import Atis
 from unroll.pipelines.datasets.tagging.flights import Flights
 from unroll.pipelines.datasets.tagging.snips import Snips
 from unroll.pipelines.datasets.tagging.tagged_files import TaggedFiles
+from unroll.pipelines.datasets.translation.dailydialog import DailyDialog
+from unroll.pipelines.datasets.translation.multi30k import Multi30k
+from unroll.pipelines.datasets.translation.pair_files import PairFiles
+from unroll.pipelines.datasets.translation.phrases import Phrases
+from unroll.pipelines.datasets.translation.tatoeba_zh_en import TatoebaZhEn
 from unroll.pipelines.datasets.vision import coco_captions
 from unroll.pipelines.datasets.vision.caption_files import CaptionFiles
 from unroll.pipelines.datasets.vision.daquar import Daquar
@@ -64,6 +69,7 @@ _BUILDERS = {
     "atis": Atis,
     "babi": functools.partial(Babi, config="en"),
     "babi_10k": functools.partial(Babi, config="en-10k"),
+    "dailydialog": DailyDialog,
     "daquar": Daquar,
     "easy_vqa": EasyVqa,
     "flickr8k": Flickr8k,
@@ -73,6 +79,8 @@ _BUILDERS = {
     "grammar": Grammar,
     "imdb": Imdb,
     "inspec": Inspec,
+    "multi30k": Multi30k,
+    "phrases": Phrases,
     "ptb": Ptb,
     "ptb_characters": Ptb,
     "reviews": Reviews,
@@ -87,6 +95,7 @@ _BUILDERS = {
     "sst2": Sst2,
     "sst5": Sst5,
     "stories": Stories,
+    "tatoeba_zh_en": TatoebaZhEn,
     "tiny_shakespeare": TinyShakespeare,
     "wiki10m": Wiki10m,
     "word_questions": WordQuestions,
@@ -109,6 +118,7 @@ KINDS = {
     "stories": StoryFiles,
     "tagging": TaggedFiles,
     "text_classification": TextFiles,
+    "translation": PairFiles,
     "visual_questions": QuestionFiles,
 }
 
@@ -135,7 +145,8 @@ def builder(
         size: multiplies the number of examples of a generated dataset (`GENERATED`).
         manual_dir: the folder of downloaded files. Defaults to `UNROLL_MANUAL_DIR`.
         data_dir: the folder of prepared datasets. Defaults to that of TFDS.
-        **options: arguments of the builder of a folder.
+        **options: arguments of the builder of a folder. Of a builder by name, those in its
+            `OPTIONS`.
 
     Raises:
         DataError: for an unknown name or kind, a size that the dataset does not support, or missing
@@ -145,7 +156,9 @@ def builder(
         raise DataError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
     folders = {"data_dir": data_dir, "manual_dir": manual_dir}
     if name in _BUILDERS:
-        make = functools.partial(_BUILDERS[name], **folders)
+        accepted = getattr(_BUILDERS[name], "OPTIONS", ())
+        own = {option: options[option] for option in accepted if option in options}
+        make = functools.partial(_BUILDERS[name], **own, **folders)
     elif Path(name).is_dir() or (kind == "plain_text" and Path(name).is_file()):
         make = functools.partial(KINDS[kind], name, **options, **folders)
     else:

@@ -50,6 +50,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     FEATURES: ClassVar[dict] = {}  # of an example, by name
     # The names of the splits; empty if they are those of the user's files.
     SPLITS: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    # The arguments of `datasets.builder` that the builder has beside the folders.
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
     SUPERVISED_KEYS: ClassVar[tuple[str, str] | None] = None
     # Whether the examples keep the order in which they are generated. Otherwise TFDS shuffles them.
     ORDERED = False

@@ -63,7 +63,7 @@ class TextFiles(TextClassification, skip_registration=True):
             raise DataError(
                 f"{files['train']}: all rows have the same label; at least two are needed."
             )
-        groups = {split: [_group(text) for text, _ in own] for split, own in rows.items()}
+        groups = {split: [folded(text) for text, _ in own] for split, own in rows.items()}
         if "valid" in rows:
             report_repeated("texts", groups)
         else:
@@ -95,8 +95,8 @@ class TextFiles(TextClassification, skip_registration=True):
             yield number, {"text": text, "label": ids.get(label, UNSEEN)}
 
 
-def _group(text: str) -> str:
-    """Equal texts are a group, whatever their case and white space."""
+def folded(text: str) -> str:
+    """A text without differences of case and white space: texts of which it is equal are equal."""
     return " ".join(split_words(text.casefold()))
 
 
