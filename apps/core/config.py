@@ -88,16 +88,22 @@ class TrainingConfig:
         return self.learning_rate
 
 
-def optimizer(config: TrainingConfig, weight_decay: float = 0.0):
-    """Adam, or AdamW with weight decay, with gradient clipping by global norm."""
+def optimizer(config: TrainingConfig, weight_decay: float = 0.0, average: float = 0.0):
+    """Adam, or AdamW with weight decay, with gradient clipping by global norm.
+
+    Args:
+        config: with the learning rate and the norm.
+        weight_decay: of AdamW; 0 for Adam.
+        average: the decay per step of a moving average of the weights; 0 for none.
+    """
     import keras
 
-    clip = config.clip_norm or None
+    options = {"global_clipnorm": config.clip_norm or None}
+    if average:
+        options |= {"use_ema": True, "ema_momentum": average}
     if weight_decay:
-        return keras.optimizers.AdamW(
-            config.learning_rate, weight_decay=weight_decay, global_clipnorm=clip
-        )
-    return keras.optimizers.Adam(config.learning_rate, global_clipnorm=clip)
+        return keras.optimizers.AdamW(config.learning_rate, weight_decay=weight_decay, **options)
+    return keras.optimizers.Adam(config.learning_rate, **options)
 
 
 def parse(app: ModuleType, arguments: list[str], prog: str = "train") -> TrainingConfig:

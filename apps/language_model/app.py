@@ -261,9 +261,8 @@ def shared(config: Config) -> Shared:
 def build(config: Config, assets: Assets) -> keras.Model:
     """Embedding, recurrent layers that carry their state from batch to batch, softmax."""
     model = network.build(config, len(assets["vocabulary"]))
-    averaging = {"use_ema": True, "ema_momentum": config.average} if config.average else {}
     model.compile(
-        network.scaled(optimizer(config, weight_decay=config.weight_decay), **averaging),
+        network.scaled(optimizer(config, config.weight_decay, config.average)),
         MeanLoss(),
         metrics=[Perplexity()],
         jit_compile=config.jit,

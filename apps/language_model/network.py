@@ -107,8 +107,8 @@ class LanguageModel(keras.Model):
         return super().train_step(data)
 
 
-def scaled(optimizer: keras.optimizers.Optimizer, **options) -> keras.optimizers.Optimizer:
-    """An optimizer with other options, whose steps are multiplied by its `rate_scale`."""
+def scaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """An optimizer whose steps are multiplied by its `rate_scale`."""
     kind = type(optimizer)
 
     class Scaled(kind):
@@ -117,7 +117,7 @@ def scaled(optimizer: keras.optimizers.Optimizer, **options) -> keras.optimizers
         def update_step(self, gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate * self.rate_scale)
 
-    return Scaled.from_config({**optimizer.get_config(), **options})
+    return Scaled.from_config(optimizer.get_config())
 
 
 def cutoffs(vocabulary_size: int) -> tuple[int, int]:
