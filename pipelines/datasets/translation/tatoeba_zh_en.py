@@ -36,6 +36,8 @@ class TatoebaZhEn(Pairs, skip_registration=True):
     def _pairs(self, path, split: str):
         rows = []
         for number, line in enumerate(split_lines(read_text(path)), start=1):
+            if not line.strip():  # the last one
+                continue
             fields = line.split("\t")
             if len(fields) != 3 or not all(field.strip() for field in fields):
                 raise DataError(f"{path}, line {number}: expected English, Chinese, attribution.")
