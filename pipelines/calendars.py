@@ -85,6 +85,76 @@ def shift(time: int, steps: np.ndarray, frequency: str) -> np.ndarray:
     return days.astype("int64") * DAY + second
 
 
+def infer(times: list[np.ndarray]) -> str:
+    """The frequency of series: the commonest difference between two times.
+
+    Args:
+        times: of each series, `[T]` int64, sorted, without duplicates.
+
+    Returns:
+        Months, quarters or years if all times are on the same day of the month, or on its last.
+        `B` if the differences are days, and no time is on a weekend. An empty string if no series
+        has two times.
+
+    >>> infer([np.array(["2020-01-31", "2020-02-29", "2020-04-30"], "M8[s]").astype("int64")])
+    'ME'
+    """
+    found = np.concatenate([np.diff(own) for own in times])
+    if not len(found):
+        return ""
+    every = np.concatenate(times)
+    days, seconds = every // DAY, every % DAY
+    if found.min() >= 28 * DAY and (seconds == seconds[0]).all():
+        dates = days.astype("datetime64[D]")
+        months = dates.astype("datetime64[M]")
+        of_month = (dates - months.astype("datetime64[D]")).astype("int64")
+        is_last = (dates + 1).astype("datetime64[M]") != months
+        kind = "E" if is_last.all() else "S" if (of_month == of_month[0]).all() else ""
+        if kind:
+            own = [part.astype("M8[s]").astype("M8[M]").astype("int64") for part in times]
+            step = _commonest(np.concatenate([np.diff(part) for part in own]))
+            of_unit = next(n for n in (12, 3, 1) if step % n == 0)
+            return _multiple(step // of_unit, {12: "Y", 3: "Q", 1: "M"}[of_unit] + kind)
+    step = _commonest(found)
+    if step == DAY and every.max() - every.min() >= 7 * DAY and ((days + 3) % 7 < 5).all():
+        return "B"
+    unit = next(unit for unit in ("W", "D", "h", "min", "s") if step % _SECONDS[unit] == 0)
+    return _multiple(step // _SECONDS[unit], unit)
+
+
+def _commonest(numbers: np.ndarray) -> int:
+    values, counts = np.unique(numbers, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _multiple(count: int, unit: str) -> str:
+    return unit if count == 1 else f"{count}{unit}"
+
+
+def steps_of(times: np.ndarray, frequency: str) -> tuple[np.ndarray, int | None]:
+    """The number of steps from the first time to each, and the index of the first that is between.
+
+    At the frequency `B`, holidays are no steps: each time is one step after the one before.
+
+    Args:
+        times: `[T]` int64, sorted.
+        frequency: as in the docstring of this module.
+
+    Returns:
+        `[T]` int64, and `None` if all times are on the calendar of the first one.
+    """
+    count, unit = parse(frequency)
+    if unit == "B":
+        return np.arange(len(times)), None
+    if unit in _SECONDS:
+        steps = (times - times[0]) // (count * _SECONDS[unit])
+    else:
+        months = times.astype("M8[s]").astype("M8[M]").astype("int64")
+        steps = (months - months[0]) // (count * _MONTHS[unit])
+    between = shift(times[0], steps, frequency) != times
+    return steps, int(between.argmax()) if between.any() else None
+
+
 def season(frequency: str) -> int:
     """The number of steps of the season that is usual for a frequency; 1 if there is none.
 

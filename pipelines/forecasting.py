@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from unroll.pipelines import calendars
 from unroll.pipelines.errors import DataError, report_once
+from unroll.pipelines.naive_forecasts import NaiveForecasts
 
 SERIES_UNKNOWN = 0  # the index of series that the training split does not have
 
@@ -149,10 +150,10 @@ def windows(
     index = _Index(table, context, horizon, stride)
     number = {name: k for k, name in enumerate(names, start=1)}
     own = tf.constant([number.get(s.name, SERIES_UNKNOWN) for s in table.series], tf.int32)
-    values, times, known = map(tf.constant, index.flatten(table, frequency=table.frequency))
+    values, times, known = map(tf.constant, index.flatten(table))
     past, whole = tf.range(-context, 0), tf.range(-context, horizon)
     future = tf.range(horizon)
-    references_of = _References(table, index, horizon) if references else None
+    references_of = index.references(table, horizon) if references else None
 
     def batch(ids):
         of, origin = index.locate(ids)
@@ -184,6 +185,44 @@ def windows(
     made = order.batch(batch_size).map(batch, tf.data.AUTOTUNE, deterministic=True)
     count = -(-total // batch_size)
     return made.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+
+def latest(table: Table, names: list[str], *, context: int, horizon: int) -> dict[str, np.ndarray]:
+    """The features of the forecast that follows the last value of each series.
+
+    Args:
+        table: series to their last value, or further with covariates that are known ahead of time.
+        names, context, horizon: as in `windows`.
+
+    Returns:
+        The features of `windows`, of one window for each series, in their order.
+
+    Raises:
+        DataError: if a series has no value, or if covariates of the horizon are missing.
+    """
+    rows = []
+    for series in table.series:
+        found = np.flatnonzero(~np.isnan(series.values).all(axis=1))
+        if not len(found):
+            raise DataError(f"The series {series.name!r} has no value to forecast from.")
+        origin = int(found[-1]) + 1
+        steps = np.arange(origin - context, origin + horizon)
+        given = np.clip(steps, 0, len(series.times) - 1)
+        times = calendars.shift(series.times[origin - 1], steps - origin + 1, table.frequency)
+        times = np.where(steps == given, series.times[given], times)
+        known = np.where((steps >= 0)[:, None], series.known[given], 0)
+        missing = np.isnan(known[context:]).any(axis=1) | (steps[context:] != given[context:])
+        if table.known and missing.any():
+            raise DataError(
+                f"The series {series.name!r} needs {', '.join(table.known)} for {horizon} steps "
+                f"after its last value: {int(missing.argmax())} are given."
+            )
+        past = slice(None, context)
+        history = np.where((steps[past] >= 0)[:, None], series.values[given[past]], np.nan)
+        number = names.index(series.name) + 1 if series.name in names else SERIES_UNKNOWN
+        rows.append({"history": history, "times": times, "known": known, "series": number})
+    types = {"history": "float32", "times": "int64", "known": "float32", "series": "int32"}
+    return {name: np.array([row[name] for row in rows], of) for name, of in types.items()}
 
 
 class _Index:
@@ -231,7 +270,15 @@ class _Index:
         step = ids - tf.gather(self._before, of)
         return of, tf.gather(self._origins, of) + step * self._stride
 
-    def flatten(self, table: Table, frequency: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def references(self, table: Table, horizon: int) -> NaiveForecasts:
+        """The naive forecasts of the windows."""
+        values, _, _ = self.flatten(table)
+        lengths = np.array([len(series.times) for series in table.series])
+        return NaiveForecasts(
+            values, self.begins, lengths, table.starts, table.seasonality, horizon
+        )
+
+    def flatten(self, table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The values, the times and the covariates of all series, one after the other, padded."""
         size = int((self.padding + [len(series.times) for series in table.series]).sum())
         values = np.full((size, len(table.columns)), np.nan, "float32")
@@ -241,7 +288,9 @@ class _Index:
             own = slice(begin, begin + len(series.times))
             values[own], times[own], known[own] = series.values, series.times, series.known
             before = np.arange(-padding, 0)
-            times[begin - padding : begin] = calendars.shift(series.times[0], before, frequency)
+            times[begin - padding : begin] = calendars.shift(
+                series.times[0], before, table.frequency
+            )
         return values, times, known
 
 

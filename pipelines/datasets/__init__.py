@@ -29,7 +29,13 @@ from unroll.pipelines.datasets.sentiment.imdb import ARCHIVE, Imdb
 from unroll.pipelines.datasets.sentiment.reviews import Reviews
 from unroll.pipelines.datasets.sentiment.sst import Sst2, Sst5
 from unroll.pipelines.datasets.sentiment.text_files import TextFiles
+from unroll.pipelines.datasets.series.ett import Etth1, Etth2
+from unroll.pipelines.datasets.series.exchange_rate import ExchangeRate
+from unroll.pipelines.datasets.series.m4_hourly import M4Hourly
 from unroll.pipelines.datasets.series.seasons import Seasons
+from unroll.pipelines.datasets.series.series_files import SeriesFiles
+from unroll.pipelines.datasets.series.small_series import AirPassengers, Sunspots
+from unroll.pipelines.datasets.series.stocknet import Stocknet
 from unroll.pipelines.datasets.sources import in_manual_folder, require_reachable
 from unroll.pipelines.datasets.speech import librispeech
 from unroll.pipelines.datasets.speech.an4 import An4
@@ -64,6 +70,7 @@ from unroll.pipelines.errors import DataError
 # function that converts an example to the features of the other datasets of its task.
 _TFDS_DATASETS = {module.NAME: module for module in (coco_captions, librispeech)}
 _BUILDERS = {
+    "air_passengers": AirPassengers,
     "an4": An4,
     "articles": Articles,
     "atis": Atis,
@@ -72,6 +79,9 @@ _BUILDERS = {
     "dailydialog": DailyDialog,
     "daquar": Daquar,
     "easy_vqa": EasyVqa,
+    "etth1": Etth1,
+    "etth2": Etth2,
+    "exchange_rate": ExchangeRate,
     "flickr8k": Flickr8k,
     "flights": Flights,
     "fsdd": functools.partial(Fsdd, config="single"),
@@ -79,6 +89,7 @@ _BUILDERS = {
     "grammar": Grammar,
     "imdb": Imdb,
     "inspec": Inspec,
+    "m4_hourly": M4Hourly,
     "multi30k": Multi30k,
     "phrases": Phrases,
     "ptb": Ptb,
@@ -94,7 +105,9 @@ _BUILDERS = {
     "spoken_digits": SpokenDigits,
     "sst2": Sst2,
     "sst5": Sst5,
+    "stocknet": Stocknet,
     "stories": Stories,
+    "sunspots": Sunspots,
     "tatoeba_zh_en": TatoebaZhEn,
     "tiny_shakespeare": TinyShakespeare,
     "wiki10m": Wiki10m,
@@ -114,6 +127,7 @@ KINDS = {
     "captions": CaptionFiles,
     "key_terms": TermFiles,
     "plain_text": PlainFiles,
+    "series": SeriesFiles,
     "speech": SpeechFiles,
     "stories": StoryFiles,
     "tagging": TaggedFiles,
@@ -121,6 +135,8 @@ KINDS = {
     "translation": PairFiles,
     "visual_questions": QuestionFiles,
 }
+
+_OF_ONE_FILE = ("plain_text", "series")
 
 
 def names() -> list[str]:
@@ -140,7 +156,8 @@ def builder(
     """A dataset, whose splits are prepared on disk when they are first read.
 
     Args:
-        name: one of `names()`, or a folder of your own files. For plain text also one file.
+        name: one of `names()`, or a folder of your own files. For plain text and series also one
+            file.
         kind: what the files of a folder are, one of `KINDS`.
         size: multiplies the number of examples of a generated dataset (`GENERATED`).
         manual_dir: the folder of downloaded files. Defaults to `UNROLL_MANUAL_DIR`.
@@ -159,7 +176,7 @@ def builder(
         accepted = getattr(_BUILDERS[name], "OPTIONS", ())
         own = {option: options[option] for option in accepted if option in options}
         make = functools.partial(_BUILDERS[name], **own, **folders)
-    elif Path(name).is_dir() or (kind == "plain_text" and Path(name).is_file()):
+    elif Path(name).is_dir() or (kind in _OF_ONE_FILE and Path(name).is_file()):
         make = functools.partial(KINDS[kind], name, **options, **folders)
     else:
         raise DataError(
