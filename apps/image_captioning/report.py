@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +12,12 @@ from unroll.apps.core.results import markdown_table
 from unroll.apps.image_captioning import metrics
 from unroll.apps.image_captioning.metrics import Caption, Predictions
 from unroll.apps.shared import images
-from unroll.apps.shared.reports import confusion_figure, examples_table, per_class_table
+from unroll.apps.shared.reports import (
+    attention_figure,
+    confusion_figure,
+    examples_table,
+    per_class_table,
+)
 
 _COLUMNS = 6  # images side by side, at most
 _SHOWN = 10  # captions in a table
@@ -152,7 +156,9 @@ def plot(result: dict, path: Path) -> None:
     words = [word for word in result["words"][0] if word]
     weights = np.array(result["attention"][0][: len(words)]) if "attention" in result else None
     if weights is not None and weights.ndim == 2:
-        figure = _heat_map(words, weights, result.get("frames"))
+        frames = result.get("frames")
+        label = "frame" if frames else "region or frame"
+        figure = attention_figure(weights, words, frames, label)
     else:
         gray = np.full((64, 64, 3), 127, "uint8")
         pixels = images.pixels_of(result["image"]) if "image" in result else gray
@@ -165,15 +171,3 @@ def plot(result: dict, path: Path) -> None:
             rows = [cells[k : k + columns] for k in range(0, len(cells), columns)]
             figure = images.sheet(rows)
     images.save(figure, path)
-
-
-def _heat_map(words: list[str], weights: np.ndarray, frames: list[str] | None):
-    """A Matplotlib figure of weights `[L, S]`, with the labels of the frames if there are any."""
-    figure = matplotlib.figure.Figure(figsize=(6, 1.5 + 0.3 * len(words)), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(weights, cmap="inferno", aspect="auto", vmin=0)
-    axes.set_yticks(range(len(words)), words, parse_math=False)
-    if frames:
-        axes.set_xticks(range(len(frames)), frames, rotation=45, ha="right", parse_math=False)
-    axes.set_xlabel("frame" if frames else "region or frame")
-    return figure

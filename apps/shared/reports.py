@@ -44,6 +44,28 @@ def confusion_figure(labels: Sequence[str], predicted: Sequence[str], most: int 
     return figure
 
 
+def attention_figure(
+    weights: np.ndarray, rows: list[str], columns: list[str] | None = None, label: str = ""
+):
+    """A Matplotlib figure of attention weights `[L, S]` as a heat map.
+
+    Args:
+        weights: of each row.
+        rows: the names of the rows, such as the words that are written.
+        columns: the names of what is attended to, if they have names.
+        label: what is attended to.
+    """
+    height, width = 1.5 + 0.3 * len(rows), max(6.0, 2 + 0.35 * len(columns or ()))
+    figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="inferno", aspect="auto", vmin=0)
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    if columns:
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", parse_math=False)
+    axes.set_xlabel(label)
+    return figure
+
+
 def examples_table(heads: list[str], rows: list[list], most: int = 20) -> str:
     """The first `most` rows as a Markdown table, with a line if there are more."""
     table = markdown_table(heads, [[str(cell) for cell in row] for row in rows[:most]])
