@@ -5,7 +5,6 @@ Every error is a `DataError` of one line that names the file and the line.
 
 import codecs
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -78,6 +77,16 @@ def split_lines(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
+def _with_ends(text: str) -> Iterator[str]:
+    """The lines of a text with their ends, without a second copy of the text."""
+    start = 0
+    for end in _LINE_END.finditer(text):
+        yield text[start : end.end()]
+        start = end.end()
+    if start < len(text):
+        yield text[start:]
+
+
 def split_words(line: str) -> list[str]:
     r"""The words of a line. Unicode's white space and control characters separate them.
 
@@ -122,7 +131,7 @@ def read_rows(path: str | Path, delimiter: str) -> Iterator[tuple[int, list[str]
 def _rows(text: str, path, delimiter: str, quoted: bool, first: int):
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(
-        io.StringIO(text, newline=""),
+        _with_ends(text),
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=quoted,
@@ -159,7 +168,7 @@ def _detect_delimiter(text: str) -> str:
 def _widths(text: str, delimiter: str) -> Iterator[int]:
     """The numbers of fields of the rows that are not blank, if fields may be quoted."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = csv.reader(_with_ends(text), delimiter=delimiter)
     return (len(fields) for fields in rows if fields)
 
 
