@@ -90,6 +90,32 @@ class Seasons(Generated, SeriesBuilder, skip_registration=True):
         raise NotImplementedError("The splits are generated together.")
 
 
+def best_possible(horizon: int, split: str = "test", count: int = SERIES) -> dict[str, float]:
+    """The errors of a forecast that is everything but the noise, on all windows of a split.
+
+    Args:
+        horizon: of the windows.
+        split: "valid" or "test".
+        count: the number of series.
+
+    Returns:
+        `mse` and `mae` of values that are standardized by the training split of their series.
+    """
+    names = list(STEPS)
+    start = sum(STEPS[name] for name in names[: names.index(split)])
+    steps = STEPS[split]
+    windows = np.convolve(np.ones(steps - horizon + 1), np.ones(horizon))  # that have a step
+    total = {"mse": 0.0, "mae": 0.0}
+    weight = 0.0
+    for truth in generate(count):
+        values = truth.series.values[:, 0].astype("float64")
+        errors = (values - truth.mean)[start : start + steps] / np.nanstd(values[: STEPS["train"]])
+        total["mse"] += np.nansum(windows * errors**2)
+        total["mae"] += np.nansum(windows * np.abs(errors))
+        weight += windows[~np.isnan(errors)].sum()
+    return {name: float(value / weight) for name, value in total.items()}
+
+
 def splits(count: int = SERIES) -> dict[str, Table]:
     """The table of each split, of a number of series."""
     every = [truth.series for truth in generate(count)]
