@@ -1,7 +1,5 @@
 """Examples to batches: bucketed by length, shuffled with a seed, prefetched."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +12,6 @@ def batches(
     batch_size: int,
     *,
     boundaries: tuple[int, ...] = (),
-    batch_sizes: Sequence[int] | None = None,
     shuffle: int | None = None,
     static: bool = False,
     lengths: np.ndarray | None = None,
@@ -28,7 +25,6 @@ def batches(
         batch_size: B, in every bucket.
         boundaries: the lengths at which a new bucket begins. The order of the dataset is kept
             within a bucket.
-        batch_sizes: B of each bucket, one more than boundaries, in place of `batch_size`.
         shuffle: a seed. The order is different in each epoch, and reproducible. `None` keeps the
             order.
         static: whether the batches have few different shapes, as XLA on a TPU needs: B examples
@@ -52,9 +48,8 @@ def batches(
             "Static shapes need lengths below the last boundary, "
             f"{max(boundaries, default=0)}; the longest example has {max(lengths, default=0)}."
         )
-    sizes = np.array(batch_sizes or [batch_size] * (len(boundaries) + 1))
-    per_bucket = np.bincount(np.digitize(lengths, boundaries), minlength=len(sizes))
-    count = int(np.sum(per_bucket // sizes if static else -(-per_bucket // sizes)))
+    per_bucket = np.bincount(np.digitize(lengths, boundaries))
+    count = int(np.sum(per_bucket // batch_size if static else -(-per_bucket // batch_size)))
     size = max(len(lengths), 1) if buffer is None else max(1, min(len(lengths), buffer))
 
     def epoch(seeds=None) -> tf.data.Dataset:
@@ -64,7 +59,7 @@ def batches(
         made = made.bucket_by_sequence_length(
             length,
             bucket_boundaries=list(boundaries),
-            bucket_batch_sizes=sizes.tolist(),
+            bucket_batch_sizes=[batch_size] * (len(boundaries) + 1),
             drop_remainder=static,
             pad_to_bucket_boundary=static,
         )

@@ -11,14 +11,19 @@ import tensorflow_text as tf_text
 from unroll.pipelines.errors import DataError
 
 SPACE = "\u2581"  # how SentencePiece writes a space
-_MOST_LINES = 200_000  # that a model is trained on
+MOST_LINES = 200_000  # that a model is trained on
+COVERAGE = 0.9995  # the default share of the characters of a text that a model has
 _NUMBERS = itertools.count()  # of tokenizers
 
 
 def train_subwords(
-    lines: Iterable[str], size: int, special: dict[str, str], kind: str = "unigram"
+    lines: Iterable[str],
+    size: int,
+    special: dict[str, str],
+    kind: str = "unigram",
+    coverage: float = COVERAGE,
 ) -> tuple[list[str], bytes]:
-    """Trains a SentencePiece model, of which all characters of the text are part as they are.
+    """Trains a SentencePiece model, which leaves the text as it is.
 
     Args:
         lines: of the training text. At most 200,000 of them are used.
@@ -27,6 +32,7 @@ def train_subwords(
             `eos`, `unk`, or any other name for pieces that no text contains, and how they are
             written.
         kind: `unigram` (Kudo 2018) or `bpe` (Sennrich et al. 2016).
+        coverage: the share of the characters of the text that are pieces; the rarest are unknown.
 
     Returns:
         The pieces in the order of their ids, and the model.
@@ -53,9 +59,10 @@ def train_subwords(
             **ids,
             **names,
             control_symbols=control,
+            character_coverage=coverage,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
-            input_sentence_size=_MOST_LINES,
+            input_sentence_size=MOST_LINES,
             shuffle_input_sentence=False,
             max_sentence_length=1 << 16,
             minloglevel=2,

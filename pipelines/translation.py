@@ -7,16 +7,22 @@ source, the oldest first; that of a translation is empty.
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from unroll.pipelines.batching import batches as batches_of
 from unroll.pipelines.errors import DataError, report_once
 from unroll.pipelines.lines import WORD_SEPARATORS
-from unroll.pipelines.subwords import SPACE, subword_tokenizer, train_subwords
-from unroll.pipelines.text import BOUNDARIES, CHARACTER_SCRIPTS, to_dense
+from unroll.pipelines.subwords import (
+    COVERAGE,
+    MOST_LINES,
+    SPACE,
+    subword_tokenizer,
+    train_subwords,
+)
+from unroll.pipelines.text import CHARACTER_SCRIPTS, to_dense
 
 UNITS = ("subwords", "words", "characters")
 SUBWORD_TYPES = ("bpe", "unigram")
@@ -27,6 +33,7 @@ SIDES = ("source", "target")
 JOINER = "\uffed"  # on the side of a piece that no space follows or precedes
 _SUBWORD_NAMES = dict(zip(("pad", "bos", "eos", "unk", "sep"), SPECIAL, strict=True))
 _BATCH = 256  # pairs that are encoded at once
+_NOISE = 4.0  # tokens that sources of a batch differ by, to vary the batches
 _GAP = "\x01"  # a space of the text, while words are split
 # In order. A text has no control characters then, and single spaces.
 _SPLIT = (
@@ -202,8 +209,15 @@ def build_assets(
     found = {}
     for prefix, sides in ({"": SIDES} if shared else {f"{s}_": (s,) for s in SIDES}).items():
         if units == "subwords":
+            lines = list(islice(_lines(pairs, sides), MOST_LINES))
+            # All characters, such as rare digits, if they leave half of the vocabulary to others.
+            fits = len(set().union(*lines)) <= vocabulary_size // 2
             vocabulary, found[f"{prefix}subwords"] = train_subwords(
-                _lines(pairs, sides), vocabulary_size, _SUBWORD_NAMES, subword_type
+                lines,
+                vocabulary_size,
+                _SUBWORD_NAMES,
+                subword_type,
+                coverage=1.0 if fits else COVERAGE,
             )
         else:
             vocabulary = _most_frequent(pairs, sides, units, vocabulary_size, min_count)
@@ -270,8 +284,9 @@ def batches(
         pairs: of a split.
         source, target: the tokenizers.
         batch_size: B.
-        batch_tokens: the number of target tokens of a batch, with padding, in place of B: batches
-            of short pairs have more of them.
+        batch_tokens: the maximum number of tokens of the sources of a batch, and of its targets,
+            with padding, in place of B: batches of short pairs have more of them. A longer pair is
+            a batch of its own.
         max_length: pairs of which the source or the target has more tokens (with the end) are left
             out, with a message that counts them; 0 for no limit.
         shuffle: a seed, for training: the order is different in each epoch.
@@ -288,33 +303,25 @@ def batches(
     Raises:
         DataError: if there are no pairs, or none is left.
     """
-    encoded, texts = _encode(pairs, source, target, keep=with_text or samplers is not None)
-    sources, targets = encoded
-    lengths = np.maximum(sources.row_lengths(), targets.row_lengths() + 1)
-    indices = np.arange(len(lengths))
-    if max_length and (longer := int(np.sum(lengths > max_length))):
+    (sources, targets), texts = _encode(
+        pairs, source, target, keep=with_text or samplers is not None
+    )
+    lengths = np.stack([targets.row_lengths() + 1, sources.row_lengths()])
+    indices = np.arange(lengths.shape[1])
+    if max_length and (longer := int(np.sum(lengths.max(axis=0) > max_length))):
         report_once(
-            f"{longer:,} of {len(lengths):,} training pairs are left out: they have more than "
+            f"{longer:,} of {len(indices):,} training pairs are left out: they have more than "
             f"{max_length} tokens (max_length)."
         )
-        indices = indices[lengths <= max_length]
+        indices = indices[lengths.max(axis=0) <= max_length]
         if not len(indices):
             raise DataError(f"No training pair has at most {max_length} tokens (max_length).")
-    lengths = lengths[indices]
-    boundaries = () if with_text else BOUNDARIES
-    order = batches_of(
-        tf.data.Dataset.from_tensor_slices((indices, lengths)),
-        lambda _, length: tf.cast(length, tf.int32),
-        batch_size,
-        boundaries=boundaries,
-        batch_sizes=[max(1, batch_tokens // n) for n in (*boundaries, int(max(lengths)))]
-        if batch_tokens and boundaries
-        else None,
-        shuffle=shuffle,
-        lengths=lengths,
-    )
+    if with_text:
+        order = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+    else:
+        order = _similar(indices, lengths[:, indices], batch_size, batch_tokens, shuffle)
 
-    def batch(rows, _):
+    def batch(rows):
         if samplers is None:
             ids = tf.gather(sources, rows), tf.gather(targets, rows)
         else:
@@ -331,6 +338,52 @@ def batches(
         return features, labels
 
     return order.map(batch, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def _similar(
+    indices: np.ndarray, lengths: np.ndarray, batch_size: int, batch_tokens: int, seed: int | None
+) -> tf.data.Dataset:
+    """Batches of the indices of pairs of similar lengths, `[B]`.
+
+    The pairs are sorted by the length of the target, and those of equal targets by that of the
+    source, to which of each epoch a random number is added; they are cut into batches, in a random
+    order. The sorted lengths are nearly the same in each epoch, and so are the sizes of batches.
+
+    Args:
+        indices: `[N]`.
+        lengths: of targets and sources, `[2, N]`.
+        batch_size, batch_tokens: as in `batches`.
+        seed: `None` for batches that are the same each time.
+    """
+    first, second = lengths.astype("float64")
+    keys = first * (2 * second.max() + 2 * _NOISE) + second
+    order = np.argsort(keys, kind="stable")
+    longest = np.maximum(first, second)[order]
+    starts, most = [0], 0.0
+    for k, length in enumerate(longest):
+        most = max(most, length)
+        count = k - starts[-1] + 1
+        if count > 1 and (count * most > batch_tokens if batch_tokens else count > batch_size):
+            starts.append(k)
+            most = length
+    ends = np.array([*starts[1:], len(order)])
+    slices = np.stack([starts, ends], axis=1)
+    if seed is None:
+        dataset = tf.data.Dataset.from_tensor_slices(slices)
+        return dataset.map(lambda each: tf.constant(indices[order])[each[0] : each[1]])
+
+    def epoch(seeds):
+        noise = tf.random.stateless_uniform([len(keys)], seeds, maxval=_NOISE, dtype=tf.float64)
+        rows = tf.gather(indices, tf.argsort(keys + noise))
+        shuffled = tf.random.experimental.stateless_shuffle(slices, seeds + 1)
+        dataset = tf.data.Dataset.from_tensor_slices(shuffled)
+        return dataset.map(lambda each: rows[each[0] : each[1]])
+
+    # An iterator takes its seeds when it is made, not when it is first read: a resumed training
+    # skips the finished epochs without reading an example.
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2).take(1)
+    made = seeds.flat_map(epoch)
+    return made.apply(tf.data.experimental.assert_cardinality(len(slices)))
 
 
 def _ids(source: Tokenizer, target: Tokenizer, texts: dict) -> tuple:

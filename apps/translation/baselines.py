@@ -40,7 +40,7 @@ def baseline(data: Data, split: str, chat: bool) -> dict:
         found |= metrics.reply_figures(texts, similar)
         found |= ngram_perplexities(data["train"], data[split], texts.targets)
         found |= metrics.selection(texts, tfidf_scorer(train))
-        found["constant_bleu"] = metrics.translation_figures(texts, frequent)["bleu"]
+        found["constant_bleu"] = metrics.bleu(texts, frequent)
     del found["examples"]
     return found
 

@@ -85,24 +85,33 @@ def translation_figures(texts: Texts, outputs: list[str]) -> dict:
         texts: of the split.
         outputs: a translation of each example. Of a source that occurs again, the first counts.
     """
+    hypotheses, references, kind = _scored(texts, outputs)
+    streams = _streams(references)
+    exact = [output in own for output, own in zip(hypotheses, references, strict=True)]
+    lowercase = BLEU(tokenize=kind, lowercase=True)
+    return {
+        "examples": len(outputs),
+        "bleu": BLEU(tokenize=kind).corpus_score(hypotheses, streams).score,
+        "bleu_lowercase": lowercase.corpus_score(hypotheses, streams).score,
+        "chrf": CHRF().corpus_score(hypotheses, streams).score,
+        "exact_match": 100 * float(np.mean(exact)),
+    }
+
+
+def bleu(texts: Texts, outputs: list[str]) -> float:
+    """The BLEU of `translation_figures` alone."""
+    hypotheses, references, kind = _scored(texts, outputs)
+    return BLEU(tokenize=kind).corpus_score(hypotheses, _streams(references)).score
+
+
+def _scored(texts: Texts, outputs: list[str]) -> tuple[list[str], list[list[str]], str]:
+    """The output for each different source, its references, and the tokenization."""
     references = texts.references()
     first: dict[tuple[str, ...], str] = {}
     for context, output in zip(texts.contexts(), outputs, strict=True):
         first.setdefault(context, output)
-    hypotheses = list(first.values())
     of_each = [references[context] for context in first]
-    kind = tokenization([own[0] for own in of_each])
-    exact = [output in own for output, own in zip(hypotheses, of_each, strict=True)]
-    streams = _streams(of_each)
-    return {
-        "examples": len(outputs),
-        "bleu": BLEU(tokenize=kind).corpus_score(hypotheses, streams).score,
-        "bleu_lowercase": BLEU(tokenize=kind, lowercase=True)
-        .corpus_score(hypotheses, streams)
-        .score,
-        "chrf": CHRF().corpus_score(hypotheses, streams).score,
-        "exact_match": 100 * float(np.mean(exact)),
-    }
+    return list(first.values()), of_each, tokenization([own[0] for own in of_each])
 
 
 def _streams(references: list[list[str]]) -> list[list[str | None]]:
@@ -138,8 +147,7 @@ def reply_figures(texts: Texts, outputs: list[str]) -> dict:
     for neural conversation models"); `people_distinct_1` and `people_distinct_2` those of the true
     replies. They fall with the length of a text, so they are comparable on the same split only.
     """
-    figures = translation_figures(texts, outputs)
-    found = {"examples": len(outputs), "bleu": figures["bleu"]}
+    found = {"examples": len(outputs), "bleu": bleu(texts, outputs)}
     for prefix, own in (("", outputs), ("people_", texts.targets)):
         rows = list(words_of([text.lower() for text in own]))
         found |= {f"{prefix}distinct_{n}": distinct(rows, n) for n in (1, 2)}
