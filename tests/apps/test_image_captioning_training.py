@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tests.apps.image_captioning_cases import write_folder
+from tests.apps.image_captioning_cases import make, write_folder
 from tests.apps.resuming import histories
+from tests.apps.vqa_cases import write_run
 from unroll.apps.core import cli, config, evaluation, export, training
 from unroll.apps.core.evaluation import evaluate, load_trained
 from unroll.apps.core.protocol import Trained, query
@@ -87,6 +88,13 @@ def test_only_the_named_splits_are_loaded(own):
     assert again.assets is data.assets
 
 
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Run:
+    """A run of a model with random weights, whose search returns three captions."""
+    model = make(beam_width=3, num_return_sequences=3)
+    return write_run(tmp_path_factory.mktemp("runs") / "untrained", model, app)
+
+
 def captions_of_one_thing(k: int, rng) -> tuple:
     color = ("red", "blue", "white")[k % 3]
     [thing] = scenes.sample(rng, "train", 1, ((color, "circle"),))
@@ -111,6 +119,7 @@ def trained(tmp_path_factory) -> Run:
     return Run(run)
 
 
+@pytest.mark.exhaustive
 def test_colors_and_sizes_are_learned(trained, monkeypatch):
     monkeypatch.setattr(metrics, "BEAM_WIDTHS", (1,))  # each width adds a search to the graph
     figures = evaluate(app, trained)
@@ -119,13 +128,14 @@ def test_colors_and_sizes_are_learned(trained, monkeypatch):
     assert {"bleu_4", "cider", "bleu_4_beam_1"} <= set(figures)
 
 
-def test_the_search_options_of_evaluate_replace_those_of_the_run(trained):
-    run = Run.open(app, trained.path, search={"beam_width": 1, "num_return_sequences": 1})
+def test_the_search_options_of_evaluate_replace_those_of_the_run(untrained):
+    run = Run.open(app, untrained.path, search={"beam_width": 1, "num_return_sequences": 1})
     assert run.config(app).num_return_sequences == 1
     [result] = app.predict(load_trained(app, run), app.examples()[:1])
     assert len(result["captions"]) == 1  # the run's own search returns three, see below
 
 
+@pytest.mark.exhaustive
 def test_report_shows_the_best_and_worst_captions(trained, capsys):
     assert cli.main(["image_captioning", "report", str(trained.path)]) == 0
     text = capsys.readouterr().out
@@ -176,14 +186,14 @@ def test_the_example_scripts_import_only_what_they_name():
 
 
 def test_predict_plots_the_attention_and_writes_nothing_else(
-    trained, tmp_path, monkeypatch, capsys
+    untrained, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     for folder, contents in zip(("one", "other"), app.examples(), strict=False):
         Path(folder).mkdir()
         (Path(folder) / "cat.png").write_bytes(contents)
     Path("one/cat.attention.png").write_text("mine")
-    command = ["image_captioning", "predict", str(trained.path)]
+    command = ["image_captioning", "predict", str(untrained.path)]
     inputs = ["one/cat.png", "other/cat.png"]
     assert cli.main([*command, *inputs, "--json", "--plot=plots"]) == 0
     results = list(map(json.loads, capsys.readouterr().out.splitlines()))

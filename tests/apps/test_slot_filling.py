@@ -257,6 +257,7 @@ def data(trained):
     return app.load(trained.config, ("train", "valid", "test"), trained.assets)
 
 
+@pytest.mark.exhaustive
 def test_flights_are_learned_also_with_unseen_cities(trained, data):
     figures = app.score(trained, data["test"])
     assert figures["slot_f1_known_words"] >= 0.90
@@ -269,6 +270,7 @@ def test_flights_are_learned_also_with_unseen_cities(trained, data):
     assert found == {"fromloc": "Zürich", "toloc": "Boston"}
 
 
+@pytest.mark.exhaustive
 def test_the_report_lists_slots_and_intents(trained, data):
     made = app.report(trained, data["valid"])
     assert "| toloc |" in made.text
@@ -283,6 +285,7 @@ def test_the_plot_is_an_image(plain, tmp_path):
     assert min(tf.io.decode_image((tmp_path / "plot.png").read_bytes()).shape[:2]) > 100
 
 
+@pytest.mark.exhaustive
 def test_the_example_scripts_agree_with_predict(
     run, trained, tmp_path, parity_process, run_example
 ):

@@ -54,6 +54,7 @@ def figures(run) -> dict:
     return evaluate(app, run)
 
 
+@pytest.mark.exhaustive
 def test_the_generated_digits_are_learned(run, figures):
     assert figures["examples"] == 24
     assert figures["label_error_rate"] < 0.2
@@ -64,6 +65,7 @@ def test_the_generated_digits_are_learned(run, figures):
     assert app.baseline(run.config(app), data, "test")["label_error_rate"] > 0.8
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("parity_process")
 def test_the_example_scripts_print_the_predictions(run, trained, tmp_path, run_example):
     folder = export.export(app, run, tmp_path / "saved")
@@ -87,6 +89,7 @@ def test_the_example_scripts_print_the_predictions(run, trained, tmp_path, run_e
     )
 
 
+@pytest.mark.exhaustive
 def test_the_report_has_tables_alignments_and_figures(run, figures):
     text, files = write_report(app, run)
     assert [path.name for path in files] == ["test.md", "test-spikes.png", "test-confusion.png"]

@@ -98,7 +98,7 @@ EXPENSIVE = {
     recurrent_checks.check_one_dropout_mask_for_all_steps,
     recurrent_checks.check_recurrent_weight_dropout,
 }
-SOME = ("LSTM", "ClockworkRNN", "Stack", "BahdanauAttention", "AttentionDecoder before", "CRF")
+SOME = ("LSTM", "AttentionDecoder before", "CRF")
 
 # Known faults of layers at lengths in the hundreds.
 FAULTS_AT_LENGTH = {

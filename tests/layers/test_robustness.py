@@ -87,7 +87,8 @@ OF_SOME_LAYERS = {
     },
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
-# Checks that take long. `make test` runs them on `SOME` layers, `make test-all` on all.
+# Checks that take long. `make test` runs them on `FEW` layers, `make test-all` on all.
+FEW = ("LSTM", "BahdanauAttention", "CRF")
 EXPENSIVE = {
     checks.check_half_precision,
     derivative_checks.check_second_order,
@@ -116,7 +117,7 @@ def marks(check, case: Case) -> list:
     """An expected failure, and whether `make test` leaves it out."""
     reason = FAULTS.get((BACKEND, check, case.name))
     found = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-    expensive = check in EXPENSIVE and case.name not in SOME
+    expensive = check in EXPENSIVE and case.name not in FEW
     return [*found, pytest.mark.exhaustive] if expensive else found
 
 
