@@ -37,12 +37,16 @@ SMALL = {
     "temperature": 0.0,  # random texts depend on the order of the vocabulary
     "units": 8,
 }
+# The name is that of an option of slot_filling, too.
+SMALL_WINDOWS = {"context": 48}
 
 
 def small_config(app: ModuleType, **options):
     """The first preset, for a small network and dataset."""
     fields = {field.name for field in dataclasses.fields(app.Config)}
     small = {name: value for name, value in SMALL.items() if name in fields}
+    if "horizon" in fields:
+        small |= SMALL_WINDOWS
     first = next(iter(app.PRESETS.values()))
     return dataclasses.replace(first, **({"generated_size": 1e-3} | small | options))
 
