@@ -284,9 +284,10 @@ def batches(
         pairs: of a split.
         source, target: the tokenizers.
         batch_size: B.
-        batch_tokens: the maximum number of tokens of the sources of a batch, and of its targets,
-            with padding, in place of B: batches of short pairs have more of them. A longer pair is
-            a batch of its own.
+        batch_tokens: about the maximum number of tokens of the sources of a batch, and of its
+            targets, with padding, in place of B: batches of short pairs have more of them. A longer
+            pair is a batch of its own. A source may have up to four tokens more than the limit
+            allows, for the random order.
         max_length: pairs of which the source or the target has more tokens (with the end) are left
             out, with a message that counts them; 0 for no limit.
         shuffle: a seed, for training: the order is different in each epoch.
