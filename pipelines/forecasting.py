@@ -138,11 +138,10 @@ def windows(
 
     Returns:
         A dataset of known cardinality of `(features, labels)`. Features: `history`,
-        `[B, L, C]` float32, NaN where missing; `times`, `[B, L + H]` int64; `known`,
-        `[B, L + H, K]` float32; `series`, `[B]` int32, 1 + the index in `names`, or 0. Labels:
-        `[B, H, C]` float32, NaN where missing. With `references` a dict: `values`, the labels;
-        `last` `[B, C]`, the last value; `seasonal` and `naive2` `[B, H, C]`, the forecasts of the
-        seasonal naive and of Naive2; `scale` `[B, C]`, the denominator of MASE.
+        `[B, L, C]` float32, NaN where missing; `times`, `[B, L + H]` int64; `series`, `[B]` int32,
+        1 + the index in `names`, or 0; and, unless K is 0, `known`, `[B, L + H, K]` float32.
+        Labels: `[B, H, C]` float32, NaN where missing. With `references` a dict: `values`, the
+        labels, and the outputs of `NaiveForecasts`.
 
     Raises:
         DataError: if no series is long enough. Series that are too short are counted and printed.
@@ -161,9 +160,10 @@ def windows(
         features = {
             "history": tf.gather(values, origin + past),  # [B, L, C]
             "times": tf.gather(times, origin + whole),  # [B, L + H]
-            "known": tf.gather(known, origin + whole),  # [B, L + H, K]
             "series": tf.gather(own, of),  # [B]
         }
+        if table.known:  # TensorFlow crashes when it takes batches without elements apart
+            features["known"] = tf.gather(known, origin + whole)  # [B, L + H, K]
         labels = tf.gather(values, origin + future)  # [B, H, C]
         if references_of is None:
             return features, labels
@@ -220,9 +220,10 @@ def latest(table: Table, names: list[str], *, context: int, horizon: int) -> dic
         past = slice(None, context)
         history = np.where((steps[past] >= 0)[:, None], series.values[given[past]], np.nan)
         number = names.index(series.name) + 1 if series.name in names else SERIES_UNKNOWN
-        rows.append({"history": history, "times": times, "known": known, "series": number})
+        row = {"history": history, "times": times, "series": number}
+        rows.append(row | ({"known": known} if table.known else {}))
     types = {"history": "float32", "times": "int64", "known": "float32", "series": "int32"}
-    return {name: np.array([row[name] for row in rows], of) for name, of in types.items()}
+    return {name: np.array([row[name] for row in rows], types[name]) for name in rows[0]}
 
 
 class _Index:

@@ -12,7 +12,7 @@ _COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 # What is meant as a number, but is none.
 _DECORATED = re.compile(
-    r"[^\w\s]?\s*[+-]?\d[\d.,'’\s]*\s*(?:[%€$£¥]|[A-Za-zµ°]{1,3})?|n/a|-+|\?", re.I
+    r"[^\w\s]?\s*[+-]?\d[\d.,'’_\s]*\s*(?:[%€$£¥]|[A-Za-zµ°]{1,3})?|n/a|-+|\?", re.I
 )
 _TIME = re.compile(
     r"(?P<year>\d{4})(?P<mark>[-/.]?)(?P<month>\d{1,2})(?:(?P=mark)(?P<day>\d{1,2}))?"

@@ -305,9 +305,9 @@ class _Filled:
 
     def report(self, source: Path) -> None:
         if self.steps:
-            known = ", and its covariates are those of the step before" if self.covariates else ""
+            known = ", their covariates those of the step before" if self.covariates else ""
             report_once(
-                f"{source}: {self.steps:,} steps in {self.gaps:,} gaps have no row: their values "
+                f"{source}: {self.steps:,} steps have no row (gaps: {self.gaps:,}): their values "
                 f"are missing{known}."
             )
         if self.holidays:

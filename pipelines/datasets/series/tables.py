@@ -16,8 +16,9 @@ PARQUET = ".parquet"
 SUFFIXES = (*TEXT, PARQUET)
 _HEAD = 200  # rows from which the columns are detected
 _PART = 1 << 15  # rows that are converted at once
-# Headers of columns in which whole numbers are times.
+# Headers of columns in which whole numbers are times, and of those that name series.
 _TIME_NAMES = frozenset("time times timestamp datetime date ds epoch unix year".split())
+_SERIES_NAMES = frozenset("series series_id unique_id item_id".split())
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Roles:
         time: by default the first column of dates, or of whole numbers whose name says that they
             are times. If there is none, the rows are the steps.
         target: what to forecast, by default all other columns of numbers.
-        series: names the series of a row. By default, all rows are one series.
+        series: names the series of a row. By default a column of the name series, series_id,
+            unique_id or item_id. If there is none, all rows are one series.
         known: covariates that are known ahead of time.
     """
 
@@ -248,6 +250,8 @@ def _detect(path: Path, names: list[str], sample: dict[str, list[str]], roles: R
         return bool(given) and (is_named or cells.looks_like_times(given))
 
     free = [name for name in names if name not in used]
+    series = roles.series or next((n for n in free if n.casefold() in _SERIES_NAMES), "")
+    free = [name for name in free if name != series]
     time = roles.time or next(filter(is_time, free), "")
     target = roles.target
     if not target:
@@ -260,7 +264,7 @@ def _detect(path: Path, names: list[str], sample: dict[str, list[str]], roles: R
                 report_once(f"{path} is read without {', '.join(left_out)} ({what}).")
     if not target:
         raise DataError(f"{path} has no column of numbers to forecast.")
-    return Roles(time, target, roles.series, roles.known)
+    return Roles(time, target, series, roles.known)
 
 
 def _is_index(name: str, sample: list[str]) -> bool:

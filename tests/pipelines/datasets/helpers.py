@@ -32,7 +32,8 @@ def write_own_files(folder: Path, kind: str, words: dict[str, str]) -> None:
     Args:
         folder: of the files.
         kind: one of `datasets.KINDS`.
-        words: by split, the word of all texts, labels, tags, transcripts and answers.
+        words: by split, the word of all texts, labels, tags, transcripts and answers, or the name
+            of the series.
     """
     for split, word in words.items():
         if kind == "text_classification":
@@ -41,6 +42,10 @@ def write_own_files(folder: Path, kind: str, words: dict[str, str]) -> None:
         elif kind == "stories":
             lines = f"1 Mary is {word}.\n2 What is Mary?\t{word}\t1\n"
             (folder / f"{split}.txt").write_text(20 * lines)
+        elif kind == "series":
+            year = 2000 + 20 * list(words).index(split)
+            rows = "".join(f"{year + k},{word},{k * k}\n" for k in range(20))
+            (folder / f"{split}.csv").write_text(f"year,series,value\n{rows}")
         elif kind == "plain_text":
             (folder / f"{split}.txt").write_text(200 * f"{word} text\n")
         elif kind == "key_terms":

@@ -38,11 +38,13 @@ def test_names():
     key_terms = {"articles", "inspec", "semeval2017"}
     language = {"grammar", "ptb", "ptb_characters", "tiny_shakespeare", "wiki10m"}
     language |= {"word_questions", "world"}
+    series = {"air_passengers", "etth1", "etth2", "exchange_rate", "m4_hourly", "seasons"}
+    series |= {"stocknet", "sunspots"}
     groups = (sentiment, tagging, speech, questions, captions, stories, language, key_terms)
-    assert datasets.names() == sorted(set().union(*groups))
+    assert datasets.names() == sorted(series.union(*groups))
     assert set(datasets.GENERATED) == {
         *("articles", "flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
-        *("scenes_dialog", "scenes_qa", "spoken_digits", "stories", "world"),
+        *("scenes_dialog", "scenes_qa", "seasons", "spoken_digits", "stories", "world"),
     }
 
 
