@@ -57,7 +57,9 @@ def search(step_function: Callable, states: list, mask, config) -> SearchResult:
     """The `num_return_sequences` translations of each source that the options describe."""
     count = config.num_return_sequences
     if config.sample:
-        return _samples(step_function, states, config, count)
+        samples = _samples(step_function, states, config, count)
+        order = tf.argsort(samples.scores, direction="DESCENDING", stable=True)
+        return SearchResult(*(tf.gather(x, order, batch_dims=1) for x in samples))
     width = config.beam_width
     candidates = beam_search(
         step_function, states, mask, config, width, width if config.mbr_samples else count

@@ -1,0 +1,1 @@
+"""Scripts that query an export."""
