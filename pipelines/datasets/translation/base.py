@@ -42,14 +42,14 @@ class Pairs(Builder, skip_registration=True):
     dialogues = False
 
     def __init__(self, *, source: str = "", target: str = "", history: int = 1, **kwargs):
-        require_history(history)
+        if history < 1:
+            raise DataError(f"history must be at least 1, got {history}.")
         if history > 1 and not self.dialogues:
             raise DataError(f"{self.name} has no dialogues: history must be 1, got {history}.")
         chosen = self._languages(source, target) if source or target else self.LANGUAGES[:2]
-        if chosen:
-            kwargs["config"] = tfds.core.BuilderConfig(name="-".join(chosen))
-        elif self.dialogues:
-            kwargs["config"] = tfds.core.BuilderConfig(name=f"history_{history}")
+        options = "-".join(chosen) or (f"history_{history}" if self.dialogues else "")
+        if options and "config" not in kwargs:
+            kwargs["config"] = tfds.core.BuilderConfig(name=options)
         self.languages, self.history = chosen, history
         super().__init__(**kwargs)
 
@@ -68,12 +68,6 @@ class Pairs(Builder, skip_registration=True):
 
     def _generate_examples(self, examples: Iterable[dict]):
         yield from enumerate(examples)
-
-
-def require_history(history: int) -> None:
-    """Raises a `DataError` if a number of turns is less than one."""
-    if history < 1:
-        raise DataError(f"history must be at least 1, got {history}.")
 
 
 def pair(source: str, target: str) -> dict:

@@ -13,7 +13,7 @@ from unroll.pipelines.datasets.own_files import (
     report_repeated,
 )
 from unroll.pipelines.datasets.sentiment.text_files import folded, read_table
-from unroll.pipelines.datasets.translation.base import Pairs, pair, replies, require_history
+from unroll.pipelines.datasets.translation.base import Pairs, pair, replies
 from unroll.pipelines.errors import DataError, report_once
 from unroll.pipelines.lines import read_text, split_lines
 
@@ -63,7 +63,6 @@ class PairFiles(Pairs, skip_registration=True):
         history: int = 1,
         **kwargs,
     ):
-        require_history(history)
         folder = Path(folder)
         suffixes = _suffixes(folder, source, target)
         self.dialogues = suffixes == DIALOGUES
@@ -92,8 +91,7 @@ class PairFiles(Pairs, skip_registration=True):
             rows["train"] = [row for row, held in pairs if not held]
         content = repr((self.dialogues and history, sorted(rows.items())))
         digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        super().__init__(config=_Folder(name=digest, rows=rows), **kwargs)
-        self.history = history
+        super().__init__(history=history, config=_Folder(name=digest, rows=rows), **kwargs)
 
     def _split_generators(self, dl_manager):
         return {split: self._examples(rows) for split, rows in self.builder_config.rows.items()}

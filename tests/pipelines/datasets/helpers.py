@@ -51,6 +51,9 @@ def write_own_files(folder: Path, kind: str, words: dict[str, str]) -> None:
         elif kind == "key_terms":
             rows = "".join(f"The {word} {k}.\t{word}\n" for k in range(20))
             (folder / f"{split}.tsv").write_text(f"text\tterms\n{rows}")
+        elif kind == "translation":
+            rows = "".join(f"{word} {k}\t{k} {word}\n" for k in range(20))
+            (folder / f"{split}.tsv").write_text(f"source\ttarget\n{rows}")
         elif kind == "tagging":
             (folder / f"{split}.conll").write_text(20 * f"{word} B-{word}\n\n")
         elif kind == "speech":

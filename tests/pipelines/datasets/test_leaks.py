@@ -12,6 +12,7 @@ from unroll.pipelines.errors import DataError
 
 KINDS = (
     *("captions", "key_terms", "speech", "stories", "tagging", "text_classification"),
+    "translation",
     "visual_questions",
 )
 GROUPS, MEMBERS = 30, 4
@@ -26,6 +27,9 @@ def write(folder: Path, kind: str) -> None:
     elif kind == "key_terms":
         rows = "".join(f"A term{k}\tterm{k}\n" for k in each)
         (folder / "train.tsv").write_text(f"text\tterms\n{rows}")
+    elif kind == "translation":
+        rows = "".join(f"text {k}\ttarget {n}\n" for n, k in enumerate(each))
+        (folder / "train.tsv").write_text(f"source\ttarget\n{rows}")
     elif kind == "tagging":
         (folder / "train.conll").write_text("".join(f"word{k} B-x\nend O\n\n" for k in each))
     elif kind == "stories":
@@ -60,6 +64,7 @@ def groups(kind: str, examples: Iterator[tuple]) -> list:
         "stories": lambda row: row["facts"][0],
         "tagging": lambda row: tuple(row["words"]),
         "text_classification": lambda row: row["text"],
+        "translation": lambda row: row["source"],
         "visual_questions": lambda row: row["image_id"],
     }[kind]
     return [common(row) for _, row in examples]

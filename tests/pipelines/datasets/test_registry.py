@@ -40,10 +40,19 @@ def test_names():
     language |= {"word_questions", "world"}
     series = {"air_passengers", "etth1", "etth2", "exchange_rate", "m4_hourly", "seasons"}
     series |= {"stocknet", "sunspots"}
+    translation = {"dailydialog", "multi30k", "phrases", "tatoeba_zh_en"}
     groups = (sentiment, tagging, speech, questions, captions, stories, language, key_terms)
-    assert datasets.names() == sorted(series.union(*groups))
+    assert datasets.names() == sorted(series.union(translation, *groups))
     assert set(datasets.GENERATED) == {
-        *("articles", "flights", "grammar", "reviews", "scenes_captions", "scenes_clips"),
+        *(
+            "articles",
+            "flights",
+            "grammar",
+            "phrases",
+            "reviews",
+            "scenes_captions",
+            "scenes_clips",
+        ),
         *("scenes_dialog", "scenes_qa", "seasons", "spoken_digits", "stories", "world"),
     }
 
