@@ -479,8 +479,15 @@ CASES = {
         speech_unreadable_is_silence, tsv_pandas_quotes, wav_rate_zero,
     )
 }  # fmt: skip
-# Exports of all apps; what the tests of a layer show.
-EXPENSIVE = ("empty-batch", "layers-api", "lm-beam-cubic")
+# Exports of all apps; what the tests of a layer or of a decoder show.
+EXPENSIVE = (
+    "bmp-palette",
+    "empty-batch",
+    "exif-orientation",
+    "layers-api",
+    "lm-beam-cubic",
+    "speech-unreadable-is-silence",
+)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def cases() -> Callable[[str], Case]:
     return make_case
 
 
-@pytest.fixture(params=first_of(VARIANTS, "clips"))
+@pytest.fixture(params=first_of(VARIANTS))
 def case(request, cases) -> Case:
     return cases(request.param)
 
@@ -107,7 +107,7 @@ def test_a_batch_without_images_has_no_captions(case):
         }
 
 
-@pytest.mark.parametrize("case", ["attention", "clips"], indirect=True)
+@pytest.mark.parametrize("case", first_of(["attention", "clips"]), indirect=True)
 def test_a_broken_file_changes_no_other_caption(case):
     first, second, _ = app.examples()
     function = case.service.functions["serving_default"]
@@ -127,6 +127,7 @@ def test_a_broken_file_changes_no_other_caption(case):
         assert set(found[name][1:3].numpy().flat) == {worst}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", ["after the step, by risk"], indirect=True)
 def test_minimum_bayes_risk_ranks_the_captions_of_the_beam(case):
     """The captions are those of the beam, in another order, also for an image alone."""
@@ -246,7 +247,7 @@ def test_plot(attention, has_file, tmp_path):
         (b"text", "The image cannot be decoded: it must be a JPEG, PNG, GIF, BMP or WebP file."),
     ],
 )
-@pytest.mark.parametrize("case", ["attention", "clips"], indirect=True)
+@pytest.mark.parametrize("case", first_of(["attention", "clips"]), indirect=True)
 def test_a_broken_image_is_an_error_in_one_line(case, contents, message):
     with pytest.raises(UsageError) as error:
         case.service.requests([contents])

@@ -42,6 +42,7 @@ def own(tmp_path_factory) -> Path:
     )
 
 
+@pytest.mark.exhaustive
 def test_baselines_use_all_captions_and_no_augmentation(own):
     plain = app.Config(data=str(own), image_size=16)
     options = {"captions_per_image": 1, "translate": 4, "zoom": 0.5, "color_jitter": 0.5}

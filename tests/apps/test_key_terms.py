@@ -55,7 +55,7 @@ def make(model: str, **options) -> Trained:
     return Trained(config, ASSETS, network)
 
 
-served, model, plain = fixtures(app, make, {kind: {"model": kind} for kind in MODELS}, *MODELS)
+served, model, plain = fixtures(app, make, {kind: {"model": kind} for kind in MODELS})
 
 
 def test_any_text_gets_an_answer(model):

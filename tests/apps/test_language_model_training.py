@@ -45,6 +45,7 @@ class TestAdaptiveSoftmax:
             log_probabilities, states = steps.step(tf.constant([token]), states)
             assert -float(log_probabilities[0, following]) == pytest.approx(nats, abs=2e-5)
 
+    @pytest.mark.exhaustive
     def test_it_trains_and_continues_prompts(self):
         trained = make(**ADAPTIVE, tie_weights=True, learning_rate=0.02, average=0.0)
         before = app.score(trained, with_labels(batches(IDS)))["nats_per_token"]

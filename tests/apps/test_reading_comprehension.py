@@ -70,7 +70,7 @@ def batch(rng, size=4, facts=5) -> tuple[dict, np.ndarray]:
     return features, np.stack([rng.integers(2, 10, size), rng.integers(0, 2, size)], axis=1)
 
 
-@pytest.fixture(params=first_of(VARIANTS, "recurrent"), scope="module")
+@pytest.fixture(params=first_of(VARIANTS), scope="module")
 def trained_variant(request) -> Trained:
     return make(**VARIANTS[request.param])
 

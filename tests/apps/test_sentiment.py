@@ -64,7 +64,7 @@ def probabilities(results: list[dict]) -> np.ndarray:
     return np.array([list(result["probabilities"].values()) for result in results])
 
 
-served, model, plain = fixtures(app, make, VARIANTS, "word hashing, dense")
+served, model, plain = fixtures(app, make, VARIANTS)
 
 
 def test_any_text_gets_an_answer(model):
@@ -216,7 +216,9 @@ def test_pretrained_vectors_are_not_needed_after_training(tmp_path):
 def run(tmp_path_factory) -> Run:
     """The generated preset."""
     run = Run(tmp_path_factory.mktemp("run"))
-    training.train(app, dataclasses.replace(app.PRESETS["reviews"], patience=2), run)
+    training.train(
+        app, dataclasses.replace(app.PRESETS["reviews"], patience=2, generated_size=0.5), run
+    )
     return run
 
 
@@ -232,7 +234,7 @@ def data(trained):
 
 def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(trained, data):
     figures = app.score(trained, data["test"])
-    assert figures["examples"] == 1000
+    assert figures["examples"] == 500
     baseline = app.baseline(trained.config, data, "test")
     assert baseline["accuracy"] < 0.75
     assert figures["accuracy"] >= 0.95

@@ -60,7 +60,7 @@ def make(**options) -> Trained:
     return Trained(config, ASSETS, model)
 
 
-served, model, plain = fixtures(app, make, VARIANTS, "gate")
+served, model, plain = fixtures(app, make, VARIANTS)
 
 
 def test_any_text_gets_an_answer(model):

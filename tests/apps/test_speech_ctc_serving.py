@@ -143,7 +143,7 @@ def case_of(name: str) -> Case:
     return Case(name, trained, functions, dict(zip(UNUSUAL, results, strict=True)))
 
 
-@pytest.fixture(params=first_of(VARIANTS, "deep"))
+@pytest.fixture(params=first_of(VARIANTS))
 def case(request) -> Case:
     return case_of(request.param)
 

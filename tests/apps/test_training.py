@@ -267,6 +267,7 @@ def half(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(path=folder / "run", copy=folder / "copy", config=config, model=built[0])
 
 
+@pytest.mark.exhaustive
 def test_mixed_precision_resumes_exactly(half):
     assert {w.dtype for w in half.model.trainable_variables} == {"float32"}
     assert {layer.compute_dtype for layer in half.model.layers} == {"float16", "float32"}

@@ -61,7 +61,7 @@ def cases() -> Callable[[str], Case]:
     return make_case
 
 
-@pytest.fixture(params=first_of(VARIANTS, "one glimpse at regions"))
+@pytest.fixture(params=first_of(VARIANTS))
 def case(request, cases) -> Case:
     return cases(request.param)
 

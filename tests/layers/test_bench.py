@@ -117,7 +117,6 @@ OF_EACH_LAYER = {
         checks.check_gradients,
         checks.check_modes_agree,
         checks.check_shapes,
-        checks.check_mixed_precision,
         checks.check_randomness,
         recurrent_checks.check_one_dropout_mask_for_all_steps,
     },
@@ -130,6 +129,7 @@ OF_EACH_LAYER = {
 }
 OF_LSTM_ONLY = {
     "jax": {
+        checks.check_mixed_precision,
         checks.check_padding_has_no_effect,
         checks.check_masked_steps_have_no_effect,
         checks.check_saving,

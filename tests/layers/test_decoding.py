@@ -141,6 +141,7 @@ def test_scheduled_sampling_trains_on_batches_of_any_size():
         assert np.abs(running.numpy(tf.convert_to_tensor(found))).max() > 0
 
 
+@pytest.mark.exhaustive
 @NEEDS_TENSORFLOW
 def test_a_saved_model_from_text_to_the_n_best_texts():
     """A saved and loaded model, exported with beam search, and with greedy search to LiteRT."""
