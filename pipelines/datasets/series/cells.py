@@ -160,7 +160,7 @@ def read_times(cells: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
         except ValueError:
             pass
         else:
-            is_date = np.array([len(c) >= 10 or c[4:5] == "-" for c in cells])
+            is_date = np.array([c.strip()[4:5] == "-" for c in cells])
             if is_date.all() and not np.isnat(found).any():
                 return found.astype("int64"), None
     parts = [_time(*pair) for pair in enumerate(cells)]
@@ -209,7 +209,8 @@ def read_stamps(cells: list[str]) -> np.ndarray:
     """
     for index, cell in enumerate(cells):
         if not is_whole(cell):
-            raise CellError(index, f"{cell.strip()!r} is not a time")
+            before = ", as the times before it" if index else ""
+            raise CellError(index, f"{cell.strip()!r} is not a whole number{before}")
     return np.array([int(cell.partition(".")[0]) for cell in cells], "int64")
 
 

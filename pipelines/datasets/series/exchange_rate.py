@@ -30,5 +30,5 @@ class ExchangeRate(DartsFile, skip_registration=True):
     def table(self, path: Path) -> Table:
         [read] = read_series(path, Roles(target=tuple("01234567")), "").series
         times = calendars.shift(_BEGIN, np.arange(len(read.times)), "D")
-        series = Series("exchange rates", times, read.values, read.known)
+        series = Series(read.name, times, read.values, read.known)
         return Table(list(CURRENCIES), [], "D", calendars.season("D"), [series], [0])

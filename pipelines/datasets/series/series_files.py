@@ -17,6 +17,7 @@ from unroll.pipelines.errors import DataError, report_once
 from unroll.pipelines.forecasting import Series, Table
 
 SPLITS = ("train", "valid", "test")
+NAME = "series"  # of the only series of files without a column that names them
 SHARES = (0.7, 0.8)  # of the rows of a single file, at which "valid" and "test" begin
 _HELD_OUT = 0.1  # of the training rows of a folder without "valid"
 _MOST_MISSING = 20  # steps for each row
@@ -190,7 +191,7 @@ def to_table(
         frequency = calendars.infer(own_times) if has_times else ""
         if has_times and not frequency:
             raise DataError(f"{source}: no series has two times to infer their frequency from.")
-    filled = _Filled()
+    filled = _Filled(source)
     series, ends = [], []
     for name, own in zip(names, slices, strict=True):
         steps, between = calendars.steps_of(times[own], frequency)
@@ -203,7 +204,7 @@ def to_table(
         series.append(filled.series(name, times[own], steps, values[own], known[own], frequency))
         last = {split: steps[part_of[own] == k] for k, split in enumerate(rows)}
         ends.append({split: int(each[-1]) + 1 if len(each) else 0 for split, each in last.items()})
-    filled.report(source)
+    filled.report()
     season = calendars.season(frequency)
     if not is_given:
         _report_frequency(source, frequency, season)
@@ -223,7 +224,7 @@ def _report_frequency(source: Path, frequency: str, season: int) -> None:
 def _codes(parts: list[Rows], total: int) -> tuple[list[str], np.ndarray]:
     """The names of the series in the order in which they occur, and the number of each row."""
     if parts[0].series is None:
-        return [parts[0].path.stem], np.zeros(total, "int64")
+        return [NAME], np.zeros(total, "int64")
     number: dict[str, int] = {}
     every = (name for part in parts for name in part.series)
     code = np.fromiter((number.setdefault(name, len(number)) for name in every), "int64", total)
@@ -274,9 +275,14 @@ def _shown(time: int) -> str:
 
 
 class _Filled:
-    """Puts rows on the steps of a calendar, and counts the steps without a row."""
+    """Puts rows on the steps of a calendar, and counts the steps without a row.
 
-    def __init__(self):
+    Args:
+        source: the file or the folder, for messages.
+    """
+
+    def __init__(self, source: Path):
+        self.source = source
         self.gaps = self.steps = self.holidays = self.covariates = 0
 
     def series(self, name, times, steps, values, known, frequency: str) -> Series:
@@ -284,8 +290,8 @@ class _Filled:
         if length > _MOST_MISSING * len(steps) + 1000:
             k = int(np.diff(steps).argmax())
             raise DataError(
-                f"The series {name!r} has {len(steps):,} rows and {length:,} steps of "
-                f"{frequency!r}: there are none between {_shown(times[k])} and "
+                f"{self.source}: the series {name!r} has {len(steps):,} rows and {length:,} steps "
+                f"of {frequency!r}: there are none between {_shown(times[k])} and "
                 f"{_shown(times[k + 1])}."
             )
         if calendars.parse(frequency)[1] == "B":
@@ -303,17 +309,17 @@ class _Filled:
         every = calendars.shift(times[0], np.arange(length), frequency)
         return Series(name, every, filled, known[before])
 
-    def report(self, source: Path) -> None:
+    def report(self) -> None:
         if self.steps:
             known = ", their covariates those of the step before" if self.covariates else ""
             report_once(
-                f"{source}: {self.steps:,} steps have no row (gaps: {self.gaps:,}): their values "
-                f"are missing{known}."
+                f"{self.source}: {self.steps:,} steps have no row (gaps: {self.gaps:,}): their "
+                f"values are missing{known}."
             )
         if self.holidays:
             report_once(
-                f"{source}: {self.holidays:,} days from Monday to Friday have no row: they are "
-                "read as holidays, and are no steps."
+                f"{self.source}: {self.holidays:,} days from Monday to Friday have no row: they "
+                "are read as holidays, and are no steps."
             )
 
 

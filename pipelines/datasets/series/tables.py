@@ -173,17 +173,17 @@ def _read_text(path: Path, roles: Roles) -> Rows:
         _check_width(path, line, fields, names)
     sample = {name: [row[k] for _, row in body] for k, name in enumerate(names)}
     roles = _detect(path, names, sample, roles)
-    is_stamp = bool(roles.time) and not cells.looks_like_times(sample[roles.time][:1])
+    is_stamp = bool(roles.time) and all(map(cells.is_whole, sample[roles.time][:1]))
     position = {name: k for k, name in enumerate(names)}
     columns, numbers = _Columns(path, "line", roles), cells.Numbers()
-    zoned: list[bool] = []
+    zoned: set[bool] = set()
 
     def read_time(own: list[str]) -> np.ndarray:
-        if is_stamp and all(map(cells.is_whole, own)):
+        if is_stamp:
             return cells.read_stamps(own)
         seconds, zones = cells.read_times(own)
-        zoned.append(zones is not None)
-        if zoned[-1] != zoned[0]:
+        zoned.add(zones is not None)
+        if len(zoned) > 1:
             raise cells.CellError(0, "some times have a time zone, and others none")
         return seconds if zones is None else np.stack([seconds, zones], axis=-1)
 
@@ -203,7 +203,7 @@ def _read_text(path: Path, roles: Roles) -> Rows:
         columns.add([line for line, _ in part], of)
     if numbers.has_commas:
         report_once(f"{path}: the numbers are read with decimal commas.")
-    return columns.rows(is_stamp and not zoned, any(zoned))
+    return columns.rows(is_stamp, any(zoned))
 
 
 def _parts(rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.pipelines.mutations import outcomes
 from unroll.pipelines import errors
 from unroll.pipelines.datasets.series.series_files import read_series
 from unroll.pipelines.datasets.series.tables import Roles
@@ -57,7 +58,7 @@ class TestColumns:
         )
         assert (table.columns, table.known, table.frequency) == (["rain", "temperature"], [], "D")
         [series] = table.series
-        assert series.name == "a"
+        assert series.name == "series"  # whatever the name of the file
         assert dates(series) == ["2024-01-01", "2024-01-02"]
         np.testing.assert_array_equal(series.values, [[1.5, 3], [NAN, -4]])
         assert messages == [
@@ -273,6 +274,15 @@ class TestTimes:
         rows = "".join(f"{cell},1\n" for cell in cells)
         assert refused(read, f"t,x\n{rows}", time="t") == message
 
+    def test_all_times_are_of_one_kind(self, read):
+        assert refused(read, "time,x\n1709186400,1\n2024-02-29,1\n", time="time") == (
+            "line 3, column 'time': '2024-02-29' is not a whole number, as the times before it."
+        )
+        assert refused(read, "time,x\n2024-02-29,1\n1709186400,1\n", time="time") == (
+            "line 3, column 'time': '1709186400' is not a time: write 2024-12-31 or "
+            "2024-12-31 23:59."
+        )
+
     def test_fractions_of_a_second(self, read):
         rows = "".join(f"{1709186400000 + k * 250},1\n" for k in range(3))
         assert refused(read, f"time,x\n{rows}") == (
@@ -335,6 +345,28 @@ class TestSteps:
     def test_one_time_has_no_frequency(self, read):
         message = refused(read, "date,x\n2024-01-01,1\n")
         assert message == ": no series has two times to infer their frequency from."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "series,date,x,p\n"
+        + "".join(f'{n},2024-01-{k:02},{k}.5,"{k % 2}"\n' for n in "ab" for k in range(1, 5)),
+        "Zeit;Wert\n" + "".join(f"{1709186400 + 900 * k};{k},5\n" for k in range(8)),
+    ],
+)
+def test_mutated_files_are_read_or_refused_in_one_line(content, tmp_path):
+    """1,000 mutations of each."""
+    count = 0
+    for table in outcomes(
+        tmp_path / "a.csv", lambda path: read_series(path, Roles()), content.encode()
+    ):
+        count += 1
+        for series in table.series:
+            assert np.all(np.diff(series.times) > 0)
+            assert series.values.shape == (len(series.times), len(table.columns))
+            assert not np.isinf(series.values).any()
+    assert count > 100
 
 
 class TestParquet:
