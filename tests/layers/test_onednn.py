@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from tests.layers import running
-from tests.parameters import first_of
 
 VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 PRINT_VARIABLE = f"import os, unroll.layers; print(os.environ.get({VARIABLE!r}))"
@@ -43,7 +42,10 @@ def output_of(code: str, backend: str, **environment: str) -> str:
 
 @pytest.mark.skipif(running.BACKEND != "tensorflow", reason="only TensorFlow has this defect")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is off here")
-@pytest.mark.parametrize(("user_value", "shared"), first_of([(None, 0), ("1024", 1)]))
+@pytest.mark.parametrize(
+    ("user_value", "shared"),
+    [(None, 0), pytest.param("1024", 1, marks=pytest.mark.exhaustive)],
+)
 def test_threads_share_no_primitive_unless_the_user_sets_the_variable(user_value, shared):
     environment = {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_VERBOSE": "profile_create"}
     if user_value is not None:
