@@ -1,6 +1,6 @@
 """Pairs of texts to the batches of an encoder-decoder: pieces, ids, batches of similar lengths.
 
-A pair is a sentence and its translation, or the turns of a dialogue so far and the next one:
+A pair is a sentence and its translation, or the turns of a dialog so far and the next one:
 `{"source": string, "target": string, "history": [N] strings}`. The history has the turns before the
 source, the oldest first; that of a translation is empty.
 """
@@ -27,7 +27,7 @@ from unroll.pipelines.text import CHARACTER_SCRIPTS, to_dense
 UNITS = ("subwords", "words", "characters")
 SUBWORD_TYPES = ("bpe", "unigram")
 PAD, START, END, UNKNOWN, SEPARATOR = range(5)
-# The first pieces of every vocabulary. The separator is between the turns of a dialogue.
+# The first pieces of every vocabulary. The separator is between the turns of a dialog.
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<sep>")
 SIDES = ("source", "target")
 JOINER = "\uffed"  # on the side of a piece that no space follows or precedes
@@ -155,7 +155,7 @@ def _split(texts, units: str) -> tf.RaggedTensor:
 
 
 def encode_source(tokenizer: Tokenizer, sources, histories=None) -> tf.RaggedTensor:
-    """The ids that an encoder reads: the turns of a dialogue with separators between, and an end.
+    """The ids that an encoder reads: the turns of a dialog with separators between, and an end.
 
     Args:
         tokenizer: of the sources.

@@ -217,7 +217,7 @@ def load(
             subword_type=config.subword_type,
             min_count=config.min_count,
         )
-        assets["task"] = {"dialogs": raw.builder.source.dialogues}
+        assets["task"] = {"dialogs": raw.builder.source.dialogs}
     source, target = translation.tokenizers(assets, config.units_of_text)
 
     def batches(split: str) -> tf.data.Dataset:

@@ -1,6 +1,7 @@
 """The layouts of a person's own files, each with the same examples, for the tests of all apps."""
 
 import csv
+import datetime
 import io
 import json
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import soundfile
 from PIL import Image
 
@@ -372,8 +374,84 @@ def text_files(folder: Path) -> None:
         write(folder / "Bücher" / f"Kapitel {chapter}.txt", text)
 
 
+# Series.
+
+
+def _step(k: int) -> int:
+    """The number of days before an example: the splits follow each other."""
+    sizes = list(SIZES.values())
+    return k % 100 + sum(sizes[: k // 100])
+
+
+def reading(k: int) -> float:
+    return _step(k) + 0.5
+
+
+def _day(steps: int) -> datetime.date:
+    return datetime.date(2024, 2, 26) + datetime.timedelta(steps)
+
+
+def _row(k: int) -> str:
+    return f"{_day(_step(k))},{reading(k)}\n"
+
+
+def series_folder(folder: Path) -> None:
+    _table(folder, ".csv", _row, "Tag,Wert\n")
+
+
+def series_file(folder: Path) -> None:
+    rows = "".join(_row(k) for split in SIZES for k in numbers(split))
+    write(folder / "Mein Verlauf.csv", f"Tag,Wert\n{rows}")
+
+
+def series_decimal_commas(folder: Path) -> None:
+    for split in SIZES:
+        rows = (_row(k).replace(",", ";").replace(".", ",") for k in numbers(split))
+        write(folder / f"{_FOLDERS[split]}.csv", "\ufeffTag;Wert\n" + "".join(rows))
+
+
+def several_series(folder: Path) -> None:
+    """Rows of two series in turn, with a covariate, and a column that is not read."""
+
+    def row(k: int) -> str:
+        return f"Ort {k % 2}\t{_day(_step(k) // 2)}\t{reading(k)}\t{k % 3}\tRot\n"
+
+    header = "Filiale\tTag\tWert\tAktion\tFarbe\n"
+    _table(folder, ".tsv", row, header)
+    # To predict: the covariate of the next day is known.
+    past = "".join(map(row, numbers("test")))
+    ahead = "".join(f"Ort {k}\t{_day(10)}\t\t1\tRot\n" for k in (0, 1))
+    write(folder / "Verlauf.tsv", header + past + ahead)
+
+
+def series_parquet(folder: Path) -> None:
+    for split in SIZES:
+        days = [_day(_step(k)) for k in numbers(split)]
+        table = pyarrow.table({"Tag": days, "Wert": [reading(k) for k in numbers(split)]})
+        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+
+
+# Pairs of sentences.
+
+
+def sentences(k: int) -> tuple[str, str]:
+    """The source and the target of an example."""
+    return (f'Hund {k} ist "schön".', f'Dog {k} is "fine".') if k % 2 else (f"Ja {k}", f"Yes {k}")
+
+
+def two_languages(folder: Path) -> None:
+    for column, suffix in enumerate((".de", ".en")):
+        _table(folder, suffix, lambda k, column=column: sentences(k)[column] + "\n")
+
+
+def turns(folder: Path) -> None:
+    """Dialogs of two turns."""
+    _table(folder, ".txt", lambda k: "\n".join(sentences(k)) + "\n\n")
+
+
 # By app the kind of its files.
 KINDS = {
+    "forecasting": "series",
     "image_captioning": "captions",
     "key_terms": "key_terms",
     "language_model": "plain_text",
@@ -381,6 +459,7 @@ KINDS = {
     "sentiment": "text_classification",
     "slot_filling": "tagging",
     "speech_ctc": "speech",
+    "translation": "translation",
     "vqa": "visual_questions",
     "word_vectors": "plain_text",
 }
@@ -389,6 +468,7 @@ _FIRST = ("Bilder/Bild 0.png",)
 _COCO_FIRST = ("train2014/COCO_train2014_000000000000.jpg",)
 _FILM, _TRIP, _PROMPT = ("Ein schöner Film",), ("Flug nach Rio de Janeiro",), ("Zeile 1",)
 _QUESTION, _TERMS = "welche farbe?", ("text", "terms")
+_PAIR, _DOG = ("source", "target"), ("Hund 1 ist schön.",)
 
 
 def _texts(inputs: tuple[str, ...]) -> dict[str, Layout]:
@@ -401,6 +481,18 @@ def _texts(inputs: tuple[str, ...]) -> dict[str, Layout]:
 
 # By app every documented layout. `test_own_files.py` compares them with the READMEs.
 LAYOUTS: dict[str, dict[str, Layout]] = {
+    "forecasting": {
+        "train.csv": Layout(series_folder, ("test.csv",)),
+        "a file": Layout(series_file, ("Mein Verlauf.csv",), ("train",), path="Mein Verlauf.csv"),
+        "decimal commas": Layout(series_decimal_commas, ("test.csv",)),
+        "several series": Layout(
+            several_series,
+            ("Verlauf.tsv",),
+            options={"series": "Filiale", "known": "Aktion"},
+            arguments=("--series=Filiale", "--known=Aktion"),
+        ),
+        "Parquet": Layout(series_parquet, ("test.parquet",)),
+    },
     "image_captioning": {
         "captions.tsv": Layout(captions_tsv, _FIRST),
         "COCO 2014": Layout(coco_2014, _COCO_FIRST, _TWO),
@@ -459,6 +551,17 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
         "Common Voice": Layout(common_voice, ("clips/common_voice_0.mp3",)),
         "LibriSpeech": Layout(librispeech, ("test-clean/7/9/7-9-0200.flac",)),
         "LJSpeech": Layout(ljspeech, ("wavs/LJ000.wav",), ("train",)),
+    },
+    "translation": {
+        "train.tsv": Layout(_spreadsheet("\t", ".tsv", row=sentences, columns=_PAIR), _DOG),
+        "train.csv": Layout(_spreadsheet(";", ".csv", row=sentences, columns=_PAIR), _DOG),
+        "two languages": Layout(
+            two_languages,
+            _DOG,
+            options={"source": "de", "target": "en"},
+            arguments=("--source=de", "--target=en"),
+        ),
+        "dialogs": Layout(turns, _DOG),
     },
     "vqa": {
         "train.tsv": Layout(questions_tsv, (*_FIRST, _QUESTION)),

@@ -22,6 +22,9 @@ APPS = cli.APPS
 # The smallest networks, for one epoch.
 _IMAGES = ["--image-size=16", "--filters=4", "--stages=1", "--units=4", "--embedding-dim=4"]
 OPTIONS = {
+    "forecasting": [
+        *("--units=4", "--context=4", "--horizon=1", "--segment=2", "--epoch-windows=0"),
+    ],
     "image_captioning": [
         *(*_IMAGES, "--attention-units=4", "--max-length=4"),
         *("--beam-width=1", "--num-return-sequences=1"),
@@ -34,6 +37,10 @@ OPTIONS = {
     "speech_ctc": [
         *("--units=4", "--depth=1", "--mels=8", f"--rate={own_files.RATE}"),
         *("--unit=words", "--beam-width=2", "--lm-order=2"),
+    ],
+    "translation": [
+        *("--units=4", "--embedding-dim=4", "--vocabulary-size=60"),
+        *("--beam-width=2", "--max-length=5"),
     ],
     "vqa": [*_IMAGES, "--attention-units=4", "--fusion-units=4", "--glimpses=1"],
     "word_vectors": ["--embedding-dim=4", "--min-count=1"],
@@ -131,6 +138,8 @@ def comparable(example: dict, app: str) -> list:
         return [(example["words"], [tag[0] for tag in example["tags"]])]
     if KINDS[app] == "plain_text":
         return example["text"].splitlines()
+    if app == "forecasting":  # a row is a step
+        return example["values"][example["start"] :].tolist()
     if app == "reading_comprehension":
         return [(example["facts"], example["question"], example["answer"])]
     return [example]
@@ -139,7 +148,7 @@ def comparable(example: dict, app: str) -> list:
 def examples(app: str, layout: own_files.Layout, folder: Path) -> dict[str, Counter]:
     layout.write(folder)
     reader = datasets.KINDS[KINDS[app]]
-    argument = "path" if KINDS[app] == "plain_text" else "folder"
+    argument = "path" if KINDS[app] in ("plain_text", "series") else "folder"
     options = {argument: folder / layout.path, **layout.options}
     read = read_all(reader, folder.parent / "tfds", **options)
     if app == "image_captioning" and layout.arguments:  # the frames of a clip are not compared
@@ -174,7 +183,8 @@ def test_all_layouts_are_read_the_same(app, name, home, capsys):
         assert f"has {named[0]} tags, which are converted" in capsys.readouterr().err
     if layout.splits == ("train",):
         assert sum(found.values(), Counter()) == sum(expected.values(), Counter())
-        assert set(found) == {"train", "valid"}
+        held_out = {"valid", "test"} if app == "forecasting" else {"valid"}
+        assert set(found) == {"train", *held_out}
     else:
         assert found == {split: expected[split] for split in layout.splits}
 

@@ -1,1 +1,1 @@
-"""Pairs of sentences in two languages, and dialogues."""
+"""Pairs of sentences in two languages, and dialogs."""

@@ -1,4 +1,4 @@
-"""What the datasets of translations and of dialogues share."""
+"""What the datasets of translations and of dialogs share."""
 
 import gzip
 import zlib
@@ -15,11 +15,11 @@ from unroll.pipelines.lines import decode_text, split_lines
 
 
 class Pairs(Builder, skip_registration=True):
-    """Sources and targets: sentences and their translations, or turns of dialogues.
+    """Sources and targets: sentences and their translations, or turns of dialogs.
 
-    The source of a dialogue is the turn before the target, and `history` has the turns before the
+    The source of a dialog is the turn before the target, and `history` has the turns before the
     source, the oldest first. The history of a translation is empty. A subclass sets `LANGUAGES` if
-    these can be chosen, the default source and target first, and `dialogues` if it has dialogues.
+    these can be chosen, the default source and target first, and `dialogs` if it has dialogs.
 
     Args:
         source, target: the languages; both or none. Where a subclass has no `LANGUAGES`, none.
@@ -39,15 +39,15 @@ class Pairs(Builder, skip_registration=True):
     ORDERED = True
     OPTIONS = ("source", "target", "history")
     LANGUAGES: ClassVar[tuple[str, ...]] = ()
-    dialogues = False
+    dialogs = False
 
     def __init__(self, *, source: str = "", target: str = "", history: int = 1, **kwargs):
         if history < 1:
             raise DataError(f"history must be at least 1, got {history}.")
-        if history > 1 and not self.dialogues:
-            raise DataError(f"{self.name} has no dialogues: history must be 1, got {history}.")
+        if history > 1 and not self.dialogs:
+            raise DataError(f"{self.name} has no dialogs: history must be 1, got {history}.")
         chosen = self._languages(source, target) if source or target else self.LANGUAGES[:2]
-        options = "-".join(chosen) or (f"history_{history}" if self.dialogues else "")
+        options = "-".join(chosen) or (f"history_{history}" if self.dialogs else "")
         if options and "config" not in kwargs:
             kwargs["config"] = tfds.core.BuilderConfig(name=options)
         self.languages, self.history = chosen, history
@@ -76,7 +76,7 @@ def pair(source: str, target: str) -> dict:
 
 
 def replies(turns: Sequence[str], history: int) -> Iterator[dict]:
-    """The examples of a dialogue: each turn but the first with at most `history` turns before it.
+    """The examples of a dialog: each turn but the first with at most `history` turns before it.
 
     >>> [(e["history"], e["source"], e["target"]) for e in replies(["a", "b", "c"], history=2)]
     [([], 'a', 'b'), (['a'], 'b', 'c')]

@@ -25,9 +25,9 @@ _APART = re.compile(r"(\w)' (s|t|m|d|ll|re|ve)\b", re.IGNORECASE)
 
 
 class DailyDialog(Pairs, skip_registration=True):
-    """10,489 / 1,000 / 1,000 dialogues: 71,062 / 7,069 / 6,740 replies.
+    """10,489 / 1,000 / 1,000 dialogs: 71,062 / 7,069 / 6,740 replies.
 
-    The splits are those of the authors without 629 of the 11,118 dialogues of "train", which share
+    The splits are those of the authors without 629 of the 11,118 dialogs of "train", which share
     an exchange with "valid" or "test": two turns in succession, of at least three words each, that
     are the same but for case and punctuation. A space inside contractions of the files (`Let' s`)
     is removed.
@@ -36,7 +36,7 @@ class DailyDialog(Pairs, skip_registration=True):
     name = "dailydialog"
     HOMEPAGE = "http://yanran.li/dailydialog"
     CITATION = "Li et al. 2017, DailyDialog: A manually labelled multi-turn dialogue dataset"
-    dialogues = True
+    dialogs = True
 
     def _split_generators(self, dl_manager):
         path = find(ARCHIVE, dl_manager, self.manual_dir)
@@ -47,25 +47,25 @@ class DailyDialog(Pairs, skip_registration=True):
             with zipfile.ZipFile(path) as archive:
                 contents = json.loads(archive.read(_MEMBER))
             found: dict[str, list[list[str]]] = {name: [] for name in _SPLITS.values()}
-            for dialogue in contents:
-                turns = [_APART.sub(r"\1'\2", each["utterance"]) for each in dialogue["turns"]]
-                found[dialogue["data_split"]].append(turns)
+            for dialog in contents:
+                turns = [_APART.sub(r"\1'\2", each["utterance"]) for each in dialog["turns"]]
+                found[dialog["data_split"]].append(turns)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
             raise DataError(f"{path} is not a complete archive: {error}.") from None
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: {_MEMBER} has another format ({error!r}).") from None
-        dialogues = found[_SPLITS[split]]
+        dialogs = found[_SPLITS[split]]
         if split == "train":
-            dialogues = without_shared(dialogues, found["validation"] + found["test"])
+            dialogs = without_shared(dialogs, found["validation"] + found["test"])
         yield from self._generate_examples(
-            example for turns in dialogues for example in replies(turns, self.history)
+            example for turns in dialogs for example in replies(turns, self.history)
         )
 
 
-def without_shared(dialogues: list[list[str]], others: list[list[str]]) -> list[list[str]]:
-    """The dialogues that have no exchange in common with others."""
+def without_shared(dialogs: list[list[str]], others: list[list[str]]) -> list[list[str]]:
+    """The dialogs that have no exchange in common with others."""
     known = set().union(*map(_exchanges, others))
-    return [turns for turns in dialogues if known.isdisjoint(_exchanges(turns))]
+    return [turns for turns in dialogs if known.isdisjoint(_exchanges(turns))]
 
 
 def _exchanges(turns: list[str]) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Your own pairs: a table, one file for each language, or dialogues."""
+"""Your own pairs: a table, one file for each language, or dialogs."""
 
 import hashlib
 import re
@@ -19,11 +19,11 @@ from unroll.pipelines.lines import read_text, split_lines
 
 SPLITS = ("train", "valid", "test")
 TABLES = (".tsv", ".csv")
-DIALOGUES = (".txt",)
+DIALOGS = (".txt",)
 COLUMNS = ("source", "target")
 _LANGUAGE = re.compile(r"\w[\w-]*")
 
-# A pair of sentences, or the turns of a dialogue.
+# A pair of sentences, or the turns of a dialog.
 Row = tuple[str, ...]
 
 
@@ -33,20 +33,20 @@ class _Folder(tfds.core.BuilderConfig):
 
 
 class PairFiles(Pairs, skip_registration=True):
-    """Pairs or dialogues from a folder, in one of three layouts.
+    """Pairs or dialogs from a folder, in one of three layouts.
 
     - `train.tsv` (or `.csv`), with the columns `source` and `target`.
     - `train.de` and `train.en`, if `source` is `de` and `target` is `en`: each line of one file is
       the translation of that line of the other.
-    - `train.txt`, dialogues: a turn on each line, and an empty line between two dialogues.
+    - `train.txt`, dialogs: a turn on each line, and an empty line between two dialogs.
 
-    `valid` and `test` are optional. Without `valid`, a tenth of the pairs or dialogues is held out,
-    those with equal sources, or equal dialogues, together.
+    `valid` and `test` are optional. Without `valid`, a tenth of the pairs or dialogs is held out,
+    those with equal sources, or equal dialogs, together.
 
     Args:
         folder: the folder of the files.
         source, target: what the names of the files of the two languages end in.
-        history: the number of turns of a dialogue before a reply.
+        history: the number of turns of a dialog before a reply.
 
     Raises:
         DataError: one line that names the file and the line.
@@ -65,19 +65,19 @@ class PairFiles(Pairs, skip_registration=True):
     ):
         folder = Path(folder)
         suffixes = _suffixes(folder, source, target)
-        self.dialogues = suffixes == DIALOGUES
-        if history > 1 and not self.dialogues:
-            raise DataError(f"{folder} has no dialogues: history must be 1, got {history}.")
+        self.dialogs = suffixes == DIALOGS
+        if history > 1 and not self.dialogs:
+            raise DataError(f"{folder} has no dialogs: history must be 1, got {history}.")
         files = _files(folder, suffixes)
-        read = read_dialogues if self.dialogues else read_pairs
+        read = read_dialogs if self.dialogs else read_pairs
         rows = {split: read(*paths) for split, paths in files.items()}
         groups = {
-            split: [tuple(map(folded, row if self.dialogues else row[:1])) for row in own]
+            split: [tuple(map(folded, row if self.dialogs else row[:1])) for row in own]
             for split, own in rows.items()
         }
-        what = "dialogues" if self.dialogues else "pairs"
+        what = "dialogs" if self.dialogs else "pairs"
         if "valid" in rows:
-            report_repeated(what if self.dialogues else "sources", groups)
+            report_repeated(what if self.dialogs else "sources", groups)
         else:
             out = hold_out_equal(
                 groups["train"],
@@ -89,7 +89,7 @@ class PairFiles(Pairs, skip_registration=True):
             pairs = [*zip(rows["train"], out, strict=True)]
             rows["valid"] = [row for row, held in pairs if held]
             rows["train"] = [row for row, held in pairs if not held]
-        content = repr((self.dialogues and history, sorted(rows.items())))
+        content = repr((self.dialogs and history, sorted(rows.items())))
         digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         super().__init__(history=history, config=_Folder(name=digest, rows=rows), **kwargs)
 
@@ -97,7 +97,7 @@ class PairFiles(Pairs, skip_registration=True):
         return {split: self._examples(rows) for split, rows in self.builder_config.rows.items()}
 
     def _examples(self, rows: list[Row]):
-        if self.dialogues:
+        if self.dialogs:
             examples = (each for turns in rows for each in replies(turns, self.history))
         else:
             examples = (pair(*row) for row in rows)
@@ -118,7 +118,7 @@ def _suffixes(folder: Path, source: str, target: str) -> tuple[str, ...]:
         return f".{source}", f".{target}"
     layouts = [
         suffixes
-        for suffixes in (*((suffix,) for suffix in TABLES), DIALOGUES)
+        for suffixes in (*((suffix,) for suffix in TABLES), DIALOGS)
         if (folder / f"train{suffixes[0]}").is_file()
     ]
     if len(layouts) > 1:
@@ -133,7 +133,7 @@ def _suffixes(folder: Path, source: str, target: str) -> tuple[str, ...]:
             )
         raise DataError(
             f"{folder} has no training data: train.tsv with the columns source and target, "
-            "train.txt with dialogues, or a file for each of two languages, such as train.de and "
+            "train.txt with dialogs, or a file for each of two languages, such as train.de and "
             "train.en, with source and target."
         )
     return layouts[0]
@@ -150,7 +150,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
         if not missing:
             files[split] = paths
     used = [path for paths in files.values() for path in paths]
-    if suffixes[0] not in TABLES + DIALOGUES:  # files of other languages may be there
+    if suffixes[0] not in TABLES + DIALOGS:  # files of other languages may be there
         used += [path for path in folder.iterdir() if path.suffix not in suffixes]
     refuse_other_splits(folder, used, suffixes)
     return files
@@ -198,23 +198,23 @@ def _aligned(path: Path, other: Path) -> list[tuple[int, str, str]]:
     return kept
 
 
-def read_dialogues(path: Path) -> list[Row]:
-    """The dialogues of a file, each the tuple of its turns.
+def read_dialogs(path: Path) -> list[Row]:
+    """The dialogs of a file, each the tuple of its turns.
 
     Raises:
-        DataError: one line that names the file and the line, if a dialogue has one turn.
+        DataError: one line that names the file and the line, if a dialog has one turn.
     """
-    dialogues: list[Row] = []
+    dialogs: list[Row] = []
     turns: list[str] = []
     lines = [line.strip() for line in split_lines(read_text(path))]
     for number, line in enumerate([*lines, ""], start=1):
         if line:
             turns.append(line)
         elif len(turns) == 1:
-            raise DataError(f"{path}, line {number - 1}: a dialogue of one turn has no reply.")
+            raise DataError(f"{path}, line {number - 1}: a dialog of one turn has no reply.")
         elif turns:
-            dialogues.append(tuple(turns))
+            dialogs.append(tuple(turns))
             turns = []
-    if not dialogues:
-        raise DataError(f"{path} has no dialogues.")
-    return dialogues
+    if not dialogs:
+        raise DataError(f"{path} has no dialogs.")
+    return dialogs

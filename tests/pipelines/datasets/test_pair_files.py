@@ -1,4 +1,4 @@
-"""Your own pairs: tables, a file for each language, dialogues."""
+"""Your own pairs: tables, a file for each language, dialogs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.pipelines.datasets.helpers import read_all
 from unroll.pipelines import errors
 from unroll.pipelines.datasets.translation.pair_files import (
     PairFiles,
-    read_dialogues,
+    read_dialogs,
     read_pairs,
 )
 from unroll.pipelines.errors import DataError
@@ -54,7 +54,7 @@ class TestLayouts:
         assert backwards["valid"][0] == {"source": "A dog.", "target": "Ein Hund.", "history": []}
         assert set(backwards) == {"train", "valid"}
 
-    def test_dialogues(self, tmp_path):
+    def test_dialogs(self, tmp_path):
         text = "\n\nHi!\nHello.\nHow are you?\n\n \n\ta\u2028b\nc\n"
         write(tmp_path, train_txt=text, valid_txt="x\ny\n")
         found = read(tmp_path, history=2)
@@ -65,7 +65,7 @@ class TestLayouts:
         ]
         assert [row["history"] for row in read(tmp_path)["train"]] == [[], [], []]
         builders = [PairFiles(tmp_path, history=n, data_dir=tmp_path / "data") for n in (1, 2)]
-        assert all(builder.dialogues for builder in builders)
+        assert all(builder.dialogs for builder in builders)
         # Examples with other histories are prepared in another folder.
         assert builders[0].builder_config.name != builders[1].builder_config.name
 
@@ -155,17 +155,17 @@ class TestErrorsNameTheLine:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("a\nb\n\nc\n\nd\ne\n", "line 4: a dialogue of one turn has no reply"),
-            ("a\nb\n\nc", "line 4: a dialogue of one turn has no reply"),
-            ("\n\n", "has no dialogues"),
+            ("a\nb\n\nc\n\nd\ne\n", "line 4: a dialog of one turn has no reply"),
+            ("a\nb\n\nc", "line 4: a dialog of one turn has no reply"),
+            ("\n\n", "has no dialogs"),
             (b"a\n\xff\n", "line 2: byte 2 is not UTF-8"),
         ],
     )
-    def test_dialogues(self, text, message, tmp_path):
+    def test_dialogs(self, text, message, tmp_path):
         path = tmp_path / "train.txt"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(DataError, match=f"train.txt,? {message}"):
-            read_dialogues(path)
+            read_dialogs(path)
 
 
 class TestHeldOut:
@@ -179,14 +179,14 @@ class TestHeldOut:
         message = "9 of 90 pairs are held out for it, by pair (3 of 30)"
         assert message in capsys.readouterr().err
 
-    def test_dialogues_are_held_out_as_a_whole(self, tmp_path, capsys):
+    def test_dialogs_are_held_out_as_a_whole(self, tmp_path, capsys):
         text = "".join(f"Turn {k}\nReply {k}\nAnd {k}\n\n" for k in [*range(20)] * 2)
         write(tmp_path, train_txt=text)
         found = read(tmp_path, history=3)
         first, second = ({row["source"] for row in found[s]} for s in ("train", "valid"))
         assert not first & second
         assert len(found["valid"]) == 8
-        message = "4 of 40 dialogues are held out for it, by dialogue (2 of 20)"
+        message = "4 of 40 dialogs are held out for it, by dialog (2 of 20)"
         assert message in capsys.readouterr().err
 
     def test_repeated_sources_are_counted(self, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Datasets of translations and dialogues: the generated phrases, and the published ones."""
+"""Datasets of translations and dialogs: the generated phrases, and the published ones."""
 
 import gzip
 import hashlib
@@ -168,7 +168,7 @@ class TestPublished:
         assert 5 < found[:400].count("test") < 40
         assert split_of((rows + bridges)[::-1]) == found[::-1]
 
-    def test_dialogues_that_share_an_exchange_are_left_out(self):
+    def test_dialogs_that_share_an_exchange_are_left_out(self):
         own = ["How are you today?", "I am fine, thanks.", "Good."]
         others = [["Hello you there!", "how are YOU, today", "I am fine thanks", "Bye."]]
         assert without_shared([own, own[1:], own[:1]], others) == [own[1:], own[:1]]
@@ -184,7 +184,7 @@ def test_options_are_checked(tmp_path):
     assert message("multi30k", source="de", target="de") == f"multi30k: {two} 'de' and 'de'."
     assert message("multi30k", source="de") == f"multi30k: {two} 'de' and ''."
     assert message("multi30k", source="de", target="es").endswith("got 'de' and 'es'.")
-    assert "multi30k has no dialogues: history must be 1, got 2" in message("multi30k", history=2)
+    assert "multi30k has no dialogs: history must be 1, got 2" in message("multi30k", history=2)
     assert "history must be at least 1, got 0" in message("dailydialog", history=0)
     assert "phrases has no choice of languages" in message("phrases", source="en", target="de")
     # What a dataset by name does not have is for folders alone.
