@@ -425,6 +425,7 @@ def several_series(folder: Path) -> None:
 
 
 def series_parquet(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for split in SIZES:
         days = [_day(_step(k)) for k in numbers(split)]
         table = pyarrow.table({"Tag": days, "Wert": [reading(k) for k in numbers(split)]})
