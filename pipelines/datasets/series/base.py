@@ -32,6 +32,9 @@ class SeriesBuilder(Builder, skip_registration=True):
     }
     ORDERED = True
 
+    def _generate_examples(self, *_):
+        raise NotImplementedError("`_split_generators` returns the examples of all splits.")
+
 
 def cut(table: Table, ends: Iterable[dict[str, int]]) -> dict[str, Table]:
     """The splits of series.

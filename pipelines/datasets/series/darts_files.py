@@ -36,9 +36,6 @@ class DartsFile(SeriesBuilder, skip_registration=True):
         ends = [self.ENDS or published_ends(len(series.times)) for series in table.series]
         return {split: examples_of(part) for split, part in cut(table, ends).items()}
 
-    def _generate_examples(self, *_):
-        raise NotImplementedError("The splits of a file are read together.")
-
 
 def published_ends(length: int) -> dict[str, int]:
     """The ends of splits of 70, 10 and 20 %, as the papers on long horizons round them.

@@ -59,9 +59,6 @@ class M4Hourly(SeriesBuilder, skip_registration=True):
         table = Table(["value"], [], "h", calendars.season("h"), series, [0] * len(series))
         return {split: examples_of(part) for split, part in cut(table, ends).items()}
 
-    def _generate_examples(self, *_):
-        raise NotImplementedError("The splits are read together.")
-
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """The values of each series of a file with one series in a row: its name, then its values.

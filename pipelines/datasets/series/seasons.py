@@ -86,9 +86,6 @@ class Seasons(Generated, SeriesBuilder, skip_registration=True):
         tables = splits(max(self.sizes.values()))
         return {split: examples_of(table) for split, table in tables.items()}
 
-    def _generate_examples(self, *_):
-        raise NotImplementedError("The splits are generated together.")
-
 
 def best_possible(horizon: int, split: str = "test", count: int = SERIES) -> dict[str, float]:
     """The errors of a forecast that is everything but the noise, on all windows of a split.

@@ -77,9 +77,6 @@ class SeriesFiles(SeriesBuilder, skip_registration=True):
         tables = self._tables()
         return {split: examples_of(tables[split]) for split in self.split_names}
 
-    def _generate_examples(self, *_):
-        raise NotImplementedError("The splits of a file are read together.")
-
     def _tables(self) -> dict[str, Table]:
         config = self.builder_config
         rows = {split: read(path, config.roles) for split, path in config.files.items()}

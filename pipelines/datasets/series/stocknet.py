@@ -51,9 +51,6 @@ class Stocknet(SeriesBuilder, skip_registration=True):
         table = Table(["adj_close"], [], "B", calendars.season("B"), series, [0] * len(series))
         return {split: examples_of(part) for split, part in cut(table, ends).items()}
 
-    def _generate_examples(self, *_):
-        raise NotImplementedError("The splits are read together.")
-
 
 def _stocks(path: Path):
     """The symbol, the times and the prices of each stock, by symbol."""
