@@ -149,8 +149,8 @@ def load(
 ) -> Data:
     """Windows of a past and a future. What is known about the series is that of the training split.
 
-    Without `training`, the labels have what metrics need. With it, those of an autoregressive model
-    have the past too, and its features the future.
+    Without `training`, the labels have what metrics need. With it, there are only the features that
+    the model has; those of an autoregressive model have the future, and its labels the past.
     """
     options = {name: getattr(config, name) for name in ("time", "target", "series", "known")}
     raw = RawSplits(config, "series", **options)
@@ -170,15 +170,15 @@ def load(
             most=config.epoch_windows if is_training else 0,
             references=not training,
         )
-        if training and config.model == "autoregressive":
-            return found.map(_with_future)
-        return found
+        return found.map(of_network) if training else found
+
+    def of_network(features: dict, labels):
+        inputs = {name: features[name] for name in network.feature_names(config, assets)}
+        if config.model == "direct":
+            return inputs, labels
+        return {**inputs, "future": labels}, tf.concat([features["history"], labels], axis=1)
 
     return Data({split: batches(split) for split in splits}, assets)
-
-
-def _with_future(features: dict, labels):
-    return {**features, "future": labels}, tf.concat([features["history"], labels], axis=1)
 
 
 def axes(config: Config) -> Axes:

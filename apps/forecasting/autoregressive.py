@@ -105,7 +105,7 @@ class Autoregressive:
         outputs, *states = self.stack(
             ops.reshape(x, (-1, length, units)), mask=ops.reshape(seen, (-1, length))
         )
-        return ops.reshape(outputs, (-1, self.columns, length, units)), states
+        return ops.reshape(outputs, (-1, self.columns, length, outputs.shape[-1])), states
 
     @property
     def state_sizes(self) -> list[int]:

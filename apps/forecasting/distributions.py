@@ -27,9 +27,6 @@ class Distribution:
     """
 
     size = 1  # P, the number of parameters of each value
-    # Whether `quantile` and `sample` exist.
-    is_probabilistic = True
-
     def __init__(self, parameters, location, scale, levels: tuple[float, ...]):
         self.parameters = parameters
         self.location = location
@@ -67,8 +64,6 @@ class Distribution:
 
 class Point(Distribution):
     """One value. The loss is the absolute error, so it is the median."""
-
-    is_probabilistic = False
 
     def loss(self, y):
         return ops.abs((y - self.location) / self.scale - self[0])
@@ -225,8 +220,12 @@ class NegativeBinomial(Distribution):
         z = d * ops.sqrt(ops.maximum(spread, 0.0) / ((n + 1 / 6) * p * q))
         return total + _normal_cdf(z)
 
-    def quantile(self, level):
-        return self._smallest(level + ops.zeros_like(self.scale * self[0]))
+    def quantiles(self):
+        # All levels in one loop.
+        each = NegativeBinomial(
+            ops.expand_dims(self.parameters, -2), None, ops.expand_dims(self.scale, -1), self.levels
+        )
+        return each._smallest(ops.zeros_like(each.mean()) + ops.array(self.levels, "float32"))
 
     def sample(self, first, second):
         return self._smallest(first)
@@ -349,7 +348,8 @@ class DistributionLoss(keras.losses.Loss):
         self.levels = tuple(levels)
 
     def call(self, y_true, y_pred):
-        y, known = ops.cast(y_true, "float32"), ops.logical_not(ops.isnan(y_true))
+        y = ops.cast(y_true, "float32")
+        known = ops.logical_not(is_missing(y))
         distribution = unpack(self.kind, self.levels, ops.cast(y_pred, "float32"))
         # Not the loss of NaN, whose gradient is NaN even where it is not used.
         losses = distribution.loss(ops.where(known, y, distribution.location))
@@ -359,6 +359,11 @@ class DistributionLoss(keras.losses.Loss):
 
     def get_config(self):
         return {"kind": self.kind, "levels": list(self.levels), "name": self.name}
+
+
+def is_missing(values):
+    """Whether values are NaN or infinite."""
+    return ops.logical_not(ops.abs(values) < np.finfo("float32").max)
 
 
 def unpack(kind: str, levels: tuple[float, ...], outputs) -> Distribution:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from unroll import layers
-from unroll.apps.forecasting.distributions import DISTRIBUTIONS, levels_of
+from unroll.apps.forecasting.distributions import DISTRIBUTIONS, is_missing, levels_of
 from unroll.apps.shared.recurrent import recurrent_layers
 from unroll.pipelines import calendars
 
@@ -92,7 +92,7 @@ class WindowScale(keras.layers.Layer):
         usual_mean, usual_scale = (
             ops.take(ops.convert_to_tensor(x), rows, axis=0) for x in (self.means, self.deviations)
         )
-        missing = ops.isnan(history)
+        missing = is_missing(history)
         known = ops.cast(ops.logical_not(missing), "float32")
         count = ops.sum(known, axis=1)
         some = count > 0
@@ -128,9 +128,9 @@ class Scaled(keras.layers.Layer):
         super().__init__(dtype="float32", **kwargs)
 
     def call(self, values, location, scale):
+        missing = ops.transpose(is_missing(values), (0, 2, 1))  # [B, C, T]
         values = (values - ops.expand_dims(location, 1)) / ops.expand_dims(scale, 1)
-        values = ops.transpose(values, (0, 2, 1))  # [B, C, T]
-        missing = ops.isnan(values)
+        values = ops.transpose(values, (0, 2, 1))
         return ops.stack([ops.where(missing, 0.0, values), ops.cast(missing, "float32")], axis=-1)
 
     def compute_output_shape(self, values_shape, *scale_shapes):
