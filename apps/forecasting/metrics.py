@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import stats
 
+from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Assets
 
 _INTERVAL = (0.1, 0.9)  # the levels at the ends of the 80 % interval
@@ -75,7 +76,13 @@ class Scores:
         self._windows: dict[str, list[np.ndarray]] = {}
 
     def add(self, forecast: dict, features: dict, labels: dict) -> None:
-        """Adds the windows of a batch, as in `scores`."""
+        """Adds the windows of a batch, as in `scores`.
+
+        Raises:
+            UsageError: if a forecast is not a number.
+        """
+        if any(np.isnan(value).any() for value in forecast.values()):
+            raise UsageError("The model forecasts values that are not numbers: train it again.")
         labels = {name: np.asarray(value, "float64") for name, value in labels.items()}
         mean = np.asarray(forecast["mean"], "float64")  # [B, H, C]
         values = labels["values"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Data
 from unroll.apps.forecasting.baselines import baseline, naive_scores
 from unroll.apps.forecasting.metrics import Scores, paired_test, scores
@@ -130,6 +131,13 @@ class TestFigures:
         assert [found[k] for k in ("mse", "mae", "smape", "mase", "owa")] == [0] * 5
         assert found["weighted_quantile_loss"] == 0
         assert found["coverage_80"] == found["direction_accuracy"] == found["direction_mcc"] == 1
+
+    @pytest.mark.parametrize("name", ["mean", "quantiles"])
+    def test_a_forecast_that_is_not_a_number_is_refused(self, name):
+        forecast, features, labels = batch()
+        forecast[name][1, 2, 0] = NAN
+        with pytest.raises(UsageError, match="forecasts values that are not numbers"):
+            scores([(forecast, features, labels)], assets(), LEVELS)
 
     def test_zeros_have_no_relative_error(self):
         forecast, features, labels = batch()

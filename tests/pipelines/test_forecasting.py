@@ -141,6 +141,17 @@ class TestOrder:
         assert len(self.firsts(self.windows(most=10))) == 76
 
 
+def test_windows_are_not_copied_in_advance():
+    """All windows of this series have 16 GB."""
+    long = series("a", 1_000_000, columns=1)
+    dataset = forecasting.windows(
+        table(long), ["a"], context=4000, horizon=2, batch_size=3, shuffle=0
+    )
+    assert len(dataset) == (1_000_000 - 4001 + 2) // 3
+    features, labels = next(iter(dataset))
+    np.testing.assert_array_equal(features["history"][:, -1] + 1, labels[:, 0])
+
+
 class TestLeaks:
     """A change of the future changes nothing that a model is given or scaled with."""
 

@@ -125,8 +125,6 @@ def read_series(path: str | Path, roles: Roles, frequency: str | None = None) ->
 
 def _files(path: Path) -> dict[str, Path]:
     if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path} is not a file of series: {', '.join(SUFFIXES)}.")
         return {"train": path}
     files = {}
     for split in SPLITS:

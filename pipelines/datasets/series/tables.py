@@ -84,7 +84,10 @@ def read(path: Path, roles: Roles) -> Rows:
     Raises:
         DataError: one line that names the file, the line and the column.
     """
-    return _read_parquet(path, roles) if path.suffix.lower() == PARQUET else _read_text(path, roles)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path} is not a file of series: {', '.join(SUFFIXES)}.")
+    return _read_parquet(path, roles) if suffix == PARQUET else _read_text(path, roles)
 
 
 @dataclass
@@ -203,7 +206,11 @@ def _read_text(path: Path, roles: Roles) -> Rows:
         columns.add([line for line, _ in part], of)
     if numbers.has_commas:
         report_once(f"{path}: the numbers are read with decimal commas.")
-    return columns.rows(is_stamp, any(zoned))
+    found = columns.rows(is_stamp, any(zoned))
+    blank = int(found.numbers[-1] - found.numbers[0]) + 1 - len(found.numbers)
+    if blank and found.times is None:
+        report_once(f"{path}: {blank:,} blank lines are no steps; write NA for a missing value.")
+    return found
 
 
 def _parts(rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:

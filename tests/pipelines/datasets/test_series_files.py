@@ -90,6 +90,11 @@ class TestColumns:
             " has no column of times: its rows are the steps.",
         ]
 
+    def test_blank_lines_are_no_steps(self, read):
+        table, messages = read("x\n1\n\n2\nNA\n3\n\n")
+        np.testing.assert_array_equal(table.series[0].values[:, 0], [1, 2, NAN, 3])
+        assert messages[0] == ": 1 blank lines are no steps; write NA for a missing value."
+
     def test_the_numbers_of_rows_are_left_out(self, read):
         table, messages = read(",date,y\n0,2024-01-01,4\n1,2024-01-02,5\n")
         assert table.columns == ["y"]

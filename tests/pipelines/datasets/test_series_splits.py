@@ -134,7 +134,7 @@ class TestSplits:
     def test_a_file_with_another_suffix(self, tmp_path):
         (tmp_path / "a.xlsx").write_bytes(b"PK")
         with pytest.raises(DataError, match=r"a\.xlsx is not a file of series: \.csv, \.tsv, "):
-            SeriesFiles(tmp_path / "a.xlsx", data_dir=tmp_path)
+            self.tables(tmp_path / "a.xlsx", tmp_path)
 
     def test_empty_and_constant_series_are_reported(self, tmp_path, capsys):
         path = tmp_path / "a.csv"
