@@ -65,7 +65,7 @@ class Config(Search, TrainingConfig):
     # figure that selects the best epoch
     monitor: str = "val_perplexity"
     # maximum number of epochs
-    epochs: int = 12
+    epochs: int = 8
     # pairs per batch
     batch_size: int = 64
     # target tokens per batch, in place of a number of pairs; 0 for batches of pairs
@@ -96,7 +96,7 @@ class Config(Search, TrainingConfig):
     # recurrent layer of the decoder, by its name in `unroll.layers`
     cell: str = "GRU"
     # size of the recurrent states, in the encoder of each direction
-    units: int = 64
+    units: int = 128
     # number of recurrent layers of the encoder
     encoder_depth: int = 1
     # number of recurrent layers of the decoder
@@ -107,7 +107,7 @@ class Config(Search, TrainingConfig):
     score: Literal["general", "concat"] = "general"
     # embeddings that share their weights: those of target and output layer, also that of the
     # source, or none
-    tied: Literal["none", "two", "three"] = "two"
+    tied: Literal["none", "two", "three"] = "none"
     # weight of the doubly stochastic regularization of attention
     coverage: float = 0.0
     # dropout rate of the embedded tokens
@@ -165,12 +165,11 @@ class Config(Search, TrainingConfig):
 
 _SENTENCES = Config(
     data="multi30k", source="de", target="en", units_of_text="subwords", vocabulary_size=4000,
-    epochs=20, patience=20, learning_rate=1e-3, embedding_dim=256, units=320,
-    embedding_dropout=0.3, dropout=0.4, label_smoothing=0.1, average=0.999,
-    length_penalty=1.0,
+    epochs=20, patience=20, learning_rate=2e-3, embedding_dim=256, units=320, tied="two",
+    embedding_dropout=0.3, dropout=0.4, label_smoothing=0.1, average=0.999, length_penalty=1.0,
 )  # fmt: skip
 PRESETS = {
-    "phrases": Config(),
+    "phrases": Config(patience=8),
     "multi30k": _SENTENCES,
     # Chinese has more than 3,000 characters.
     "tatoeba_zh_en": replace(
@@ -224,10 +223,7 @@ def load(
         options = {"batch_tokens": config.batch_tokens}
         if training and split == "train":
             options |= {"max_length": config.max_tokens, "shuffle": config.seed}
-            if config.subword_sampling and config.units_of_text == "subwords":
-                options["samplers"] = translation.tokenizers(
-                    assets, config.units_of_text, config.subword_sampling
-                )
+            options["sampling"] = config.subword_sampling
         return translation.batches(
             raw[split], source, target, config.batch_size, with_text=not training, **options
         )
