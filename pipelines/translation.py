@@ -78,32 +78,36 @@ class Tokenizer(tf.Module):
         units: one of `UNITS`.
         vocabulary: the pieces in the order of their ids. The first are `SPECIAL`.
         model: the SentencePiece model of `subwords`.
-        sampling: of subwords, as in `subword_tokenizer`: texts are split at random.
 
     Attributes:
         pieces: the vocabulary.
         size: the number of pieces.
     """
 
-    def __init__(
-        self, units: str, vocabulary: list[str], model: bytes = b"", sampling: float = 0.0
-    ):
+    def __init__(self, units: str, vocabulary: list[str], model: bytes = b""):
         super().__init__()
         self.units, self.pieces, self.size = units, vocabulary, len(vocabulary)
+        self._model = model
         self.names = tf.constant(vocabulary)
         if units == "subwords":
-            self.tokenizer = subword_tokenizer(model, sampling=sampling)
+            self.tokenizer = subword_tokenizer(model)
             self.of_strings = subword_tokenizer(model, tf.string)
         else:
             ids = tf.range(len(vocabulary), dtype=tf.int64)
             entries = tf.lookup.KeyValueTensorInitializer(self.names, ids)
             self.table = tf.lookup.StaticHashTable(entries, UNKNOWN)
 
-    def encode(self, texts) -> tf.RaggedTensor:
-        """The ids of texts, `[B]` strings to `[B, (T)]` int32, without start and end."""
+    def encode(self, texts, sampling: float = 0.0) -> tf.RaggedTensor:
+        """The ids of texts, `[B]` strings to `[B, (T)]` int32, without start and end.
+
+        Above 0, `sampling` splits into random subwords, as in `subword_tokenizer`.
+        """
         texts = normalize(texts)
+        if self.units == "subwords" and sampling:
+            # In a dataset, one of its own: `tf.random.set_seed` deletes those made before.
+            return subword_tokenizer(self._model, sampling=sampling).tokenize(texts)
         if self.units == "subwords":
-            return tf.cast(self.tokenizer.tokenize(texts), tf.int32)
+            return self.tokenizer.tokenize(texts)
         found = _split(texts, self.units)
         ids = self.table.lookup(found.flat_values)
         return found.with_flat_values(tf.cast(ids, tf.int32))
@@ -154,7 +158,9 @@ def _split(texts, units: str) -> tf.RaggedTensor:
     return tf.strings.split(texts)
 
 
-def encode_source(tokenizer: Tokenizer, sources, histories=None) -> tf.RaggedTensor:
+def encode_source(
+    tokenizer: Tokenizer, sources, histories=None, sampling: float = 0.0
+) -> tf.RaggedTensor:
     """The ids that an encoder reads: the turns of a dialog with separators between, and an end.
 
     Args:
@@ -162,6 +168,7 @@ def encode_source(tokenizer: Tokenizer, sources, histories=None) -> tf.RaggedTen
         sources: `[B]` strings.
         histories: `[B, (N)]` strings, ragged: the turns before the sources, the oldest first. None
             for translations.
+        sampling: as in `Tokenizer.encode`.
 
     Returns:
         `[B, (S)]`, int32.
@@ -171,7 +178,7 @@ def encode_source(tokenizer: Tokenizer, sources, histories=None) -> tf.RaggedTen
         turns = tf.concat([histories, turns], axis=1)  # [B, (N + 1)]
     else:
         turns = tf.RaggedTensor.from_tensor(turns)
-    ids = tokenizer.encode(turns.flat_values)  # [all turns, (T)]
+    ids = tokenizer.encode(turns.flat_values, sampling)  # [all turns, (T)]
     ids = tf.concat([ids, tf.fill([ids.nrows(), 1], SEPARATOR)], axis=1)
     ids = tf.RaggedTensor.from_nested_row_splits(
         ids.flat_values, [turns.row_splits, ids.row_splits]
@@ -225,11 +232,11 @@ def build_assets(
     return found
 
 
-def tokenizers(assets: dict, units: str, sampling: float = 0.0) -> tuple[Tokenizer, Tokenizer]:
+def tokenizers(assets: dict, units: str) -> tuple[Tokenizer, Tokenizer]:
     """The tokenizers of sources and of targets, the same one if they share a vocabulary."""
     prefixes = [""] if "vocabulary" in assets else [f"{side}_" for side in SIDES]
     made = [
-        Tokenizer(units, assets[f"{p}vocabulary"], assets.get(f"{p}subwords", b""), sampling)
+        Tokenizer(units, assets[f"{p}vocabulary"], assets.get(f"{p}subwords", b""))
         for p in prefixes
     ]
     return made[0], made[-1]
@@ -272,12 +279,12 @@ def batches(
     batch_tokens: int = 0,
     max_length: int = 0,
     shuffle: int | None = None,
-    samplers: tuple[Tokenizer, Tokenizer] | None = None,
+    sampling: float = 0.0,
     with_text: bool = False,
 ) -> tf.data.Dataset:
     """Batches of `(features, labels)` for teacher forcing.
 
-    The ids of all pairs are kept in memory, 4 bytes each, and with `samplers` or `with_text` also
+    The ids of all pairs are kept in memory, 4 bytes each, and with `sampling` or `with_text` also
     the texts.
 
     Args:
@@ -291,7 +298,7 @@ def batches(
         max_length: pairs of which the source or the target has more tokens (with the end) are left
             out, with a message that counts them; 0 for no limit.
         shuffle: a seed, for training: the order is different in each epoch.
-        samplers: tokenizers with `sampling`: texts are split at random, differently in each epoch.
+        sampling: above 0, texts are split into random subwords, differently in each epoch.
         with_text: for evaluation: the pairs are in their order, and the labels also have the texts.
 
     Returns:
@@ -304,9 +311,7 @@ def batches(
     Raises:
         DataError: if there are no pairs, or none is left.
     """
-    (sources, targets), texts = _encode(
-        pairs, source, target, keep=with_text or samplers is not None
-    )
+    (sources, targets), texts = _encode(pairs, source, target, keep=bool(with_text or sampling))
     lengths = np.stack([targets.row_lengths() + 1, sources.row_lengths()])
     indices = np.arange(lengths.shape[1])
     if max_length and (longer := int(np.sum(lengths.max(axis=0) > max_length))):
@@ -323,10 +328,11 @@ def batches(
         order = _similar(indices, lengths[:, indices], batch_size, batch_tokens, shuffle)
 
     def batch(rows):
-        if samplers is None:
-            ids = tf.gather(sources, rows), tf.gather(targets, rows)
+        own = {name: tf.gather(each, rows) for name, each in texts.items()}
+        if sampling:
+            ids = _ids(source, target, own, sampling)
         else:
-            ids = _ids(*samplers, {name: tf.gather(each, rows) for name, each in texts.items()})
+            ids = tf.gather(sources, rows), tf.gather(targets, rows)
         start, end = (tf.fill([tf.shape(rows)[0], 1], token) for token in (START, END))
         features = {
             "source": to_dense(ids[0]),
@@ -334,7 +340,6 @@ def batches(
         }
         labels = to_dense(tf.concat([ids[1], end], axis=1))
         if with_text:
-            own = {name: tf.gather(each, rows) for name, each in texts.items()}
             labels = {"tokens": labels, **own, "history": own["history"].to_tensor()}
         return features, labels
 
@@ -387,10 +392,10 @@ def _similar(
     return made.apply(tf.data.experimental.assert_cardinality(len(slices)))
 
 
-def _ids(source: Tokenizer, target: Tokenizer, texts: dict) -> tuple:
+def _ids(source: Tokenizer, target: Tokenizer, texts: dict, sampling: float = 0.0) -> tuple:
     """The ids of sources with an end, and of targets: `[B, (S)]` and `[B, (T)]`."""
-    ids = encode_source(source, texts["source"], texts["history"])
-    return ids, target.encode(texts["target"])
+    ids = encode_source(source, texts["source"], texts["history"], sampling)
+    return ids, target.encode(texts["target"], sampling)
 
 
 def _encode(pairs, source: Tokenizer, target: Tokenizer, keep: bool) -> tuple:
