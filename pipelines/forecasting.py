@@ -104,7 +104,7 @@ def _scale(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     square = sum(np.nansum((each - mean) ** 2, axis=0, dtype="float64") for each in values)
     std = np.sqrt(square / np.maximum(count, 1))
     # A constant column has a deviation that is only a rounding error.
-    return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)
+    return mean, np.where(std > 1e-7 * np.abs(mean), std, 1.0)
 
 
 def windows(
@@ -146,13 +146,13 @@ def windows(
     Raises:
         DataError: if no series is long enough. Series that are too short are counted and printed.
     """
-    index = _Index(table, context, horizon, stride)
-    number = {name: k for k, name in enumerate(names, start=1)}
-    own = tf.constant([number.get(s.name, SERIES_UNKNOWN) for s in table.series], tf.int32)
-    values, times, known = map(tf.constant, index.flatten(table))
-    past, whole = tf.range(-context, 0), tf.range(-context, horizon)
-    future = tf.range(horizon)
-    references_of = index.references(table, horizon) if references else None
+    with tf.device("CPU"):  # where datasets run
+        index = _Index(table, context, horizon, stride)
+        numbers = tf.constant(_numbers(table, names), tf.int32)
+        values, times, known = map(tf.constant, index.flatten(table))
+        past, whole = tf.range(-context, 0), tf.range(-context, horizon)
+        future = tf.range(horizon)
+        references_of = index.references(table, horizon) if references else None
 
     def batch(ids):
         of, origin = index.locate(ids)
@@ -160,7 +160,7 @@ def windows(
         features = {
             "history": tf.gather(values, origin + past),  # [B, L, C]
             "times": tf.gather(times, origin + whole),  # [B, L + H]
-            "series": tf.gather(own, of),  # [B]
+            "series": tf.gather(numbers, of),  # [B]
         }
         if table.known:  # TensorFlow crashes when it takes batches without elements apart
             features["known"] = tf.gather(known, origin + whole)  # [B, L + H, K]
@@ -171,20 +171,25 @@ def windows(
 
     total = min(most, index.total) if most and shuffle is not None else index.total
 
-    def epoch(number):
+    def epoch(seed):
         every = tf.range(index.total, dtype=tf.int32)
-        # The seed in its two halves, which are those that the function accepts.
-        order = tf.random.experimental.stateless_shuffle(every, tf.stack([number, 0]))
+        order = tf.random.experimental.stateless_shuffle(every, tf.stack([seed, 0]))
         return tf.data.Dataset.from_tensor_slices(order[:total])
 
     if shuffle is None:
         order = tf.data.Dataset.range(total).map(lambda k: tf.cast(k, tf.int32))
     else:
-        numbers = tf.data.Dataset.random(shuffle, rerandomize_each_iteration=True).take(1)
-        order = numbers.flat_map(epoch)
+        seeds = tf.data.Dataset.random(shuffle, rerandomize_each_iteration=True).take(1)
+        order = seeds.flat_map(epoch)
     made = order.batch(batch_size).map(batch, tf.data.AUTOTUNE, deterministic=True)
     count = -(-total // batch_size)
     return made.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+
+def _numbers(table: Table, names: list[str]) -> list[int]:
+    """For each series 1 + its index in `names`, or 0."""
+    known = {name: k for k, name in enumerate(names, start=1)}
+    return [known.get(series.name, SERIES_UNKNOWN) for series in table.series]
 
 
 def latest(table: Table, names: list[str], *, context: int, horizon: int) -> dict[str, np.ndarray]:
@@ -201,7 +206,7 @@ def latest(table: Table, names: list[str], *, context: int, horizon: int) -> dic
         DataError: if a series has no value, or if covariates of the horizon are missing.
     """
     rows = []
-    for series in table.series:
+    for series, number in zip(table.series, _numbers(table, names), strict=True):
         found = np.flatnonzero(~np.isnan(series.values).all(axis=1))
         if not len(found):
             raise DataError(f"The series {series.name!r} has no value to forecast from.")
@@ -219,7 +224,6 @@ def latest(table: Table, names: list[str], *, context: int, horizon: int) -> dic
             )
         past = slice(None, context)
         history = np.where((steps[past] >= 0)[:, None], series.values[given[past]], np.nan)
-        number = names.index(series.name) + 1 if series.name in names else SERIES_UNKNOWN
         row = {"history": history, "times": times, "series": number}
         rows.append(row | ({"known": known} if table.known else {}))
     types = {"history": "float32", "times": "int64", "known": "float32", "series": "int32"}
@@ -302,9 +306,10 @@ def _first_origin(values: np.ndarray, start: int, context: int, horizon: int) ->
     past, if it is long enough for that.
     """
     found = ~np.isnan(values)
-    seen = np.argmax(found, axis=0)[found.any(axis=0)]
+    firsts = np.argmax(found, axis=0)[found.any(axis=0)]
+    if not len(firsts):
+        return len(values)
     if not start:
-        length = len(values)
-        whole = length >= context + horizon
-        start = context if whole else max(1, min(horizon, length - horizon))
-    return max(start, int(seen.max()) + 1) if len(seen) else len(values)
+        is_long = len(values) >= context + horizon
+        start = context if is_long else max(1, min(horizon, len(values) - horizon))
+    return max(start, int(firsts.max()) + 1)
