@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import tempfile
 from collections.abc import Iterable
 
 import sentencepiece
@@ -13,6 +14,7 @@ from unroll.pipelines.errors import DataError
 SPACE = "\u2581"  # how SentencePiece writes a space
 MOST_LINES = 200_000  # that a model is trained on
 COVERAGE = 0.9995  # the default share of the characters of a text that a model has
+_RULE = "FFFF\tFFFD\n"  # of the normalization: a character that is none is the replacement
 _NUMBERS = itertools.count()  # of tokenizers
 
 
@@ -50,23 +52,27 @@ def train_subwords(
             control.append(piece)
     file = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=file,
-            model_type=kind,
-            vocab_size=size,
-            hard_vocab_limit=False,
-            **ids,
-            **names,
-            control_symbols=control,
-            character_coverage=coverage,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            input_sentence_size=MOST_LINES,
-            shuffle_input_sentence=False,
-            max_sentence_length=1 << 16,
-            minloglevel=2,
-        )
+        with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+            # SentencePiece prints a message each time that it loads a model without rules.
+            rules.write(_RULE)
+            rules.flush()
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=file,
+                model_type=kind,
+                vocab_size=size,
+                hard_vocab_limit=False,
+                **ids,
+                **names,
+                control_symbols=control,
+                character_coverage=coverage,
+                normalization_rule_tsv=rules.name,
+                remove_extra_whitespaces=False,
+                input_sentence_size=MOST_LINES,
+                shuffle_input_sentence=False,
+                max_sentence_length=1 << 16,
+                minloglevel=2,
+            )
     except RuntimeError as error:
         why = " ".join(str(error).split())[-200:]
         raise DataError(f"No subwords can be made of the training text: {why}") from None

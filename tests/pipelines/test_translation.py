@@ -106,7 +106,7 @@ def test_size_and_counts_limit_a_vocabulary():
 
 
 @pytest.mark.parametrize("kind", pairs.SUBWORD_TYPES)
-def test_subwords(kind):
+def test_subwords(kind, capfd):
     texts = [{**each, "target": each["source"]} for each in EXAMPLES]
     options = {"shared": True, "subword_type": kind}
     assets = pairs.build_assets(dataset(texts), "subwords", 100, **options)
@@ -120,6 +120,7 @@ def test_subwords(kind):
     assert {strings(source.decode(ids))[0] for ids in found} == set(strings(text))
     # Without sampling, and after the deletion of other tokenizers, they are split as before.
     assert source.encode(text).to_list() == [expected]
+    assert "normalizer" not in capfd.readouterr().err  # a message of SentencePiece
 
 
 def test_rare_characters_are_pieces_if_they_leave_room():
