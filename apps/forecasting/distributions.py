@@ -27,6 +27,7 @@ class Distribution:
     """
 
     size = 1  # P, the number of parameters of each value
+
     def __init__(self, parameters, location, scale, levels: tuple[float, ...]):
         self.parameters = parameters
         self.location = location
@@ -363,7 +364,8 @@ class DistributionLoss(keras.losses.Loss):
 
 def is_missing(values):
     """Whether values are NaN or infinite."""
-    return ops.logical_not(ops.abs(values) < np.finfo("float32").max)
+    # Not `not abs(values) <= maximum`, which the converter to LiteRT turns into `>`: false for NaN.
+    return ops.logical_or(ops.isnan(values), ops.abs(values) > np.finfo("float32").max)
 
 
 def unpack(kind: str, levels: tuple[float, ...], outputs) -> Distribution:

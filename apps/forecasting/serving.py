@@ -48,11 +48,6 @@ class _Functions:
         assets = trained.assets
         self.columns, self.known = len(assets["columns"]), len(assets["known"])
         self.uses = {name: name in self.forecaster.names for name in ("times", "known", "series")}
-        names = tf.constant(assets["series"], tf.string)
-        numbers = tf.range(1, len(assets["series"]) + 1)
-        self.table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(names, numbers), SERIES_UNKNOWN
-        )
         # The noise of a LiteRT file, which has no random numbers that depend on a seed alone.
         self.noise = None
         if self.forecaster.is_sampled:
@@ -70,8 +65,7 @@ class _Functions:
             functions["step"] = with_inputs(self.step, self.step_specs(None))
             litert["encode"] = functions["encode"]
             litert["step"] = with_inputs(self.step, self.step_specs(1))
-        keep = [self.trained.model.variables, self.table]
-        return Service(functions, self.requests, litert, keep)
+        return Service(functions, self.requests, litert, self.trained.model.variables)
 
     # The inputs
 
@@ -130,11 +124,17 @@ class _Functions:
     def serving_default(self, inputs: dict) -> dict:
         inputs = dict(inputs)
         if self.uses["series"]:
-            inputs["series"] = self.table.lookup(inputs["series"])
+            inputs["series"] = self._numbers(inputs["series"])
         noise = None
         if self.forecaster.is_sampled:
             noise = self.forecaster.noise(inputs.pop("samples"), inputs.pop("seed"))
         return self.forecaster.forecast(self.forecaster.fit(inputs), noise)
+
+    def _numbers(self, series: tf.Tensor) -> tf.Tensor:
+        """The numbers of names, `[B]`."""
+        names = tf.constant(self.trained.assets["series"], tf.string)
+        numbers = tf.range(1, names.shape[0] + 1)
+        return tf.reduce_max(tf.where(series[:, None] == names, numbers, SERIES_UNKNOWN), axis=1)
 
     def forecast(self, inputs: dict) -> dict:
         noise = None if self.noise is None else tf.constant(self.noise)
