@@ -14,17 +14,14 @@ at a time, and the medians over the rounds are printed, and written to
 """
 
 import argparse
-import multiprocessing
 import os
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from measuring import table
+from measuring import seconds_in_turns, table
 
 RESULTS = Path(__file__).parent / "results" / "language_model.md"
 LENGTH = 200  # tokens of a generated text
@@ -184,39 +181,6 @@ GENERATION = {
 }
 
 
-def serve(framework: str, name: str, connection) -> None:
-    """Runs the methods that the connection names, and answers with the seconds that each takes."""
-    made = FRAMEWORKS[framework](MODELS[name])
-    connection.send(0.0)
-    while method := connection.recv():
-        start = time.perf_counter()
-        getattr(made, method)()
-        connection.send(time.perf_counter() - start)
-
-
-def measure(name: str, rounds: int) -> dict[tuple[str, str], float]:
-    """The median seconds of each method of each framework, which take turns."""
-    context = multiprocessing.get_context("spawn")
-    connections, processes = {}, []
-    for framework in FRAMEWORKS:
-        connections[framework], other = context.Pipe()
-        processes.append(context.Process(target=serve, args=(framework, name, other), daemon=True))
-        processes[-1].start()
-        connections[framework].recv()
-    taken: dict[tuple[str, str], list[float]] = {}
-    for k in range(-1, rounds):  # the first round is not counted
-        for framework, connection in connections.items():
-            for method in ("train", *GENERATION[framework]):
-                connection.send(method)
-                seconds = connection.recv()
-                if k >= 0:
-                    taken.setdefault((framework, method), []).append(seconds)
-    for connection, process in zip(connections.values(), processes, strict=True):
-        connection.send(None)
-        process.join()
-    return {key: statistics.median(seconds) for key, seconds in taken.items()}
-
-
 def main() -> None:
     """Prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -227,7 +191,12 @@ def main() -> None:
     for name, sizes in MODELS.items():
         if not name.startswith(options.models):
             continue
-        seconds = measure(name, options.rounds)
+        seconds = seconds_in_turns(
+            FRAMEWORKS,
+            (sizes,),
+            {framework: ("train", *methods) for framework, methods in GENERATION.items()},
+            options.rounds,
+        )
         tokens = sizes.batch * sizes.steps * sizes.batches
         own, other = (tokens / seconds[framework, "train"] for framework in FRAMEWORKS)
         training.append([name, f"{own:,.0f}", f"{other:,.0f}", f"{own / other:.2f}"])

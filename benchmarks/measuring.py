@@ -51,6 +51,51 @@ def seconds_of(
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
+def seconds_in_turns(
+    classes: dict[str, type], arguments: tuple, methods: dict[str, tuple[str, ...]], rounds: int
+) -> dict[tuple[str, str], float]:
+    """The median seconds of methods of objects that have a process each and take turns.
+
+    Args:
+        classes: by name, of a module.
+        arguments: of each of them.
+        methods: to call in each round, by the name of the class.
+        rounds: their number, after one that is not counted.
+
+    Returns:
+        The seconds by the names of class and method.
+    """
+    context = multiprocessing.get_context("spawn")
+    connections, processes = {}, []
+    for name, made in classes.items():
+        connections[name], other = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(made, arguments, other), daemon=True))
+        processes[-1].start()
+        connections[name].recv()
+    taken: dict[tuple[str, str], list[float]] = {}
+    for k in range(-1, rounds):
+        for name, connection in connections.items():
+            for method in methods[name]:
+                connection.send(method)
+                seconds = connection.recv()
+                if k >= 0:
+                    taken.setdefault((name, method), []).append(seconds)
+    for connection, process in zip(connections.values(), processes, strict=True):
+        connection.send(None)
+        process.join()
+    return {key: statistics.median(seconds) for key, seconds in taken.items()}
+
+
+def _serve(made: type, arguments: tuple, connection) -> None:
+    """Runs the methods that the connection names, and answers with the seconds that each takes."""
+    made = made(*arguments)
+    connection.send(0.0)
+    while method := connection.recv():
+        start = time.perf_counter()
+        getattr(made, method)()
+        connection.send(time.perf_counter() - start)
+
+
 def table(header: list[str], rows: list[list]) -> list[str]:
     """The lines of a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]

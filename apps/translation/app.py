@@ -33,7 +33,7 @@ class Search:
     coverage_penalty: float = 0.0
     # sample translations at random, in place of the beam search
     sample: bool = False
-    # of samples: below 1 the most probable tokens are sampled more often
+    # of samples: below 1 the most probable tokens are sampled more often; 0 takes the most probable
     temperature: float = 1.0
     # of samples: only from the most probable tokens with this total probability
     top_p: float = 1.0
@@ -65,7 +65,7 @@ class Config(Search, TrainingConfig):
     # figure that selects the best epoch
     monitor: str = "val_perplexity"
     # maximum number of epochs
-    epochs: int = 8
+    epochs: int = 12
     # pairs per batch
     batch_size: int = 64
     # target tokens per batch, in place of a number of pairs; 0 for batches of pairs
@@ -144,8 +144,8 @@ class Config(Search, TrainingConfig):
         for name in ("source", "target"):
             if getattr(self, name) and self.source == self.target:
                 raise ValueError(f"source and target must differ, got {self.source} for both.")
-        if not 0 < self.temperature < 100:
-            raise ValueError(f"temperature must be above 0 and below 100, got {self.temperature}.")
+        if not 0 <= self.temperature < 100:
+            raise ValueError(f"temperature must be in [0, 100), got {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
         if not 0 < self.repetition_penalty < 100:
@@ -169,7 +169,7 @@ _SENTENCES = Config(
     embedding_dropout=0.3, dropout=0.4, label_smoothing=0.1, average=0.999, length_penalty=1.0,
 )  # fmt: skip
 PRESETS = {
-    "phrases": Config(patience=8),
+    "phrases": Config(patience=12),
     "multi30k": _SENTENCES,
     # Chinese has more than 3,000 characters.
     "tatoeba_zh_en": replace(

@@ -14,6 +14,7 @@ from unroll.apps.shared.reports import attention_figure, examples_table
 from unroll.apps.translation import metrics, scoring
 from unroll.apps.translation.metrics import Texts
 from unroll.apps.translation.scoring import Predictions
+from unroll.pipelines.translation import JOINER
 
 _SHOWN = 15  # sentences in a table
 _FIGURES = 4  # sentences whose attention is drawn
@@ -136,7 +137,7 @@ def _attention(found: Predictions, order: np.ndarray):
         return figure
     panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, k in zip(panels, shown, strict=True):
-        pieces, source = found.pieces[k], found.sources[k]
+        pieces, source = _shown(found.pieces[k]), _shown(found.sources[k])
         axes.imshow(found.alignments[k], cmap="inferno", aspect="auto", vmin=0)
         axes.set_yticks(range(len(pieces)), pieces, parse_math=False, fontsize=7)
         axes.set_xticks(
@@ -145,9 +146,14 @@ def _attention(found: Predictions, order: np.ndarray):
     return figure
 
 
+def _shown(pieces: list[str]) -> list[str]:
+    """Pieces without joiners, which few fonts have."""
+    return [piece.replace(JOINER, "") for piece in pieces]
+
+
 def plot(result: dict, path: Path) -> None:
     """The alignment of the best translation: the attention of each of its tokens, a row each."""
-    source, pieces = result["source_pieces"], result["pieces"][0]
+    source, pieces = _shown(result["source_pieces"]), _shown(result["pieces"][0])
     weights = np.array(result["alignment"][0]).reshape(len(pieces), len(source))
     if not pieces:  # an image needs a row
         pieces, weights = [""], np.zeros([1, len(source)])

@@ -275,7 +275,7 @@ def permuted(assets: dict, axes: dict) -> dict:
     found = dict(assets)
     for name in set(itertools.chain(*axes.values())) & assets.keys():
         asset = assets[name]
-        fixed = sum(re.fullmatch(r"\[\w+\]|<\w+>", entry) is not None for entry in asset)
+        fixed = sum(re.fullmatch(r"\[\w+\]|</?\w+>", entry) is not None for entry in asset)
         found[name] = [*asset[:fixed], *reversed(asset[fixed:])]
         assert found[name] != asset or len(asset) < 2
     return found

@@ -208,6 +208,8 @@ def test_samples():
     assert not (samples.tokens == other.tokens).numpy().all()
     likeliest, greedy = searched(trained, top_p=1e-6), searched(trained, sample=False, beam_width=1)
     assert (likeliest.tokens == greedy.tokens).numpy().all()
+    coldest = searched(trained, temperature=0.0, num_return_sequences=2)
+    assert (coldest.tokens == greedy.tokens).numpy().all()
 
 
 def test_the_scores_of_a_beam():
@@ -229,7 +231,9 @@ def test_penalties_of_the_search():
     plain, varied = searched(trained), searched(trained, repetition_penalty=50.0)
     assert not (plain.tokens == varied.tokens).numpy().all()
     penalized = searched(trained, coverage_penalty=1.0)
-    assert (penalized.scores < penalized.log_probabilities).numpy().all()
+    penalties = (penalized.log_probabilities - penalized.scores).numpy()
+    assert penalties.min() >= 0  # zero where each token gets a weight of one or more
+    assert penalties.max() > 0.01
 
 
 def test_candidates_are_scored_by_their_probability_per_token():
@@ -243,7 +247,9 @@ def test_candidates_are_scored_by_their_probability_per_token():
     translator = decoding.Translator(trained)
     ids = translator.source_ids(tf.constant(["a dog"]), tf.ragged.constant([["small cat."]]))
     assert ids.numpy().tolist() == [[6, 10, 9, SEPARATOR, 5, 7, END]]
-    log_probs = tf.nn.log_softmax(trained.model({"source": ids, "target": tf.constant([[1, 5, 7]])}))
+    log_probs = tf.nn.log_softmax(
+        trained.model({"source": ids, "target": tf.constant([[1, 5, 7]])})
+    )
     expected = np.mean([log_probs[0, t, token] for t, token in enumerate([5, 7, END])])
     assert found[0, 0] == pytest.approx(expected, abs=1e-5)
 
@@ -258,7 +264,7 @@ def test_candidates_are_scored_by_their_probability_per_token():
         ({"sample": True, "mbr_samples": 3}, "exclude each other"),
         ({"replace_unknown": True, "units_of_text": "subwords"}, "needs units_of_text=words"),
         ({"source": "de", "target": "de"}, "must differ, got de for both"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": -1.0}, r"temperature must be in \[0, 100\)"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
