@@ -295,10 +295,7 @@ def _read_parquet(path: Path, roles: Roles) -> Rows:
 def _read_batches(path: Path, file, roles: Roles) -> Rows:
     import pyarrow as pa
 
-    names, types = (
-        file.schema_arrow.names,
-        dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True)),
-    )
+    names = file.schema_arrow.names
     first = next(file.iter_batches(_HEAD), None)
     if first is None:
         raise DataError(f"{path} has no rows.")
@@ -307,8 +304,8 @@ def _read_batches(path: Path, file, roles: Roles) -> Rows:
     columns = _Columns(path, "row", roles)
     zones, is_stamp = [], False
     if roles.time:
-        kind = types[roles.time]
-        is_stamp = pa.types.is_integer(kind)
+        kind = file.schema_arrow.field(roles.time).type
+        is_stamp = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         if pa.types.is_timestamp(kind) and kind.tz:
             report_once(f"{path}: the times have the time zone {kind.tz}, and are read as UTC.")
     before = 0
