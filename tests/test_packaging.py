@@ -82,8 +82,11 @@ VERBS = """
 import sys
 
 import layers, apps
+import unroll.layers
 from unroll.__main__ import main
 
+assert layers.MINE and apps.MINE
+print(unroll.layers.__file__)
 small = ["--generated-size=0.02", "--epochs=1", "--units=4", "--embedding-dim=4"]
 for arguments in (
     ["train", *small, "--run=run"],
@@ -100,11 +103,6 @@ for arguments in (
 
 
 def test_an_installed_app_works_next_to_a_user_s_own_modules(installed, user_folder):
-    script = "import layers, apps, unroll.layers\nassert layers.MINE and apps.MINE\n"
-    (user_folder / "script.py").write_text(script + "print(unroll.layers.__file__)")
-    path = run(installed, "script.py", cwd=user_folder).strip()
-    assert Path(path).is_relative_to(installed.parent.parent)
-
     assert "sentiment" in run(installed, "-m", "unroll", cwd=user_folder)
     (user_folder / "verbs.py").write_text(VERBS)
     done = subprocess.run(
@@ -114,6 +112,8 @@ def test_an_installed_app_works_next_to_a_user_s_own_modules(installed, user_fol
     *_, message = [line for line in done.stderr.splitlines() if line.startswith("unroll: ")]
     assert "installed copy" in message
     trained, figures, exported = done.stdout.split("=====\n")[:3]
+    path, *_ = trained.splitlines()
+    assert Path(path).is_relative_to(installed.parent.parent)
     assert trained.splitlines()[-1] == "run"
     assert json.loads(figures)["examples"] == 20
     folder = user_folder / exported.splitlines()[-1]

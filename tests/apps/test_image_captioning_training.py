@@ -129,6 +129,7 @@ def test_colors_and_sizes_are_learned(trained, monkeypatch):
     assert {"bleu_4", "cider", "bleu_4_beam_1"} <= set(figures)
 
 
+@pytest.mark.exhaustive
 def test_the_search_options_of_evaluate_replace_those_of_the_run(untrained):
     run = Run.open(app, untrained.path, search={"beam_width": 1, "num_return_sequences": 1})
     assert run.config(app).num_return_sequences == 1

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.apps.variants import fixtures
+from tests.apps.vqa_cases import write_run
 from tests.parameters import first_of
 from unroll.apps.core import export, training
 from unroll.apps.core.errors import UsageError
@@ -214,12 +215,8 @@ def test_pretrained_vectors_are_not_needed_after_training(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    """The generated preset."""
-    run = Run(tmp_path_factory.mktemp("run"))
-    training.train(
-        app, dataclasses.replace(app.PRESETS["reviews"], patience=2, generated_size=0.5), run
-    )
-    return run
+    """A run of a model with random weights."""
+    return write_run(tmp_path_factory.mktemp("runs") / "run", make(generated_size=0.02), app)
 
 
 @pytest.fixture(scope="module")
@@ -227,14 +224,15 @@ def trained(run) -> Trained:
     return load_trained(app, run)
 
 
-@pytest.fixture(scope="module")
-def data(trained):
-    return app.load(trained.config, ("train", "valid", "test"), trained.assets)
-
-
-def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(trained, data):
+@pytest.mark.exhaustive
+def test_the_generated_reviews_are_learned_and_a_bag_of_words_is_not_enough(tmp_path):
+    """In `make test`, tests/test_packaging.py trains the app from the command line."""
+    run = Run(tmp_path)
+    training.train(app, dataclasses.replace(app.PRESETS["reviews"], patience=2), run)
+    trained = load_trained(app, run)
+    data = app.load(trained.config, ("train", "valid", "test"), trained.assets)
     figures = app.score(trained, data["test"])
-    assert figures["examples"] == 500
+    assert figures["examples"] == 1000
     baseline = app.baseline(trained.config, data, "test")
     assert baseline["accuracy"] < 0.75
     assert figures["accuracy"] >= 0.95
@@ -266,8 +264,8 @@ def test_the_exported_model_takes_any_text(trained, folder):
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
 
 
-def test_the_report_lists_classes_and_errors(trained, data):
-    made = app.report(trained, data["valid"])
+def test_the_report_lists_classes_and_errors(trained):
+    made = app.report(trained, app.load(trained.config, ("valid",), trained.assets)["valid"])
     assert "| positive |" in made.text
     assert list(made.figures) == ["confusion"]
 

@@ -403,6 +403,7 @@ def test_steps_are_counted_exactly_in_half_precision(policy):
     assert_window(found.alignments)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("policy", first_of(running.POLICIES))
 def test_teacher_forcing_counts_steps_exactly_in_half_precision(policy):
     attention = layers.LuongAttention(4, score="dot", window="local_m", half_width=1)

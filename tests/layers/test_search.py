@@ -297,7 +297,9 @@ def minimum_risk(
 
 
 @NEEDS_TENSORFLOW
-@pytest.mark.parametrize("search", [layers.greedy, layers.sample, layers.beam_search, minimum_risk])
+@pytest.mark.parametrize(
+    "search", first_of([layers.beam_search, layers.greedy, layers.sample, minimum_risk])
+)
 @pytest.mark.parametrize("compiler", first_of([True, False]))
 def test_searches_compile(search, compiler):
     import tensorflow as tf

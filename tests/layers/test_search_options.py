@@ -437,6 +437,7 @@ def test_an_empty_batch_has_an_empty_answer(search):
     )
 
 
+@pytest.mark.exhaustive
 @NEEDS_TENSORFLOW
 @pytest.mark.parametrize("search", first_of(SEARCHES[::-1]), ids=IDS[::-1])
 def test_saved_models(search, tmp_path):
