@@ -22,12 +22,12 @@ SELECTED = {
         "test_robustness.py": [],
         "test_keras_private.py": [],
         "test_ctc_language_model.py": ["test_scores_are_those_of_the_definition"],
-        "test_onednn.py": ["test_the_variable_is_not_set_on_another_backend"],
         "test_crf.py": [
             "test_tags_marginals_and_likelihood_by_enumeration",
             "test_large_scores_in_float32",
             "test_empty_inputs",
         ],
+        "test_onednn.py": ["test_the_variable_is_not_set_on_another_backend"],
         "test_adaptive_softmax.py": [],
         "test_crf_models.py": ["test_a_tagger_trains_with_the_loss_and_is_saved"],
         "test_ctc.py": [
@@ -47,8 +47,8 @@ SELECTED = {
         ],
         "test_search_options.py": [
             "test_all_options_compile_in_jax",
-            "test_a_prefix_is_forced",
             "test_nan_ends",
+            "test_a_prefix_is_forced",
             "test_an_empty_batch",
         ],
         "test_search_states.py": ["test_states_keep"],
@@ -87,6 +87,17 @@ SELECTED = {
     },
 }
 
+# Of these, what takes long: `make test` leaves it to `make test-all`.
+EXHAUSTIVE = {
+    "jax": (
+        "test_empty_inputs",
+        "test_the_variable_is_not_set_on_another_backend",
+        "test_a_prefix_is_forced",
+        "test_an_empty_batch",
+        "test_states_keep",
+    )
+}
+
 
 def pytest_collection_modifyitems(config, items):
     """Deselects what does not run on this backend, and rejects names that no test has."""
@@ -99,6 +110,9 @@ def pytest_collection_modifyitems(config, items):
         matches = [name for name in names or [] if item.name.startswith(name)]
         found |= {(item.path.name, name) for name in matches}
         (drop if names is None or (names and not matches) else keep).append(item)
+    for item in keep:
+        if item.name.startswith(EXHAUSTIVE.get(keras.backend.backend(), ())):
+            item.add_marker(pytest.mark.exhaustive)
     config.hook.pytest_deselected(items=drop)
     items[:] = keep
     if not config.option.keyword and not any("::" in x for x in config.args):

@@ -15,6 +15,7 @@ from tests.layers.case import D
 from tests.layers.checks import assert_near
 from tests.layers.crf_cases import ALLOWED, crf
 from tests.layers.memory import assert_linear_memory
+from tests.parameters import first_of
 from unroll import layers
 
 RNG = np.random.default_rng(8)
@@ -132,7 +133,7 @@ def trained_tagger() -> tuple[keras.Model, list, list]:
     return model, *weights
 
 
-@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("name", first_of(COPIES))
 def test_a_copy_of_a_compiled_model_trains_its_own_transitions(name, trained_tagger, tmp_path):
     model, before, after = trained_tagger
     again = COPIES[name](model, tmp_path)

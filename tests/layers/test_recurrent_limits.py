@@ -9,6 +9,7 @@ from keras import ops
 
 from tests.layers import running
 from tests.layers.case import SEQUENCES, B, D, T, U
+from tests.parameters import first_of
 from unroll import layers
 from unroll.layers.recurrent import RecurrentLayer
 
@@ -47,7 +48,7 @@ def test_layer_normalization_of_large_values_in_float16():
     np.testing.assert_allclose(found, expected, atol=0.005)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", first_of(RECURRENT, "LSTM", "ClockworkRNN"))
 def test_a_stateful_layer_trains(name):
     model = keras.Sequential(
         [keras.Input(batch_shape=(2, T, D)), getattr(layers, name)(U, stateful=True)]

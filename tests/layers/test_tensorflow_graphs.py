@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.layers.case import SEQUENCES, D, U
+from tests.parameters import first_of
 from unroll import layers
 from unroll.layers import backend_tensorflow
 from unroll.layers.litert_tensorflow import convert
@@ -59,7 +60,7 @@ def test_a_stateful_layer_does_not_convert():
         convert(lambda x: {"y": model(x)}, {"x": tf.TensorSpec([1, 3, D])})
 
 
-@pytest.mark.parametrize("name", ["LSTM", "GRU", "ClockworkRNN"])
+@pytest.mark.parametrize("name", first_of(["LSTM", "GRU", "ClockworkRNN"]))
 def test_second_derivatives_under_xla(name):
     layer = getattr(layers, name)(U)
     x = tf.constant(SEQUENCES, tf.float32)
