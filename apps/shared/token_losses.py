@@ -58,7 +58,10 @@ class Perplexity(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         losses, counts = token_losses(y_true, y_pred, self.first)
-        super().update_state(losses, sample_weight=ops.cast(counts, losses.dtype))
+        # Flat: of a batch `[B, T]`, Keras would divide the weights by T, so that the tokens of long
+        # sequences would count less than those of short ones.
+        losses, weights = (ops.reshape(x, (-1,)) for x in (losses, ops.cast(counts, losses.dtype)))
+        super().update_state(losses, sample_weight=weights)
 
     def result(self):
         return ops.exp(super().result())

@@ -129,6 +129,9 @@ def test_the_loss_by_hand():
     metric = Perplexity(first=1)
     metric.update_state(labels, logits)
     assert float(metric.result()) == pytest.approx(math.exp(nats), rel=1e-5)
+    metric.update_state(labels[:, :1], logits[:, :1])  # a batch of another length
+    nats = -np.mean([log_probs[index] for index in [*counted, (0, 0, 3), (1, 0, 1)]])
+    assert float(metric.result()) == pytest.approx(math.exp(nats), rel=1e-5)
 
 
 class TestEnsemble:
