@@ -277,7 +277,7 @@ def batches(
     batch_size: int,
     *,
     batch_tokens: int = 0,
-    max_length: int = 0,
+    max_tokens: int = 0,
     shuffle: int | None = None,
     sampling: float = 0.0,
     with_text: bool = False,
@@ -295,7 +295,7 @@ def batches(
             targets, with padding, in place of B: batches of short pairs have more of them. A longer
             pair is a batch of its own. A source may have up to four tokens more than the limit
             allows, for the random order.
-        max_length: pairs of which the source or the target has more tokens (with the end) are left
+        max_tokens: pairs of which the source or the target has more tokens (with the end) are left
             out, with a message that counts them; 0 for no limit.
         shuffle: a seed, for training: the order is different in each epoch.
         sampling: above 0, texts are split into random subwords, differently in each epoch.
@@ -314,14 +314,14 @@ def batches(
     (sources, targets), texts = _encode(pairs, source, target, keep=bool(with_text or sampling))
     lengths = np.stack([targets.row_lengths() + 1, sources.row_lengths()])
     indices = np.arange(lengths.shape[1])
-    if max_length and (longer := int(np.sum(lengths.max(axis=0) > max_length))):
+    if max_tokens and (longer := int(np.sum(lengths.max(axis=0) > max_tokens))):
         report_once(
             f"{longer:,} of {len(indices):,} training pairs are left out: they have more than "
-            f"{max_length} tokens (max_length)."
+            f"{max_tokens} tokens (max_tokens)."
         )
-        indices = indices[lengths.max(axis=0) <= max_length]
+        indices = indices[lengths.max(axis=0) <= max_tokens]
         if not len(indices):
-            raise DataError(f"No training pair has at most {max_length} tokens (max_length).")
+            raise DataError(f"No training pair has at most {max_tokens} tokens (max_tokens).")
     if with_text:
         order = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
     else:

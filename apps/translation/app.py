@@ -222,7 +222,7 @@ def load(
     def batches(split: str) -> tf.data.Dataset:
         options = {"batch_tokens": config.batch_tokens}
         if training and split == "train":
-            options |= {"max_length": config.max_tokens, "shuffle": config.seed}
+            options |= {"max_tokens": config.max_tokens, "shuffle": config.seed}
             options["sampling"] = config.subword_sampling
         return translation.batches(
             raw[split], source, target, config.batch_size, with_text=not training, **options
