@@ -3,6 +3,7 @@
 import multiprocessing
 import resource
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -52,7 +53,11 @@ def seconds_of(
 
 
 def seconds_in_turns(
-    classes: dict[str, type], arguments: tuple, methods: dict[str, tuple[str, ...]], rounds: int
+    classes: dict[str, type],
+    arguments: tuple,
+    methods: dict[str, tuple[str, ...]],
+    rounds: int,
+    interpreters: dict[str, str] | None = None,
 ) -> dict[tuple[str, str], float]:
     """The median seconds of methods of objects that have a process each and take turns.
 
@@ -61,6 +66,8 @@ def seconds_in_turns(
         arguments: of each of them.
         methods: to call in each round, by the name of the class.
         rounds: their number, after one that is not counted.
+        interpreters: Python executables by name, of environments that have NumPy and what the class
+            needs. By default, the one that runs this.
 
     Returns:
         The seconds by the names of class and method.
@@ -68,6 +75,7 @@ def seconds_in_turns(
     context = multiprocessing.get_context("spawn")
     connections, processes = {}, []
     for name, made in classes.items():
+        context.set_executable((interpreters or {}).get(name, sys.executable))
         connections[name], other = context.Pipe()
         processes.append(context.Process(target=_serve, args=(made, arguments, other), daemon=True))
         processes[-1].start()

@@ -155,7 +155,9 @@ def load(
     options = {name: getattr(config, name) for name in ("time", "target", "series", "known")}
     raw = RawSplits(config, "series", **options)
     if assets is None:
-        assets = forecasting.build_assets(forecasting.read_table(raw["train"]))
+        train = forecasting.read_table(raw["train"])
+        assets = forecasting.build_assets(train)
+        assets["calendar"]["time_features"] = network.repeated_features(train)
 
     def batches(split: str) -> tf.data.Dataset:
         is_training = training and split == "train"

@@ -227,7 +227,7 @@ class StepCovariates:
             self.known = keras.layers.Dense(units, use_bias=False, name="known_inputs")
         if "times" in names:
             self.times = [
-                network.TimeFeatures(assets["calendar"]["frequency"], name="time_features"),
+                network.TimeFeatures(assets["calendar"], name="time_features"),
                 keras.layers.Dense(units, use_bias=False, name="time_inputs"),
             ]
         if config.series_embedding_dim:

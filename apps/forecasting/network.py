@@ -15,12 +15,13 @@ from unroll import layers
 from unroll.apps.forecasting.distributions import DISTRIBUTIONS, is_missing, levels_of
 from unroll.apps.shared.recurrent import recurrent_layers
 from unroll.pipelines import calendars
+from unroll.pipelines.forecasting import Table
 
 
 def feature_names(config, assets: dict) -> list[str]:
     """The features of a window that a network uses, in order."""
     names = ["history"]
-    if config.time_features and calendars.feature_names(assets["calendar"]["frequency"]):
+    if config.time_features and assets["calendar"]["time_features"]:
         names.append("times")
     if assets["known"]:
         names.append("known")
@@ -138,17 +139,41 @@ class Scaled(keras.layers.Layer):
         return (batch, columns, steps, 2)
 
 
-class TimeFeatures(keras.layers.Layer):
-    """Times `[B, T]` int64 to `[B, T, 3 F]`: each time feature, its sine and its cosine."""
+def repeated_features(train: Table) -> list[str]:
+    """The time features that take each value at least twice in the training split.
 
-    def __init__(self, frequency: str, **kwargs):
+    A network cannot learn what others mean: in a training split of some weeks, the day of the year
+    tells nothing but the step.
+    """
+    days = max(int(series.times[-1] - series.times[0]) for series in train.series) / calendars.DAY
+    names = calendars.feature_names(train.frequency)
+    return [name for name in names if days >= 2 * _DAYS[name]]
+
+
+# The days after which a time feature has the same value again, at most.
+_DAYS = {
+    "second": 1, "minute": 1, "hour": 1, "day of week": 7, "day of month": 31, "day of year": 366,
+    "month": 366,
+}  # fmt: skip
+
+
+class TimeFeatures(keras.layers.Layer):
+    """Times `[B, T]` int64 to `[B, T, 3 F]`: each time feature, its sine and its cosine.
+
+    Args:
+        calendar: the asset with the frequency and the names of the time features.
+    """
+
+    def __init__(self, calendar: dict, **kwargs):
         super().__init__(**kwargs)
-        self.frequency = frequency
-        self.count = len(calendars.feature_names(frequency))
+        self.frequency = calendar["frequency"]
+        every = calendars.feature_names(self.frequency)
+        self.positions = [every.index(name) for name in calendar["time_features"]]
+        self.count = len(self.positions)
 
     def call(self, times):
         x = calendars.time_features(times, self.frequency)
-        x = ops.reshape(x, (*ops.shape(times), self.count))
+        x = ops.stack([x[..., k] for k in self.positions], axis=-1)
         angle = 2 * math.pi * x
         both = ops.concatenate([x, ops.sin(angle), ops.cos(angle)], axis=-1)
         return ops.cast(both, self.compute_dtype)
@@ -319,9 +344,7 @@ def _segment_covariates(config, assets, features, past: int, ahead: int) -> tupl
         of_past.append(SegmentCovariates(config.units, name="known_past")(x[:, :past]))
         of_future.append(SegmentCovariates(config.units, name="known_future")(x[:, past:]))
     if "times" in features:
-        times = TimeFeatures(assets["calendar"]["frequency"], name="time_features")(
-            features["times"]
-        )
+        times = TimeFeatures(assets["calendar"], name="time_features")(features["times"])
         # Of the last step of a segment of the past, and of the first step of the others.
         lasts = [context - 1 - size * k for k in reversed(range(past))]
         firsts = [context + size * k for k in range(ahead)]

@@ -14,7 +14,13 @@ ASSETS = {
     "columns": COLUMNS,
     "known": KNOWN,
     "series": SERIES,
-    "calendar": {"frequency": "h", "seasonality": 24, "mean": _MEANS, "std": _STDS},
+    "calendar": {
+        "frequency": "h",
+        "seasonality": 24,
+        "time_features": ["hour", "day of month"],
+        "mean": _MEANS,
+        "std": _STDS,
+    },
 }
 VARIANTS = {
     "direct": {},

@@ -18,6 +18,7 @@ from unroll.apps.forecasting.autoregressive import lags_of
 from unroll.apps.forecasting.distributions import DistributionLoss, levels_of, unpack
 from unroll.apps.forecasting.forecaster import Forecaster
 from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.pipelines import forecasting
 
 
 @pytest.fixture(scope="module", params=first_of(VARIANTS, "autoregressive"))
@@ -329,3 +330,21 @@ def test_bad_configurations_are_named(options, message):
 def test_bad_lags_are_named(text):
     with pytest.raises(ValueError, match=f"^lags must .*{re.escape(repr(text))}"):
         lags_of(text)
+
+
+def test_time_features_that_do_not_repeat_are_left_out():
+    def features(frequency: str, days: int) -> list[str]:
+        times = np.array([0, days * 86_400])
+        rows = [
+            forecasting.Series("a", times[:1], *[None] * 2),
+            forecasting.Series("b", times, *[None] * 2),
+        ]
+        return network.repeated_features(forecasting.Table([], [], frequency, 1, rows, [0, 0]))
+
+    assert features("h", 1) == []
+    assert features("h", 42) == ["hour", "day of week"]
+    assert features("h", 365) == ["hour", "day of week", "day of month"]
+    assert features("h", 732)[-1] == "day of year"
+    assert features("MS", 700) == []
+    assert features("MS", 732) == ["month"]
+    assert features("", 10**4) == []

@@ -59,7 +59,8 @@ def test_the_csv_of_a_forecast(trained, tmp_path):
 
 
 def one_column(**options) -> Trained:
-    calendar = {"frequency": "MS", "seasonality": 12, "mean": [[0.0]] * 3, "std": [[1.0]] * 3}
+    calendar = {"frequency": "MS", "seasonality": 12, "time_features": ["month"]}
+    calendar |= {"mean": [[0.0]] * 3, "std": [[1.0]] * 3}
     assets = {"columns": ["sales"], "known": [], "series": ["a", "b"], "calendar": calendar}
     return make(assets, **({"context": 12, "horizon": 3, "lags": "1"} | options))
 
