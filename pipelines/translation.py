@@ -362,7 +362,9 @@ def _similar(
         seed: `None` for batches that are the same each time.
     """
     first, second = lengths.astype("float64")
-    keys = first * (2 * second.max() + 2 * _NOISE) + second
+    # The longest sources of a target are next to the longest ones of the next target.
+    within = np.where(first % 2, -second, second)
+    keys = first * (2 * second.max() + 2 * _NOISE) + within
     order = np.argsort(keys, kind="stable")
     longest = np.maximum(first, second)[order]
     starts, most = [0], 0.0

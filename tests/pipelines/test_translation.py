@@ -184,44 +184,20 @@ class TestBatches:
                 assert given == [pairs.START, *expected[:-1]]
         assert rows == EXAMPLES
 
-    def test_batches_have_similar_lengths(self, of_words):
+    def test_training_has_all_pairs_in_another_order_each_epoch(self, of_words):
         batches = made(of_words, shuffle=1)
-        sizes = []
         for features, labels in batches.as_numpy_iterator():
             assert labels.shape == features["target"].shape
-            sizes.append(labels.shape)
-        assert len(sizes) == batches.cardinality() == 3
-        everything = sorted(targets_of(made(of_words)))
-        assert sorted(targets_of(batches)) == everything
-        # Batches of the same pairs in their order have as much padding or more.
-        unsorted = [labels["tokens"].shape for _, labels in made(of_words, with_text=True)]
-        assert sum(a * b for a, b in sizes) <= sum(a * b for a, b in unsorted)
-
-    def test_tokens_limit_a_batch(self, of_words):
-        longest = 0
-        batches = made(of_words, shuffle=1, batch_tokens=30)
-        for features, labels in batches.as_numpy_iterator():
-            size = max(features["source"].size, labels.size)
-            # The last tokens of sources depend on the random order.
-            assert size <= 30 + len(labels) * 4 or len(labels) == 1
-            longest = max(longest, len(labels))
-        assert longest > 1
-        assert len(list(batches)) == batches.cardinality() > 3
-        assert len(targets_of(batches)) == len(EXAMPLES)
-
-    def test_an_epoch_depends_on_the_seed_and_the_epoch(self, of_words):
-        batches = made(of_words, shuffle=1)
         first, second = targets_of(batches), targets_of(batches)
+        assert len(list(batches)) == batches.cardinality() == 3
         assert first != second
-        again = made(of_words, shuffle=1)
-        assert targets_of(again) == first
-        assert targets_of(made(of_words, shuffle=2)) != first
         still = made(of_words)
         assert targets_of(still) == targets_of(still)
+        assert sorted(first) == sorted(second) == sorted(targets_of(still))
 
     def test_long_pairs_are_left_out_of_training_with_a_message(self, of_words, capsys):
-        kept = made(of_words, shuffle=1, max_length=13)
-        message = "4 of 12 training pairs are left out: they have more than 13 tokens (max_length)."
+        kept = made(of_words, shuffle=1, max_tokens=13)
+        message = "4 of 12 training pairs are left out: they have more than 13 tokens (max_tokens)."
         assert message in capsys.readouterr().err
         assert len(targets_of(kept)) == 8
 
@@ -240,8 +216,52 @@ class TestBatches:
         assert texts == set(strings(pairs.normalize(tf.constant([text for _, text in TEXTS]))))
 
 
+class TestOrder:
+    lengths = np.random.default_rng(0).integers(2, 20, [2, 300])
+
+    def order(self, seed: int | None, batch_tokens: int = 0) -> tf.data.Dataset:
+        indices = np.arange(300) + 1000
+        return pairs._similar(indices, self.lengths, 8, batch_tokens, seed)
+
+    def test_pairs_of_a_batch_have_similar_lengths(self):
+        for seed in (None, 3):
+            batches = [rows - 1000 for rows in self.order(seed).as_numpy_iterator()]
+            assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+            assert {len(rows) for rows in batches} == {8, 300 % 8}
+            own = [self.lengths[:, rows] for rows in batches]
+            padding = [lengths.max(axis=1, keepdims=True) - lengths for lengths in own]
+            targets, sources = np.concatenate([each.T for each in padding]).T
+            assert targets.mean() < 0.5
+            assert sources.mean() < 5 < self.lengths[1].max() - self.lengths[1].mean()
+        assert np.any(np.diff([self.lengths[0, rows].max() for rows in batches]) < 0)
+
+    def test_tokens_limit_a_batch(self):
+        sizes = []
+        for rows in self.order(3, batch_tokens=60).as_numpy_iterator():
+            longest = self.lengths[:, rows - 1000].max()
+            # The sources of a batch depend on the random order.
+            assert len(rows) * (longest - pairs._NOISE) <= 60 or len(rows) == 1
+            sizes.append(len(rows))
+        assert min(sizes) == 3 < max(sizes)
+        assert len(sizes) == self.order(3, batch_tokens=60).cardinality()
+
+    def test_it_depends_on_the_seed_and_continues_after_skipped_epochs(self):
+        def epochs(seed: int, skipped: int) -> list[list]:
+            batches = self.order(seed)
+            for _ in range(skipped):
+                iter(batches)
+            return [
+                [rows.tolist() for rows in batches.as_numpy_iterator()] for _ in range(3 - skipped)
+            ]
+
+        first, second, third = epochs(4, 0)
+        assert first != second != third
+        assert epochs(4, 1) == [second, third]
+        assert epochs(5, 2) != [third]
+
+
 def test_no_pairs_and_no_short_pairs_are_errors(of_words):
     with pytest.raises(DataError, match="There are no pairs"):
         pairs.batches(dataset([]), *of_words, 4)
-    with pytest.raises(DataError, match=r"No training pair has at most 1 tokens \(max_length\)"):
-        made(of_words, max_length=1)
+    with pytest.raises(DataError, match=r"No training pair has at most 1 tokens \(max_tokens\)"):
+        made(of_words, max_tokens=1)

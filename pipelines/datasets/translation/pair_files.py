@@ -15,7 +15,7 @@ from unroll.pipelines.datasets.own_files import (
 from unroll.pipelines.datasets.sentiment.text_files import folded, read_table
 from unroll.pipelines.datasets.translation.base import Pairs, pair, replies
 from unroll.pipelines.errors import DataError, report_once
-from unroll.pipelines.lines import read_text, split_lines
+from unroll.pipelines.lines import read_text, split_lines, split_words
 
 SPLITS = ("train", "valid", "test")
 TABLES = (".tsv", ".csv")
@@ -171,11 +171,10 @@ def read_pairs(path: Path, other: Path | None = None) -> list[Row]:
         numbered = _aligned(path, other)
     rows = []
     for line, *sides in numbered:
-        sides = [side.strip() for side in sides]
         for at, side, name in zip((path, other or path), sides, COLUMNS, strict=True):
-            if not side:
+            if not split_words(side):
                 raise DataError(f"{at}, line {line}: the {name} is empty.")
-        rows.append(tuple(sides))
+        rows.append(tuple(side.strip() for side in sides))
     if not rows:
         raise DataError(f"{path} has no pairs.")
     return rows
@@ -192,7 +191,7 @@ def _aligned(path: Path, other: Path) -> list[tuple[int, str, str]]:
             f"lines, and {other} has {len(second):,}."
         )
     pairs = [*zip(first, second, strict=True)]
-    kept = [(k, *sides) for k, sides in enumerate(pairs, start=1) if any(map(str.strip, sides))]
+    kept = [(k, *sides) for k, sides in enumerate(pairs, start=1) if any(map(split_words, sides))]
     if empty := len(pairs) - len(kept):
         report_once(f"{path} and {other}: {empty:,} lines that are empty in both are skipped.")
     return kept
@@ -206,10 +205,9 @@ def read_dialogs(path: Path) -> list[Row]:
     """
     dialogs: list[Row] = []
     turns: list[str] = []
-    lines = [line.strip() for line in split_lines(read_text(path))]
-    for number, line in enumerate([*lines, ""], start=1):
-        if line:
-            turns.append(line)
+    for number, line in enumerate([*split_lines(read_text(path)), ""], start=1):
+        if split_words(line):
+            turns.append(line.strip())
         elif len(turns) == 1:
             raise DataError(f"{path}, line {number - 1}: a dialog of one turn has no reply.")
         elif turns:

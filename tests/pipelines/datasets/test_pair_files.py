@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.datasets.helpers import read_all
+from tests.pipelines.mutations import outcomes
 from unroll.pipelines import errors
 from unroll.pipelines.datasets.translation.pair_files import (
     PairFiles,
@@ -12,6 +13,7 @@ from unroll.pipelines.datasets.translation.pair_files import (
     read_pairs,
 )
 from unroll.pipelines.errors import DataError
+from unroll.pipelines.lines import split_words
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +139,7 @@ class TestErrorsNameTheLine:
             ),
             ("a\n", "c\nd\ne", "train.en, line 2: the line has no partner; .* and .*en has 3."),
             ("a\n\n", "c\nd\n", r"train.de, line 2: the source is empty\."),
+            ("a\nb\n", "c\n\x01\n", r"train.en, line 2: the target is empty\."),
             ("a\nb\n", "c\n\t\n", r"train.en, line 2: the target is empty\."),
             ("\n\n", "\n\n", r"train.de has no pairs\."),
         ],
@@ -166,6 +169,34 @@ class TestErrorsNameTheLine:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(DataError, match=f"train.txt,? {message}"):
             read_dialogs(path)
+
+
+def is_text(*sides: str) -> bool:
+    return all(isinstance(side, str) and split_words(side) for side in sides)
+
+
+class TestMutations:
+    """Files are read or refused in one line."""
+
+    @pytest.mark.parametrize("name", ["train.tsv", "train.csv"])
+    def test_tables(self, name, tmp_path):
+        rows = 'source\ttarget\nEin „Hund“, ja\tA "dog"\nBär\tbear 🐻\n'
+        rows = rows.replace("\t", ",") if name.endswith("csv") else rows
+        rows = rows.replace('"dog"', "dog").replace("“, ja", "“")
+        for found in outcomes(tmp_path / name, read_pairs, rows.encode()):
+            assert all(len(row) == 2 and is_text(*row) for row in found)
+
+    def test_files_of_two_languages(self, tmp_path):
+        write(tmp_path, train_en="A dog\nA bear\nyes\n")
+        german = "Ein „Hund“\nBär 🐻\nja\n".encode()
+        path = tmp_path / "train.de"
+        for found in outcomes(path, lambda own: read_pairs(own, tmp_path / "train.en"), german):
+            assert all(len(row) == 2 and is_text(*row) for row in found)
+
+    def test_dialogs(self, tmp_path):
+        text = "Hallo!\nWie geht's?\n\nBär 🐻\nja\nnein\n".encode()
+        for found in outcomes(tmp_path / "train.txt", read_dialogs, text):
+            assert all(len(turns) > 1 and is_text(*turns) for turns in found)
 
 
 class TestHeldOut:
