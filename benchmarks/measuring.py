@@ -4,6 +4,7 @@ import multiprocessing
 import resource
 import statistics
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -96,6 +97,8 @@ def seconds_in_turns(
 
 def _serve(made: type, arguments: tuple, connection) -> None:
     """Runs the methods that the connection names, and answers with the seconds that each takes."""
+    # `multiprocessing` gives this process the search path of its parent.
+    sys.path.insert(0, sysconfig.get_path("purelib"))
     made = made(*arguments)
     connection.send(0.0)
     while method := connection.recv():

@@ -91,12 +91,17 @@ def run(folder: Path, requests: list[tuple[str, str, dict]]) -> list[dict[str, n
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference of floats; 0 or infinity for other types."""
+    """The largest difference of floats; 0 or infinity for other types.
+
+    It is relative to the largest of the expected values if that is above 1, such as 1,000 of a
+    forecast in the units of its data.
+    """
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return float("inf")
     if expected.dtype.kind == "f":
         unequal = expected != found  # infinity minus infinity is NaN
-        return float(np.max(np.abs(expected[unequal] - found[unequal]), initial=0.0))
+        largest = np.max(np.abs(expected[np.isfinite(expected)]), initial=1.0)
+        return float(np.max(np.abs(expected[unequal] - found[unequal]), initial=0.0) / largest)
     return 0.0 if np.array_equal(expected, found) else float("inf")
 
 

@@ -276,6 +276,8 @@ class Direct:
     Recurrent layers read segments of W steps of the past. Then one step of them, from their last
     states, makes each segment of the forecast (parallel multi-step forecasting). Covariates, time
     features and vectors of series, which the paper does not have, are added to the inputs of both.
+    Covariates and time features of each step also enter a hidden layer before the output, as in the
+    temporal decoder of Das et al. 2023, "Long-term forecasting with TiDE".
 
     Args:
         config: of the app.
@@ -325,6 +327,14 @@ class Direct:
         count = parameter_count(config)
         parameters = keras.layers.Dense(size * count, dtype="float32", name="head")(outputs)
         parameters = ops.reshape(parameters, (-1, columns, ahead * size, count))
+        of_steps = _step_covariates(config, self.assets, features)  # [B, H, E]
+        if of_steps is not None:
+            width = of_steps.shape[-1]
+            x = keras.layers.Dense(size * width, name="step_states")(outputs)
+            x = ops.reshape(x, (-1, columns, ahead * size, width))
+            x = ops.relu(x[:, :, : config.horizon] + ops.expand_dims(of_steps, 1))
+            x = keras.layers.Dense(count, use_bias=False, dtype="float32", name="step_head")(x)
+            parameters = parameters[:, :, : config.horizon] + x
         parameters = ops.transpose(parameters[:, :, : config.horizon], (0, 2, 1, 3))
         return Appended(dtype="float32", name="forecast")(parameters, location, scale)
 
@@ -360,3 +370,16 @@ def _segment_covariates(config, assets, features, past: int, ahead: int) -> tupl
         of_past.append(x)
         of_future.append(x)
     return tuple(sum(parts[1:], parts[0]) if parts else None for parts in (of_past, of_future))
+
+
+def _step_covariates(config, assets, features):
+    """What covariates and times add to a hidden layer of each step to forecast, `[B, H, E]`."""
+    parts, width = [], max(8, config.units // 4)
+    if "known" in features:
+        ahead = features["known"][:, config.context :]
+        parts.append(keras.layers.Dense(width, use_bias=False, name="known_steps")(ahead))
+    if "times" in features:
+        ahead = features["times"][:, config.context :]
+        ahead = TimeFeatures(assets["calendar"], name="step_times")(ahead)
+        parts.append(keras.layers.Dense(width, use_bias=False, name="time_steps")(ahead))
+    return sum(parts[1:], parts[0]) if parts else None

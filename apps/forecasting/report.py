@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib.dates
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,7 @@ from unroll.apps.forecasting.tables import level_name, to_text
 from unroll.apps.shared.reports import examples_table
 
 _WORST = 6  # windows that are drawn
+_KEPT = 1000  # windows with the largest errors, of which many overlap
 _ROWS = 20  # of tables of windows
 _STEPS = 12  # rows of the table of steps, at most
 _EDGES = np.linspace(-4, 4, 81)  # of the histogram of residuals
@@ -27,6 +29,8 @@ class _Window:
     """A forecast of one column, for a figure."""
 
     title: str
+    names: tuple[str, ...]  # of its series and column
+    steps: tuple[int, int]  # the times of the first and the last
     error: float
     past: np.ndarray  # [L]
     future: np.ndarray  # [H]
@@ -54,7 +58,7 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     forecaster, sums = Forecaster(trained), _Sums()
     for features, labels in dataset.as_numpy_iterator():
         _add(sums, trained, forecaster(features), features, labels)
-    worst = [window for *_, window in sorted(sums.worst, reverse=True)]
+    worst = _apart([window for *_, window in sorted(sums.worst, reverse=True)])
     rows = [[window.title, f"{window.error:.3f}"] for window in worst]
     heads = ["series, column and first step of the forecast", "mse"]
     series = [
@@ -126,18 +130,30 @@ def _add(sums: _Sums, trained: Trained, forecast: dict, features: dict, labels: 
         total[0] += squares[k, c]
         total[1] += int(counts[k, c])
         own_error = squares[k, c] / counts[k, c]
-        if len(sums.worst) == _ROWS and own_error <= sums.worst[0][0]:
+        if len(sums.worst) == _KEPT and own_error <= sums.worst[0][0]:
             continue
         quantiles = forecast["quantiles"][k, :, c] if "quantiles" in forecast else None
         window = _Window(
-            ", ".join([*names, dates[k]]), own_error, features["history"][k, :, c],
-            values[k, :, c], mean[k, :, c], quantiles,
+            ", ".join([*names, dates[k]]), tuple(names),
+            (int(begins[k]), int(features["times"][k, -1])), own_error,
+            features["history"][k, :, c], values[k, :, c], mean[k, :, c], quantiles,
         )  # fmt: skip
         # The number breaks ties: windows have no order.
         entry = (own_error, sums.windows * values.shape[2] + int(k) * values.shape[2] + int(c))
-        push = heapq.heappush if len(sums.worst) < _ROWS else heapq.heapreplace
+        push = heapq.heappush if len(sums.worst) < _KEPT else heapq.heapreplace
         push(sums.worst, (*entry, window))
     sums.windows += len(values)
+
+
+def _apart(windows: list[_Window]) -> list[_Window]:
+    """The first `_ROWS` windows that have no step in common with one before of the same series."""
+    kept: list[_Window] = []
+    for window in windows:
+        begin, end = window.steps
+        others = [each.steps for each in kept if each.names == window.names]
+        if len(kept) < _ROWS and all(end < first or begin > last for first, last in others):
+            kept.append(window)
+    return kept
 
 
 def _names(assets: dict, series: int, column: str) -> list[str]:
@@ -251,6 +267,10 @@ def plot(result: dict, path: Path) -> None:
         _fan(axes, x[count:], np.array(each["mean"]), quantiles, result["levels"])
         title = ", ".join(name for name in (each["series"], each["column"]) if name)
         axes.set_title(title, fontsize=9, parse_math=False)
+        if result["frequency"]:
+            locator = matplotlib.dates.AutoDateLocator()
+            axes.xaxis.set_major_locator(locator)
+            axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
     if (more := len(result["forecasts"]) - len(shown)) > 0:
         figure.supxlabel(f"{more:,} more forecasts are not drawn", fontsize=9)
     figure.savefig(path, dpi=120)

@@ -463,6 +463,10 @@ def test_equal_infinities_do_not_differ():
     values = np.array([-np.inf, np.inf, 1], "float32")
     assert parity.difference(values, values.copy()) == 0
     assert parity.difference(values, -values) == np.inf
+    # Relative to the largest finite value, above 1.
+    assert parity.difference(np.array([0.5, 0.1]), np.array([0.5, 0.2])) == pytest.approx(0.1)
+    found = parity.difference(np.array([1e4, np.inf, 2.0]), np.array([1e4, np.inf, 3.0]))
+    assert found == pytest.approx(1e-4)
 
 
 def test_an_imported_project_is_reported():
