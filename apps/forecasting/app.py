@@ -109,7 +109,8 @@ _ETT = Config(
 )  # fmt: skip
 PRESETS = {
     "seasons": Config(
-        context=336, epochs=8, epoch_windows=4000, learning_rate=3e-3, schedule="cosine", patience=8
+        context=336, epochs=20, patience=20, epoch_windows=8000, learning_rate=3e-3,
+        schedule="cosine", dropout=0.3, weight_decay=0.01, series_embedding_dim=8,
     ),
     "etth1": _ETT,
     "etth2": replace(_ETT, data="etth2"),
@@ -132,7 +133,10 @@ PRESETS = {
     ),
 }  # fmt: skip
 # For your own files.
-OWN_FILES = Config(data="", epochs=20, epoch_windows=8000, learning_rate=2e-3, schedule="cosine")
+OWN_FILES = Config(
+    data="", epochs=20, epoch_windows=8000, learning_rate=2e-3, schedule="cosine", dropout=0.2,
+    weight_decay=0.01,
+)  # fmt: skip
 ACCEPTS_A_FILE = True
 
 PUBLISHED: dict[str, dict] = {}
