@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from tests.apps.translation_cases import SOURCE, TARGET, make
 from tests.apps.variants import fixtures
-from unroll.apps.core import export, transfer
+from unroll.apps.core import export, training, transfer
+from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.protocol import Data, query
+from unroll.apps.core.runs import Run
 from unroll.apps.translation import app, scoring
 from unroll.apps.translation.examples import litert
 from unroll.layers.litert_tensorflow import convert
@@ -226,3 +228,17 @@ def test_an_ensemble_is_served(served, monkeypatch):
     [result] = app.predict(both, ["a dog"])
     assert len(result["translations"]) == 2
     assert set(result["pieces"][0]) <= set(TARGET)
+
+
+@pytest.mark.exhaustive
+def test_phrases_are_learned(tmp_path):
+    """Greedy search misses the most probable translations, by the construction of the data."""
+    run, config = Run(tmp_path), app.PRESETS["phrases"]
+    training.train(app, config, run)
+    trained = load_trained(app, run)
+    data = app.load(config, ("train", "test"), trained.assets)
+    figures, baseline = app.score(trained, data["test"]), app.baseline(config, data, "test")
+    print(figures)
+    assert figures["exact_match"] > 95
+    assert 70 < figures["exact_match_greedy"] < figures["exact_match"] - 10
+    assert figures["bleu"] > baseline["bleu"] + 50
