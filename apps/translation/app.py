@@ -65,7 +65,7 @@ class Config(Search, TrainingConfig):
     # figure that selects the best epoch
     monitor: str = "val_perplexity"
     # maximum number of epochs
-    epochs: int = 12
+    epochs: int = 8
     # pairs per batch
     batch_size: int = 64
     # target tokens per batch, in place of a number of pairs; 0 for batches of pairs
@@ -169,7 +169,7 @@ _SENTENCES = Config(
     embedding_dropout=0.3, dropout=0.4, label_smoothing=0.1, average=0.999, length_penalty=1.0,
 )  # fmt: skip
 PRESETS = {
-    "phrases": Config(patience=12),
+    "phrases": Config(patience=8),
     "multi30k": _SENTENCES,
     # Chinese has more than 3,000 characters.
     "tatoeba_zh_en": replace(
