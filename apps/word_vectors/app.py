@@ -41,8 +41,8 @@ class Config(Search, TrainingConfig):
     learning_rate: float = 0.05
     # learning rate schedule; "linear" decreases to zero over all words of all epochs
     schedule: Literal["constant", "linear"] = "linear"
-    # not used: the rows of the vectors are updated one by one
-    clip_norm: float = 0.0
+    # maximum norm of the gradient of a word in a block; 0 turns clipping off
+    clip_norm: float = 20.0
     # figure that selects the best epoch
     monitor: str = "val_loss"
     # the prediction: the words around a word, or a word from the words around it
@@ -88,8 +88,6 @@ class Config(Search, TrainingConfig):
                 f"min_ngram must be at least 1 and at most max_ngram, {self.max_ngram}, got "
                 f"{self.min_ngram}."
             )
-        if self.clip_norm:
-            raise ValueError(f"clip_norm must be 0 for word vectors, got {self.clip_norm}.")
         if self.precision != "float32":
             raise ValueError(f"precision must be float32 for word vectors, got {self.precision}.")
 

@@ -25,9 +25,10 @@ class NegativeSampling(keras.Model):
     The words of a block share their negative samples, whose losses are weighted so that each pair
     has K of them. So the scores of all pairs of a block are one matrix product, and so are the
     gradients. An update is stochastic gradient descent on the rows of the words of `batch_size`
-    blocks, fewer if the vocabulary is small; no other row is read or written. One training step
-    makes many updates, in a loop in the graph. With letter n-grams, `u_w` is the mean of the
-    vectors of the word and of its n-grams.
+    blocks, fewer if the vocabulary is small; no other row is read or written. The norm of the
+    gradient of a word in a block is limited: without, one of several runs diverges at learning
+    rates that are good for the others. One training step makes many updates, in a loop in the
+    graph. With letter n-grams, `u_w` is the mean of the vectors of the word and of its n-grams.
 
     What the app uses is `u_w + v_w` (Pennington et al. 2014), or `u_w` without `add_contexts`.
 
@@ -70,6 +71,7 @@ class NegativeSampling(keras.Model):
         self.objective = config.objective
         self.add_contexts = config.add_contexts
         self.negatives = float(config.negatives)
+        self.clip_norm = config.clip_norm
         # The steps of repeated words add up: with a small vocabulary, many blocks would diverge.
         self.blocks = max(1, min(config.batch_size, size // _WORDS_OF_A_BLOCK))
         self.decay = config.learning_rate / config.epochs if config.schedule == "linear" else 0.0
@@ -234,6 +236,11 @@ class _Scores:
         slopes = tf.concat([positive, negative], axis=-1) * rate
         of_inputs = tf.matmul(slopes, self.outputs)  # [B, BLOCK, D]
         of_outputs = tf.matmul(slopes, self.inputs, transpose_a=True)  # [B, P + K, D]
+        if self.model.clip_norm:
+            most = self.model.clip_norm * rate
+            of_inputs, of_outputs = (
+                tf.clip_by_norm(x, most, axes=-1) for x in (of_inputs, of_outputs)
+            )
         self.update_inputs(of_inputs)
         subtract(self.model.contexts, self.ids, of_outputs)
 

@@ -83,7 +83,7 @@ def reference_loss(trained: Trained, words, negatives, windows, vectors, context
 
 @pytest.mark.parametrize("objective", ["skip_gram", "cbow"])
 def test_loss_and_update_are_those_of_all_pairs(objective):
-    trained = make(objective=objective, negatives=5)
+    trained = make(objective=objective, negatives=5, clip_norm=0.0)
     model, batch = trained.model, blocks()
     vectors, contexts = (
         tf.constant(layer.embeddings.numpy()) for layer in (model.vectors, model.contexts)
@@ -301,7 +301,7 @@ def test_vectors_of_counts_are_those_of_the_definition():
         ({"window": 65}, "window must be at most 64"),
         ({"sample": 1.0}, r"sample must be in \[0, 1\)"),
         ({"min_ngram": 4, "max_ngram": 3}, "min_ngram must be at least 1 and at most max_ngram, 3"),
-        ({"clip_norm": 1.0}, "clip_norm must be 0 for word vectors"),
+        ({"clip_norm": -1.0}, "clip_norm must be 0 or more"),
         ({"precision": "mixed_bfloat16"}, "precision must be float32 for word vectors"),
         ({"neighbors": 0}, "neighbors must be at least 1"),
     ],
@@ -309,6 +309,18 @@ def test_vectors_of_counts_are_those_of_the_definition():
 def test_bad_configurations_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         app.Config(**options)
+
+
+def test_the_gradients_of_words_are_limited():
+    model = make(clip_norm=0.5, negatives=5).model
+    before = model.vectors.embeddings.numpy()
+    words, negatives, windows = blocks(count=1)
+    words = np.where(words == 2, 3, words)
+    words[0, 9] = 2  # one occurrence
+    model._update(*map(tf.constant, (words, negatives, windows)), 0.01, tf.constant(False))
+    step = np.linalg.norm(before - model.vectors.embeddings.numpy(), axis=1)
+    assert step[2] == pytest.approx(0.01 * 0.5, rel=1e-3)
+    assert 0 < step[3] <= 0.01 * 0.5 * np.sum(words[0] == 3) + 1e-6
 
 
 def test_vectors_that_are_not_finite_are_found():
