@@ -129,7 +129,7 @@ PRESETS = {
     ),
     "stocknet": Config(
         data="stocknet", context=60, horizon=5, segment=5, units=64, epochs=10,
-        epoch_windows=8000, schedule="cosine", scaling="standard",
+        epoch_windows=8000, schedule="cosine", scaling="last",
     ),
 }  # fmt: skip
 # For your own files.
