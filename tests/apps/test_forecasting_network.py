@@ -90,7 +90,7 @@ def test_columns_do_not_depend_on_each_other(forecaster):
         assert not np.allclose(found[name][:, :, 0], value[:, :, 0])
 
 
-@pytest.mark.parametrize("longer", [3, SEGMENT, 13])
+@pytest.mark.parametrize("longer", first_of([13, 3, SEGMENT]))
 def test_steps_before_the_first_value_change_nothing(trained, longer):
     """The weights do not depend on the context."""
     features, _ = cases.windows()
