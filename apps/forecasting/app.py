@@ -144,7 +144,6 @@ PUBLISHED = {
     "seasons": {"mse": 0.1457, "mae": 0.2984, "source": "the best possible: the noise alone"},
     "etth1": {"mse": 0.368, "mae": 0.395, "source": _SEGRNN},
     "etth2": {"mse": 0.278, "mae": 0.335, "source": _SEGRNN},
-    "m4_hourly": {"smape": 9.328, "mase": 0.893, "source": "ES-RNN, Smyl 2020"},
 }
 
 METRICS = {"mse": "min", "mae": "min", "smape": "min", "mase": "min"}
