@@ -15,7 +15,8 @@ from unroll.apps.core.protocol import Data, Service, hook, query, with_inputs
 def test_hooks_have_defaults():
     app = ModuleType("app")
     defaults = {name: hook(app, name) for name in protocol.OPTIONAL}
-    for name in ("Search", "OWN_FILES", "plot", "stream", "shared", "PART", "combine"):
+    names = ("Search", "OWN_FILES", "plot", "stream", "shared", "PART", "combine", "ensemble")
+    for name in (*names, "converse"):
         assert defaults.pop(name) is None
     assert defaults.pop("ACCEPTS_A_FILE") is False
     assert defaults.pop("axes")(TrainingConfig()) == {}
