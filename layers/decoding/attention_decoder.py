@@ -60,6 +60,7 @@ class AttentionDecoder(RecurrentDecoder):
         scheduled_sampling: the probability, in training, that a step reads the most probable token
             of the previous step, as in `RecurrentDecoder`.
         seed: the seed of dropout and scheduled sampling.
+        embeddings_initializer: the initializer of E.
 
     Call arguments:
         tokens: `[B, T]`, integers, what each step reads: the start symbol and the tokens before.
@@ -117,6 +118,7 @@ class AttentionDecoder(RecurrentDecoder):
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
         output_dropout: float | None = None,
+        embeddings_initializer="uniform",
         **kwargs,
     ):
         super().__init__(
@@ -128,6 +130,7 @@ class AttentionDecoder(RecurrentDecoder):
             scheduled_sampling=scheduled_sampling,
             seed=seed,
             output_dropout=output_dropout,
+            embeddings_initializer=embeddings_initializer,
             **kwargs,
         )
         self._check(attention, attend, gated)

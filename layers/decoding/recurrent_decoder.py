@@ -42,6 +42,7 @@ class RecurrentDecoder(keras.layers.Layer):
             flows through the choice. A checkpoint with the variable loads into a decoder without
             it, and vice versa.
         seed: the seed of dropout and scheduled sampling.
+        embeddings_initializer: the initializer of E.
 
     Call arguments:
         tokens: `[B, T]`, integers, what each step reads: the start symbol and the tokens before.
@@ -84,6 +85,7 @@ class RecurrentDecoder(keras.layers.Layer):
         scheduled_sampling: float = 0.0,
         seed: int | None = None,
         output_dropout: float | None = None,
+        embeddings_initializer="uniform",
         **kwargs,
     ):
         vocabulary_size = require_size("vocabulary_size", vocabulary_size)
@@ -113,7 +115,12 @@ class RecurrentDecoder(keras.layers.Layer):
         self.scheduled_sampling = scheduled_sampling
         self.seed = seed
         self.output_dropout = output_dropout
-        options = {"dtype": part_policy(self, "embedding"), "name": "embedding"}
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        options = {
+            "embeddings_initializer": self.embeddings_initializer,
+            "dtype": part_policy(self, "embedding"),
+            "name": "embedding",
+        }
         if tie_weights:  # the class that Keras quantizes for both uses
             self.embedding = keras.layers.ReversibleEmbedding(
                 vocabulary_size, embedding_dim, reverse_dtype=self.compute_dtype, **options
@@ -339,6 +346,7 @@ class RecurrentDecoder(keras.layers.Layer):
             "scheduled_sampling": self.scheduled_sampling,
             "seed": self.seed,
             "output_dropout": self.output_dropout,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
         }
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -103,6 +104,7 @@ RECURRENT = {
     "scheduled_sampling": 0.125,
     "seed": 7,
     "output_dropout": 0.375,
+    "embeddings_initializer": keras.initializers.Constant(0.5),
 }
 OPTIONS = {**RECURRENT, "attention": layers.LuongAttention(5), "attend": "after", "gated": False}
 

@@ -465,6 +465,17 @@ def test_the_dropout_of_tokens_and_of_outputs(attend):
     assert np.abs(other - weights).max() > 0.01
 
 
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_the_embedding_has_its_initializer(tie_weights):
+    cells = [layers.LSTMCell(8)]
+    initializer = keras.initializers.RandomNormal(stddev=1.0)
+    decoder = layers.RecurrentDecoder(
+        50, 8, cells, tie_weights=tie_weights, embeddings_initializer=initializer
+    )
+    decoder.build((None, None))
+    assert 0.9 < np.std(np.array(decoder.embedding.embeddings)) < 1.1
+
+
 CELLS = [layers.LSTMCell(4)]
 DECODER = {"vocabulary_size": 5, "embedding_dim": 3, "cells": CELLS}
 BAHDANAU = layers.BahdanauAttention(7)
