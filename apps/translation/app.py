@@ -165,7 +165,7 @@ class Config(Search, TrainingConfig):
 
 _SENTENCES = Config(
     data="multi30k", source="de", target="en", units_of_text="subwords", vocabulary_size=4000,
-    epochs=20, patience=20, learning_rate=2e-3, embedding_dim=256, units=320, tied="two",
+    epochs=20, patience=20, learning_rate=2e-3, embedding_dim=256, units=320,
     embedding_dropout=0.3, dropout=0.4, label_smoothing=0.1, average=0.999, length_penalty=1.0,
 )  # fmt: skip
 PRESETS = {

@@ -10,6 +10,11 @@ from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.translation import PAD
 
 
+# Standard deviation of the embeddings at first. With Keras's default, 0.03, the recurrent layers get
+# little signal: the first epoch of Multi30k ends with three times the perplexity.
+_EMBEDDED = 0.5
+
+
 def build(config, source_size: int, target_size: int) -> keras.Model:
     """The network of a configuration.
 
@@ -48,7 +53,12 @@ def _encoder(config, source_size: int, embedding, state_size: int) -> keras.Mode
     """
     source = keras.Input((None,), dtype="int32", name="source")
     if embedding is None:
-        embedding = keras.layers.Embedding(source_size, config.embedding_dim, name="embedding")
+        embedding = keras.layers.Embedding(
+            source_size,
+            config.embedding_dim,
+            keras.initializers.RandomNormal(stddev=_EMBEDDED),
+            name="embedding",
+        )
     mask = ops.not_equal(source, PAD)
     x = keras.layers.Dropout(config.embedding_dropout)(embedding(source))
     memory = layers.Stack(
@@ -83,6 +93,10 @@ def _decoder(config, target_size: int) -> layers.AttentionDecoder:
         output_dropout=config.dropout,
         scheduled_sampling=config.scheduled_sampling,
         seed=config.seed,
+        # Tied embeddings are those of the output layer, too.
+        embeddings_initializer=(
+            "uniform" if is_tied else keras.initializers.RandomNormal(stddev=_EMBEDDED)
+        ),
         name="decoder",
     )
 
