@@ -31,6 +31,7 @@ from tests.apps import (
 )
 from tests.apps.own_files import write
 from tests.apps.test_speech_ctc_serving import encode, wav
+from tests.apps.written_runs import write_run
 from tests.layers import (
     robustness_checks,
     test_ctc,
@@ -82,7 +83,7 @@ def model_of(tmp_path_factory) -> Iterator[Callable[[str], Model]]:
             app, trained = app_of(name), MODELS[name]()
             serve = functools.cache(functools.partial(app.serve, trained))
             patch.setattr(app, "serve", lambda _: serve())
-            vqa_cases.write_run(folder / name, trained, app)
+            write_run(folder / name, app, trained)
             return Model(str(folder / name), trained, serve)
 
         def load_trained(app: ModuleType, run: Run) -> Trained:

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from tests.apps.image_captioning_cases import make, write_folder
 from tests.apps.resuming import histories
-from tests.apps.vqa_cases import write_run
+from tests.apps.written_runs import write_run
 from unroll.apps.core import cli, config, evaluation, export, training
 from unroll.apps.core.evaluation import evaluate, load_trained
 from unroll.apps.core.protocol import Trained, query
@@ -93,7 +93,7 @@ def test_only_the_named_splits_are_loaded(own):
 def untrained(tmp_path_factory) -> Run:
     """A run of a model with random weights, whose search returns three captions."""
     model = make(beam_width=3, num_return_sequences=3)
-    return write_run(tmp_path_factory.mktemp("runs") / "untrained", model, app)
+    return write_run(tmp_path_factory.mktemp("runs") / "untrained", app, model)
 
 
 def captions_of_one_thing(k: int, rng) -> tuple:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.apps.variants import fixtures
-from tests.apps.vqa_cases import write_run
+from tests.apps.written_runs import write_run
 from tests.parameters import first_of
 from unroll.apps.core import export, training
 from unroll.apps.core.errors import UsageError
@@ -216,7 +216,7 @@ def test_pretrained_vectors_are_not_needed_after_training(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     """A run of a model with random weights."""
-    return write_run(tmp_path_factory.mktemp("runs") / "run", make(generated_size=0.02), app)
+    return write_run(tmp_path_factory.mktemp("runs") / "run", app, make(generated_size=0.02))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.apps.vqa_cases import SMALL, assets_of, make, photos, write_questions, write_run
+from tests.apps.vqa_cases import SMALL, assets_of, make, photos, write_questions
+from tests.apps.written_runs import write_run
 from unroll.apps.core import cli, export
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained
@@ -191,7 +192,7 @@ def test_regions_from_a_file(folder, tmp_path, capsys):
     most = max(len(regions[f"test{k}.png"]) for k in range(8))
     assert next(iter(data["test"]))[0]["regions"].shape == (8, most, 6)
     trained = Trained(config, data.assets, app.build(config, data.assets))
-    run = write_run(tmp_path / "run", trained)
+    run = write_run(tmp_path / "run", app, trained)
     inputs = [str(folder / "test0.png"), "is there a red thing ?"]
     assert cli.main(["vqa", "predict", str(run.path), *inputs, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -203,7 +204,7 @@ def test_regions_from_a_file(folder, tmp_path, capsys):
 
 
 def test_a_dialog_on_the_command_line(tmp_path, capsys):
-    run = write_run(tmp_path / "run", make(history=True))
+    run = write_run(tmp_path / "run", app, make(history=True))
     (tmp_path / "photo.png").write_bytes(photos()[0])
     inputs = [str(tmp_path / "photo.png"), "is it red ?", "what is it ?"]
     assert cli.main(["vqa", "predict", str(run.path), *inputs, "--json"]) == 0

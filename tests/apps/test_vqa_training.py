@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.apps.vqa_cases import SMALL, make, photos, write_questions, write_run
+from tests.apps.vqa_cases import SMALL, make, photos, write_questions
+from tests.apps.written_runs import write_run
 from unroll.apps.core import cli, evaluation, export, training, transfer
 from unroll.apps.core.evaluation import evaluate, load_trained
 from unroll.apps.core.protocol import query
@@ -101,7 +102,7 @@ def test_the_example_scripts_import_only_what_they_name():
 
 def test_predict_plots_the_attention_and_writes_nothing_else(tmp_path, monkeypatch, capsys):
     """A file that is there stays as it is. A question may be longer than the name of a file."""
-    path = str(write_run(tmp_path / "run", make()).path)
+    path = str(write_run(tmp_path / "run", app, make()).path)
     monkeypatch.chdir(tmp_path)
     for folder in ("one", "other", "plots"):
         Path(folder).mkdir()
@@ -131,7 +132,7 @@ def test_predict_plots_the_attention_and_writes_nothing_else(tmp_path, monkeypat
 
 def test_a_model_for_dialogs_starts_with_the_answers_of_the_run_it_is_fine_tuned_from(tmp_path):
     source = make()
-    run = write_run(tmp_path / "run", source)
+    run = write_run(tmp_path / "run", app, source)
     config = app.Config(**SMALL, history=True, start=str(run.path))
     model = app.build(config, source.assets)
     carried = transfer.start(app, config, model, source.assets)

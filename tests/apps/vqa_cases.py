@@ -1,15 +1,12 @@
 """Untrained models of the question app, and a folder of questions that can be learned."""
 
 from pathlib import Path
-from types import ModuleType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.evaluation import save_weights
 from unroll.apps.core.protocol import Trained
-from unroll.apps.core.runs import Run
 from unroll.apps.shared import images
 from unroll.apps.vqa import app
 from unroll.pipelines.datasets.vision import scenes
@@ -51,16 +48,6 @@ def make(**options) -> Trained:
     for weight in model.trainable_weights:
         weight.assign(rng.normal(scale=0.5, size=weight.shape))
     return Trained(config, assets, model)
-
-
-def write_run(folder: Path, trained: Trained, of: ModuleType = app) -> Run:
-    """The run of a model, of this or another app."""
-    folder.mkdir(exist_ok=True)
-    run = Run(folder)
-    run.write_config(of, trained.config)
-    run.write_assets(trained.assets)
-    save_weights(trained.model, run)
-    return run
 
 
 def write_questions(folder: Path, sizes: dict[str, int], side: int = 64) -> Path:
