@@ -17,7 +17,7 @@ import keras
 import pytest
 
 # pytest explains failed assertions in the modules of checks as in tests.
-pytest.register_assert_rewrite("tests.layers")
+pytest.register_assert_rewrite("tests.layers", "tests.apps")
 
 # All warnings are errors (pyproject.toml) except these, none of which comes from this project.
 EXPECTED_WARNINGS = (

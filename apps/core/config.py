@@ -48,9 +48,7 @@ class TrainingConfig:
     start: str = ""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        self.require_positive("epochs", "batch_size", "patience")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32), got {self.seed}.")
         if not 0 < self.generated_size < math.inf:
@@ -70,6 +68,12 @@ class TrainingConfig:
             # Sizes and counts. TensorFlow's own errors for others name neither the option nor this.
             if isinstance(value, int) and not 0 <= value < 2**31 and field.name != "seed":
                 raise ValueError(f"{field.name} must be in [0, 2**31), got {value}.")
+
+    def require_positive(self, *names: str) -> None:
+        """Raises a ValueError for the first of the named fields that is less than 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     def preparing_epochs(self, history: list[dict]) -> int:
         """Number of initial epochs that cannot be the best one.

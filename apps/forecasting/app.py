@@ -83,9 +83,9 @@ class Config(Search, TrainingConfig):
         super().__post_init__()
         require_cell("cell", self.cell)
         levels_of(self.quantiles)
-        for name in ("context", "horizon", "stride", "segment", "units", "depth", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        self.require_positive(
+            "context", "horizon", "stride", "segment", "units", "depth", "samples"
+        )
         if self.samples > MOST_SAMPLES:
             raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {self.samples}.")
         if lags_of(self.lags)[-1] > self.context:

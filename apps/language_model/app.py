@@ -117,9 +117,7 @@ class Config(Search, TrainingConfig):
             raise ValueError(f"average must be in [0, 1), got {self.average}.")
         if self.vocabulary_size < 3:
             raise ValueError(f"vocabulary_size must be at least 3, got {self.vocabulary_size}.")
-        for name in ("max_length", "beam_width", "dynamic_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        self.require_positive("max_length", "beam_width", "dynamic_length")
         if not 0 <= self.temperature < 100:
             raise ValueError(f"temperature must be in [0, 100), got {self.temperature}.")
         for name in ("dynamic_rate", "dynamic_decay"):

@@ -60,9 +60,7 @@ class Config(TrainingConfig):
     def __post_init__(self):
         super().__post_init__()
         require_cell("cell", self.cell)
-        for name in ("units", "hops", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        self.require_positive("units", "hops", "restarts")
         for name in ("memory_size", "linear_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")

@@ -158,9 +158,7 @@ class Config(Search, TrainingConfig):
         for name in ("coverage", "coverage_penalty"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        for name in ("history", "max_length", "max_tokens", "vocabulary_size", "min_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        self.require_positive("history", "max_length", "max_tokens", "vocabulary_size", "min_count")
 
 
 _SENTENCES = Config(

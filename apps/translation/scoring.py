@@ -24,11 +24,11 @@ class Predictions:
     Attributes:
         texts: of the split.
         outputs: the best translation of each of N sources.
-        greedy: that of the greedy search, if it was asked for.
+        greedy: that of the greedy search, with `greedy`.
         nats: -log P of each target with its end, `[N]`.
         tokens: the number of tokens of each target with its end, `[N]`.
         unknown: the number of unknown tokens of each source, `[N]`.
-        sources: the pieces of each source, if details were asked for.
+        sources: the pieces of each source, with `details`.
         pieces: those of the best translation of each, likewise.
         alignments: the attention weights of each piece of it, `[L, S]`, likewise.
     """

@@ -76,9 +76,9 @@ class Config(Search, TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("embedding_dim", "window", "negatives", "shared_negatives", "neighbors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        self.require_positive(
+            "embedding_dim", "window", "negatives", "shared_negatives", "neighbors"
+        )
         if self.window > 64:
             raise ValueError(f"window must be at most 64, got {self.window}.")
         if not 0 <= self.sample < 1:

@@ -7,7 +7,6 @@ command line, in the data that an app loads, in an export, in a layer.
 import dataclasses
 import functools
 import importlib
-import io
 import json
 import re
 import resource
@@ -16,10 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
 
 from tests.apps import (
     image_captioning_cases,
@@ -29,7 +26,8 @@ from tests.apps import (
     test_speech_ctc_serving,
     vqa_cases,
 )
-from tests.apps.own_files import write
+from tests.apps.own_writing import SIZES, write
+from tests.apps.picture_cases import bmp_palette, coco_null_caption, exif_orientation
 from tests.apps.test_speech_ctc_serving import encode, wav
 from tests.apps.written_runs import write_run
 from tests.layers import (
@@ -41,7 +39,6 @@ from tests.layers import (
     test_tensorflow_graphs,
 )
 from tests.layers.cases import CASES as LAYERS
-from tests.pipelines.test_image_decoding import palette_bmp
 from unroll import layers
 from unroll.apps.core import evaluation, export, protocol
 from unroll.apps.core.protocol import Data, Service, Trained
@@ -172,79 +169,6 @@ def babi_heldout_leak(use):
     assert people("valid") == set()
 
 
-def _save(picture: Image.Image, path: Path, **options) -> Path:
-    picture.save(path, **options)
-    return path
-
-
-def _answers(use, *paths: Path) -> list[list[float]]:
-    """The scores of the answers to a question about some pictures."""
-    inputs = [each for path in paths for each in (path, "is it red ?")]
-    return [result["scores"] for result in use.predict("vqa", *inputs)]
-
-
-def _picture() -> Image.Image:
-    return Image.open(io.BytesIO(vqa_cases.photos()[0])).convert("RGB")
-
-
-def bmp_palette(use):
-    """The colors of a palette of 16 or 256 colors are those of the same picture without one."""
-    for depth in (4, 8):
-        contents, pixels = palette_bmp(depth)
-        indexed, plain = use.folder / f"palette {depth}.bmp", Image.fromarray(pixels)
-        indexed.write_bytes(contents)
-        one, other, gray = _answers(
-            use,
-            indexed,
-            _save(plain, use.folder / f"plain {depth}.bmp"),
-            _save(plain.convert("L"), use.folder / f"gray {depth}.png"),
-        )
-        assert one == pytest.approx(other, abs=1e-6)
-        assert one != pytest.approx(gray, abs=1e-5)
-
-
-def exif_orientation(use):
-    """A photo that lies on its side is read as viewers show it."""
-    for kind, orientations in (("png", (1, 3, 5, 6, 7, 8)), ("jpg", (1, 6))):
-        lying = {}
-        for orientation in orientations:
-            exif = Image.Exif()
-            exif[0x0112] = orientation
-            options = {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
-            path = use.folder / f"{orientation}.{kind}"
-            lying[orientation] = _save(_picture(), path, exif=exif.tobytes(), **options)
-        upright = [
-            _save(ImageOps.exif_transpose(Image.open(path)), use.folder / f"{n} up.png")
-            for n, path in lying.items()
-        ]
-        scores = _answers(use, *lying.values(), *upright)
-        seen, expected = np.array(scores[: len(lying)]), np.array(scores[len(lying) :])
-        np.testing.assert_allclose(seen, expected, atol=1e-6 if kind == "png" else 5e-3)
-        assert (np.abs(seen[1:] - seen[0]).max(axis=1) > 1e-4).all()
-
-
-def coco_null_caption(use):
-    """Captions that are missing are left out and counted, and numbers are texts."""
-    own_files.coco_2017(use.folder)
-    path = use.folder / "annotations" / "captions_train2017.json"
-    coco = json.loads(path.read_text())
-    unusual = [None, float("nan"), "", "  ", 7]
-    for annotation, caption in zip(coco["annotations"], unusual, strict=False):
-        annotation["caption"] = caption
-    path.write_text(json.dumps(coco))
-    data, said = use.load("image_captioning", image_size=16)
-    assert "4 of 24 captions are missing or empty and are left out: annotation 0, " in said
-    assert "1 of 24 captions are numbers and are read as texts: annotation 20." in said
-    assert {"7", "bild"} < set(data.assets["vocabulary"])
-    assert {"nan", "none", "null"}.isdisjoint(data.assets["vocabulary"])
-    coco["annotations"][0]["caption"] = ["a", "list"]
-    path.write_text(json.dumps(coco))
-    line = use.refused("image_captioning", "train", f"--data={use.folder}")
-    assert line.startswith(
-        f"unroll: {path}: annotation 0: expected a text of the captions, got ['a"
-    )
-
-
 def common_voice(use):
     """The columns `path` and `sentence` are read; of a single speaker, files are held out."""
     rows = "".join(f"abc\twavs/{k:03}.wav\t{'mid low' if k % 2 else 'top'}\t2\n" for k in range(24))
@@ -321,10 +245,12 @@ def empty_batch(use):
 def few_rows_no_valid(use):
     """Too few rows to hold some out: a line says so, and what to add."""
     with pytest.MonkeyPatch.context() as patch:
+        for split in ("valid", "test"):
+            patch.delitem(SIZES, split)
         for name in sorted(own_files.LAYOUTS):
             plain_text = own_files.KINDS[name] == "plain_text"
             for rows in (1, 2 if plain_text else 4):
-                patch.setattr(own_files, "SIZES", {"train": rows})
+                patch.setitem(SIZES, "train", rows)
                 data = use.folder / f"{name} {rows}"
                 next(iter(own_files.LAYOUTS[name].values())).write(data)
                 run = use.folder / "run"

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.apps import own_files
-from tests.apps.own_files import KINDS, LAYOUTS, picture
+from tests.apps.own_files import KINDS, LAYOUTS
+from tests.apps.own_media import RATE, picture
+from tests.apps.own_writing import SIZES
 from tests.pipelines.datasets.helpers import read_all
 from unroll.apps.core import cli, evaluation, export
 from unroll.pipelines import datasets
@@ -35,7 +37,7 @@ OPTIONS = {
     "sentiment": ["--units=4", "--embedding-dim=4"],
     "slot_filling": ["--units=4", "--embedding-dim=4", "--character-units=4"],
     "speech_ctc": [
-        *("--units=4", "--depth=1", "--mels=8", f"--rate={own_files.RATE}"),
+        *("--units=4", "--depth=1", "--mels=8", f"--rate={RATE}"),
         *("--unit=words", "--beam-width=2", "--lm-order=2"),
     ],
     "translation": [
@@ -45,7 +47,7 @@ OPTIONS = {
     "vqa": [*_IMAGES, "--attention-units=4", "--fusion-units=4", "--glimpses=1"],
     "word_vectors": ["--embedding-dim=4", "--min-count=1"],
 }
-# What `evaluate` counts for each example of `own_files.SIZES`. A text has tokens.
+# What `evaluate` counts for each example of `SIZES`. A text has tokens.
 EXAMPLES = {"reading_comprehension": 2, "vqa": 2}
 # Those of which `make test` runs the first layout. Most others are trained in their own tests.
 IN_CI = ("slot_filling", "vqa")
@@ -108,7 +110,7 @@ def test_from_training_to_export(name, layout, home, cheap, parity_process, caps
     assert cli.main([name, "evaluate", str(run), f"--split={split}"]) == 0
     figures = json.loads(capsys.readouterr().out)
     if split in layout.splits and KINDS[name] != "plain_text":
-        assert figures["examples"] == EXAMPLES.get(name, 1) * own_files.SIZES[split]
+        assert figures["examples"] == EXAMPLES.get(name, 1) * SIZES[split]
     assert figures["examples"] > 1
     monkeypatch.chdir(data)
     assert cli.main([name, "predict", str(run), *layout.inputs, "--json"]) == 0
@@ -194,7 +196,7 @@ def test_the_layouts_have_the_same_number_of_examples(home):
         if KINDS[app] != "plain_text":
             found = examples(app, next(iter(layouts.values())), home / app)
             each = 2 if app == "reading_comprehension" else 1
-            sizes = {split: each * size for split, size in own_files.SIZES.items()}
+            sizes = {split: each * size for split, size in SIZES.items()}
             assert {split: sum(rows.values()) for split, rows in found.items()} == sizes
 
 

@@ -147,3 +147,19 @@ CASES = (
     ),
     *ATTENTION,
 )
+
+
+def make_decoder(attend="before", tie_weights=False, **options) -> layers.AttentionDecoder:
+    """A decoder whose parts have no dtype of their own."""
+    attention = layers.BahdanauAttention(6)
+    if attend == "after":
+        attention = layers.LuongAttention(8, score="concat", window="local_m", half_width=2)
+    return layers.AttentionDecoder(
+        20, 8, [layers.LSTMCell(12)], attention, attend, tie_weights=tie_weights, **options
+    )
+
+
+def random_weights(layer, scale=0.5):
+    rng = np.random.default_rng(2)
+    layer.set_weights([rng.normal(size=w.shape, scale=scale) for w in layer.weights])
+    return layer

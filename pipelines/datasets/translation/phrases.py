@@ -12,7 +12,7 @@ from unroll.pipelines.datasets.base import Generated
 from unroll.pipelines.datasets.translation.base import Pairs, pair
 
 SIZES = {"train": 12_000, "valid": 400, "test": 1_000}
-_HELD_OUT = 8  # one combination of so many is in valid and test alone
+_HELD_OUT = 8  # one of this number of combinations is in valid and test alone
 
 
 @dataclass(frozen=True)
