@@ -107,7 +107,7 @@ def evaluate(
 
 def compute(app: ModuleType, run: Run, split: str = "test") -> dict:
     """Like `evaluate`, without writing a file."""
-    trained, dataset = load_split(app, run, split)
+    trained, dataset = load_split(app, [run], split)
     return {"data": trained.config.data, "split": split, **app.score(trained, dataset)}
 
 
@@ -120,19 +120,18 @@ def evaluate_ensemble(app: ModuleType, runs: list[Run], split: str = "test") -> 
     Raises:
         UsageError: as `load_ensemble`, or if the dataset has no such split.
     """
-    trained = load_ensemble(app, runs)
-    dataset = app.load(trained.config, (split,), trained.assets)[split]
+    trained, dataset = load_split(app, runs, split)
     about = {"data": trained.config.data, "split": split, "runs": [str(run.path) for run in runs]}
     return {**about, **app.score(trained, dataset)}
 
 
-def load_split(app: ModuleType, run: Run, split: str) -> tuple[Trained, tf.data.Dataset]:
-    """A run's trained model, and one split of its dataset.
+def load_split(app: ModuleType, runs: list[Run], split: str) -> tuple[Trained, tf.data.Dataset]:
+    """The trained model of one or several runs, and one split of its dataset.
 
     Raises:
-        UsageError: if the run cannot be loaded, or the dataset has no such split.
+        UsageError: as `load_ensemble`, or if the dataset has no such split.
     """
-    trained = load_trained(app, run)
+    trained = load_ensemble(app, runs)
     return trained, app.load(trained.config, (split,), trained.assets)[split]
 
 
@@ -158,7 +157,7 @@ def report(
         UsageError: if the run cannot be loaded, or the dataset has no such split.
         OSError: if a file cannot be written.
     """
-    made: Report = app.report(*load_split(app, run, split))
+    made: Report = app.report(*load_split(app, [run], split))
     show(made.text)
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
