@@ -28,7 +28,7 @@ def main(folder: str) -> None:
     from unroll.apps.core.runs import Run
     from unroll.apps.image_captioning import app, serving
 
-    trained, dataset = load_split(app, Run.open(app, folder), "test")
+    trained, dataset = load_split(app, [Run.open(app, folder)], "test")
     begin, kind = serving.decoding(trained), trained.assets["images"]["kind"]
     inputs = tf.concat([features[kind] for features, _ in dataset.take(4)], axis=0)
 

@@ -63,7 +63,7 @@ def main(options: Options) -> None:
         ]
         rows.append([name, *(f"{metrics.f1_at(found, k):.4f}" for k in metrics.RANKS)])
     for path in options.runs:
-        trained, dataset = load_split(app, Run.open(app, path), options.split)
+        trained, dataset = load_split(app, [Run.open(app, path)], options.split)
         figures = app.score(trained, dataset)
         rows.append([path, *(f"{figures[f'f1_at_{k}']:.4f}" for k in metrics.RANKS)])
     print(f"{options.data}, {options.split} split, {len(documents)} documents\n")

@@ -116,7 +116,7 @@ def loaded(monkeypatch) -> list:
 
 def test_only_the_evaluated_split_is_loaded(run, loaded):
     evaluate(toy, run, "valid")
-    trained, dataset = load_split(toy, run, "test")
+    trained, dataset = load_split(toy, [run], "test")
     assert loaded == [(("valid",), True), (("test",), True)]
     assert toy.score(trained, dataset)["examples"] == toy.SIZES["test"]
 

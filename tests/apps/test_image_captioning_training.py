@@ -294,7 +294,7 @@ def test_clips_with_frame_labels(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")
     training.train(app, chosen, run)
-    trained, dataset = evaluation.load_split(app, run, "test")
+    trained, dataset = evaluation.load_split(app, [run], "test")
     found = metrics.predictions(trained, dataset)
     assert found.frames.shape == (8, 4)
     # One graph of the search for the figures and the report.
