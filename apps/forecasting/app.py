@@ -16,6 +16,7 @@ from unroll.apps.forecasting.distributions import DistributionLoss, levels_of
 from unroll.apps.forecasting.forecaster import MOST_SAMPLES, Forecaster
 from unroll.apps.shared.recurrent import require_cell
 from unroll.pipelines import forecasting
+from unroll.pipelines.errors import DataError
 
 # Relative changes of a stock's price in a day that count as down and as up (Xu and Cohen 2018).
 _MOVEMENTS = {"stocknet": (-0.005, 0.0055)}
@@ -170,17 +171,20 @@ def load(
 
     def batches(split: str) -> tf.data.Dataset:
         is_training = training and split == "train"
-        found = forecasting.windows(
-            forecasting.read_table(raw[split]),
-            assets["series"],
-            context=config.context,
-            horizon=config.horizon,
-            batch_size=config.batch_size,
-            stride=config.stride if is_training else 1,
-            shuffle=config.seed if is_training else None,
-            most=config.epoch_windows if is_training else 0,
-            references=not training,
-        )
+        try:
+            found = forecasting.windows(
+                forecasting.read_table(raw[split]),
+                assets["series"],
+                context=config.context,
+                horizon=config.horizon,
+                batch_size=config.batch_size,
+                stride=config.stride if is_training else 1,
+                shuffle=config.seed if is_training else None,
+                most=config.epoch_windows if is_training else 0,
+                references=not training,
+            )
+        except DataError as error:
+            raise DataError(f"{config.data}, split {split!r}: {error}") from None
         return found.map(of_network) if training else found
 
     def of_network(features: dict, labels):

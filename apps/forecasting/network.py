@@ -325,7 +325,11 @@ class Direct:
         outputs, *_ = stack(ops.reshape(queries, (-1, 1, units)), initial_state=states)
         outputs = keras.layers.Dropout(config.dropout, name="dropout")(outputs)
         count = parameter_count(config)
-        parameters = keras.layers.Dense(size * count, dtype="float32", name="head")(outputs)
+        # The first forecasts are those of the scaling, such as the last value.
+        head = keras.layers.Dense(
+            size * count, kernel_initializer="zeros", dtype="float32", name="head"
+        )
+        parameters = head(outputs)
         parameters = ops.reshape(parameters, (-1, columns, ahead * size, count))
         of_steps = _step_covariates(config, self.assets, features)  # [B, H, E]
         if of_steps is not None:

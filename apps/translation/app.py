@@ -102,7 +102,7 @@ class Config(Search, TrainingConfig):
     # number of recurrent layers of the decoder
     depth: int = 1
     # attention before the recurrent step of the decoder (Bahdanau) or after it (Luong)
-    attention: Literal["before", "after"] = "after"
+    attention: Literal["before", "after"] = "before"
     # score of the attention after the recurrent step
     score: Literal["general", "concat"] = "general"
     # embeddings that share their weights: those of target and output layer, also that of the
@@ -163,7 +163,7 @@ class Config(Search, TrainingConfig):
 
 _SENTENCES = Config(
     data="multi30k", source="de", target="en", units_of_text="subwords", vocabulary_size=4000,
-    epochs=20, patience=20, learning_rate=2e-3, embedding_dim=256, units=320,
+    epochs=16, patience=16, learning_rate=2e-3, embedding_dim=256, units=320,
     embedding_dropout=0.3, dropout=0.4, label_smoothing=0.1, average=0.999, length_penalty=1.0,
 )  # fmt: skip
 PRESETS = {
