@@ -115,7 +115,10 @@ PRESETS = {
     ),
     "etth1": _ETT,
     "etth2": replace(_ETT, data="etth2"),
-    "exchange_rate": replace(_ETT, data="exchange_rate", context=96),
+    # Strongly regularized: the two years of validation cannot tell a weak pattern from chance.
+    "exchange_rate": replace(
+        _ETT, data="exchange_rate", context=48, segment=24, units=64, weight_decay=30.0,
+    ),
     "m4_hourly": Config(
         data="m4_hourly", context=336, horizon=48, epochs=15, epoch_windows=8000,
         schedule="cosine", learning_rate=2e-3, time_features=False, stride=4,

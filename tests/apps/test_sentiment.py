@@ -200,11 +200,11 @@ def test_own_files_have_a_preset_of_their_own(tmp_path):
 
 def test_pretrained_vectors_are_not_needed_after_training(tmp_path):
     path = tmp_path / "vectors.txt"
-    path.write_text("good 1 2 3\nbad -1 -2 -3\n")
+    path.write_text("good 1 2 2\nbad -2 -3 -6\n")
     config = app.Config(encoding="vectors", vectors=str(path), embedding_dim=3, units=4)
     table = app.build(config, ASSETS).weights[0].numpy()
-    assert table[2].tolist() == [1, 2, 3]
-    assert table[3].tolist() == [-1, -2, -3]
+    np.testing.assert_allclose(table[2:4], [[1 / 3, 2 / 3, 2 / 3], [-2 / 7, -3 / 7, -6 / 7]], 1e-6)
+    np.testing.assert_allclose(np.linalg.norm(table, axis=1), [0, 1, 1, 1, 1, 1, 1, 1], 1e-6)
     with pytest.raises(UsageError, match="needs --embedding-dim=3"):
         app.build(dataclasses.replace(config, embedding_dim=5), ASSETS)
     path.unlink()

@@ -18,14 +18,14 @@ from unroll.layers.decoding import SearchResult
 from unroll.pipelines.translation import END, PAD, SEPARATOR, START, UNKNOWN
 
 VARIANTS = {
-    "after": {},
+    "after": {"attention": "after"},
     "before": {
         **{"attention": "before", "cell": "ContextLSTM", "encoder_cell": "LSTM", "depth": 2},
         **{"encoder_depth": 2, "tied": "none", "coverage": 0.5},
     },
     "three": {
         **{"tied": "three", "shared_vocabulary": True, "units_of_text": "characters"},
-        **{"score": "concat", "label_smoothing": 0.1, "cell": "LSTM"},
+        **{"attention": "after", "score": "concat", "label_smoothing": 0.1, "cell": "LSTM"},
     },
 }
 IDS = np.array([[5, 7, 8, END, PAD], [6, UNKNOWN, 9, 7, END]], "int32")

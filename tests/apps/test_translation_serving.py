@@ -21,7 +21,7 @@ from unroll.pipelines.translation import END, PAD, SPECIAL
 
 VARIANTS = {
     "default": {"num_return_sequences": 2},
-    "dialogs": {"dialogs": True, "history": 3, "attention": "before", "cell": "ContextLSTM"},
+    "dialogs": {"dialogs": True, "history": 3, "attention": "after"},
     "characters": {
         **{"tied": "three", "shared_vocabulary": True, "units_of_text": "characters"},
         **{"sample": True, "num_return_sequences": 2},
