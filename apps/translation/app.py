@@ -112,7 +112,8 @@ class Config(Search, TrainingConfig):
     coverage: float = 0.0
     # dropout rate of the embedded tokens
     embedding_dropout: float = 0.0
-    # dropout rate between and after the layers of the encoder, and before the output layer
+    # dropout rate between and after the layers of the encoder, between those of the decoder, and
+    # before the output layer
     dropout: float = 0.0
     # label smoothing
     label_smoothing: float = 0.0

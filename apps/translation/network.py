@@ -90,6 +90,7 @@ def _decoder(config, target_size: int) -> layers.AttentionDecoder:
         tie_weights=is_tied,
         dropout=config.embedding_dropout,
         output_dropout=config.dropout,
+        cell_dropout=config.dropout,
         scheduled_sampling=config.scheduled_sampling,
         seed=config.seed,
         # Tied embeddings are those of the output layer, too.

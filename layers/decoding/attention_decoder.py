@@ -61,6 +61,7 @@ class AttentionDecoder(RecurrentDecoder):
             of the previous step, as in `RecurrentDecoder`.
         seed: the seed of dropout and scheduled sampling.
         embeddings_initializer: the initializer of E.
+        cell_dropout: the dropout rate between two cells, as in `RecurrentDecoder`.
 
     Call arguments:
         tokens: `[B, T]`, integers, what each step reads: the start symbol and the tokens before.
@@ -119,6 +120,7 @@ class AttentionDecoder(RecurrentDecoder):
         seed: int | None = None,
         output_dropout: float | None = None,
         embeddings_initializer="uniform",
+        cell_dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(
@@ -131,6 +133,7 @@ class AttentionDecoder(RecurrentDecoder):
             seed=seed,
             output_dropout=output_dropout,
             embeddings_initializer=embeddings_initializer,
+            cell_dropout=cell_dropout,
             **kwargs,
         )
         self._check(attention, attend, gated)
@@ -241,10 +244,11 @@ class AttentionDecoder(RecurrentDecoder):
 
     def call(self, tokens, memory, initial_state=None, memory_mask=None, training=False):
         memory, keys = self.attention.prepare(memory, memory_mask)
+        kept = self.kept_units(ops.shape(tokens)[0], training)
 
         def advance(x, states, constants):
             memory, keys = constants[0], constants[-1]
-            outputs, states, weights = self._advance(x, states, memory, keys, memory_mask)
+            outputs, states, weights = self._advance(x, states, memory, keys, memory_mask, kept)
             return (outputs, weights), states
 
         states = self.initial_states(memory, initial_state)
@@ -253,7 +257,7 @@ class AttentionDecoder(RecurrentDecoder):
         outputs, weights = self.run_steps(advance, tokens, states, constants, step_layers, training)
         return self.logits(outputs), weights
 
-    def _advance(self, x, states: list, memory, keys, mask) -> tuple:
+    def _advance(self, x, states: list, memory, keys, mask, kept=None) -> tuple:
         """One step from the embedded tokens `[N, E]`.
 
         Returns:
@@ -263,20 +267,20 @@ class AttentionDecoder(RecurrentDecoder):
         if self.attention.uses_positions:
             *states, count = states
         step = self._attend_before if self.attend == "before" else self._attend_after
-        outputs, states, weights = step(x, states, memory, keys, mask, count)
+        outputs, states, weights = step(x, states, memory, keys, mask, count, kept)
         return outputs, states if count is None else [*states, count + 1], weights
 
-    def _attend_before(self, x, states: list, memory, keys, mask, count) -> tuple:
+    def _attend_before(self, x, states: list, memory, keys, mask, count, kept) -> tuple:
         query = states[-len(state_sizes(self.cells[-1]))]
         context, weights = self._attend(query, memory, keys, mask, count)  # [N, D]
         if self.gated:
             context = context * self.gate(query)
-        h, states = self.run_cells(ops.concatenate([x, context], axis=-1), states)
+        h, states = self.run_cells(ops.concatenate([x, context], axis=-1), states, kept)
         return ops.concatenate([h, context, x], axis=-1), states, weights
 
-    def _attend_after(self, x, states: list, memory, keys, mask, count) -> tuple:
+    def _attend_after(self, x, states: list, memory, keys, mask, count, kept) -> tuple:
         *states, previous = states
-        h, states = self.run_cells(ops.concatenate([x, previous], axis=-1), states)
+        h, states = self.run_cells(ops.concatenate([x, previous], axis=-1), states, kept)
         vector, weights = self._attend(h, memory, keys, mask, count)  # [N, U]
         return vector, [*states, vector], weights
 

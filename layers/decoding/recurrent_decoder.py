@@ -43,6 +43,8 @@ class RecurrentDecoder(keras.layers.Layer):
             it, and vice versa.
         seed: the seed of dropout and scheduled sampling.
         embeddings_initializer: the initializer of E.
+        cell_dropout: the dropout rate between two cells, of the same units at each step of a
+            sequence (Gal and Ghahramani 2016).
 
     Call arguments:
         tokens: `[B, T]`, integers, what each step reads: the start symbol and the tokens before.
@@ -86,6 +88,7 @@ class RecurrentDecoder(keras.layers.Layer):
         seed: int | None = None,
         output_dropout: float | None = None,
         embeddings_initializer="uniform",
+        cell_dropout: float = 0.0,
         **kwargs,
     ):
         vocabulary_size = require_size("vocabulary_size", vocabulary_size)
@@ -102,6 +105,7 @@ class RecurrentDecoder(keras.layers.Layer):
         for name, rate in (
             ("dropout", dropout),
             ("output_dropout", output_dropout),
+            ("cell_dropout", cell_dropout),
             ("scheduled_sampling", scheduled_sampling),
         ):
             if rate is not None and not 0 <= rate <= 1:
@@ -115,6 +119,7 @@ class RecurrentDecoder(keras.layers.Layer):
         self.scheduled_sampling = scheduled_sampling
         self.seed = seed
         self.output_dropout = output_dropout
+        self.cell_dropout = cell_dropout
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         options = {
             "embeddings_initializer": self.embeddings_initializer,
@@ -132,6 +137,9 @@ class RecurrentDecoder(keras.layers.Layer):
         self.drop = self.drop_output = keras.layers.Dropout(dropout, seed=seed, dtype=policy)
         if output_dropout is not None:
             self.drop_output = keras.layers.Dropout(output_dropout, seed=seed, dtype=policy)
+        self.drop_between = None
+        if cell_dropout and len(self.cells) > 1:
+            self.drop_between = keras.layers.Dropout(cell_dropout, seed=seed, dtype=policy)
         self.output_kernel = self.output_bias = self.sampling_probability = None
         if scheduled_sampling:
             self.seed_generator = keras.random.SeedGenerator(seed)
@@ -232,9 +240,10 @@ class RecurrentDecoder(keras.layers.Layer):
 
     def call(self, tokens, initial_state=None, first_input=None, training=False):
         states = self.initial_states(ops.shape(tokens)[0], initial_state, first_input)
+        kept = self.kept_units(ops.shape(tokens)[0], training)
 
         def advance(x, states, constants):
-            h, states = self.run_cells(x, states)
+            h, states = self.run_cells(x, states, kept)
             return (h,), states
 
         (outputs,) = self.run_steps(advance, tokens, states, (), self.cells, training)
@@ -292,23 +301,32 @@ class RecurrentDecoder(keras.layers.Layer):
         chosen = numbers < ops.cast(self.sampling_probability, numbers.dtype)
         return ops.cast(chosen, self.compute_dtype)
 
-    def run_cells(self, x, states: list) -> tuple:
+    def kept_units(self, batch_size, training) -> list:
+        """What the input of each cell is multiplied by in all steps, `[B, size]`, or None."""
+        if self.drop_between is None or not training:
+            return [None] * len(self.cells)
+        sizes = [cell.output_size for cell in self.cells[:-1]]
+        ones = [ops.ones((batch_size, size), self.compute_dtype) for size in sizes]
+        return [None, *(self.drop_between(each, training=True) for each in ones)]
+
+    def run_cells(self, x, states: list, kept: list | None = None) -> tuple:
         """One step of all cells.
 
         Args:
             x: `[N, size]`, the input of the first cell.
             states: list of the states of all cells.
+            kept: as `kept_units` returns it; None without dropout.
 
         Returns:
             A tuple of the output of the last cell, `[N, U]`, and the list of the new states.
         """
         new_states = []
-        for cell in self.cells:
+        for cell, units in zip(self.cells, kept or [None] * len(self.cells), strict=True):
             count = len(state_sizes(cell))
             own, states = states[:count], states[count:]
             if keras.tree.is_nested(cell.state_size):
                 own = keras.tree.pack_sequence_as(cell.state_size, own)
-            x, own = cell(x, own)  # [N, U]
+            x, own = cell(x if units is None else x * units, own)  # [N, U]
             new_states += keras.tree.flatten(own)
         return x, new_states
 
@@ -347,6 +365,7 @@ class RecurrentDecoder(keras.layers.Layer):
             "seed": self.seed,
             "output_dropout": self.output_dropout,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "cell_dropout": self.cell_dropout,
         }
 
     @classmethod

@@ -105,6 +105,7 @@ RECURRENT = {
     "seed": 7,
     "output_dropout": 0.375,
     "embeddings_initializer": keras.initializers.Constant(0.5),
+    "cell_dropout": 0.5,
 }
 OPTIONS = {**RECURRENT, "attention": layers.LuongAttention(5), "attend": "after", "gated": False}
 

@@ -305,6 +305,37 @@ def test_the_dropout_of_tokens_and_of_outputs(attend):
     assert np.abs(other - weights).max() > 0.01
 
 
+def test_dropout_between_cells_is_the_same_at_each_step(monkeypatch):
+    cells = [layers.LSTMCell(40), layers.GRUCell(8)]
+    decoder = layers.RecurrentDecoder(50, 8, cells, cell_dropout=0.5, seed=1)
+    decoder.build((None, None))
+    assert decoder.kept_units(B, False) == [None, None]
+    first, units = decoder.kept_units(B, True)
+    assert first is None
+    assert set(np.unique(np.array(units))) == {0.0, 2.0}
+    assert len(np.unique(np.array(units), axis=0)) == B
+    tokens = np.arange(3 * B).reshape(B, 3)
+    without = np.array(decoder(tokens))
+    monkeypatch.setattr(decoder, "kept_units", lambda *_: [None, units])
+    states, expected = decoder.initial_states(B), []
+    for step in range(3):
+        h, states = decoder.run_cells(decoder.embedding(tokens[:, step]), states, [None, units])
+        expected.append(np.array(decoder.logits(h)))
+    found = np.array(decoder(tokens, training=True))
+    assert_near([found], [np.stack(expected, axis=1)], 1e-5)
+    assert np.abs(found - without).max() > 1e-3
+
+
+@pytest.mark.parametrize("attend", ["before", "after"])
+def test_dropout_between_cells_with_attention(attend):
+    attention = layers.BahdanauAttention(6) if attend == "before" else layers.LuongAttention(8)
+    cells = [layers.LSTMCell(6), layers.LSTMCell(5)]
+    layer = layers.AttentionDecoder(20, 8, cells, attention, attend, cell_dropout=0.5, seed=1)
+    same, _ = layer(np.ones((B, 3), "int32"), MEMORY)
+    other, _ = layer(np.ones((B, 3), "int32"), MEMORY, training=True)
+    assert np.abs(np.array(same) - np.array(other)).max() > 1e-4
+
+
 @pytest.mark.parametrize("tie_weights", [False, True])
 def test_the_embedding_has_its_initializer(tie_weights):
     cells = [layers.LSTMCell(8)]
