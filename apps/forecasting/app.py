@@ -111,7 +111,7 @@ _ETT = Config(
 PRESETS = {
     "seasons": Config(
         context=336, epochs=20, patience=20, epoch_windows=8000, learning_rate=3e-3,
-        schedule="cosine", dropout=0.3, weight_decay=0.01, series_embedding_dim=8,
+        schedule="cosine", dropout=0.3, weight_decay=0.3, series_embedding_dim=8,
     ),
     "etth1": _ETT,
     "etth2": replace(_ETT, data="etth2"),
