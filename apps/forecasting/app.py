@@ -120,7 +120,7 @@ PRESETS = {
         _ETT, data="exchange_rate", context=48, segment=24, units=64, weight_decay=30.0,
     ),
     "m4_hourly": Config(
-        data="m4_hourly", context=336, horizon=48, epochs=15, epoch_windows=8000,
+        data="m4_hourly", context=336, horizon=48, epochs=15, patience=15, epoch_windows=8000,
         schedule="cosine", learning_rate=2e-3, time_features=False, stride=4,
     ),
     "air_passengers": Config(

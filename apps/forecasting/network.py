@@ -325,9 +325,10 @@ class Direct:
         outputs, *_ = stack(ops.reshape(queries, (-1, 1, units)), initial_state=states)
         outputs = keras.layers.Dropout(config.dropout, name="dropout")(outputs)
         count = parameter_count(config)
-        # The first forecasts are those of the scaling, such as the last value.
+        # With `last`, the first forecasts are the last value, which is hard to beat.
+        initializer = "zeros" if config.scaling == "last" else "glorot_uniform"
         head = keras.layers.Dense(
-            size * count, kernel_initializer="zeros", dtype="float32", name="head"
+            size * count, kernel_initializer=initializer, dtype="float32", name="head"
         )
         parameters = head(outputs)
         parameters = ops.reshape(parameters, (-1, columns, ahead * size, count))
