@@ -338,8 +338,14 @@ class Direct:
             x = keras.layers.Dense(size * width, name="step_states")(outputs)
             x = ops.reshape(x, (-1, columns, ahead * size, width))
             x = ops.relu(x[:, :, : config.horizon] + ops.expand_dims(of_steps, 1))
-            x = keras.layers.Dense(count, use_bias=False, dtype="float32", name="step_head")(x)
-            parameters = parameters[:, :, : config.horizon] + x
+            head = keras.layers.Dense(
+                count,
+                use_bias=False,
+                kernel_initializer=initializer,
+                dtype="float32",
+                name="step_head",
+            )
+            parameters = parameters[:, :, : config.horizon] + head(x)
         parameters = ops.transpose(parameters[:, :, : config.horizon], (0, 2, 1, 3))
         return Appended(dtype="float32", name="forecast")(parameters, location, scale)
 

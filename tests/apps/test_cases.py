@@ -266,7 +266,7 @@ def few_rows_no_valid(use):
                     r"held out for one: add .+, or more data\."
                 )
                 if name == "forecasting":  # a split is a period
-                    expected = r".*[Nn]o series (has two times|is long enough).*\."
+                    expected = rf"{data}.*[Nn]o series (has two times|is long enough).*\."
                 assert re.fullmatch(f"unroll: {expected}", line) or "same label" in line
                 assert not run.exists()
 
