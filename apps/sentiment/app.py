@@ -210,7 +210,11 @@ def build(config: Config, assets: Assets) -> keras.Model:
         x = layers.WordHashing(config.embedding_dim)(inputs["trigrams"])  # [B, T, D]
     else:
         initializer = word_vectors.embedding_initializer(
-            config.vectors, assets["vocabulary"], config.embedding_dim, config.seed
+            config.vectors,
+            assets["vocabulary"],
+            config.embedding_dim,
+            config.seed,
+            unit_length=True,
         )
         x = keras.layers.Embedding(size, config.embedding_dim, initializer)(words)
     x = keras.layers.Dropout(config.dropout)(x)
