@@ -312,16 +312,16 @@ def test_dropout_between_cells_is_the_same_at_each_step(monkeypatch):
     assert decoder.kept_units(B, False) == [None, None]
     first, units = decoder.kept_units(B, True)
     assert first is None
-    assert set(np.unique(np.array(units))) == {0.0, 2.0}
-    assert len(np.unique(np.array(units), axis=0)) == B
+    assert set(np.unique(ops.convert_to_numpy(units))) == {0.0, 2.0}
+    assert len(np.unique(ops.convert_to_numpy(units), axis=0)) == B
     tokens = np.arange(3 * B).reshape(B, 3)
-    without = np.array(decoder(tokens))
+    without = ops.convert_to_numpy(decoder(tokens))
     monkeypatch.setattr(decoder, "kept_units", lambda *_: [None, units])
     states, expected = decoder.initial_states(B), []
     for step in range(3):
         h, states = decoder.run_cells(decoder.embedding(tokens[:, step]), states, [None, units])
-        expected.append(np.array(decoder.logits(h)))
-    found = np.array(decoder(tokens, training=True))
+        expected.append(ops.convert_to_numpy(decoder.logits(h)))
+    found = ops.convert_to_numpy(decoder(tokens, training=True))
     assert_near([found], [np.stack(expected, axis=1)], 1e-5)
     assert np.abs(found - without).max() > 1e-3
 
