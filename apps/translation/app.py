@@ -172,7 +172,8 @@ PRESETS = {
     "multi30k": _SENTENCES,
     # Chinese has more than 3,000 characters.
     "tatoeba_zh_en": replace(
-        _SENTENCES, data="tatoeba_zh_en", source="zh", target="en", vocabulary_size=6000
+        _SENTENCES, data="tatoeba_zh_en", source="zh", target="en", vocabulary_size=6000,
+        epochs=10, patience=10,
     ),
     "dailydialog": replace(
         _SENTENCES, data="dailydialog", source="", target="", history=3, vocabulary_size=6000,
