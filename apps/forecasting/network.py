@@ -327,10 +327,8 @@ class Direct:
         count = parameter_count(config)
         # With `last`, the first forecasts are the last value, which is hard to beat.
         initializer = "zeros" if config.scaling == "last" else "glorot_uniform"
-        head = keras.layers.Dense(
-            size * count, kernel_initializer=initializer, dtype="float32", name="head"
-        )
-        parameters = head(outputs)
+        options = {"kernel_initializer": initializer, "dtype": "float32"}
+        parameters = keras.layers.Dense(size * count, name="head", **options)(outputs)
         parameters = ops.reshape(parameters, (-1, columns, ahead * size, count))
         of_steps = _step_covariates(config, self.assets, features)  # [B, H, E]
         if of_steps is not None:
@@ -338,14 +336,8 @@ class Direct:
             x = keras.layers.Dense(size * width, name="step_states")(outputs)
             x = ops.reshape(x, (-1, columns, ahead * size, width))
             x = ops.relu(x[:, :, : config.horizon] + ops.expand_dims(of_steps, 1))
-            head = keras.layers.Dense(
-                count,
-                use_bias=False,
-                kernel_initializer=initializer,
-                dtype="float32",
-                name="step_head",
-            )
-            parameters = parameters[:, :, : config.horizon] + head(x)
+            x = keras.layers.Dense(count, use_bias=False, name="step_head", **options)(x)
+            parameters = parameters[:, :, : config.horizon] + x
         parameters = ops.transpose(parameters[:, :, : config.horizon], (0, 2, 1, 3))
         return Appended(dtype="float32", name="forecast")(parameters, location, scale)
 
