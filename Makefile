@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 GIGABYTES := $(shell awk '/MemAvailable/ {print int($$2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 10)
 WORKERS ?= $(shell a=$$(($(CORES) + 1)); b=$$(($(GIGABYTES) / 5)); test $$a -lt $$b || a=$$b; test $$a -ge 1 || a=1; echo $$a)
+# pip would compile all modules, in 40 seconds. The first import of a module does, if it may.
+export PYTHONDONTWRITEBYTECODE :=
 # The tests of a file share trained models, so they run on one worker. The apps take longest and come first.
 IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
@@ -25,7 +27,8 @@ help:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check \
+	    -c constraints.txt -e ".[test]"
 	@touch $@
 
 install: $(INSTALLED)

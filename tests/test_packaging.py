@@ -216,6 +216,7 @@ def test_what_is_imported_is_declared(folder):
     assert lacking == set()
 
 
+@pytest.mark.exhaustive
 def test_layers_import_backends_besides_keras_and_numpy_only():
     # KenLM is optional: `NGramLanguageModel.from_kenlm` says how to install it.
     optional = {"tensorflow", "jax", "torch", "kenlm"}

@@ -67,13 +67,10 @@ def assert_close(history, expected):
         np.testing.assert_allclose(values, others, atol=5e-3)
 
 
-# `make test` has an app with one output of a network, and one with a loss of its own.
 EACH_APP = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=[] if name in ("sentiment", "speech_ctc") else pytest.mark.exhaustive
-        )
+        pytest.param(name, marks=[] if name == "sentiment" else pytest.mark.exhaustive)
         for name in NAMES
     ],
 )

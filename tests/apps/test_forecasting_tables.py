@@ -183,6 +183,7 @@ def test_the_report_counts_errors_by_step_and_series(trained):
         figure.savefig(io.BytesIO(), dpi=40)
 
 
+@pytest.mark.exhaustive
 def test_a_report_of_point_forecasts_has_no_calibration():
     trained = one_column(output="point")
     future = np.ones((2, 3, 1), "float32")

@@ -52,6 +52,7 @@ def test_baselines_use_all_captions_and_no_augmentation(own):
     assert found[0]["nearest_bleu_1"] > 0
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_fitted_on_what_is_held_out(tmp_path):
     """Each image has a word of its own. All captions of an image are scored."""
     names = [f"{a}{b}" for a in ("ca", "do", "pi") for b in "bcdfghklmn"]
@@ -308,6 +309,7 @@ def test_clips_with_frame_labels(tmp_path, monkeypatch):
     assert "frames" in made.figures
 
 
+@pytest.mark.exhaustive
 def test_a_resumed_run_gets_the_next_epochs(own):
     """The order, the sampled captions and the changes of the images are those of the next epochs.
 

@@ -243,6 +243,7 @@ class TestContinuations:
         assert app.predict(with_options(trained, temperature=1e-4), ["", "feed"]) == greedy
 
     @pytest.mark.parametrize("options", [{"top_k": 3}, {"top_p": 0.6}], ids=["top_k", "top_p"])
+    @pytest.mark.exhaustive
     def test_only_the_most_probable_tokens_are_sampled(self, trained, options):
         [result] = app.predict(with_options(trained, **options, max_length=20), ["bad"])
         text, ranks = result["continuation"], []
@@ -267,6 +268,7 @@ class TestContinuations:
 
 
 class TestScore:
+    @pytest.mark.exhaustive
     def test_log_probabilities_are_those_of_the_whole_text(self, trained):
         results = app.predict(with_options(trained, score=True), TEXTS)
         for text, result in zip(TEXTS, results, strict=True):

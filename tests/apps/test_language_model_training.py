@@ -201,6 +201,7 @@ class TestDynamicEvaluation:
         assert found == pytest.approx(expected)
 
 
+@pytest.mark.exhaustive
 def test_the_command_changes_no_file_but_the_figures(tmp_path, capsys):
     config = app.Config(generated_size=0.001, units=6, embedding_dim=4, epochs=1)
     run = Run(tmp_path)

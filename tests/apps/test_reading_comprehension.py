@@ -361,11 +361,13 @@ def trained(tmp_path_factory) -> Run:
     return Run(run)
 
 
+@pytest.mark.exhaustive
 def test_the_generated_stories_are_learned(trained):
     found = evaluate(app, trained, "valid")
     assert found["error"] == found["error_1"] < 0.2
 
 
+@pytest.mark.exhaustive
 def test_the_example_scripts_agree_with_the_model(trained, tmp_path, parity_process, run_example):
     folder = export.export(app, trained, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())

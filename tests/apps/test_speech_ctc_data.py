@@ -66,6 +66,7 @@ def test_phones_of_your_own_files(own, tmp_path, capsys):
     assert "\N{REPLACEMENT CHARACTER}" in text  # the label that the model lacks
 
 
+@pytest.mark.exhaustive
 def test_labels_are_those_of_the_training_split(own, capsys):
     options = config.parse(app, [f"--data={own}", "--unit=words"])
     data = app.load(options, ("test",))

@@ -203,6 +203,7 @@ def test_regions_from_a_file(folder, tmp_path, capsys):
     )
 
 
+@pytest.mark.exhaustive
 def test_a_dialog_on_the_command_line(tmp_path, capsys):
     run = write_run(tmp_path / "run", app, make(history=True))
     (tmp_path / "photo.png").write_bytes(photos()[0])

@@ -194,6 +194,7 @@ def test_variants_learn_analogies(tmp_path, options):
     assert evaluate(app, run, "test")["analogies"] > 0.3
 
 
+@pytest.mark.exhaustive
 def test_training_resumes_exactly(tmp_path, monkeypatch):
     small = TINY | {"epochs": 2, "generated_size": 0.01}
     config = dataclasses.replace(app.PRESETS["world"], **small)

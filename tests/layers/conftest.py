@@ -99,6 +99,11 @@ EXHAUSTIVE = {
         "test_a_prefix_is_forced",
         "test_an_empty_batch",
         "test_states_keep",
+        "test_scheduled_sampling_reads",
+        "test_a_broken_layer",
+        "test_nan_ends",
+        "test_stacked_cells",
+        "test_time_distributed",
     )
 }
 

@@ -134,6 +134,7 @@ def trained_tagger() -> tuple[keras.Model, list, list]:
 
 
 @pytest.mark.parametrize("name", first_of(COPIES))
+@pytest.mark.exhaustive
 def test_a_copy_of_a_compiled_model_trains_its_own_transitions(name, trained_tagger, tmp_path):
     model, before, after = trained_tagger
     again = COPIES[name](model, tmp_path)

@@ -46,6 +46,7 @@ def output_of(code: str, backend: str, **environment: str) -> str:
     ("user_value", "shared"),
     [(None, 0), pytest.param("1024", 1, marks=pytest.mark.exhaustive)],
 )
+@pytest.mark.exhaustive
 def test_threads_share_no_primitive_unless_the_user_sets_the_variable(user_value, shared):
     environment = {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_VERBOSE": "profile_create"}
     if user_value is not None:

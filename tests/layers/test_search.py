@@ -13,7 +13,6 @@ from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
 from tests.layers.test_decoding import END, MEMORY, MEMORY_MASK, NEEDS_TENSORFLOW, START
 from tests.layers.test_minimum_bayes_risk import similarity
-from tests.parameters import first_of
 from unroll import layers
 
 VOCABULARY = 6
@@ -297,10 +296,9 @@ def minimum_risk(
 
 
 @NEEDS_TENSORFLOW
-@pytest.mark.parametrize(
-    "search", first_of([layers.beam_search, layers.greedy, layers.sample, minimum_risk])
-)
-@pytest.mark.parametrize("compiler", first_of([True, False]))
+@pytest.mark.parametrize("search", [layers.beam_search, layers.greedy, layers.sample, minimum_risk])
+@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.exhaustive
 def test_searches_compile(search, compiler):
     import tensorflow as tf
 

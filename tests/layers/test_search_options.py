@@ -460,9 +460,10 @@ def test_saved_models(search, tmp_path):
 @NEEDS_TENSORFLOW
 @pytest.mark.parametrize(
     "search",
-    first_of([layers.beam_search, SAMPLE, layers.greedy]),
+    [layers.beam_search, SAMPLE, layers.greedy],
     ids=["beam search", "several samples", "greedy"],
 )
+@pytest.mark.exhaustive
 def test_litert_models_of_builtin_operations(search):
     """With all options, for any batch."""
     import tensorflow as tf

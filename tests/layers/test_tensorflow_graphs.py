@@ -121,6 +121,7 @@ def test_a_batch_is_split_where_its_tensors_are_on_a_cpu(monkeypatch):
     assert parts == {"unplaced": 1, "cpu": 2}
 
 
+@pytest.mark.exhaustive
 def test_a_search_with_attention_in_a_function():
     """A `tf.function` with AutoGraph, as a user writes it, also with an empty batch."""
     decoder = layers.AttentionDecoder(20, 8, [layers.LSTMCell(8)], layers.BahdanauAttention(6))

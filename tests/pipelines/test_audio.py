@@ -62,6 +62,7 @@ def test_resampling_has_no_aliases():
     assert float(tf.reduce_max(tf.abs(resampled[200:-200]))) < 0.005
 
 
+@pytest.mark.exhaustive
 def test_resampling_agrees_with_librosa():
     noise = np.random.default_rng(0).normal(size=8000).astype("float32")
     smooth = librosa.resample(noise, orig_sr=4000, target_sr=16000)  # nothing above 2,000 Hz

@@ -135,6 +135,7 @@ def test_augmentation_differs_between_epochs_and_is_reproducible():
     assert one.shape != other.shape or np.abs(one - other).max() > 0.01
 
 
+@pytest.mark.exhaustive
 def test_number_of_batches_with_augmentation():
     texts = ["ab"] * 40
     data, _ = batches(
@@ -144,6 +145,7 @@ def test_number_of_batches_with_augmentation():
         assert sum(1 for _ in data) == int(data.cardinality())
 
 
+@pytest.mark.exhaustive
 def test_static_shapes_allow_a_lower_speed():
     data, _ = batches(
         dataset(*["ab"] * 30, seconds=0.3),
