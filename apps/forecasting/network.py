@@ -237,6 +237,51 @@ class SegmentCovariates(keras.layers.Layer):
         return (*covariates_shape[:2], self.units)
 
 
+class CovariateEffects(keras.layers.Layer):
+    """The sum of the covariates of each step times their effects, `[B, C, H, P]`.
+
+    The effects on the P parameters are linear in the output of the segment of the step, so that
+    each series and window has its own (a varying-coefficient model: Hastie and Tibshirani 1993).
+    At first they are zero.
+
+    Args:
+        parameter_count: P.
+
+        size: W, the number of steps of a segment.
+
+    Call arguments:
+        covariates: `[B, H, K]`.
+        outputs: `[B, C, M, U]`, of the M segments that have these H steps.
+    """
+
+    def __init__(self, parameter_count: int, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.parameter_count = parameter_count
+        self.size = size
+
+    def build(self, covariates_shape, outputs_shape):
+        shape = (covariates_shape[-1], outputs_shape[-1], self.parameter_count)
+        self.kernel = self.add_weight(shape=shape, initializer="zeros", name="kernel")
+
+    def call(self, covariates, outputs):
+        horizon, known = covariates.shape[1:]
+        _, columns, count, units = outputs.shape
+        x = ops.pad(covariates, ((0, 0), (0, count * self.size - horizon), (0, 0)))
+        x = ops.reshape(x, (-1, count, self.size, known))  # [B, M, W, K]
+        kernel = ops.reshape(ops.transpose(self.kernel, (1, 0, 2)), (units, -1))  # [U, K P]
+        effects = ops.matmul(outputs, kernel)  # [B, C, M, K P]
+        effects = ops.reshape(effects, (-1, columns, count, known, self.parameter_count))
+        effects = ops.transpose(effects, (0, 2, 3, 1, 4))  # [B, M, K, C, P]
+        effects = ops.reshape(effects, (-1, count, known, columns * self.parameter_count))
+        found = ops.matmul(x, effects)  # [B, M, W, C P]
+        found = ops.reshape(found, (-1, count * self.size, columns, self.parameter_count))
+        return ops.transpose(found[:, :horizon], (0, 2, 1, 3))
+
+    def compute_output_shape(self, covariates_shape, outputs_shape):
+        batch, horizon, _ = covariates_shape
+        return (batch, outputs_shape[1], horizon, self.parameter_count)
+
+
 class SegmentQueries(keras.layers.Layer):
     """A vector for each segment to forecast of each column, `[C, M, U]`.
 
@@ -330,6 +375,7 @@ class Direct:
         options = {"kernel_initializer": initializer, "dtype": "float32"}
         parameters = keras.layers.Dense(size * count, name="head", **options)(outputs)
         parameters = ops.reshape(parameters, (-1, columns, ahead * size, count))
+        parameters = parameters[:, :, : config.horizon]
         of_steps = _step_covariates(config, self.assets, features)  # [B, H, E]
         if of_steps is not None:
             width = of_steps.shape[-1]
@@ -337,8 +383,12 @@ class Direct:
             x = ops.reshape(x, (-1, columns, ahead * size, width))
             x = ops.relu(x[:, :, : config.horizon] + ops.expand_dims(of_steps, 1))
             x = keras.layers.Dense(count, use_bias=False, name="step_head", **options)(x)
-            parameters = parameters[:, :, : config.horizon] + x
-        parameters = ops.transpose(parameters[:, :, : config.horizon], (0, 2, 1, 3))
+            parameters = parameters + x
+        if "known" in features:
+            effects = CovariateEffects(count, size, dtype="float32", name="known_effects")
+            of_segments = ops.reshape(outputs, (-1, columns, ahead, units))
+            parameters = parameters + effects(features["known"][:, config.context :], of_segments)
+        parameters = ops.transpose(parameters, (0, 2, 1, 3))
         return Appended(dtype="float32", name="forecast")(parameters, location, scale)
 
 

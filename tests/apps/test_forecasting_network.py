@@ -88,6 +88,21 @@ def test_a_new_model_forecasts_the_last_value(output):
     np.testing.assert_allclose(Forecaster(new)(features)["mean"], last, rtol=1e-5)
 
 
+def test_covariates_times_their_effects():
+    rng = np.random.default_rng(0)
+    covariates, outputs = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 3, 2, 6))  # two segments
+    layer = network.CovariateEffects(parameter_count=7, size=3)
+    layer.build(covariates.shape, outputs.shape)
+    kernel = rng.normal(size=(4, 6, 7))
+    layer.set_weights([kernel])
+    found = layer(covariates.astype("float32"), outputs.astype("float32"))
+    assert found.shape == layer.compute_output_shape(covariates.shape, outputs.shape)
+    for k in range(5):
+        effects = np.einsum("bcu,kup->bckp", outputs[:, :, k // 3], kernel)
+        expected = np.einsum("bk,bckp->bcp", covariates[:, k], effects)
+        np.testing.assert_allclose(found[:, :, k], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_columns_do_not_depend_on_each_other(forecaster):
     features, _ = cases.windows()
     expected = forecaster(features)
