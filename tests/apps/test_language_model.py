@@ -236,6 +236,7 @@ class TestContinuations:
         )
         assert first == again != other
 
+    @pytest.mark.exhaustive
     def test_one_of_the_first_token_is_greedy(self, trained):
         greedy = app.predict(with_options(trained, temperature=0.0), ["", "feed"])
         assert app.predict(with_options(trained, top_k=1), ["", "feed"]) == greedy

@@ -195,6 +195,7 @@ def test_the_copy_with_the_lowest_training_loss_is_used():
     assert (predicted == np.argmax(expected, -1)).all()
 
 
+@pytest.mark.exhaustive
 def test_copy_losses_are_of_training_not_of_validation():
     model = make(eager=True, restarts=2, noise=0.0).model
     kept = model.get_layer("restarts").copy_losses

@@ -189,6 +189,7 @@ def test_a_killed_run_resumes_exactly(uninterrupted, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_stopped_in_its_first_epoch_starts_again(uninterrupted, tmp_path, monkeypatch):
     def stop(self, epoch, logs=None):
         raise KeyboardInterrupt

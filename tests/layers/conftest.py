@@ -104,6 +104,9 @@ EXHAUSTIVE = {
         "test_nan_ends",
         "test_stacked_cells",
         "test_time_distributed",
+        "test_arguments_about_keras_loops",
+        "test_declared_dtypes",
+        "test_a_stateful_layer_trains",
     )
 }
 

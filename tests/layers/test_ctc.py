@@ -264,8 +264,9 @@ def test_padding_with_blanks_keeps_infeasible_examples_out():
     assert_near(found.outputs + found.gradients, expected.outputs + expected.gradients, 1e-5)
 
 
-@pytest.mark.parametrize(("batch", "length", "frames"), first_of([(2, 0, 4), (0, 2, 4), (0, 0, 4)]))
-def test_empty_inputs(batch, length, frames):
+@pytest.mark.parametrize("shape", first_of([(2, 0, 4), (0, 2, 4), (0, 0, 4)]))
+def test_empty_inputs(shape):
+    batch, length, frames = shape
     logits = RNG.normal(size=(batch, frames, 3)).astype("float32")
     labels, lengths = np.ones((batch, length), "int32"), np.full(batch, length, "int32")
     sizes = np.full(batch, frames, "int32")
@@ -274,11 +275,11 @@ def test_empty_inputs(batch, length, frames):
     assert_near(found.outputs, [-own], 1e-5)
     infeasible = running.numpy(layers.ctc_infeasible(*tensors(labels, lengths, sizes)))
     assert infeasible.tolist() == [False] * batch
-    for search, shape in ((layers.ctc_greedy, ()), (layers.ctc_beam_search, (1,))):
+    for search, axes in ((layers.ctc_greedy, ()), (layers.ctc_beam_search, (1,))):
         result = search(*tensors(logits, sizes))
-        assert tuple(result.labels.shape) == (batch, *shape, frames)
-        assert tuple(result.lengths.shape) == (batch, *shape)
-        assert tuple(result.log_probabilities.shape) == (batch, *shape)
+        assert tuple(result.labels.shape) == (batch, *axes, frames)
+        assert tuple(result.lengths.shape) == (batch, *axes)
+        assert tuple(result.log_probabilities.shape) == (batch, *axes)
     if running.BACKEND == "tensorflow":
         import tensorflow as tf
 

@@ -212,6 +212,7 @@ LETTERS = ["", " ", *"abcdefghijklmnopqrstuvwxyz"]
 
 
 @pytest.mark.parametrize("unit", ["word", "character"])
+@pytest.mark.exhaustive
 def test_time_and_memory_are_linear_in_the_number_of_frames(unit):
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(LETTERS, 60)) for _ in range(20)]

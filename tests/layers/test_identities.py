@@ -171,6 +171,7 @@ def test_word_dropout_replaces_its_rate_of_unmasked_tokens():
     assert abs((unmasked != tokens).mean() - 0.3) < 0.03
 
 
+@pytest.mark.exhaustive
 def test_a_model_learns_to_compare_the_first_and_the_last_step():
     """With `fit`, and with every kind of dropout."""
     rng = np.random.default_rng(14)

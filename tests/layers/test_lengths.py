@@ -34,6 +34,7 @@ def test_decoders_over_hundreds_of_tokens(name, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_window_that_moves_over_hundreds_of_steps(monkeypatch):
     case = with_long_tokens(lengthened(BY_NAME["AttentionDecoder after local"]), monkeypatch)
     assert_precise(case, tolerance=0.04)

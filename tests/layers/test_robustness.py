@@ -88,7 +88,7 @@ OF_SOME_LAYERS = {
 }
 SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss")
 # Checks that take long. `make test` runs them on `FEW` layers, `make test-all` on all.
-FEW = ("LSTM", "BahdanauAttention", "CRF")
+FEW = ("LSTM", "BahdanauAttention")
 EXPENSIVE = {
     checks.check_half_precision,
     derivative_checks.check_second_order,

@@ -172,6 +172,7 @@ def files(tmp_path, data: tf.data.Dataset) -> tf.data.Dataset:
     )
 
 
+@pytest.mark.exhaustive
 def test_paths_give_the_batches_of_their_files(tmp_path):
     data = dataset(*["ab", "c", "abc"] * 3)
     options = {"augmentation": AUGMENTATION, "shuffle": 1, "batch_size": 2}
