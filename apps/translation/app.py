@@ -191,6 +191,8 @@ PUBLISHED = {
         "bleu": 36.5,
         "source": "transformer, bentrevett/pytorch-seq2seq",
     },
+    "multi30k, en-de": {"bleu": 37.8, "source": "GRU, LIUM-CVC, Caglayan et al. 2017, en to de"},
+    "multi30k, en-fr": {"bleu": 54.7, "source": "GRU, LIUM-CVC, Caglayan et al. 2017, en to fr"},
 }
 
 METRICS = {"bleu": "max", "chrf": "max", "exact_match": "max", "word_perplexity": "min"}
@@ -304,7 +306,10 @@ def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
 
 def baseline(config: Config, data: Data, split: str) -> dict:
     """The source itself, the most frequent target, and the target of the most similar source."""
-    return baselines.baseline(data, split, chat=data.assets["task"]["dialogs"])
+    found = baselines.baseline(data, split, chat=data.assets["task"]["dialogs"])
+    if config.source:
+        found["what"] += f" ({config.source} to {config.target})"
+    return found
 
 
 def serve(trained: Trained) -> Service:
