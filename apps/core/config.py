@@ -97,7 +97,7 @@ def optimizer(config: TrainingConfig, weight_decay: float = 0.0, average: float 
 
     Args:
         config: with the learning rate and the norm.
-        weight_decay: of AdamW; 0 for Adam.
+        weight_decay: of AdamW, of all weights but biases; 0 for Adam.
         average: the decay per step of a moving average of the weights; 0 for none.
     """
     import keras
@@ -106,7 +106,9 @@ def optimizer(config: TrainingConfig, weight_decay: float = 0.0, average: float 
     if average:
         options |= {"use_ema": True, "ema_momentum": average}
     if weight_decay:
-        return keras.optimizers.AdamW(config.learning_rate, weight_decay=weight_decay, **options)
+        adamw = keras.optimizers.AdamW(config.learning_rate, weight_decay=weight_decay, **options)
+        adamw.exclude_from_weight_decay(var_names=["bias"])
+        return adamw
     return keras.optimizers.Adam(config.learning_rate, **options)
 
 

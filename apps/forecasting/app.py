@@ -206,7 +206,6 @@ def axes(config: Config) -> Axes:
         found["series_embedding/embeddings"] = ("series", None)
     if config.model == "direct":
         known = {f"known_{part}/kernel": ("known", None, None) for part in ("past", "future")}
-        known["known_steps/kernel"] = ("known", None)
         known["known_effects/kernel"] = ("known", None, None)
         return {**found, "queries/columns": ("columns", None), **known}
     return {**found, "columns/vectors": ("columns", None), "known_inputs/kernel": ("known", None)}

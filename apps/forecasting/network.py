@@ -321,8 +321,9 @@ class Direct:
     Recurrent layers read segments of W steps of the past. Then one step of them, from their last
     states, makes each segment of the forecast (parallel multi-step forecasting). Covariates, time
     features and vectors of series, which the paper does not have, are added to the inputs of both.
-    Covariates and time features of each step also enter a hidden layer before the output, as in the
-    temporal decoder of Das et al. 2023, "Long-term forecasting with TiDE".
+    Time features of each step also enter a hidden layer before the output, as in the temporal
+    decoder of Das et al. 2023, "Long-term forecasting with TiDE". Covariates of each step are
+    multiplied with effects: see `CovariateEffects`.
 
     Args:
         config: of the app.
@@ -376,7 +377,7 @@ class Direct:
         parameters = keras.layers.Dense(size * count, name="head", **options)(outputs)
         parameters = ops.reshape(parameters, (-1, columns, ahead * size, count))
         parameters = parameters[:, :, : config.horizon]
-        of_steps = _step_covariates(config, self.assets, features)  # [B, H, E]
+        of_steps = _step_times(config, self.assets, features)  # [B, H, E]
         if of_steps is not None:
             width = of_steps.shape[-1]
             x = keras.layers.Dense(size * width, name="step_states")(outputs)
@@ -425,14 +426,11 @@ def _segment_covariates(config, assets, features, past: int, ahead: int) -> tupl
     return tuple(sum(parts[1:], parts[0]) if parts else None for parts in (of_past, of_future))
 
 
-def _step_covariates(config, assets, features):
-    """What covariates and times add to a hidden layer of each step to forecast, `[B, H, E]`."""
-    parts, width = [], max(8, config.units // 4)
-    if "known" in features:
-        ahead = features["known"][:, config.context :]
-        parts.append(keras.layers.Dense(width, use_bias=False, name="known_steps")(ahead))
-    if "times" in features:
-        ahead = features["times"][:, config.context :]
-        ahead = TimeFeatures(assets["calendar"], name="step_times")(ahead)
-        parts.append(keras.layers.Dense(width, use_bias=False, name="time_steps")(ahead))
-    return sum(parts[1:], parts[0]) if parts else None
+def _step_times(config, assets, features):
+    """What times add to a hidden layer of each step to forecast, `[B, H, E]`."""
+    if "times" not in features:
+        return None
+    ahead = features["times"][:, config.context :]
+    ahead = TimeFeatures(assets["calendar"], name="step_times")(ahead)
+    width = max(8, config.units // 4)
+    return keras.layers.Dense(width, use_bias=False, name="time_steps")(ahead)

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 
+import keras
+import numpy as np
 import pytest
 
 from tests.apps import toy
@@ -176,3 +178,15 @@ def test_the_optimizers_clip_the_gradient(clip, expected):
     for made in (adam, adamw):
         assert made.global_clipnorm == expected
         assert float(made.learning_rate) == 0.25
+
+
+def test_weights_decay_and_biases_do_not():
+    layer = keras.layers.Dense(2, bias_initializer="ones", name="dense")
+    layer.build((None, 3))
+    kernel = layer.kernel.numpy()
+    optimizer = config.optimizer(DIGITS, weight_decay=0.5)
+    gradients = [np.zeros(weight.shape, "float32") for weight in layer.trainable_variables]
+    optimizer.apply(gradients, layer.trainable_variables)
+    decay = 1 - 0.5 * float(optimizer.learning_rate)
+    np.testing.assert_allclose(layer.kernel, decay * kernel, rtol=1e-5)
+    np.testing.assert_array_equal(layer.bias, 1)
