@@ -92,13 +92,19 @@ class TrainingConfig:
         return self.learning_rate
 
 
-def optimizer(config: TrainingConfig, weight_decay: float = 0.0, average: float = 0.0):
+def optimizer(
+    config: TrainingConfig,
+    weight_decay: float = 0.0,
+    average: float = 0.0,
+    without_decay: tuple[str, ...] = ("bias",),
+):
     """Adam, or AdamW with weight decay, with gradient clipping by global norm.
 
     Args:
         config: with the learning rate and the norm.
-        weight_decay: of AdamW, of all weights but biases; 0 for Adam.
+        weight_decay: of AdamW; 0 for Adam.
         average: the decay per step of a moving average of the weights; 0 for none.
+        without_decay: parts of the names of weights that do not decay.
     """
     import keras
 
@@ -107,7 +113,7 @@ def optimizer(config: TrainingConfig, weight_decay: float = 0.0, average: float 
         options |= {"use_ema": True, "ema_momentum": average}
     if weight_decay:
         adamw = keras.optimizers.AdamW(config.learning_rate, weight_decay=weight_decay, **options)
-        adamw.exclude_from_weight_decay(var_names=["bias"])
+        adamw.exclude_from_weight_decay(var_names=list(without_decay))
         return adamw
     return keras.optimizers.Adam(config.learning_rate, **options)
 

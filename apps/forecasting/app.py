@@ -110,8 +110,9 @@ _ETT = Config(
 )  # fmt: skip
 PRESETS = {
     "seasons": Config(
-        context=336, epochs=20, patience=20, epoch_windows=8000, learning_rate=3e-3,
-        schedule="cosine", dropout=0.3, weight_decay=0.3, series_embedding_dim=8,
+        context=504, epochs=20, patience=20, epoch_windows=8000, learning_rate=3e-3,
+        schedule="cosine", output="normal", units=64, dropout=0.5, weight_decay=0.3,
+        series_embedding_dim=8,
     ),
     "etth1": _ETT,
     "etth2": replace(_ETT, data="etth2"),
@@ -206,7 +207,7 @@ def axes(config: Config) -> Axes:
         found["series_embedding/embeddings"] = ("series", None)
     if config.model == "direct":
         known = {f"known_{part}/kernel": ("known", None, None) for part in ("past", "future")}
-        known["known_effects/kernel"] = ("known", None, None)
+        known["known_effects/effects"] = ("known", None, None)
         return {**found, "queries/columns": ("columns", None), **known}
     return {**found, "columns/vectors": ("columns", None), "known_inputs/kernel": ("known", None)}
 
@@ -218,7 +219,8 @@ def build(config: Config, assets: Assets) -> keras.Model:
     model = keras.Model(inputs, made(inputs))
     model.network = made
     model.compile(
-        optimizer(config, weight_decay=config.weight_decay),
+        # What is of one series or covariate has few examples, so that it would hardly be learned.
+        optimizer(config, config.weight_decay, without_decay=("bias", "embeddings", "effects")),
         DistributionLoss(config.output, levels_of(config.quantiles)),
         jit_compile=config.jit,
     )

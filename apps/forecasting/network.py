@@ -261,14 +261,14 @@ class CovariateEffects(keras.layers.Layer):
 
     def build(self, covariates_shape, outputs_shape):
         shape = (covariates_shape[-1], outputs_shape[-1], self.parameter_count)
-        self.kernel = self.add_weight(shape=shape, initializer="zeros", name="kernel")
+        self.effects = self.add_weight(shape=shape, initializer="zeros", name="effects")
 
     def call(self, covariates, outputs):
         horizon, known = covariates.shape[1:]
         _, columns, count, units = outputs.shape
         x = ops.pad(covariates, ((0, 0), (0, count * self.size - horizon), (0, 0)))
         x = ops.reshape(x, (-1, count, self.size, known))  # [B, M, W, K]
-        kernel = ops.reshape(ops.transpose(self.kernel, (1, 0, 2)), (units, -1))  # [U, K P]
+        kernel = ops.reshape(ops.transpose(self.effects, (1, 0, 2)), (units, -1))  # [U, K P]
         effects = ops.matmul(outputs, kernel)  # [B, C, M, K P]
         effects = ops.reshape(effects, (-1, columns, count, known, self.parameter_count))
         effects = ops.transpose(effects, (0, 2, 3, 1, 4))  # [B, M, K, C, P]
