@@ -177,9 +177,9 @@ PRESETS = {
     ),
     "dailydialog": replace(
         _SENTENCES, data="dailydialog", source="", target="", history=3, vocabulary_size=6000,
-        epochs=8, patience=8, shared_vocabulary=True, embedding_dropout=0.2, dropout=0.3,
+        epochs=5, patience=5, shared_vocabulary=True, embedding_dropout=0.2, dropout=0.3,
         sample=True, temperature=0.8, top_p=0.9, repetition_penalty=1.2,
-        max_length=40, max_tokens=120,
+        max_length=40, max_tokens=100,
     ),
 }  # fmt: skip
 # For your own files.
