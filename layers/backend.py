@@ -8,6 +8,7 @@ Import this module instead of the files of the backends. Each of them defines th
 | `differentiable_scan(step, carry, xs, constants, variables, like)` | a loop with a gradient |
 | `custom_vjp(forward, backward, ...)` | a function with a gradient of its own |
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
+| `product(x, kernel)` | a matrix product, whose gradient in such a loop takes less time |
 | `true_rows(mask)` | where a mask `[N]` is True, and on JAX all indices |
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
@@ -24,6 +25,7 @@ if keras.backend.backend() == "tensorflow":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        product,
         scan,
         split_batch,
         steps_at_once,
@@ -37,6 +39,7 @@ elif keras.backend.backend() == "jax":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        product,
         scan,
         split_batch,
         steps_at_once,
@@ -50,6 +53,7 @@ elif keras.backend.backend() == "torch":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        product,
         scan,
         split_batch,
         steps_at_once,
@@ -68,6 +72,7 @@ __all__ = [
     "differentiable_scan",
     "fused_obstacle",
     "fused_recurrence",
+    "product",
     "scan",
     "split_batch",
     "steps_at_once",

@@ -1,6 +1,7 @@
 """Loops over time and custom gradients on the JAX backend; see `layers/backend.py`."""
 
 import jax
+import keras
 
 
 def uses_custom_gradient() -> bool:
@@ -37,6 +38,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
         )
 
     return scan(body, carry, xs, like, False)
+
+
+def product(x, kernel):
+    """`x` times `kernel`; see `backend_tensorflow.py`."""
+    return keras.ops.matmul(x, kernel)
 
 
 def true_rows(mask):

@@ -283,30 +283,114 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
     def backward(residuals, cotangents):
         carries, xs, constants, values = residuals
         d_final, d_ys = cotangents
-        fixed = (*constants, *values)  # the same at every step: their gradients are summed
+        fixed = (*constants, *values)  # the same at every step
+        positions = {id(x): k for k, x in enumerate((*constants, *variables))}
         n, m = len(carries), len(xs)
+        like_x = [tf.ensure_shape(tf.zeros(tf.shape(x)[1:], x.dtype), x.shape[1:]) for x in xs]
+        # A step of zeros tells which of `fixed` are used in products alone. Their gradients are
+        # one product over all steps, after the loop. Those of the others are summed in the loop.
+        with tf.GradientTape() as tape, _recorded(positions, tape, detached=True) as found:
+            tape.watch(fixed)
+            outputs = one_step(tuple(map(tf.zeros_like, d_final)), like_x, constants, values)
+        others = tape.gradient(outputs, fixed, output_gradients=(d_final, tuple(like)))
+        after = {k for k, _, _ in found if others[k] is None}
+        summed = [k for k in range(len(fixed)) if k not in after]
+        positions = {key: k for key, k in positions.items() if k in after}
+        like_products = [x for k, *pair in found if k in after for x in pair]
 
         def body(gradients, x):
-            d_carry, sums = gradients[:n], gradients[n:]
-            primals = (x[:n], x[n : n + m], constants, values)
-            d_carry, d_x, d_constants, d_values = vjp(one_step, primals, (d_carry, x[n + m :]))
-            new = (*d_constants, *d_values)
-            sums = [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
-            return (*d_carry, *sums), d_x
+            carry, inputs, d_step = x[:n], x[n : n + m], x[n + m :]
+            with tf.GradientTape() as tape, _recorded(positions, tape) as products:
+                watched = (carry, inputs, tuple(fixed[k] for k in summed))
+                tape.watch(watched)
+                outputs = one_step(carry, inputs, constants, values)
+            (d_carry, d_x, new), d_products = tape.gradient(
+                outputs,
+                (watched, [z for _, _, z in products]),
+                output_gradients=(gradients[:n], d_step),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            sums = [a + tf.cast(b, a.dtype) for a, b in zip(gradients[n:], new, strict=True)]
+            pairs = [y for (_, a, _), d in zip(products, d_products, strict=True) for y in (a, d)]
+            return (*d_carry, *sums), (*d_x, *pairs)
 
-        zeros = [tf.zeros_like(x, dtype=_sum_dtype(x.dtype)) for x in fixed]
-        like_x = [tf.zeros(tf.shape(x)[1:], x.dtype) for x in xs]
-        like_x = [tf.ensure_shape(y, x.shape[1:]) for x, y in zip(xs, like_x, strict=True)]
-        end, d_xs = scan(body, (*d_final, *zeros), (*carries, *xs, *d_ys), like_x, reverse=True)
+        zeros = [tf.zeros_like(fixed[k], dtype=_sum_dtype(fixed[k].dtype)) for k in summed]
+        end, stacked = scan(
+            body,
+            (*d_final, *zeros),
+            (*carries, *xs, *d_ys),
+            (*like_x, *like_products),
+            reverse=True,
+        )
+        d_xs, pairs = stacked[:m], stacked[m:]
+        sums = dict(zip(summed, end[n:], strict=True))
+        used = [k for k, _, _ in found if k in after]
+        for k, a, d in zip(used, pairs[::2], pairs[1::2], strict=True):
+            sums[k] = _kernel_gradient(a, d, fixed[k]) + sums.get(k, 0)
         # With an unknown batch size the loop loses the first axis of the fixed tensors.
-        sums = [
-            tf.ensure_shape(tf.cast(d, x.dtype), x.shape)
-            for d, x in zip(end[n:], fixed, strict=True)
-        ]
+        sums = [tf.ensure_shape(tf.cast(sums[k], x.dtype), x.shape) for k, x in enumerate(fixed)]
         return end[:n], d_xs, tuple(sums[: len(constants)]), tuple(sums[len(constants) :])
 
     arguments = (carry, xs, constants, tuple(v.value for v in variables))
     return custom_vjp(forward, backward, infer)(*arguments)
+
+
+# What `product` calls in the gradient of a `differentiable_scan`.
+_RECORD = contextvars.ContextVar("record", default=None)
+
+
+def product(x, kernel):
+    """`x` times `kernel`.
+
+    In the gradient of a `differentiable_scan`, that of a kernel which is a variable or a constant
+    is one product over all steps.
+    """
+    record = _RECORD.get()
+    return keras.ops.matmul(x, kernel) if record is None else record(x, kernel)
+
+
+@contextlib.contextmanager
+def _recorded(positions: dict[int, int], tape, detached: bool = False):
+    """Lists the products with some kernels: the position of the kernel, the factor, the product.
+
+    Args:
+        positions: the position of a kernel by its `id`.
+        tape: watches the products.
+        detached: whether the kernels have no gradient there.
+    """
+    found = []
+
+    def record(x, kernel):
+        k = positions.get(id(kernel))
+        if k is None:
+            return keras.ops.matmul(x, kernel)
+        if detached:
+            kernel = tf.stop_gradient(keras.ops.convert_to_tensor(kernel))
+        z = keras.ops.matmul(x, kernel)
+        tape.watch(z)
+        found.append((k, x, z))
+        return z
+
+    token = _RECORD.set(record)
+    try:
+        yield found
+    finally:
+        _RECORD.reset(token)
+
+
+def _kernel_gradient(x, d_product, kernel):
+    """The gradient of `kernel`, `[n, m]` or `[B, n, m]`, in its products with `x` at all steps.
+
+    Args:
+        x: `[T, ..., n]`, or `[T, B, ..., n]`.
+        d_product: the gradients of the products, `[T, ..., m]` or `[T, B, ..., m]`.
+    """
+    dtype = _sum_dtype(kernel.dtype)
+    x, d_product = tf.cast(x, dtype), tf.cast(d_product, dtype)
+    if len(kernel.shape) == 2:
+        n, m = kernel.shape
+        return tf.matmul(tf.reshape(x, [-1, n]), tf.reshape(d_product, [-1, m]), transpose_a=True)
+    return tf.einsum("tbwn,tbwm->bnm", x, d_product)
 
 
 def _sum_dtype(dtype: tf.DType) -> tf.DType:

@@ -5,6 +5,7 @@ PyTorch differentiates a Python loop, so a loop has no gradient of its own here.
 
 import contextlib
 
+import keras
 import torch
 
 
@@ -50,6 +51,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
         return step(carry, x, tuple(f.to(c.dtype) for f, c in zip(full, constants, strict=True)))
 
     return scan(body, carry, xs, like, False)
+
+
+def product(x, kernel):
+    """`x` times `kernel`; see `backend_tensorflow.py`."""
+    return keras.ops.matmul(x, kernel)
 
 
 def true_rows(mask):

@@ -110,7 +110,7 @@ _ETT = Config(
 )  # fmt: skip
 PRESETS = {
     "seasons": Config(
-        context=504, epochs=20, patience=20, epoch_windows=8000, learning_rate=3e-3,
+        context=336, epochs=20, patience=20, epoch_windows=8000, learning_rate=3e-3,
         schedule="cosine", output="normal", units=64, dropout=0.5, weight_decay=0.3,
         series_embedding_dim=8,
     ),

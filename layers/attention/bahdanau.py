@@ -5,6 +5,7 @@ from keras import ops
 
 from unroll.layers.attention.base import Attention
 from unroll.layers.attention.scores import additive, masked_softmax
+from unroll.layers.backend import product
 from unroll.layers.operations import require_size
 
 
@@ -65,10 +66,10 @@ class BahdanauAttention(Attention):
         return ops.matmul(memory, ops.cast(self.key_kernel, memory.dtype))  # [B, S, U]
 
     def attend(self, queries, memory, keys, mask):
-        queries = ops.matmul(queries, self.query_kernel)  # [B, T, U]
+        queries = product(queries, self.query_kernel)  # [B, T, U]
         scores = additive(queries, keys, self.scale[:, 0])  # [B, T, S]
         weights = masked_softmax(scores, None if mask is None else mask[:, None])
-        return ops.matmul(weights, memory), weights  # [B, T, D]
+        return product(weights, memory), weights  # [B, T, D]
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}

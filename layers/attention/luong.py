@@ -5,6 +5,7 @@ from keras import ops
 
 from unroll.layers.attention.base import Attention
 from unroll.layers.attention.scores import additive, dot, general_keys, masked_softmax
+from unroll.layers.backend import product
 from unroll.layers.operations import full_precision, require_size
 
 SCORES = ("dot", "general", "concat", "location")
@@ -152,17 +153,17 @@ class LuongAttention(Attention):
         weights = masked_softmax(self._scores(queries, keys), in_window)  # [B, T, S]
         if factors is not None:
             weights = weights * factors
-        context = ops.matmul(weights, memory)  # [B, T, D]
+        context = product(weights, memory)  # [B, T, D]
         if self.units is None:
             return context, weights
         both = ops.concatenate([context, queries], axis=-1)
-        return ops.tanh(ops.matmul(both, self.attentional_kernel)), weights  # [B, T, U]
+        return ops.tanh(product(both, self.attentional_kernel)), weights  # [B, T, U]
 
     def _scores(self, queries, keys):
         if self.score == "concat":
-            return additive(ops.matmul(queries, self.query_kernel), keys, self.scale[:, 0])
+            return additive(product(queries, self.query_kernel), keys, self.scale[:, 0])
         if self.score == "location":
-            return ops.matmul(queries, self.kernel)[:, :, : ops.shape(keys)[1]]
+            return product(queries, self.kernel)[:, :, : ops.shape(keys)[1]]
         return dot(queries, keys)
 
     def _window(self, queries, memory, mask, positions):

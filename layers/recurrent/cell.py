@@ -6,6 +6,7 @@ import math
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
+from unroll.layers.backend import product
 from unroll.layers.operations import (
     add_bias,
     cast_like,
@@ -281,7 +282,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     def project(self, inputs):
         """x W + b: `[..., D]` to `[..., gates * U]`."""
-        z = ops.matmul(inputs, self.kernel)
+        z = product(inputs, self.kernel)
         return add_bias(z, self.bias)
 
     def read_out(self, h):
@@ -321,9 +322,9 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             dropout_mask = self.get_recurrent_dropout_mask(h)
             h = h * dropout_mask
         with self.masking_recurrent_kernel(self.get_recurrent_weight_mask() if training else None):
-            product = ops.matmul(h, self.loop_kernel)
+            recurrent = product(h, self.loop_kernel)
             weights = full_precision(self.step_weights(dropout_mask))
-        z = pre_activation(self.project(inputs), product, self.added_columns)  # [B, gates * U]
+        z = pre_activation(self.project(inputs), recurrent, self.added_columns)  # [B, gates * U]
         new = self.step(full_precision(z), full_precision(states), *weights)
         new = cast_like(new, states)
         return self.read_out(new[0]), list(new)

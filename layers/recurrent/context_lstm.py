@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.backend import product
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.cell import forwarded
@@ -85,7 +86,7 @@ class ContextLSTMCell(LSTMCell):
         # Two products: in the loop of a decoder, concatenating the kernels would cost time in
         # each step.
         x, context = ops.split(inputs, [self.kernel.shape[0]], axis=-1)
-        z = ops.matmul(x, self.kernel) + ops.matmul(context, self.context_kernel)  # [..., 4 U]
+        z = product(x, self.kernel) + product(context, self.context_kernel)  # [..., 4 U]
         return add_bias(z, self.bias)
 
     def get_config(self):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.backend import product
 from unroll.layers.operations import add_bias
 from unroll.layers.recurrent.cell import GatedCell, forwarded
 from unroll.layers.recurrent.layer import RecurrentLayer
@@ -89,7 +90,7 @@ class GRUCell(GatedCell):
         return (kernel,) if dropout_mask is None else (kernel, dropout_mask)
 
     def project(self, inputs):
-        x = ops.matmul(inputs, self.kernel)  # [..., 3 U]
+        x = product(inputs, self.kernel)  # [..., 3 U]
         if self.bias is None:
             return x
         if not self.reset_after:

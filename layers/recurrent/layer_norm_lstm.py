@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.backend import product
 from unroll.layers.operations import add_bias, cast_to, full_precision
 from unroll.layers.recurrent.cell import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
@@ -77,7 +78,7 @@ class LayerNormLSTMCell(LSTMCell):
         return (self.recurrent_gain, self.cell_gain, self.cell_bias)
 
     def project(self, inputs):
-        z = self.normalize(ops.matmul(inputs, self.kernel)) * ops.convert_to_tensor(self.input_gain)
+        z = self.normalize(product(inputs, self.kernel)) * ops.convert_to_tensor(self.input_gain)
         return add_bias(z, self.bias)
 
     def step(self, z, states, recurrent_gain, cell_gain, cell_bias):

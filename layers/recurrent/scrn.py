@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from unroll.layers.backend import product
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import add_bias, require_size
 from unroll.layers.recurrent.cell import RecurrentCell, forwarded
@@ -103,7 +104,7 @@ class SCRNCell(RecurrentCell):
         return ops.concatenate([mask, ops.ones_like(state[:, self.units :])], axis=-1)
 
     def project(self, inputs):
-        z = ops.matmul(inputs, self.kernel)  # [..., U + C]
+        z = product(inputs, self.kernel)  # [..., U + C]
         fast, slow = ops.split(z, [self.units], axis=-1)
         slow = (1 - self.alpha) * slow
         fast = fast + ops.matmul(slow, self.context_kernel)
