@@ -186,10 +186,13 @@ PRESETS = {
 OWN_FILES = replace(_SENTENCES, data="", source="", target="", max_tokens=100)
 
 PUBLISHED = {
-    "multi30k": {"bleu": 28.3, "source": "GRU with attention, bentrevett/pytorch-seq2seq"},
+    "multi30k": {
+        "bleu": 28.3,
+        "source": "GRU with attention, bentrevett/pytorch-seq2seq, de to en",
+    },
     "multi30k, transformer": {
         "bleu": 36.5,
-        "source": "transformer, bentrevett/pytorch-seq2seq",
+        "source": "transformer, bentrevett/pytorch-seq2seq, de to en",
     },
     "multi30k, en-de": {"bleu": 37.8, "source": "GRU, LIUM-CVC, Caglayan et al. 2017, en to de"},
     "multi30k, en-fr": {"bleu": 54.7, "source": "GRU, LIUM-CVC, Caglayan et al. 2017, en to fr"},
