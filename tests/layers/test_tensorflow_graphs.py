@@ -134,3 +134,30 @@ def test_a_search_with_attention_in_a_function():
 
     assert search(tf.ones((2, 3, 5))).shape == (2, 1, 4)
     assert search(tf.ones((0, 3, 5))).shape == (0, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("attend", "attention", "expected"),
+    [
+        ("before", layers.BahdanauAttention(7), [(2, 4, 6), (8, 7), (8, 24), (9, 24)]),
+        ("after", layers.LuongAttention(5), [(2, 4, 6), (8, 24), (8, 24), (14, 5)]),
+    ],
+    ids=["before", "after"],
+)
+def test_gradients_of_kernels_are_products_over_all_steps(attend, attention, expected, monkeypatch):
+    """Those of the memory, the cell, the query, and the vector of Luong's attention."""
+    shapes, original = [], backend_tensorflow._kernel_gradient
+
+    def recorded(x, d_product, kernel):
+        shapes.append(tuple(kernel.shape))
+        return original(x, d_product, kernel)
+
+    monkeypatch.setattr(backend_tensorflow, "_kernel_gradient", recorded)
+    decoder = layers.AttentionDecoder(11, 3, [layers.GRUCell(8)], attention, attend=attend)
+    memory = tf.constant(np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(memory)
+        logits, _ = decoder(np.ones((2, 9), "int32"), memory)
+    gradients = tape.gradient(logits, [memory, *decoder.trainable_variables])
+    assert all(gradient is not None for gradient in gradients)
+    assert sorted(shapes) == expected
