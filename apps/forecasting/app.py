@@ -206,8 +206,8 @@ def axes(config: Config) -> Axes:
     if config.series_embedding_dim:
         found["series_embedding/embeddings"] = ("series", None)
     if config.model == "direct":
-        known = {f"known_{part}/kernel": ("known", None, None) for part in ("past", "future")}
-        known["known_effects/effects"] = ("known", None, None)
+        names = ("known_past/kernel", "known_effects/effects")
+        known = dict.fromkeys(names, ("known", None, None))
         return {**found, "queries/columns": ("columns", None), **known}
     return {**found, "columns/vectors": ("columns", None), "known_inputs/kernel": ("known", None)}
 

@@ -319,11 +319,11 @@ class Direct:
     forecasting".
 
     Recurrent layers read segments of W steps of the past. Then one step of them, from their last
-    states, makes each segment of the forecast (parallel multi-step forecasting). Covariates, time
-    features and vectors of series, which the paper does not have, are added to the inputs of both.
-    Time features of each step also enter a hidden layer before the output, as in the temporal
-    decoder of Das et al. 2023, "Long-term forecasting with TiDE". Covariates of each step are
-    multiplied with effects: see `CovariateEffects`.
+    states, makes each segment of the forecast (parallel multi-step forecasting). Time features and
+    vectors of series, which the paper does not have, are added to the inputs of both, and
+    covariates to those of the past. Time features of each step to forecast also enter a hidden
+    layer before the output, as in the temporal decoder of Das et al. 2023, "Long-term forecasting
+    with TiDE"; its covariates are multiplied with effects (see `CovariateEffects`).
 
     Args:
         config: of the app.
@@ -402,11 +402,9 @@ def _segment_covariates(config, assets, features, past: int, ahead: int) -> tupl
     size, context = config.segment, config.context
     of_past, of_future = [], []
     if "known" in features:
-        before, after = past * size - context, ahead * size - config.horizon
-        x = ops.pad(features["known"], ((0, 0), (before, after), (0, 0)))
-        x = ops.reshape(x, (-1, past + ahead, size, len(assets["known"])))
-        of_past.append(SegmentCovariates(config.units, name="known_past")(x[:, :past]))
-        of_future.append(SegmentCovariates(config.units, name="known_future")(x[:, past:]))
+        x = ops.pad(features["known"][:, :context], ((0, 0), (past * size - context, 0), (0, 0)))
+        x = ops.reshape(x, (-1, past, size, len(assets["known"])))
+        of_past.append(SegmentCovariates(config.units, name="known_past")(x))
     if "times" in features:
         times = TimeFeatures(assets["calendar"], name="time_features")(features["times"])
         # Of the last step of a segment of the past, and of the first step of the others.
