@@ -3,6 +3,7 @@
 import functools
 import glob
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -94,7 +95,7 @@ class _Archives:
         except ExtractError as error:
             extracted = Path(self._builder.data_dir_root) / "downloads/extracted"
             for unfinished in extracted.glob(f"incomplete.*_*.{glob.escape(path.name)}"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+                _remove(unfinished)
             cause = error.__cause__
             if isinstance(cause, KeyboardInterrupt | SystemExit):
                 raise cause from None
@@ -107,6 +108,15 @@ class _Folders(dict):
 
     def __missing__(self, key: str) -> str:
         return ""
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, also if a thread of TFDS still closes a file in it."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def _name(url: str) -> str:
