@@ -289,7 +289,7 @@ class RecurrentDecoder(keras.layers.Layer):
             previous = ops.stop_gradient(self.embedding(likeliest))
             return (*states, ops.ones_like(has_previous), previous), outputs
 
-        # The loop sums the gradients of these weights: leave out those that no step reads.
+        # The gradient takes time for each of these weights: leave out those that no step reads.
         read = self.weights if samples else [w for layer in step_layers for w in layer.weights]
         _, outputs = scan(step, states, xs, constants, read)
         first, *others = (ops.transpose(output, (1, 0, 2)) for output in outputs)

@@ -68,7 +68,8 @@ def recurrence(
 def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, variables: Sequence):
     """Runs `carry, ys = step(carry, xs_t, constants)` over time, with a gradient.
 
-    Of each step only the carry is stored. The gradient computes the rest again.
+    Of each step only the carry is stored. The gradient computes the rest again, and stores the
+    factors of the `backend.product`s with constants and variables until it has all steps.
 
     Args:
         step: any function. It may use layers if their weights are in `variables`, and tensors from

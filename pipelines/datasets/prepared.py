@@ -6,6 +6,7 @@ import io
 import random
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,12 +207,21 @@ def _buffer() -> Iterator[None]:
         shuffle.MAX_MEM_BUFFER_SIZE = size
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, also if a thread of TFDS still closes a file in it."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
 def _clean(builder: tfds.core.DatasetBuilder) -> None:
     """Removes the files of a failed download, and empty folders."""
     root = Path(builder.data_dir_root)
     downloads = root / "downloads"
     for unfinished in (downloads / builder.name).glob("*.tmp.*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove_folder(unfinished)
     own = [folder for folder in Path(builder.data_dir).parents if root in folder.parents]
     for folder in (downloads / builder.name, downloads / "extracted", downloads, *own):
         with contextlib.suppress(OSError):  # not empty, or not there

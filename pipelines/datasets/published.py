@@ -2,8 +2,6 @@
 
 import functools
 import glob
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +10,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.extractor import ExtractError
 
 from unroll.pipelines.datasets.base import Builder, without_bucket
+from unroll.pipelines.datasets.prepared import remove_folder
 from unroll.pipelines.datasets.sources import Source, find
 from unroll.pipelines.errors import DataError
 
@@ -95,7 +94,7 @@ class _Archives:
         except ExtractError as error:
             extracted = Path(self._builder.data_dir_root) / "downloads/extracted"
             for unfinished in extracted.glob(f"incomplete.*_*.{glob.escape(path.name)}"):
-                _remove(unfinished)
+                remove_folder(unfinished)
             cause = error.__cause__
             if isinstance(cause, KeyboardInterrupt | SystemExit):
                 raise cause from None
@@ -108,15 +107,6 @@ class _Folders(dict):
 
     def __missing__(self, key: str) -> str:
         return ""
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder, also if a thread of TFDS still closes a file in it."""
-    for _ in range(20):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.05)
 
 
 def _name(url: str) -> str:
