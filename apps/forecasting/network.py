@@ -246,7 +246,6 @@ class CovariateEffects(keras.layers.Layer):
 
     Args:
         parameter_count: P.
-
         size: W, the number of steps of a segment.
 
     Call arguments:
@@ -323,7 +322,7 @@ class Direct:
     vectors of series, which the paper does not have, are added to the inputs of both, and
     covariates to those of the past. Time features of each step to forecast also enter a hidden
     layer before the output, as in the temporal decoder of Das et al. 2023, "Long-term forecasting
-    with TiDE"; its covariates are multiplied with effects (see `CovariateEffects`).
+    with TiDE". The covariates of these steps are multiplied with effects: see `CovariateEffects`.
 
     Args:
         config: of the app.
