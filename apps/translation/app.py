@@ -176,10 +176,10 @@ PRESETS = {
         epochs=10, patience=10,
     ),
     "dailydialog": replace(
-        _SENTENCES, data="dailydialog", source="", target="", history=3, vocabulary_size=6000,
-        epochs=5, patience=5, shared_vocabulary=True, embedding_dropout=0.2, dropout=0.3,
+        _SENTENCES, data="dailydialog", source="", target="", history=2, vocabulary_size=6000,
+        epochs=6, patience=6, shared_vocabulary=True, embedding_dropout=0.2, dropout=0.3,
         sample=True, temperature=0.8, top_p=0.9, repetition_penalty=1.2,
-        max_length=40, max_tokens=100,
+        max_length=40, max_tokens=80,
     ),
 }  # fmt: skip
 # For your own files.
