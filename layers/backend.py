@@ -8,13 +8,17 @@ Import this module instead of the files of the backends. Each of them defines th
 | `differentiable_scan(step, carry, xs, constants, variables, like)` | a loop with a gradient |
 | `custom_vjp(forward, backward, ...)` | a function with a gradient of its own |
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
+| `pullback(function, primals)` | the outputs of a function, and its vector-Jacobian product |
 | `product(x, kernel)` | a matrix product, whose gradient in such a loop takes less time |
 | `true_rows(mask)` | where a mask `[N]` is True, and on JAX all indices |
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
+| `linear_recurrence_form(x)` | the fastest form of a recurrence that is linear |
+| `steps_of_a_chunk(length)` | how many steps of such a recurrence to compute at once |
 | `fused_obstacle(kind, tensors, ...)` | why there is no fused kernel for a recurrent layer |
 | `fused_recurrence(kind, inputs, states, ...)` | a recurrent layer in one operation |
+| `fused_takes_lengths()` | whether that operation takes the lengths of the sequences |
 """
 
 import keras
@@ -25,10 +29,14 @@ if keras.backend.backend() == "tensorflow":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        fused_takes_lengths,
+        linear_recurrence_form,
         product,
+        pullback,
         scan,
         split_batch,
         steps_at_once,
+        steps_of_a_chunk,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -39,10 +47,14 @@ elif keras.backend.backend() == "jax":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        fused_takes_lengths,
+        linear_recurrence_form,
         product,
+        pullback,
         scan,
         split_batch,
         steps_at_once,
+        steps_of_a_chunk,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -53,10 +65,14 @@ elif keras.backend.backend() == "torch":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        fused_takes_lengths,
+        linear_recurrence_form,
         product,
+        pullback,
         scan,
         split_batch,
         steps_at_once,
+        steps_of_a_chunk,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -72,10 +88,14 @@ __all__ = [
     "differentiable_scan",
     "fused_obstacle",
     "fused_recurrence",
+    "fused_takes_lengths",
+    "linear_recurrence_form",
     "product",
+    "pullback",
     "scan",
     "split_batch",
     "steps_at_once",
+    "steps_of_a_chunk",
     "true_rows",
     "uses_custom_gradient",
     "vjp",

@@ -50,10 +50,14 @@ def true_rows(mask):
     return jax.numpy.arange(mask.shape[0], dtype="int32")
 
 
+def pullback(function, primals):
+    """The outputs of `function`, and a function of their cotangents."""
+    return jax.vjp(function, *primals)
+
+
 def vjp(function, primals, cotangents):
     """The product of `cotangents` with the Jacobian of `function` at `primals`."""
-    _, pullback = jax.vjp(function, *primals)
-    return pullback(cotangents)
+    return pullback(function, primals)[1](cotangents)
 
 
 def custom_vjp(forward, backward, infer=None, tangent=None):
@@ -95,6 +99,18 @@ def _jvp(function, primals, tangents):
     return product(primals, tangents)
 
 
+def linear_recurrence_form(x) -> str:
+    """The fastest form of a linear recurrence."""
+    del x
+    return "sequential" if jax.default_backend() == "cpu" else "associative"
+
+
+def steps_of_a_chunk(length: int | None) -> int:
+    """How many steps of a linear recurrence one iteration of its loop computes."""
+    sizes = (size for size in range(16, 3, -1) if length % size == 0)
+    return next(sizes, 8)
+
+
 def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     """Why `fused_recurrence` cannot take the place of the loop, or None if it can.
 
@@ -117,6 +133,11 @@ def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     if any(x.dtype == "float64" for x in tensors):
         return "JAX has no cuDNN kernel for float64"
     return None
+
+
+def fused_takes_lengths() -> bool:
+    """Whether `fused_recurrence` takes the lengths of the sequences."""
+    return False
 
 
 def fused_recurrence(kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool):

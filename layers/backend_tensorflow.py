@@ -9,31 +9,47 @@ import keras
 import tensorflow as tf
 from tensorflow.python.saved_model.save_context import save_context
 
-_BUILTIN_OPS = contextvars.ContextVar("builtin_ops", default=False)
+from unroll.layers import fused_litert_tensorflow
+
+# The format that is traced for: None, "litert" or "onnx".
+_FORMAT = contextvars.ContextVar("format", default=None)
+_POLICIES = tf.saved_model.experimental.VariablePolicy
 
 
-@contextlib.contextmanager
 def builtin_ops():
     """Traces recurrent layers in the form that LiteRT runs without Flex.
 
     LiteRT has no list of tensors of dynamic shape, so a loop writes its outputs into one tensor.
     TensorFlow copies that tensor at each step of a training loop, so this form is for export only.
     """
+    return _tracing_for("litert", _POLICIES.SAVE_VARIABLE_DEVICES)
+
+
+def onnx_ops():
+    """Traces recurrent layers in the form that `onnx_tensorflow.convert` converts.
+
+    All loops run forward, and `fused_recurrence` has operations that only the converter knows. The
+    functions that are traced here cannot be called.
+    """
+    return _tracing_for("onnx", _POLICIES.EXPAND_DISTRIBUTED_VARIABLES)
+
+
+@contextlib.contextmanager
+def _tracing_for(name: str, policy):
     # A `tf.function` keeps what it traces here apart from its other traces: the options of the save
-    # context are a part of the key of its cache.
-    policy = tf.saved_model.experimental.VariablePolicy.SAVE_VARIABLE_DEVICES
+    # context are a part of the key of its cache. The policies differ for replicated variables only.
     options = tf.saved_model.SaveOptions(experimental_variable_policy=policy)
-    token = _BUILTIN_OPS.set(True)
+    token = _FORMAT.set(name)
     try:
         with save_context(options):
             yield
     finally:
-        _BUILTIN_OPS.reset(token)
+        _FORMAT.reset(token)
 
 
 def uses_custom_gradient() -> bool:
-    """Whether a gradient may be taken: False inside `builtin_ops`."""
-    return not _BUILTIN_OPS.get()
+    """Whether a gradient may be taken: False inside `builtin_ops` and `onnx_ops`."""
+    return _FORMAT.get() is None
 
 
 # The multiply-adds of one step above which two loops are faster than one, measured on two cores.
@@ -45,7 +61,7 @@ def split_batch(structure, work: int) -> list:
 
     On a CPU, TensorFlow runs the product of one step, `[B, U]` by `[U, G]`, on one core, and it
     runs independent loops in parallel. The batch is not split on an accelerator, in eager mode, in
-    a LiteRT model, and where a step has little work.
+    an exported LiteRT or ONNX model, and where a step has little work.
 
     Args:
         structure: the tensors of the batch, `[B, ...]` each; None is allowed.
@@ -53,7 +69,7 @@ def split_batch(structure, work: int) -> list:
     """
     first = next(x for x in tf.nest.flatten(structure) if x is not None)
     size = first.shape[0]
-    never = tf.executing_eagerly() or _BUILTIN_OPS.get() or _is_accelerated(first)
+    never = tf.executing_eagerly() or _FORMAT.get() or _is_accelerated(first)
     if never or (size or 32) * work < MIN_WORK_TO_SPLIT or size == 1:
         return [structure]
     if size is None:
@@ -105,7 +121,9 @@ def scan(body, carry, xs, like, reverse):
         return tuple(carry), tuple(tf.zeros([0, *tf.unstack(tf.shape(y))], y.dtype) for y in like)
     length = tf.shape(xs[0])[0]
     carry_shapes = _carry_shapes(carry, xs)
-    if not _BUILTIN_OPS.get():
+    if _FORMAT.get() == "onnx":
+        end, stacked = _scan_forward(body, carry, carry_shapes, xs, like, reverse, length)
+    elif _FORMAT.get() is None:
         end, stacked = _scan(body, carry, carry_shapes, xs, like, reverse, length, _ListCollector)
     elif xs[0].shape[0] is not None and xs[0].shape[0] <= BLOCK:
         end, stacked = _scan(body, carry, carry_shapes, xs, like, reverse, length, _TensorCollector)
@@ -134,9 +152,20 @@ def _scan(body, carry, carry_shapes, xs, like, reverse, steps, collector):
         (tf.constant(0), *carry, *(c.start for c in collectors)),
         shape_invariants=(tf.TensorShape([]), *carry_shapes, *(c.invariant for c in collectors)),
         # XLA needs it for second derivatives. LiteRT would count the iterations.
-        maximum_iterations=None if _BUILTIN_OPS.get() else steps,
+        maximum_iterations=None if _FORMAT.get() else steps,
     )
     return tuple(end[:n]), tuple(c.stack(v) for c, v in zip(collectors, end[n:], strict=True))
+
+
+def _scan_forward(body, carry, carry_shapes, xs, like, reverse, length):
+    """As `_scan`, by a loop from the first step to the last of sequences that may be reversed.
+
+    A loop of ONNX appends to its outputs. tf2onnx does not check where a TensorArray is written to.
+    """
+    if reverse:
+        xs = [None if x is None else tf.reverse(x, [0]) for x in xs]
+    end, stacked = _scan(body, carry, carry_shapes, xs, like, False, length, _ListCollector)
+    return end, tuple(tf.reverse(y, [0]) for y in stacked) if reverse else stacked
 
 
 def _scan_in_blocks(body, carry, carry_shapes, xs, like, reverse, length):
@@ -403,17 +432,29 @@ def true_rows(mask):
     return tf.cast(tf.where(mask)[:, 0], tf.int32)
 
 
-def vjp(function, primals, cotangents):
-    """The product of `cotangents` with the Jacobian of `function` at `primals`."""
+def pullback(function, primals):
+    """The outputs of `function`, and a function of their cotangents, to be called once.
+
+    That function returns the product of the cotangents with the Jacobian at `primals`.
+    """
     with tf.GradientTape() as tape:
         tape.watch(primals)
         outputs = function(*primals)
-    return tape.gradient(
-        outputs,
-        primals,
-        output_gradients=cotangents,
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
+
+    def pull(cotangents):
+        return tape.gradient(
+            outputs,
+            primals,
+            output_gradients=cotangents,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    return outputs, pull
+
+
+def vjp(function, primals, cotangents):
+    """The product of `cotangents` with the Jacobian of `function` at `primals`."""
+    return pullback(function, primals)[1](cotangents)
 
 
 def custom_vjp(forward, backward, infer=None, tangent=None):
@@ -436,7 +477,7 @@ def custom_vjp(forward, backward, infer=None, tangent=None):
         def infer(*arguments):
             return forward(*arguments)[0]
 
-    if _BUILTIN_OPS.get():
+    if not uses_custom_gradient():
         return infer
 
     def function(*arguments):
@@ -472,12 +513,76 @@ def custom_vjp(forward, backward, infer=None, tangent=None):
     return function
 
 
+def linear_recurrence_form(x) -> str:
+    """The fastest form of a linear recurrence with the inputs `x`, `[T, B, ...]`."""
+    return "blocks" if _is_accelerated(x) and not _BUILTIN_OPS.get() else "sequential"
+
+
+def steps_of_a_chunk(length: int | None) -> int:
+    """How many steps of a linear recurrence one iteration of its loop computes.
+
+    Many, because an iteration takes time of its own, but few enough for the cache. A divisor of the
+    length needs no padding.
+    """
+    sizes = (size for size in range(16, 3, -1) if length is not None and length % size == 0)
+    return next(sizes, 8)
+
+
 def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     """Why `fused_recurrence` cannot take the place of the loop; see `backend_torch.py`."""
-    del kind, tensors, variables, required
-    return "there is no fused kernel on the TensorFlow backend"
+    del variables, required
+    if _FORMAT.get() == "litert" and kind == "lstm":
+        return fused_litert_tensorflow.obstacle(tensors[0], tensors[1:])
+    if _FORMAT.get() != "onnx":
+        return "there is no fused kernel on the TensorFlow backend"
+    if any(x.dtype == tf.float64 for x in tensors):
+        return "ONNX Runtime has no fused kernel for float64"
+    return None
 
 
-def fused_recurrence(kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool):
-    """Not available; see `fused_obstacle`."""
-    raise NotImplementedError(fused_obstacle(kind, (inputs, *states), (), True))
+# The columns of an LSTM are in the order i, f, g, o in Keras, and i, o, f, g in ONNX.
+ONNX_GATES = {"lstm": (0, 3, 1, 2), "gru": (0, 1, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
+
+
+def fused_takes_lengths() -> bool:
+    """Whether `fused_recurrence` takes the lengths of the sequences."""
+    return _FORMAT.get() == "onnx"
+
+
+def fused_recurrence(
+    kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool, lengths=None
+):
+    """The operation that becomes a node `LSTM`, `GRU` or `RNN` of ONNX; see `backend_torch.py`.
+
+    It is one of cuDNN, because that has the shapes of the node and is not executed. The weights
+    have the order and the layout of ONNX.
+    """
+    del reduced
+    if _FORMAT.get() == "litert":
+        return fused_litert_tensorflow.stand_in(inputs, states, kernel, recurrent_kernel, bias)
+
+    def in_order(weight):
+        """`[..., G]` to `[G, ...]`, flat."""
+        gates = tf.split(weight, len(ONNX_GATES[kind]), axis=-1)
+        gates = tf.concat([gates[k] for k in ONNX_GATES[kind]], axis=-1)
+        return tf.reshape(tf.transpose(gates), [-1])
+
+    if bias is None:
+        bias = tf.zeros([recurrent_kernel.shape[1]], inputs.dtype)
+    biases = tf.unstack(bias) if len(bias.shape) == 2 else [bias, tf.zeros_like(bias)]
+    weights = tf.concat([in_order(w) for w in (kernel, recurrent_kernel, *biases)], axis=0)
+    start = [state[None] for state in states]  # [1, B, U] each
+    operation = functools.partial(
+        tf.raw_ops.CudnnRNNV3 if lengths is not None else tf.raw_ops.CudnnRNNV2,
+        **({} if lengths is None else {"sequence_lengths": lengths}),
+    )
+    found = operation(
+        input=tf.transpose(inputs, [1, 0, 2]),
+        input_h=start[0],
+        input_c=start[-1],
+        params=weights,
+        rnn_mode=kind,
+        is_training=False,
+    )
+    final = [found.output_h, found.output_c][: len(states)]
+    return tf.transpose(found.output, [1, 0, 2]), [state[0] for state in final]

@@ -63,10 +63,14 @@ def true_rows(mask):
     return torch.nonzero(mask)[:, 0].to(torch.int32)
 
 
+def pullback(function, primals):
+    """The outputs of `function`, and a function of their cotangents."""
+    return torch.func.vjp(function, *primals)
+
+
 def vjp(function, primals, cotangents):
     """The product of `cotangents` with the Jacobian of `function` at `primals`."""
-    _, pullback = torch.func.vjp(function, *primals)
-    return pullback(cotangents)
+    return pullback(function, primals)[1](cotangents)
 
 
 def custom_vjp(forward, backward, infer=None, tangent=None):
@@ -146,6 +150,16 @@ def _is_compiled() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def linear_recurrence_form(x) -> str:
+    """The fastest form of a linear recurrence: a GPU launches one operation at a time."""
+    return "sequential" if x.device.type in ("cpu", "meta") else "blocks"
+
+
+def steps_of_a_chunk(length: int | None) -> int:
+    """How many steps of a linear recurrence are computed at once: all."""
+    return length
+
+
 def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     """Why `fused_recurrence` cannot take the place of the loop, or None if it can.
 
@@ -164,6 +178,11 @@ def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     if _is_transformed([*tensors, *(v.value for v in variables)]):
         return "the layer runs in a transform of torch.func or in forward mode"
     return None
+
+
+def fused_takes_lengths() -> bool:
+    """Whether `fused_recurrence` takes the lengths of the sequences."""
+    return False
 
 
 def fused_recurrence(kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool):

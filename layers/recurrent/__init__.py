@@ -5,46 +5,60 @@ from unroll.layers.recurrent.clockwork import ClockworkRNN, ClockworkRNNCell
 from unroll.layers.recurrent.context_lstm import ContextLSTM, ContextLSTMCell
 from unroll.layers.recurrent.coupled_lstm import CoupledLSTM, CoupledLSTMCell
 from unroll.layers.recurrent.elman import ElmanRNN, ElmanRNNCell
+from unroll.layers.recurrent.esn import ESN, ESNCell
 from unroll.layers.recurrent.gru import GRU, GRUCell
+from unroll.layers.recurrent.ind_rnn import IndRNN, IndRNNCell
 from unroll.layers.recurrent.irnn import IRNN, IRNNCell
 from unroll.layers.recurrent.jordan import JordanRNN, JordanRNNCell
 from unroll.layers.recurrent.layer import RecurrentLayer
 from unroll.layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
+from unroll.layers.recurrent.linear_recurrence import linear_recurrence
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
+from unroll.layers.recurrent.nas import NAS, NASCell
 from unroll.layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
 from unroll.layers.recurrent.pooling import max_over_time, mean_over_time
 from unroll.layers.recurrent.scrn import SCRN, SCRNCell
 from unroll.layers.recurrent.segmented import Segmented
+from unroll.layers.recurrent.slstm import SLSTM, SLSTMCell
 from unroll.layers.recurrent.stack import Stack
 
 __all__ = [
+    "ESN",
     "GRU",
     "IRNN",
     "LSTM",
+    "NAS",
     "SCRN",
+    "SLSTM",
     "ClockworkRNN",
     "ClockworkRNNCell",
     "ContextLSTM",
     "ContextLSTMCell",
     "CoupledLSTM",
     "CoupledLSTMCell",
+    "ESNCell",
     "ElmanRNN",
     "ElmanRNNCell",
     "GRUCell",
     "GatedCell",
     "IRNNCell",
+    "IndRNN",
+    "IndRNNCell",
     "JordanRNN",
     "JordanRNNCell",
     "LSTMCell",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
+    "NASCell",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RecurrentCell",
     "RecurrentLayer",
     "SCRNCell",
+    "SLSTMCell",
     "Segmented",
     "Stack",
+    "linear_recurrence",
     "max_over_time",
     "mean_over_time",
 ]
