@@ -96,12 +96,13 @@ class RecurrentDecoder(keras.layers.Layer):
         if not cells:
             raise ValueError(f"{type(self).__name__} needs at least one cell, got {cells!r}.")
         for cell in cells:
-            rates = ("dropout", "recurrent_dropout", "recurrent_weight_dropout")
-            if any(getattr(cell, rate, 0) for rate in rates):
-                raise ValueError(
-                    f"{type(self).__name__} takes cells without dropout, got {cell.name!r} with "
-                    "dropout. Use the argument dropout instead."
-                )
+            dropout_rates = ("dropout", "recurrent_dropout", "recurrent_weight_dropout")
+            for rate in (*dropout_rates, "zoneout_cell", "zoneout_hidden"):
+                if getattr(cell, rate, 0):
+                    raise ValueError(
+                        f"{type(self).__name__} takes cells without dropout and zoneout, got "
+                        f"{cell.name!r} with {rate}. Use the argument dropout instead."
+                    )
         for name, rate in (
             ("dropout", dropout),
             ("output_dropout", output_dropout),

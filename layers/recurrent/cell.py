@@ -15,7 +15,7 @@ from unroll.layers.operations import (
     require_size,
 )
 from unroll.layers.recurrent.keras_private import DropoutRNNCell
-from unroll.layers.recurrent.recurrence import pre_activation, recurrence
+from unroll.layers.recurrent.recurrence import pre_activation, recurrence, recurrent_product
 
 
 def forwarded(arguments: dict, *own: str) -> dict:
@@ -70,12 +70,14 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
     | `state_size`, `output_size` | the sizes of the states and of the output; U each |
     | `build(input_shape)` | creates the weights, with `add_weights` |
     | `project(inputs)` | x W + b, which the loop computes for all steps at once |
-    | `loop_kernel` | the matrix that h is multiplied with in each step; R |
+    | `loop_kernel` | what h is multiplied with in each step, as in `recurrent_product`; R |
     | `added_columns` | how many columns of x W + b and h R are added; all |
     | `step_weights(dropout_mask)` | the `weights` of `step`; none |
+    | `loop_step`, `loop_weights` | as `step` and `step_weights`, with what follows the equations |
     | `read_out(h)` | the output for the first state; h |
     | `multiply_adds` | the work of the product in one step of one sequence |
     | `over_time(...)` | the loop over all steps; `recurrence` |
+    | `noise(sequences)` | random numbers for each step in training; none |
     | `fused_kernel` | the kernel of the backend with the same equations; none |
 
     Args:
@@ -163,9 +165,9 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     def build(self, input_shape):
         width = self.gates * self.units
-        self.add_weights((input_shape[-1], width), (self.units, width), (width,))
+        self.add_weights((input_shape[-1], width), (self.state_size[0], width), (width,))
 
-    def add_weights(self, kernel, recurrent_kernel, bias):
+    def add_weights(self, kernel, recurrent_kernel, bias, trainable: bool = True):
         """Creates W, R and b of the given shapes."""
         self.kernel = self.add_weight(
             shape=kernel,
@@ -173,13 +175,15 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
+            trainable=trainable,
         )
         self.recurrent_kernel = self.add_weight(
             shape=recurrent_kernel,
             name="recurrent_kernel",
-            initializer=self.recurrent_initializer,
+            initializer=self.initial_recurrent_kernel,
             regularizer=self.recurrent_regularizer,
             constraint=self.recurrent_constraint,
+            trainable=trainable,
         )
         self.bias = None
         if self.use_bias:
@@ -189,7 +193,12 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
                 initializer=self.initial_bias,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
+                trainable=trainable,
             )
+
+    def initial_recurrent_kernel(self, shape, dtype=None):
+        """The initial value of R."""
+        return self.recurrent_initializer(shape, dtype=dtype)
 
     def initial_bias(self, shape, dtype=None):
         """The initial value of b. A subclass may start a gate open."""
@@ -197,7 +206,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     @property
     def loop_kernel(self):
-        """The matrix that h is multiplied with in each step; R by default."""
+        """What h is multiplied with in each step, as in `recurrent_product`; R by default."""
         return self.masked_recurrent_kernel
 
     @property
@@ -280,6 +289,20 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """
         raise NotImplementedError(f"{type(self).__name__} must define step().")
 
+    def loop_weights(self, dropout_mask=None) -> tuple:
+        """The weights that `loop_step` takes; the `step_weights` by default."""
+        return self.step_weights(dropout_mask)
+
+    def loop_step(self, z, states, *weights):
+        """What the loops call: `step`, and what a base class does with its new states."""
+        return self.step(z, states, *weights)
+
+    def noise(self, sequences):
+        """Random numbers `[B, T, N]` for the steps of `sequences` in training, or None.
+
+        A cell that returns some takes them as the argument `noise` of `over_time`, `[T, B, N]`.
+        """
+
     def project(self, inputs):
         """x W + b: `[..., D]` to `[..., gates * U]`."""
         z = product(inputs, self.kernel)
@@ -303,11 +326,11 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             The first state after each step, `[T, B, U]`, and all states after the last step.
         """
         return recurrence(
-            self.step,
+            self.loop_step,
             self.project(inputs),
             states,
             self.loop_kernel,
-            self.step_weights(dropout_mask),
+            self.loop_weights(dropout_mask),
             added_columns=self.added_columns,
             mask=mask,
             dropout_mask=dropout_mask,
@@ -322,10 +345,10 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
             dropout_mask = self.get_recurrent_dropout_mask(h)
             h = h * dropout_mask
         with self.masking_recurrent_kernel(self.get_recurrent_weight_mask() if training else None):
-            recurrent = product(h, self.loop_kernel)
-            weights = full_precision(self.step_weights(dropout_mask))
+            recurrent = recurrent_product(h, self.loop_kernel)
+            weights = full_precision(self.loop_weights(dropout_mask))
         z = pre_activation(self.project(inputs), recurrent, self.added_columns)  # [B, gates * U]
-        new = self.step(full_precision(z), full_precision(states), *weights)
+        new = self.loop_step(full_precision(z), full_precision(states), *weights)
         new = cast_like(new, states)
         return self.read_out(new[0]), list(new)
 

@@ -57,6 +57,11 @@ class ContextLSTMCell(LSTMCell):
         seed: int | None = None,
         *,
         recurrent_weight_dropout: float = 0.0,
+        projection: int | None = None,
+        projection_clip: float | None = None,
+        cell_clip: float | None = None,
+        zoneout_cell: float = 0.0,
+        zoneout_hidden: float = 0.0,
         context_size: int = 0,
         **kwargs,
     ):
@@ -144,6 +149,11 @@ class ContextLSTM(LSTM):
         zero_output_for_mask: bool = False,
         *,
         recurrent_weight_dropout: float = 0.0,
+        projection: int | None = None,
+        projection_clip: float | None = None,
+        cell_clip: float | None = None,
+        zoneout_cell: float = 0.0,
+        zoneout_hidden: float = 0.0,
         context_size: int = 0,
         **kwargs,
     ):

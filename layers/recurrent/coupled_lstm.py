@@ -32,7 +32,7 @@ class CoupledLSTMCell(LSTMCell):
         _, c = states
         f, g, o = ops.split(z, 3, axis=-1)  # [..., U] each
         g = self.activation(g)
-        c = g + self.recurrent_activation(f) * (c - g)  # [..., U]
+        c = self.clip(g + self.recurrent_activation(f) * (c - g))  # [..., U]
         return self.recurrent_activation(o) * self.activation(c), c
 
 

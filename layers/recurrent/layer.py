@@ -161,10 +161,11 @@ class RecurrentLayer(keras.layers.RNN):
         if training and cell.recurrent_dropout:
             dropout_mask = cell.get_recurrent_dropout_mask(initial_state[0])
         kernel_mask = cell.get_recurrent_weight_mask() if training else None
+        noise = cell.noise(sequences) if training else None
         cell.reset_dropout_mask()
         cell.reset_recurrent_dropout_mask()
         with cell.masking_recurrent_kernel(kernel_mask):
-            outputs, states = self._run(sequences, initial_state, mask, dropout_mask)  # [B, T, U]
+            outputs, states = self._run(sequences, initial_state, mask, dropout_mask, noise)
         last_output = cell.read_out(states[0])
         outputs = cell.read_out(outputs)
         if mask is not None and self.zero_output_for_mask:
@@ -173,7 +174,7 @@ class RecurrentLayer(keras.layers.RNN):
             outputs = ops.flip(outputs, axis=1)
         return last_output, outputs, states
 
-    def _run(self, sequences, states, mask, dropout_mask):
+    def _run(self, sequences, states, mask, dropout_mask, noise):
         """The first state after each step, `[B, T, U]`, and the final states."""
         cell = self.cell
         obstacle = fused.obstacle(cell, self.use_cudnn, (sequences, *states), dropout_mask)
@@ -181,35 +182,39 @@ class RecurrentLayer(keras.layers.RNN):
             return fused.run(cell, sequences, states, mask, self.go_backwards)
         if self.use_cudnn is True:
             raise ValueError(f"{self.name}: use_cudnn is True, but {obstacle}.")
-        batch = (sequences, states, mask, dropout_mask)
+        batch = (sequences, states, mask, dropout_mask, noise)
         parts = [self._over_time(*part) for part in split_batch(batch, cell.multiply_adds)]
         outputs = _concatenate([h for h, _ in parts])
         return outputs, [_concatenate(s) for s in zip(*(s for _, s in parts), strict=True)]
 
-    def _over_time(self, sequences, states, mask, dropout_mask):
+    def _over_time(self, sequences, states, mask, dropout_mask, noise):
         """As `_run`, by the loop, for a part of the batch."""
         length = sequences.shape[1]
         steps = steps_at_once() or length
         if not length or length <= steps:
-            return self._over_steps(sequences, states, mask, dropout_mask)
+            return self._over_steps(sequences, states, mask, dropout_mask, noise)
         starts, collected = range(0, length, steps), []
         for t in reversed(starts) if self.go_backwards else starts:
             part = slice(t, t + steps)
-            kept = None if mask is None else mask[:, part]
-            outputs, states = self._over_steps(sequences[:, part], states, kept, dropout_mask)
+            kept, drawn = (None if x is None else x[:, part] for x in (mask, noise))
+            outputs, states = self._over_steps(
+                sequences[:, part], states, kept, dropout_mask, drawn
+            )
             collected.append(outputs)
         if self.go_backwards:
             collected.reverse()
         return ops.concatenate(collected, axis=1), states
 
-    def _over_steps(self, sequences, states, mask, dropout_mask):
+    def _over_steps(self, sequences, states, mask, dropout_mask, noise):
         """As `_over_time`, with the projected inputs of all steps in memory."""
+        options = {} if noise is None else {"noise": ops.transpose(noise, (1, 0, 2))}
         outputs, states = self.cell.over_time(
             ops.transpose(sequences, (1, 0, 2)),  # [T, B, D]
             states,
             None if mask is None else time_major(mask),
             dropout_mask,
             self.go_backwards,
+            **options,
         )
         return ops.transpose(outputs, (1, 0, 2)), states
 

@@ -55,6 +55,11 @@ class LayerNormLSTMCell(LSTMCell):
         seed: int | None = None,
         *,
         recurrent_weight_dropout: float = 0.0,
+        projection: int | None = None,
+        projection_clip: float | None = None,
+        cell_clip: float | None = None,
+        zoneout_cell: float = 0.0,
+        zoneout_hidden: float = 0.0,
         epsilon: float = 1e-5,
         **kwargs,
     ):
@@ -87,7 +92,7 @@ class LayerNormLSTMCell(LSTMCell):
         z = x + self.normalize(product) * recurrent_gain
         i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
         gate, activation = self.recurrent_activation, self.activation
-        c = gate(f) * c + gate(i) * activation(g)  # [..., U]
+        c = self.clip(gate(f) * c + gate(i) * activation(g))  # [..., U]
         return gate(o) * activation(self.normalize(c) * cell_gain + cell_bias), c
 
     def normalize(self, v):
@@ -147,6 +152,11 @@ class LayerNormLSTM(LSTM):
         zero_output_for_mask: bool = False,
         *,
         recurrent_weight_dropout: float = 0.0,
+        projection: int | None = None,
+        projection_clip: float | None = None,
+        cell_clip: float | None = None,
+        zoneout_cell: float = 0.0,
+        zoneout_hidden: float = 0.0,
         epsilon: float = 1e-5,
         **kwargs,
     ):

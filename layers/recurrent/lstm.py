@@ -3,8 +3,11 @@
 import keras
 from keras import initializers, ops
 
+from unroll.layers.initializers import clone_initializer
+from unroll.layers.operations import require_size
 from unroll.layers.recurrent.cell import GatedCell, forwarded
 from unroll.layers.recurrent.layer import RecurrentLayer
+from unroll.layers.recurrent.recurrence import recurrence
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -22,13 +25,45 @@ class LSTMCell(GatedCell):
     The columns of the weights are in the order i, f, g, o, as in `keras.layers.LSTMCell`:
     `set_weights` copies weights between the two.
 
+    With `projection`, h has P units (Sak, Senior and Beaufays 2014, "Long short-term memory based
+    recurrent neural network architectures for large vocabulary speech recognition", the recurrent
+    projection layer). R is then `[P, 4 U]`, and V is `projection_kernel`, `[U, P]`:
+
+        h' = (o * tanh(c')) V
+
+    With zoneout (Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden
+    activations"), each unit of a state keeps its value with the given probability in training. At
+    inference the new state is the mean. With c' and h' from the equations above:
+
+        c'' = d_c * c + (1 - d_c) * c'
+        h'' = d_h * h + (1 - d_h) * h'
+
+    where d is 0 or 1 for each unit, sequence and step in training, and the probability at
+    inference.
+
+    With a projection, a limit of c or zoneout, the states are `[B, P]` and `[B, U]`, there is no
+    fused kernel (`use_cudnn`), and the layer converts to LiteRT as without.
+
     Args:
         unit_forget_bias: whether the bias of the forget gate starts at one (Jozefowicz et al.
             2015).
+        projection: P, the size of h and of the output; by default U, without V.
+            `kernel_initializer` is also the initializer of V.
+        projection_clip: the largest absolute value of h after the projection.
+        cell_clip: the largest absolute value of c', before the output is computed from it.
+        zoneout_cell, zoneout_hidden: the probabilities with which a unit of c, and one of h, keeps
+            its value in a step.
         The others are those of `GatedCell`.
 
-    Differs from the paper: nothing. Differs from Keras: recurrent dropout uses one mask for all
-    gates.
+    Raises:
+        ValueError: if `projection` is not an integer of at least 1, a limit is not above 0, there
+            is a `projection_clip` without a `projection`, or a probability is not in [0, 1].
+            Also if a cell with zoneout is called in training by another loop than that of its layer
+            (`LSTM`), such as `keras.layers.RNN`: the layer draws the random numbers of all steps
+            before the loop.
+
+    Differs from the papers: there is no non-recurrent projection. Differs from Keras: recurrent
+    dropout uses one mask for all gates.
     """
 
     gates = 4
@@ -56,10 +91,53 @@ class LSTMCell(GatedCell):
         seed: int | None = None,
         *,
         recurrent_weight_dropout: float = 0.0,
+        projection: int | None = None,
+        projection_clip: float | None = None,
+        cell_clip: float | None = None,
+        zoneout_cell: float = 0.0,
+        zoneout_hidden: float = 0.0,
         **kwargs,
     ):
-        super().__init__(**forwarded(locals(), "unit_forget_bias"))
+        super().__init__(
+            **forwarded(
+                locals(),
+                "unit_forget_bias",
+                "projection",
+                "projection_clip",
+                "cell_clip",
+                "zoneout_cell",
+                "zoneout_hidden",
+            )
+        )
+        label = type(self).__name__
+        if projection is not None:
+            projection = require_size(f"{label}: projection", projection)
+        elif projection_clip is not None:
+            raise ValueError(f"{label}: projection_clip needs a projection, got {projection_clip}.")
+        for name, limit in (("projection_clip", projection_clip), ("cell_clip", cell_clip)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{label}: {name} must be above 0, got {limit!r}.")
+        for name, rate in (("zoneout_cell", zoneout_cell), ("zoneout_hidden", zoneout_hidden)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{label}: {name} must be in [0, 1], got {rate!r}.")
         self.unit_forget_bias = unit_forget_bias
+        self.projection = projection
+        self.projection_clip = projection_clip
+        self.cell_clip = cell_clip
+        self.zoneout_cell = zoneout_cell
+        self.zoneout_hidden = zoneout_hidden
+        self.output_size = projection or units
+        self.state_size = [self.output_size, units]
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.projection_kernel = None
+        if self.projection is not None:
+            self.projection_kernel = self.add_weight(
+                shape=(self.units, self.projection),
+                name="projection_kernel",
+                initializer=clone_initializer(self.kernel_initializer),
+            )
 
     def initial_bias(self, shape, dtype=None):
         bias = super().initial_bias(shape, dtype)
@@ -71,17 +149,108 @@ class LSTMCell(GatedCell):
 
     @property
     def fused_kernel(self):
-        return "lstm" if self.has_default_activations else None
+        own = (self.projection, self.cell_clip, self.zoneout_cell, self.zoneout_hidden)
+        return "lstm" if self.has_default_activations and not any(own) else None
+
+    @property
+    def multiply_adds(self):
+        return super().multiply_adds + self.units * (self.projection or 0)
 
     def step(self, z, states):
         _, c = states
         i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
         gate, activation = self.recurrent_activation, self.activation
-        c = gate(f) * c + gate(i) * activation(g)  # [..., U]
+        c = self.clip(gate(f) * c + gate(i) * activation(g))  # [..., U]
         return gate(o) * activation(c), c
 
+    def clip(self, c):
+        """c within the limits of `cell_clip`: each `step` of the family applies it to c'."""
+        return c if self.cell_clip is None else ops.clip(c, -self.cell_clip, self.cell_clip)
+
+    def loop_weights(self, dropout_mask=None):
+        weights = self.step_weights(dropout_mask)
+        return weights if self.projection is None else (*weights, self.projection_kernel)
+
+    def loop_step(self, z, states, *weights, kept=None):
+        """`step`, and then the projection and zoneout.
+
+        Args:
+            z, states, *weights: as in `step`; with a projection, V is the last of the weights.
+            kept: d for h and for c; by default the probabilities.
+        """
+        if self.projection is not None:
+            *weights, projection_kernel = weights
+        h, c = self.step(z, states, *weights)
+        if self.projection is not None:
+            h = ops.matmul(h, projection_kernel)  # [..., P]
+        if self.projection_clip is not None:
+            h = ops.clip(h, -self.projection_clip, self.projection_clip)
+        if not self.has_zoneout:
+            return h, c
+        kept = kept or (self.zoneout_hidden, self.zoneout_cell)
+        rows = zip(kept, states, (h, c), strict=True)
+        return tuple(d * before + (1 - d) * after for d, before, after in rows)
+
+    @property
+    def has_zoneout(self) -> bool:
+        return bool(self.zoneout_cell or self.zoneout_hidden)
+
+    def noise(self, sequences):
+        """d for the units of h and c, at each step of a training batch."""
+        if not self.has_zoneout:
+            return None
+        shape, rates = ops.shape(sequences)[:2], (self.zoneout_hidden, self.zoneout_cell)
+        kept = [
+            keras.random.uniform((*shape, size), seed=self.seed_generator, dtype="float32") < rate
+            for size, rate in zip(self.state_size, rates, strict=True)
+        ]
+        return ops.cast(ops.concatenate(kept, axis=-1), self.compute_dtype)  # [B, T, P + U]
+
+    def over_time(self, inputs, states, mask, dropout_mask, reverse, noise=None):
+        if noise is None:
+            return super().over_time(inputs, states, mask, dropout_mask, reverse)
+        x, added = self.project(inputs), self.added_columns
+        start, end = x.shape[-1], x.shape[-1] + noise.shape[-1]  # the columns of the noise in z
+
+        def step(z, states, *weights):
+            kept = ops.split(z[..., start:end], [self.state_size[0]], axis=-1)
+            if end == z.shape[-1]:
+                z = z[..., :start]
+            else:
+                z = ops.concatenate([z[..., :start], z[..., end:]], axis=-1)
+            return self.loop_step(z, states, *weights, kept=kept)
+
+        return recurrence(
+            step,
+            ops.concatenate([x, noise], axis=-1),
+            states,
+            self.loop_kernel,
+            self.loop_weights(dropout_mask),
+            added_columns=start if added is None else added,
+            mask=mask,
+            dropout_mask=dropout_mask,
+            reverse=reverse,
+        )
+
+    def call(self, inputs, states, training=False):
+        if training and self.has_zoneout:
+            raise ValueError(
+                f"{self.name}: in training, zoneout needs the layer of the cell, such as LSTM, "
+                "which draws the random numbers of all steps before its loop; this is a call of "
+                f"the cell {type(self).__name__} in another loop."
+            )
+        return super().call(inputs, states, training)
+
     def get_config(self):
-        return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
+        return {
+            **super().get_config(),
+            "unit_forget_bias": self.unit_forget_bias,
+            "projection": self.projection,
+            "projection_clip": self.projection_clip,
+            "cell_clip": self.cell_clip,
+            "zoneout_cell": self.zoneout_cell,
+            "zoneout_hidden": self.zoneout_hidden,
+        }
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -128,6 +297,11 @@ class LSTM(RecurrentLayer):
         zero_output_for_mask: bool = False,
         *,
         recurrent_weight_dropout: float = 0.0,
+        projection: int | None = None,
+        projection_clip: float | None = None,
+        cell_clip: float | None = None,
+        zoneout_cell: float = 0.0,
+        zoneout_hidden: float = 0.0,
         **kwargs,
     ):
         super().__init__(**forwarded(locals()))

@@ -42,7 +42,7 @@ class PeepholeLSTMCell(LSTMCell):
         i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
         p_i, p_f, p_o = peephole_kernel[0], peephole_kernel[1], peephole_kernel[2]
         gate, activation = self.recurrent_activation, self.activation
-        c_new = gate(f + p_f * c) * c + gate(i + p_i * c) * activation(g)  # [..., U]
+        c_new = self.clip(gate(f + p_f * c) * c + gate(i + p_i * c) * activation(g))
         return gate(o + p_o * c_new) * activation(c_new), c_new
 
 

@@ -34,13 +34,15 @@ def recurrence(
 ):
     """Runs `s_t = step(pre_activation(x_t, h_{t-1} R), s_{t-1})`; h is the first state of s.
 
+    Without R, z is x.
+
     Args:
         step: the elementwise part of a cell, `step(z, states, *weights) -> states`. Every axis but
             the last must be a batch axis, because the backward pass calls it once on all steps.
         inputs: the projected inputs x, `[T, B, G]`, time first.
         states: the initial states, `[B, units of that state]` each. The first is the output.
-        kernel: the recurrent kernel R, `[U, G]`, or with `added_columns` of any number of columns
-            from there.
+        kernel: the recurrent kernel R as in `recurrent_product`, of G columns in all, or with
+            `added_columns` of any number from there.
         weights: the other weights that `step` takes, such as peepholes and gains.
         added_columns: as in `pre_activation`.
         mask: `[T, B]`, boolean. A step where it is False changes no state.
@@ -54,7 +56,7 @@ def recurrence(
     loop = _Loop(step, added_columns, reverse)
     arguments = _Arguments(
         inputs=inputs,
-        kernel=cast_to(kernel, inputs.dtype),
+        kernel=None if kernel is None else cast_to(kernel, inputs.dtype),
         states=tuple(states),
         weights=tuple(cast_to(w, inputs.dtype) for w in weights),
         mask=None if mask is None else ops.expand_dims(mask, -1),
@@ -87,17 +89,67 @@ def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, var
     return backend.differentiable_scan(step, carry, xs, constants, list(variables), tuple(like))
 
 
-def pre_activation(x, product, added_columns: int | None = None):
+def recurrent_product(h, kernel):
+    """h R, `[..., U]` to `[..., G]`.
+
+    Args:
+        h: `[..., U]`.
+        kernel: R, `[U, G]`; the blocks of a block diagonal R, `[blocks, U / blocks, G / blocks]`;
+            or None, where the product is None too.
+    """
+    if kernel is None:
+        return None
+    if len(kernel.shape) == 2:
+        return backend.product(h, kernel)
+    parts = ops.matmul(_blocks(h, kernel.shape[0]), kernel)  # [blocks, N, G / blocks]
+    columns = kernel.shape[0] * kernel.shape[2]
+    return ops.reshape(ops.transpose(parts, (1, 0, 2)), (*ops.shape(h)[:-1], columns))
+
+
+def _blocks(x, count: int):
+    """The columns of each block, `[..., U]` to `[blocks, N, U / blocks]`."""
+    return ops.transpose(ops.reshape(x, (-1, count, x.shape[-1] // count)), (1, 0, 2))
+
+
+def _transposed(kernel):
+    """R transposed, or the blocks of it."""
+    return ops.swapaxes(kernel, -1, -2)
+
+
+def _kernel_gradient(h, d_product, kernel):
+    """The gradient of R, from h and the gradients of the products of all steps."""
+    if len(kernel.shape) == 2:
+        rows, width = kernel.shape
+        h = ops.reshape(h, (-1, rows))
+        return ops.matmul(ops.transpose(h), ops.reshape(d_product, (-1, width)))
+    h, d_product = (_blocks(x, kernel.shape[0]) for x in (h, d_product))
+    return ops.matmul(ops.transpose(h, (0, 2, 1)), d_product)
+
+
+def pre_activation(x, product=None, added_columns: int | None = None):
     """z, the input of a cell's `step`, from x W + b and the product h R.
 
     By default z is their sum. With `added_columns` only that number of columns is added, and the
-    other columns of both follow: `[x + product; rest of x; rest of product]`.
+    other columns of both follow: `[x + product; rest of x; rest of product]`. Without a product z
+    is x.
     """
     n = added_columns
+    if product is None:
+        return x
     if n is None:
         return x + product
     parts = [x[..., :n] + product[..., :n], x[..., n:], product[..., n:]]
     return ops.concatenate([part for part in parts if part.shape[-1]], axis=-1)
+
+
+def _times_transposed(h, transposed):
+    """h R from R transposed: the transpose of it, in the gradient on JAX, is a plain product."""
+    if transposed is None:
+        return None
+    if len(transposed.shape) == 2:
+        return ops.einsum("bu,gu->bg", h, transposed)
+    parts = ops.einsum("kbu,kgu->bkg", _blocks(h, transposed.shape[0]), transposed)
+    return ops.reshape(parts, (*ops.shape(h)[:-1], -1))
 
 
 def _input_gradient(d_z, input_columns: int, added_columns: int | None):
@@ -118,7 +170,7 @@ class _Arguments(NamedTuple):
     """The tensors that a loop runs on."""
 
     inputs: Any  # [T, B, G]
-    kernel: Any  # [U, G]
+    kernel: Any  # [U, G], [blocks, U / blocks, G / blocks] or None
     states: tuple  # [B, U] each
     weights: tuple
     mask: Any  # [T, B, 1] or None
@@ -188,12 +240,11 @@ class _Loop:
         d_outputs, d_final = cotangents
         columns = arguments.inputs.shape[-1]
         d_initial, d_z, d_states = self._backward_loop(residuals, d_outputs, d_final)
-        d_product = _product_gradient(d_z, columns, self.added_columns)  # [T, B, columns of R]
-        h = _dropped(states[0], arguments.dropout_mask)  # [T, B, U]
-        rows, width = arguments.kernel.shape
-        d_kernel = ops.matmul(
-            ops.transpose(ops.reshape(h, (-1, rows))), ops.reshape(d_product, (-1, width))
-        )
+        d_kernel = None
+        if arguments.kernel is not None:
+            d_product = _product_gradient(d_z, columns, self.added_columns)  # [T, B, columns of R]
+            h = _dropped(states[0], arguments.dropout_mask)  # [T, B, U]
+            d_kernel = _kernel_gradient(h, d_product, arguments.kernel)
         d_weights = ()
         if arguments.weights:
             (d_weights,) = backend.vjp(
@@ -219,8 +270,8 @@ class _Loop:
         The last ones are an empty tuple if there are no `weights`, which alone need them.
         """
         arguments, z, states = residuals
-        columns = arguments.inputs.shape[-1]
-        transposed = ops.transpose(arguments.kernel)  # [G, U]
+        columns, kernel = arguments.inputs.shape[-1], arguments.kernel
+        transposed = None if kernel is None else _transposed(kernel)  # [G, U]
         weights = full_precision(arguments.weights)
 
         def body(d_states, xs):
@@ -231,9 +282,12 @@ class _Loop:
                 (z, full_precision(states)),
                 d_states,
             )
-            d_product = _product_gradient(d_z, columns, self.added_columns)
-            d_h = _dropped(ops.matmul(d_product, transposed), arguments.dropout_mask)  # [B, U]
             stored = (d_z, *d_states) if arguments.weights else (d_z,)
+            if transposed is None:
+                return d_before, stored
+            d_product = _product_gradient(d_z, columns, self.added_columns)
+            d_h = recurrent_product(d_product, transposed)  # [B, U]
+            d_h = _dropped(d_h, arguments.dropout_mask)
             return (d_before[0] + full_precision(d_h), *d_before[1:]), stored
 
         xs = (z, arguments.mask, d_outputs, *states)
@@ -257,9 +311,9 @@ class _Loop:
         (given,) = tangents
         dtype, n = arguments.inputs.dtype, len(states)
         weights = full_precision(arguments.weights)
-        product = ops.matmul(_dropped(states[0], arguments.dropout_mask), given.kernel)
-        t_inputs, t_product = given.inputs, product  # [T, B, G], [T, B, columns of R]
-        if self.added_columns is None:  # add them outside of the loop
+        h = _dropped(states[0], arguments.dropout_mask)
+        t_inputs, t_product = given.inputs, recurrent_product(h, given.kernel)  # [T, B, columns]
+        if t_product is not None and self.added_columns is None:  # add them outside of the loop
             t_inputs, t_product = t_inputs + t_product, None
         by_weights = ()  # what the tangents of the weights add to those of the states
         if weights:
@@ -270,13 +324,13 @@ class _Loop:
                 (weights,),
                 (full_precision(given.weights),),
             )
-        transposed = ops.transpose(arguments.kernel)  # [G, U]
+        kernel = arguments.kernel
+        transposed = None if kernel is None else _transposed(kernel)  # [G, U]
 
         def body(t_states, xs):
             z, keep, t_input, t_product, *others = xs
             t_h = _dropped(cast_to(t_states[0], dtype), arguments.dropout_mask)  # [B, U]
-            # Written so that the transpose of it, in the gradient, is a plain product.
-            product = ops.einsum("bu,gu->bg", t_h, transposed)
+            product = _times_transposed(t_h, transposed)
             product = product if t_product is None else t_product + product
             new = jvp(
                 lambda z, states: self._new_states(z, states, keep, weights),
@@ -299,8 +353,8 @@ class _Loop:
 
     def _pre_activation(self, arguments: _Arguments, states, x):
         """z `[B, G]` of one step."""
-        h = _dropped(cast_to(states[0], arguments.kernel.dtype), arguments.dropout_mask)
-        return pre_activation(x, ops.matmul(h, arguments.kernel), self.added_columns)
+        h = _dropped(cast_to(states[0], x.dtype), arguments.dropout_mask)
+        return pre_activation(x, recurrent_product(h, arguments.kernel), self.added_columns)
 
     def _new_states(self, z, states, keep, weights):
         """The states after `step`, or the old ones where `keep` is False."""

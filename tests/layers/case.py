@@ -45,7 +45,10 @@ class Case:
         random: the options that make the layer random in training.
         idle: for each weight with entries that have no gradient, the index of those entries.
         long_oracle: the oracle of long sequences, if `oracle` is too slow for them.
+        positive: the indices of the states that have no negative values.
         variant: whether another case tests the same layer; the slow checks then skip this one.
+        trained: whether the layer has weights that are trained.
+        exhaustive: whether `make test` runs few checks of the case, and `make test-all` all.
         dynamic: the number of axes of the inputs that are dynamic in an export.
     """
 
@@ -61,7 +64,10 @@ class Case:
     random: dict = field(default_factory=dict)
     idle: dict = field(default_factory=dict)
     long_oracle: Callable | None = None
+    positive: tuple[int, ...] = ()
     variant: bool = False
+    trained: bool = True
+    exhaustive: bool = False
     dynamic: int = 2
 
     def __str__(self):
@@ -106,7 +112,8 @@ class Case:
 
     def initial_state(self) -> list[np.ndarray]:
         rng = np.random.default_rng(3)
-        return [rng.normal(size=(len(self.inputs), size)) for size in self.states]
+        states = [rng.normal(size=(len(self.inputs), size)) for size in self.states]
+        return [abs(s) if k in self.positive else s for k, s in enumerate(states)]
 
     def zero_state(self) -> list[np.ndarray]:
         return [np.zeros_like(s) for s in self.initial_state()]

@@ -44,7 +44,28 @@ RECURRENT_OPTIONS = {
 
 
 GATED = {"recurrent_activation": "hard_sigmoid"}
-LSTM = {**GATED, "unit_forget_bias": False}
+LSTM = {
+    **GATED,
+    "unit_forget_bias": False,
+    "projection": 5,
+    "projection_clip": 2.5,
+    "cell_clip": 1.5,
+    "zoneout_cell": 0.25,
+    "zoneout_hidden": 0.125,
+}
+ZONEOUT = {"zoneout_cell": 0.25, "zoneout_hidden": 0.125}
+SLSTM = {"unit_forget_bias": False, "heads": 3, "forget_activation": "exponential"}
+# No weight of the layer is trained: regularizers and constraints are refused.
+ESN = {
+    "connectivity": 0.75,
+    "spectral_radius": 0.5,
+    "use_norm2": True,
+    **{
+        f"{part}_{kind}": None
+        for part in ("kernel", "recurrent", "bias")
+        for kind in ("regularizer", "constraint")
+    },
+}
 OUTPUT_MAP = {"output_units": 3, "output_activation": "softsign"}
 
 
@@ -54,6 +75,11 @@ def recurrent(
     name: str = "",
     options=None,
     idle=None,
+    variant: bool | None = None,
+    random=None,
+    positive=(),
+    trained=True,
+    exhaustive=False,
     **settings,
 ) -> Recurrent:
     """The case of a recurrent layer.
@@ -61,9 +87,11 @@ def recurrent(
     Args:
         layer_class: the layer.
         oracle: its equations in `tests.reference`.
-        name: the name of the case if the layer has several: it is then a variant of the first.
+        name: the name of the case if the layer has several.
         options: an uncommon value for each argument that only this layer has.
-        idle: as in `Case`.
+        variant: as in `Case`; by default if there is a name.
+        random: as in `Case`; by default dropout.
+        positive, trained, exhaustive: as in `Case`.
         **settings: the arguments that the case tests. The oracle must follow them.
     """
     settings = {"units": U, **settings}
@@ -76,9 +104,12 @@ def recurrent(
         covers=(layer_class.__name__, layer_class.cell_class.__name__),
         options=RECURRENT_OPTIONS | settings | {"units": 6} | (options or {}),
         states=tuple(layer_class(**settings).state_size),
-        random={"dropout": 0.5, "recurrent_dropout": 0.5},
+        random={"dropout": 0.5, "recurrent_dropout": 0.5} if random is None else random,
         idle=idle or {},
-        variant=bool(name),
+        positive=positive,
+        trained=trained,
+        variant=bool(name) if variant is None else variant,
+        exhaustive=exhaustive,
         layer_class=layer_class,
     )
 
@@ -123,6 +154,25 @@ def lstm_segments(weights, sequences, states=(), mask=None):
         return reference.lstm(weights, part, reference.zeros(part, U, U), mask)
 
     return reference.segments(oracle, 2, weights, sequences, mask=mask)
+
+
+def extended_lstm(layer_class: type[RecurrentLayer], oracle: Callable, **settings) -> Recurrent:
+    """The case of a layer of the LSTM family with a projection, clipping and zoneout.
+
+    In training with zoneout, outputs are those of no dropout mask: `test_zoneout.py` tests them.
+    """
+    more = {"epsilon": 0.01} if layer_class is layers.LayerNormLSTM else {}
+    return recurrent(
+        layer_class,
+        partial(reference.extended_lstm, oracle, **settings),
+        f"{layer_class.__name__} with {', '.join(['projection', *settings])}",
+        options={**LSTM, **more},
+        variant=False,
+        random={} if {"zoneout_cell", "zoneout_hidden"} & set(settings) else None,
+        exhaustive=True,
+        projection=2,
+        **settings,
+    )
 
 
 # The part of R in a clockwork network of two modules from the faster to the slower module.
@@ -171,6 +221,50 @@ CASES: tuple[Case, ...] = (
         idle={"recurrent_kernel": np.tri(U, k=-1).T.astype("bool")},
         periods=[2, 2, 3, 7],
     ),
+    recurrent(
+        layers.IndRNN,
+        reference.ind_rnn,
+        options={"time_steps": 9},
+        exhaustive=True,
+    ),
+    recurrent(
+        layers.SLSTM,
+        reference.slstm,
+        options={**GATED, **SLSTM},
+        positive=(2,),
+        exhaustive=True,
+        heads=2,
+    ),
+    recurrent(
+        layers.SLSTM,
+        partial(reference.slstm, forget_gate=np.exp),
+        "SLSTM of one head with exponential gates",
+        options={**GATED, **SLSTM},
+        variant=False,
+        positive=(2,),
+        exhaustive=True,
+        forget_activation="exponential",
+    ),
+    recurrent(
+        layers.NAS,
+        reference.nas,
+        options={**GATED, "use_bias": False, "projection": 9},
+        exhaustive=True,
+        use_bias=True,
+        projection=2,
+    ),
+    recurrent(
+        layers.ESN,
+        partial(reference.esn, leaky=0.75),
+        options={**ESN, "leaky": 0.5},
+        trained=False,
+        exhaustive=True,
+        leaky=0.75,
+    ),
+    extended_lstm(layers.LSTM, reference.lstm, projection_clip=0.6, cell_clip=0.7),
+    extended_lstm(layers.PeepholeLSTM, reference.peephole_lstm, zoneout_cell=0.25),
+    extended_lstm(layers.CoupledLSTM, reference.coupled_lstm, cell_clip=0.7, zoneout_hidden=0.25),
+    extended_lstm(layers.LayerNormLSTM, reference.layer_norm_lstm, cell_clip=0.7, **ZONEOUT),
     stack("Stack", (4, 7), both=True, skip="dense", variant=False),
     stack("Stack plain", (4, 7), both=False, skip=None),
     stack("Stack residual", (7, 7), both=False, skip="residual"),

@@ -102,17 +102,27 @@ def check_one_dropout_mask_for_all_steps(case: Recurrent):
     """The outputs of each sequence equal those of one dropout mask, the same at each step.
 
     The candidates are all masks of the inputs with all masks of h. A dropped unit of h is a dropped
-    row of R.
+    row of R, or of a block of R. A single row is the diagonal of R.
     """
     plain = case.layer()
     weights, start = plain.get_weights(), case.zero_state()
     k = [w.name for w in plain.weights].index("recurrent_kernel")
-    sizes = {"dropout": case.inputs.shape[-1], "recurrent_dropout": len(weights[k])}
+    *rows, columns = weights[k].shape
+    diagonal = rows == [1]
+    units = columns if diagonal else np.prod(rows)
+    sizes = {"dropout": case.inputs.shape[-1], "recurrent_dropout": units}
     masks = [list(product((0.0, 2.0), repeat=size)) for size in sizes.values()]
+
+    def dropped(kernel, mask):
+        mask = np.array(mask)
+        if diagonal:
+            return kernel * mask
+        return (kernel.reshape(len(mask), -1) * mask[:, None]).reshape(kernel.shape)
+
     candidates = np.stack(
         [
             case.oracle(
-                [*weights[:k], weights[k] * np.array(of_h)[:, None], *weights[k + 1 :]],
+                [*weights[:k], dropped(weights[k], of_h), *weights[k + 1 :]],
                 case.inputs * of_inputs,
                 start,
             )[0]

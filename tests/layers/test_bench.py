@@ -22,6 +22,10 @@ def is_recurrent(case: Case) -> bool:
     return isinstance(case, Recurrent)
 
 
+def has_dropout(case: Case) -> bool:
+    return is_recurrent(case) and bool(case.random)
+
+
 def is_first(case: Case) -> bool:
     return not case.variant
 
@@ -45,7 +49,7 @@ CHECKS = {
     checks.check_reference_values: always,
     checks.check_gradients: has_gradients,
     checks.check_initial_weights_differ: is_first,
-    checks.check_every_weight_has_a_gradient: has_gradients,
+    checks.check_every_weight_has_a_gradient: lambda case: has_gradients(case) and case.trained,
     checks.check_padding_has_no_effect: lambda case: case.mask is not None,
     checks.check_masked_steps_have_no_effect: lambda case: (
         case.mask is not None and not case.segmented
@@ -63,9 +67,11 @@ CHECKS = {
     recurrent_checks.check_bidirectional: is_recurrent,
     recurrent_checks.check_chunks: is_recurrent,
     recurrent_checks.check_cell_in_keras_rnn: is_recurrent,
-    recurrent_checks.check_one_dropout_mask_for_all_steps: is_recurrent,
-    recurrent_checks.check_recurrent_weight_dropout: is_recurrent,
-    recurrent_checks.check_weight_options: is_recurrent,
+    recurrent_checks.check_one_dropout_mask_for_all_steps: has_dropout,
+    recurrent_checks.check_recurrent_weight_dropout: lambda case: (
+        has_dropout(case) and case.trained
+    ),
+    recurrent_checks.check_weight_options: lambda case: is_recurrent(case) and case.trained,
     recurrent_checks.check_bad_arguments: is_recurrent,
 }
 
@@ -99,6 +105,8 @@ EXPENSIVE = {
     recurrent_checks.check_recurrent_weight_dropout,
 }
 SOME = ("LSTM", "AttentionDecoder before", "CRF")
+# What `make test` runs on the cases that are `exhaustive`.
+OF_EXHAUSTIVE_CASES = {checks.check_reference_values, checks.check_config}
 
 # Known faults of layers at lengths in the hundreds.
 FAULTS_AT_LENGTH = {
@@ -182,7 +190,8 @@ def runs(check, case: Case, backend: str = BACKEND) -> bool:
 
 def marks(check, case: Case) -> list:
     found = [pytest.mark.slow] if check in SLOW else []
-    if check in EXPENSIVE and case.name not in SOME:
+    expensive = check in EXPENSIVE and case.name not in SOME
+    if expensive or (case.exhaustive and check not in OF_EXHAUSTIVE_CASES):
         found.append(pytest.mark.exhaustive)
     if check is checks.check_long_sequences and case.name in FAULTS_AT_LENGTH:
         found.append(pytest.mark.xfail(reason=FAULTS_AT_LENGTH[case.name], strict=True))

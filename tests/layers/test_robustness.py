@@ -117,7 +117,7 @@ def marks(check, case: Case) -> list:
     """An expected failure, and whether `make test` leaves it out."""
     reason = FAULTS.get((BACKEND, check, case.name))
     found = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-    expensive = check in EXPENSIVE and case.name not in FEW
+    expensive = case.exhaustive or (check in EXPENSIVE and case.name not in FEW)
     return [*found, pytest.mark.exhaustive] if expensive else found
 
 
@@ -145,7 +145,15 @@ def test_layer(check, case):
     check(case)
 
 
-@pytest.mark.parametrize("case", [c for c in ALL_CASES if isinstance(c, Recurrent)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.exhaustive] if case.exhaustive else [])
+        for case in ALL_CASES
+        if isinstance(case, Recurrent)
+    ],
+    ids=str,
+)
 def test_cells_are_saved_and_copied(case):
     """As JSON, by deepcopy and pickle, in `keras.layers.RNN`; sizes may be NumPy's integers."""
     cell = case.make().cell

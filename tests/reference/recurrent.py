@@ -13,11 +13,13 @@ def identity(x):
     return x
 
 
-def unroll(step: Callable, sequences, states: Sequence, mask=None, reverse: bool = False) -> list:
+def unroll(
+    step: Callable, sequences, states: Sequence, mask=None, reverse: bool = False, after=None
+) -> list:
     """Runs `step(x_t, states) -> states` on each sequence separately.
 
     The first state is the output. A step where the mask is False changes nothing, and its output is
-    that of the step before.
+    that of the step before. `after(states, new states, b, t)` replaces the new states.
     """
     batch, time, _ = sequences.shape
     outputs = np.zeros((batch, time, states[0].shape[-1]))
@@ -26,7 +28,8 @@ def unroll(step: Callable, sequences, states: Sequence, mask=None, reverse: bool
         current = [s[b] for s in final]
         for t in reversed(range(time)) if reverse else range(time):
             if mask is None or mask[b, t]:
-                current = step(sequences[b, t], current)
+                new = step(sequences[b, t], current)
+                current = new if after is None else after(current, new, b, t)
             outputs[b, t] = current[0]
         for batch_state, state in zip(final, current, strict=True):
             batch_state[b] = state
@@ -37,7 +40,17 @@ def zeros(sequences, *sizes) -> list:
     return [np.zeros((len(sequences), size)) for size in sizes]
 
 
-def lstm(weights, sequences, states, mask=None, reverse=False, gate=sigmoid, activation=np.tanh):
+def lstm(
+    weights,
+    sequences,
+    states,
+    mask=None,
+    reverse=False,
+    gate=sigmoid,
+    activation=np.tanh,
+    clip=identity,
+    after=None,
+):
     """Gers et al. 2000, the columns in the order input, forget, candidate, output."""
     (w_i, w_f, w_g, w_o), (r_i, r_f, r_g, r_o) = (np.split(w, 4, axis=1) for w in weights[:2])
     b_i, b_f, b_g, b_o = np.split(weights[2], 4) if len(weights) > 2 else np.zeros(4)
@@ -48,13 +61,13 @@ def lstm(weights, sequences, states, mask=None, reverse=False, gate=sigmoid, act
         f = gate(x @ w_f + h @ r_f + b_f)
         o = gate(x @ w_o + h @ r_o + b_o)
         g = activation(x @ w_g + h @ r_g + b_g)
-        c = f * c + i * g
+        c = clip(f * c + i * g)
         return [o * activation(c), c]
 
-    return unroll(step, sequences, states, mask, reverse)
+    return unroll(step, sequences, states, mask, reverse, after)
 
 
-def peephole_lstm(weights, sequences, states, mask=None, reverse=False):
+def peephole_lstm(weights, sequences, states, mask=None, reverse=False, clip=identity, after=None):
     """Gers and Schmidhuber 2000: input and forget gate read c_{t-1}, the output gate c_t."""
     (w_i, w_f, w_g, w_o), (r_i, r_f, r_g, r_o) = (np.split(w, 4, axis=1) for w in weights[:2])
     b_i, b_f, b_g, b_o = np.split(weights[2], 4)
@@ -64,13 +77,13 @@ def peephole_lstm(weights, sequences, states, mask=None, reverse=False):
         h, c = states
         i = sigmoid(x @ w_i + h @ r_i + p_i * c + b_i)
         f = sigmoid(x @ w_f + h @ r_f + p_f * c + b_f)
-        c = f * c + i * np.tanh(x @ w_g + h @ r_g + b_g)
+        c = clip(f * c + i * np.tanh(x @ w_g + h @ r_g + b_g))
         return [sigmoid(x @ w_o + h @ r_o + p_o * c + b_o) * np.tanh(c), c]
 
-    return unroll(step, sequences, states, mask, reverse)
+    return unroll(step, sequences, states, mask, reverse, after)
 
 
-def coupled_lstm(weights, sequences, states, mask=None, reverse=False):
+def coupled_lstm(weights, sequences, states, mask=None, reverse=False, clip=identity, after=None):
     """Greff et al. 2015, CIFG: the columns in the order forget, candidate, output."""
     (w_f, w_g, w_o), (r_f, r_g, r_o) = (np.split(w, 3, axis=1) for w in weights[:2])
     b_f, b_g, b_o = np.split(weights[2], 3)
@@ -79,13 +92,22 @@ def coupled_lstm(weights, sequences, states, mask=None, reverse=False):
         h, c = states
         f = sigmoid(x @ w_f + h @ r_f + b_f)
         i = 1 - f
-        c = f * c + i * np.tanh(x @ w_g + h @ r_g + b_g)
+        c = clip(f * c + i * np.tanh(x @ w_g + h @ r_g + b_g))
         return [sigmoid(x @ w_o + h @ r_o + b_o) * np.tanh(c), c]
 
-    return unroll(step, sequences, states, mask, reverse)
+    return unroll(step, sequences, states, mask, reverse, after)
 
 
-def layer_norm_lstm(weights, sequences, states, mask=None, reverse=False, epsilon=1e-5):
+def layer_norm_lstm(
+    weights,
+    sequences,
+    states,
+    mask=None,
+    reverse=False,
+    epsilon=1e-5,
+    clip=identity,
+    after=None,
+):
     """Ba, Kiros and Hinton 2016, equations 20 to 22."""
     w, r, b, input_gain, recurrent_gain, cell_gain, cell_bias = weights
 
@@ -97,8 +119,98 @@ def layer_norm_lstm(weights, sequences, states, mask=None, reverse=False, epsilo
     def step(x, states):
         h, c = states
         i, f, g, o = np.split(norm(x @ w, input_gain) + norm(h @ r, recurrent_gain) + b, 4)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        c = clip(sigmoid(f) * c + sigmoid(i) * np.tanh(g))
         return [sigmoid(o) * np.tanh(norm(c, cell_gain) + cell_bias), c]
+
+    return unroll(step, sequences, states, mask, reverse, after)
+
+
+def extended_lstm(
+    oracle,
+    weights,
+    sequences,
+    states,
+    mask=None,
+    reverse=False,
+    projection_clip=np.inf,
+    cell_clip=np.inf,
+    zoneout_cell=0.0,
+    zoneout_hidden=0.0,
+    kept=None,
+):
+    """An LSTM with a projection (Sak et al. 2014), clipping and zoneout (Krueger et al. 2017).
+
+    The fourth weight is that of the projection. `kept` `[T, B, P + U]` tells which units of h and c
+    keep their value; by default the probabilities do, as at inference.
+    """
+    weights = list(weights)
+    projection = weights.pop(3)
+
+    def after(states, new, b, t):
+        h, c = new
+        h = np.maximum(np.minimum(h @ projection, projection_clip), -projection_clip)
+        d_h, d_c = zoneout_hidden, zoneout_cell
+        if kept is not None:
+            d_h, d_c = kept[t, b][: len(h)], kept[t, b][len(h) :]
+        return [d_h * states[0] + (1 - d_h) * h, d_c * states[1] + (1 - d_c) * c]
+
+    def clip(c):
+        return np.maximum(np.minimum(c, cell_clip), -cell_clip)
+
+    return oracle(weights, sequences, states, mask, reverse, clip=clip, after=after)
+
+
+def slstm(weights, sequences, states, mask=None, reverse=False, forget_gate=sigmoid):
+    """Beck et al. 2024, equations 8 to 17, head by head, with c and n that are not stabilized."""
+    w, r, b = weights
+    heads, size, _ = r.shape
+
+    def step(x, states):
+        h, c, n, m = states
+        z_i, z_f, z_z, z_o = np.split(x @ w + b, 4)
+        for head in range(heads):
+            own = slice(head * size, (head + 1) * size)
+            for k, z in enumerate((z_i, z_f, z_z, z_o)):
+                z[own] += h[own] @ r[head, :, k * size : (k + 1) * size]
+        f = forget_gate(z_f)
+        m_new = np.where(n == 0, z_i, np.maximum(np.log(f) + m, z_i))
+        c = f * c * np.exp(m) + np.exp(z_i) * np.tanh(z_z)
+        n = f * n * np.exp(m) + np.exp(z_i)
+        return [sigmoid(z_o) * c / n, c * np.exp(-m_new), n * np.exp(-m_new), m_new]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def nas(weights, sequences, states, mask=None, reverse=False):
+    """Zoph and Le 2017, as in TensorFlow Addons: the biases are part of the recurrent products."""
+    w, r, b, projection = weights
+
+    def step(x, states):
+        h, c = states
+        xs, hs = np.split(x @ w, 8), np.split(h @ r + b, 8)
+        left = np.tanh(sigmoid(xs[0] + hs[0]) * relu(xs[1] + hs[1]))
+        right = np.tanh(sigmoid(xs[2] + hs[2]) + relu(xs[3] * hs[3]))
+        c = np.tanh(left + c) * right
+        left = np.tanh(np.tanh(xs[4] + hs[4]) * sigmoid(xs[5] + hs[5]))
+        right = sigmoid(np.tanh(xs[6] + hs[6]) + sigmoid(xs[7] + hs[7]))
+        return [np.tanh(c * np.tanh(left + right)) @ projection, c]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def ind_rnn(weights, sequences, states, mask=None, reverse=False):
+    """Li et al. 2018, equation 2: a recurrent kernel that is diagonal."""
+    w, u, b = weights
+    return elman([w, np.diag(u[0]), b], sequences, states, mask, reverse, activation=relu)
+
+
+def esn(weights, sequences, states, mask=None, reverse=False, leaky=1.0):
+    """Jaeger et al. 2007, equation 2."""
+    w, r, b = weights
+
+    def step(x, states):
+        (h,) = states
+        return [(1 - leaky) * h + leaky * np.tanh(x @ w + h @ r + b)]
 
     return unroll(step, sequences, states, mask, reverse)
 
