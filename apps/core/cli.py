@@ -27,15 +27,21 @@ from unroll.apps.core.errors import UsageError
 from unroll.pipelines.errors import DataError
 
 APPS = Path(__file__).parent.parent
-VERBS = ("train", "evaluate", "predict", "report", "export")
+SMALL = 0.25  # of the generated data that `unroll demo` trains on
+VERBS = ("train", "evaluate", "predict", "report", "card", "export", "demo")
 USAGE = """\
 unroll                      list the apps
 unroll APP train    [--data=NAME] [--field=value ...] [--run=DIR] [--strategy=...] [--resume]
 unroll APP evaluate RUN... [--split=test] [--record] [--variant=default]
 unroll APP predict  RUN... INPUT... [--json] [--plot=DIR] [--stream]    INPUT - reads lines
 unroll APP report   RUN [--split=test]
+unroll APP card     RUN
 unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
-evaluate, predict, report and export also accept the search options of an app, such as --beam-width.
+                        [--quantize=int8,float16] [--litert-shapes=1x50]
+unroll APP demo     RUN [--port=N] [--share]
+unroll demo         [--port=N] [--share]      all apps on one page
+evaluate, predict, report, export and demo also accept the search options of an app, such as
+--beam-width.
 Add --help to a verb for its options."""
 
 
@@ -151,6 +157,8 @@ def _dispatch(argv: list[str]) -> int:
         print(f"\n{USAGE}")
         return 0
     name, *rest = argv
+    if name == "demo":
+        return _demo_of_all(apps, rest)
     if name not in apps:
         raise UsageError(f"there is no app {name!r}; the apps are {', '.join(apps)}.")
     if rest and rest[0] in ("-h", "--help"):
@@ -168,7 +176,9 @@ def _dispatch(argv: list[str]) -> int:
         "evaluate": _evaluate,
         "predict": _predict,
         "report": _report,
+        "card": _card,
         "export": _export,
+        "demo": _demo,
     }
     return verbs[rest[0]](app, rest[1:])
 
@@ -345,12 +355,70 @@ def _report(app: ModuleType, arguments: list[str]) -> int:
 
 
 def _export(app: ModuleType, arguments: list[str]) -> int:
+    from unroll.apps.core import litert
     from unroll.apps.core.export import export
     from unroll.apps.core.runs import Run
 
     chosen, search = _parse(options.ExportOptions, arguments, app, "export")
     run = Run.open(app, chosen.run, search=search)
-    print(export(app, run, chosen.to, tuple(chosen.formats.split(","))))
+    folder = export(
+        app,
+        run,
+        chosen.to,
+        tuple(chosen.formats.split(",")),
+        quantize=chosen.quantize,
+        litert_shapes=chosen.litert_shapes,
+    )
+    if chosen.quantize or chosen.litert_shapes:
+        for line in litert.describe(json.loads((folder / "manifest.json").read_text("utf-8"))):
+            print(f"unroll: {line}", file=sys.stderr)
+    print(folder)
+    return 0
+
+
+def _demo(app: ModuleType, arguments: list[str]) -> int:
+    from unroll.apps.core import page
+    from unroll.apps.core.runs import Run, app_name
+
+    chosen, search = _parse(options.DemoOptions, arguments, app, "demo")
+    page.import_gradio()
+    run = Run.open(app, chosen.run, search=search)
+    return _serve([page.entry(app, run, describe()[app_name(app)])], chosen)
+
+
+def _demo_of_all(apps: dict[str, str], arguments: list[str]) -> int:
+    from unroll.apps.core.config import parse_options
+    from unroll.apps.core.quiet import import_tensorflow
+
+    chosen = parse_options(options.PageOptions, arguments, prog="unroll demo")
+    import_tensorflow()
+    from unroll.apps.core import page
+
+    page.import_gradio()
+    entries = []
+    for name, line in apps.items():
+        app = importlib.import_module(f"unroll.apps.{name}.app")
+        run = page.newest_run(app)
+        if run is None:
+            print(
+                f"unroll: there is no run in runs/{name}: a small one is trained, on "
+                f"{SMALL:.0%} of the generated data.",
+                file=sys.stderr,
+            )
+            _train(app, [f"--generated-size={SMALL}"])
+            run = page.newest_run(app)
+        print(f"unroll: {name}: {run.path}", file=sys.stderr)
+        entries.append(page.entry(app, run, line))
+    return _serve(entries, chosen)
+
+
+def _serve(entries: list, chosen: options.PageOptions) -> int:
+    from unroll.apps.core import page
+
+    with page.serve(entries, chosen.port, chosen.share) as address:
+        print("unroll: the page is ready. Ctrl-C ends it.", file=sys.stderr)
+        _print_now(address)
+        threading.Event().wait()
     return 0
 
 

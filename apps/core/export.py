@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core import parity
+from unroll.apps.core import litert, parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.files import (
@@ -26,12 +26,9 @@ from unroll.apps.core.files import (
 )
 from unroll.apps.core.protocol import Assets, Service, Trained, hook
 from unroll.apps.core.runs import Run, app_name, environment
-from unroll.layers.litert_tensorflow import convert_functions
 
 FORMATS = ("saved_model", "litert")
 TOLERANCE = 1e-5
-# Batch sizes and lengths that a LiteRT file is tested with, besides the examples.
-SHAPES = ((1, 7), (3, 60), (5, 200))
 
 
 def export(
@@ -40,19 +37,27 @@ def export(
     to: str | Path = "saved_models",
     formats: tuple[str, ...] = FORMATS,
     name: str | None = None,
+    quantize: str = "",
+    litert_shapes: str = "",
 ) -> Path:
     """Writes `<to>/<name>/<n + 1>/` from a run, in float32. The name defaults to the app's.
+
+    Further LiteRT files have weights of the types `quantize`, and the shapes `litert_shapes`: see
+    `litert.parse_quantize` and `litert.parse_shapes`.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: if a format is unknown, the folder or an artifact cannot be written, or an
-            artifact's outputs differ from those of the model.
+        UsageError: if a format, a type or a shape is not possible, the folder or an artifact cannot
+            be written, or an artifact's outputs differ from those of the model.
     """
+    kinds, shapes = litert.parse_quantize(quantize), litert.parse_shapes(litert_shapes)
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
         raise UsageError(f"--formats={','.join(formats)}: choose from {', '.join(FORMATS)}.")
+    if (kinds or shapes) and "litert" not in formats:
+        raise UsageError("--quantize and --litert-shapes need litert among the --formats.")
     trained = load_trained(app, run)
     config, assets = trained.config, trained.assets
     if config.precision != "float32":
@@ -64,8 +69,13 @@ def export(
     about = {"app": app_name(app), "data": config.data, "run": str(run.path)}
     about["metrics"] = run.read_metrics()
     parent = Path(to) / (name or app_name(app))
-    files = hook(app, "export_files")(trained)
-    return write(app.serve(trained), assets, app.examples(), parent, formats, about, files)
+    further, service = hook(app, "export_files")(trained), app.serve(trained)
+    files = None
+    if kinds or shapes:
+        if not service.litert:
+            raise UsageError("--quantize and --litert-shapes: this model has no LiteRT function.")
+        files = litert.files(service, shapes, kinds)
+    return write(service, assets, app.examples(), parent, formats, about, further, files)
 
 
 def write(
@@ -76,13 +86,16 @@ def write(
     formats: tuple[str, ...] = FORMATS,
     about: dict | None = None,
     further: dict[str, bytes] | None = None,
+    litert_files: list[litert.File] | None = None,
 ) -> Path:
     """Exports a service as the next version in `parent`, completely or not at all.
 
-    `further` has the contents of further files by name.
+    `further` has the contents of further files by name. By default there is one LiteRT file, of
+    dynamic shapes in float32.
     """
     if not service.litert:
         formats = tuple(name for name in formats if name != "litert")
+    files = (litert_files or litert.files(service)) if "litert" in formats else []
     if not formats:
         raise UsageError("This model has no LiteRT function: use --formats=saved_model.")
     made = [path for path in (parent, *parent.parents) if not path.exists()]
@@ -106,22 +119,22 @@ def write(
                 tf.saved_model.save(_trackable(service), str(folder), service.functions, options)
             with _quiet("file of warm-up requests"):
                 _write_warmup(folder, parent.name, service, examples)
-        if "litert" in formats:
-            with _quiet("litert"):
-                (folder / "model.tflite").write_bytes(convert_functions(service.litert))
+        of_litert = {name: _signature(f) for name, f in service.litert.items()}
+        for file in files:
+            with _quiet(file.artifact):
+                write_bytes(folder / file.name, file.content(assets, of_litert))
         write_assets(folder, assets)
         for name, content in (further or {}).items():
             write_bytes(folder / name, content)
-        differences = check(service, folder, examples, formats)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        differences, agreement = check(service, folder, examples, formats, files)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = {
             **(about or {}),
             "signatures": signatures,
-            "litert": {name: _signature(f) for name, f in service.litert.items()}
-            if "litert" in formats
-            else None,
+            "litert": of_litert if files else None,
             "largest_difference": differences,
-            "bytes": {str(path.relative_to(folder)): path.stat().st_size for path in files},
+            "agreement": agreement,
+            "bytes": {str(path.relative_to(folder)): path.stat().st_size for path in paths},
             **environment(),
         }
         write_json(folder / "manifest.json", manifest)
@@ -136,15 +149,20 @@ def write(
 
 
 def check(
-    service: Service, folder: Path, examples: list, formats: tuple[str, ...]
-) -> dict[str, float]:
+    service: Service,
+    folder: Path,
+    examples: list,
+    formats: tuple[str, ...],
+    litert_files: list[litert.File] | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
     """Compares the outputs of the artifacts, in a clean process, with those of the service.
 
     Returns:
-        The largest difference of a float, by artifact.
+        By artifact, the largest difference of a float; and for those of quantized weights the share
+        of the other values that are equal, if there are any.
 
     Raises:
-        UsageError: if a difference is above `TOLERANCE`, or other values differ at all.
+        UsageError: if a difference is above that of `litert.TOLERANCES`, or other values differ.
         ValueError: if the service has no request for one of its functions.
     """
     batches = [service.requests(batch) for batch in (examples, *([e] for e in examples))]
@@ -155,22 +173,30 @@ def check(
         for artifact in ("saved_model", "saved_model_session"):
             for each in batches:
                 requests += [(artifact, name, each[name]) for name in service.functions]
-    if "litert" in formats:
-        for name, function in service.litert.items():
-            requests += _litert_requests(name, function, [each[name] for each in batches])
+    files = (litert_files or litert.files(service)) if "litert" in formats else []
+    for file in files:
+        requests += litert.requests(file, service, batches)
     try:
         answers = parity.run(folder, requests)
     except RuntimeError as error:
         raise UsageError(f"The export does not run in a clean process: {error}") from None
+    tolerant = {
+        file.artifact: litert.Agreement(litert.TOLERANCES[file.quantize])
+        for file in files
+        if file.quantize
+    }
     largest: dict[str, float] = {}
     # In reverse order: outputs that depend on earlier requests would agree in the same order.
     for (artifact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
-        functions = service.litert if artifact == "litert" else service.functions
+        functions = service.functions if artifact.startswith("saved_model") else service.litert
         expected = _call(functions[name], inputs)
         if expected.keys() != found.keys():
             raise UsageError(
                 f"The {artifact} returns {sorted(found)}, but the model {sorted(expected)}."
             )
+        if artifact in tolerant:
+            tolerant[artifact].add(name, expected, found)
+            continue
         for output, value in expected.items():
             difference = parity.difference(value, found[output])
             largest[artifact] = max(largest.get(artifact, 0.0), difference)
@@ -179,25 +205,13 @@ def check(
                     f"The {artifact} differs from the model: {name}, output {output!r}, by "
                     f"{difference:.3g} (at most {TOLERANCE:g} is allowed). Nothing was exported."
                 )
-    return largest
-
-
-def _litert_requests(name: str, function, batches: list[dict[str, np.ndarray]]) -> list[tuple]:
-    """The requests of a function of the LiteRT file: those of the shapes that it accepts."""
-    specs = function.input_signature
-    accepted = [
-        each
-        for each in batches
-        if all(spec.shape.is_compatible_with(each[spec.name].shape) for spec in specs)
-    ]
-    if not accepted:
-        raise ValueError(f"The service has no requests of the shapes of {name}.")
-    if any(None in spec.shape for spec in specs):
-        accepted += [
-            {spec.name: _tile(batches[0][spec.name], spec.shape, shape) for spec in specs}
-            for shape in SHAPES
-        ]
-    return [("litert", name, each) for each in accepted]
+    for artifact, agreement in tolerant.items():
+        if error := agreement.error():
+            raise UsageError(
+                f"The {artifact} differs from the model: {error}. Nothing was exported."
+            )
+        largest[artifact] = agreement.largest
+    return largest, {name: each.share for name, each in tolerant.items() if each.total}
 
 
 def _call(function, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -209,15 +223,6 @@ def _call(function, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {k: v.numpy() for k, v in function(**tensors).items()}
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(enabled)
-
-
-def _tile(array: np.ndarray, shape: tf.TensorShape, sizes: tuple[int, int]) -> np.ndarray:
-    """Repeats an example array to another size along its first two dynamic axes."""
-    sizes_left = list(sizes)
-    for axis, size in enumerate(shape):
-        if size is None and sizes_left:
-            array = np.take(array, np.arange(sizes_left.pop(0)) % array.shape[axis], axis=axis)
-    return array
 
 
 def _trackable(service: Service) -> tf.Module:

@@ -70,6 +70,32 @@ class ExportOptions:
     to: str = "saved_models"
     # comma-separated formats: saved_model, litert
     formats: str = "saved_model,litert"
+    # further LiteRT files with smaller weights, comma-separated types: int8, float16
+    quantize: str = ""
+    # further LiteRT files of fixed shapes, comma-separated, such as 1x50 (batch size, length)
+    litert_shapes: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    # port of the page; 0 for the first free one from 7860 on
+    port: int = 0
+    # also give the page a public address of Gradio's servers, which anyone can open
+    share: bool = False
+
+
+@dataclass(frozen=True)
+class DemoOptions(PageOptions):
+    # folder of the run
+    run: RunFolder
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    # folder of the run
+    run: RunFolder
+    # folder of downloaded data, in place of the environment variable UNROLL_MANUAL_DIR
+    manual_dir: str = ""
 
 
 def parse_for_run(cls: type, app: ModuleType, arguments: list[str], prog: str) -> tuple:

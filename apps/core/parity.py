@@ -3,12 +3,13 @@
 The process imports TensorFlow, TensorFlow Text, NumPy and the LiteRT interpreter, and nothing of
 this project: a model that it can load, a server can load.
 
-It reads jobs from its standard input, one JSON object per line: `{"saved_model": FOLDER, "litert":
-FILE, "requests": [{"artifact": ..., "signature": ..., "inputs": {name: TENSOR}}]}`, where a TENSOR
-is `{"dtype": ..., "shape": ..., "value": nested list}`. For each job it writes a line, either
+It reads jobs from its standard input, one JSON object per line: `{"folder": FOLDER, "requests":
+[{"artifact": ..., "signature": ..., "inputs": {name: TENSOR}}]}`, where a TENSOR is `{"dtype": ...,
+"shape": ..., "value": nested list}`. For each job it writes a line, either
 `{"outputs": [{name: TENSOR}, ...]}`, one for each request, or `{"error": message}`. The artifacts
 are `saved_model`, loaded with `tf.saved_model.load`; `saved_model_session`, loaded like TF Serving
-does, which restores the variables in another way; and `litert`.
+does, which restores the variables in another way; and `litert`, or `litert-...` for
+`model-....tflite`.
 """
 
 import contextlib
@@ -58,14 +59,14 @@ class Process:
         """The outputs of an export for each request.
 
         Args:
-            folder: of the SavedModel; it also contains `model.tflite`.
+            folder: of the SavedModel; it also contains the LiteRT files.
             requests: triples of artifact, signature and inputs.
 
         Raises:
             RuntimeError: with one line, if an artifact cannot be loaded or run.
         """
         folder = folder.resolve()  # this process may have changed its working directory
-        job = {"saved_model": str(folder), "litert": str(folder / "model.tflite")}
+        job: dict = {"folder": str(folder)}
         job["requests"] = [
             {"artifact": artifact, "signature": name, "inputs": _map(encode, inputs)}
             for artifact, name, inputs in requests
@@ -159,6 +160,11 @@ def load_in_session(folder: str) -> Model:
     return call
 
 
+def litert_file(artifact: str) -> str:
+    """The name of the file of an artifact `litert` or `litert-...`."""
+    return f"model{artifact.removeprefix('litert')}.tflite"
+
+
 def load_litert(path: str) -> Model:
     """A LiteRT file in the interpreter, which has only built-in ops."""
     from ai_edge_litert.interpreter import Interpreter
@@ -173,14 +179,17 @@ def outputs_of(job: dict) -> list[dict]:
     Raises:
         RuntimeError: if an artifact fails, or if loading it imported a module of this project.
     """
-    loaders = {"saved_model": load, "saved_model_session": load_in_session, "litert": load_litert}
+    loaders = {"saved_model": load, "saved_model_session": load_in_session}
     loaded: dict[str, Model] = {}
     outputs = []
     for request in job["requests"]:
         artifact = request["artifact"]
         try:
-            if artifact not in loaded:
-                loaded[artifact] = loaders[artifact](job[artifact.removesuffix("_session")])
+            if artifact not in loaded and artifact.startswith("litert"):
+                path = Path(job["folder"], litert_file(artifact))
+                loaded[artifact] = load_litert(str(path))
+            elif artifact not in loaded:
+                loaded[artifact] = loaders[artifact](job["folder"])
             found = loaded[artifact](request["signature"], _map(decode, request["inputs"]))
         except Exception as error:
             reason = " ".join(str(error).split())[:400]

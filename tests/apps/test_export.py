@@ -18,7 +18,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from tests.apps import toy
 from tests.apps.conftest import LongLivedProcess
-from unroll.apps.core import export, parity
+from unroll.apps.core import export, litert, parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.files import read_assets, unique_name
 from unroll.apps.core.protocol import Service, Trained
@@ -56,7 +56,7 @@ def exported(service, parity_process, tmp_path_factory) -> Path:
 @pytest.fixture
 def no_conversion(monkeypatch) -> None:
     """The content of the LiteRT file does not matter."""
-    monkeypatch.setattr(export, "convert_functions", lambda functions: b"TFL3")
+    monkeypatch.setattr(litert, "convert_functions", lambda functions, quantize: b"TFL3")
 
 
 def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
@@ -259,7 +259,7 @@ def test_a_model_that_only_python_can_restore_is_rejected(service, tmp_path, mon
 
 
 def test_a_litert_file_of_another_model_is_rejected(service, tmp_path, monkeypatch):
-    def other(functions):
+    def other(functions, quantize):
         def shifted(digits):
             # The same outputs for inputs as short as the examples.
             long = tf.cast(tf.shape(digits)[1] > 100, tf.float32)
@@ -269,8 +269,8 @@ def test_a_litert_file_of_another_model_is_rejected(service, tmp_path, monkeypat
         specs = functions["ids"].input_signature
         return convert({"ids": tf.function(shifted, input_signature=specs)})
 
-    convert = export.convert_functions
-    monkeypatch.setattr(export, "convert_functions", other)
+    convert = litert.convert_functions
+    monkeypatch.setattr(litert, "convert_functions", other)
     message = r"The litert differs from the model: ids, .* by 0.0001"
     with pytest.raises(UsageError, match=message):
         export.write(service, {}, toy.examples(), tmp_path / "toy", ("litert",))
@@ -331,7 +331,7 @@ def test_folders_of_killed_exports_are_removed(service, tmp_path, monkeypatch):
     live = f".export-{unique_name()}"
     for name in (live, live.replace(str(os.getpid()), str(child))):
         (tmp_path / name / "variables").mkdir(parents=True)
-    monkeypatch.setattr(export, "check", lambda *arguments: {})
+    monkeypatch.setattr(export, "check", lambda *arguments: ({}, {}))
     folder = export.write(service, ASSETS, toy.examples(), tmp_path, ("litert",))
     assert {path.name for path in tmp_path.iterdir()} == {live, folder.name}
 
@@ -342,7 +342,7 @@ def test_a_full_disk_leaves_no_export(service, tmp_path, monkeypatch, name):
     def full(path, value):
         raise OSError(28, os.strerror(28), str(path))
 
-    monkeypatch.setattr(export, "check", lambda *arguments: {})
+    monkeypatch.setattr(export, "check", lambda *arguments: ({}, {}))
     monkeypatch.setattr(export, name, full)
     with pytest.raises(OSError, match="No space left on device"):
         export.write(service, ASSETS, toy.examples(), tmp_path / "toy", ("litert",))
@@ -399,7 +399,7 @@ def test_an_export_of_a_run_records_its_source(service, tmp_path, monkeypatch, n
     trained = Trained(toy.Config(), ASSETS, None)
     monkeypatch.setattr(toy, "serve", lambda trained: service)
     monkeypatch.setattr(export, "load_trained", lambda app, run: trained)
-    monkeypatch.setattr(export, "check", lambda *arguments: {})
+    monkeypatch.setattr(export, "check", lambda *arguments: ({}, {}))
     folder = export.export(toy, run, tmp_path, ("litert",), name)
     assert folder == tmp_path / (name or "toy") / "1"
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -426,7 +426,7 @@ def test_a_run_in_mixed_precision_is_exported_in_float32(tmp_path, monkeypatch):
     expected = model(inputs).numpy()
     np.testing.assert_allclose(exported, expected, atol=0.05)
     assert np.abs(exported - expected).max() > 1e-5
-    assert export.convert_functions(service.litert)[4:8] == b"TFL3"
+    assert litert.convert_functions(service.litert)[4:8] == b"TFL3"
 
 
 def test_the_documented_server_configuration_is_valid():

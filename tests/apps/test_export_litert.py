@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from unroll.apps.core import export, parity
+from unroll.apps.core import export, litert, parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Service
 
@@ -55,11 +55,11 @@ def test_a_litert_file_may_have_several_functions(tmp_path, monkeypatch):
 
 
 def test_each_function_of_a_litert_file_is_checked(tmp_path, monkeypatch):
-    convert = export.convert_functions
+    convert = litert.convert_functions
     monkeypatch.setattr(
-        export,
+        litert,
         "convert_functions",
-        lambda functions: convert({**functions, "one": several(1.001).litert["one"]}),
+        lambda functions, _: convert({**functions, "one": several(1.001).litert["one"]}),
     )
     with pytest.raises(UsageError, match=r"The litert differs from the model: one, output 'y'"):
         export.write(several(), {}, ["1", "2"], tmp_path / "x", ("litert",))
