@@ -264,7 +264,7 @@ CASES: tuple[Case, ...] = (
     extended_lstm(layers.LSTM, reference.lstm, projection_clip=0.6, cell_clip=0.7),
     extended_lstm(layers.PeepholeLSTM, reference.peephole_lstm, zoneout_cell=0.25),
     extended_lstm(layers.CoupledLSTM, reference.coupled_lstm, cell_clip=0.7, zoneout_hidden=0.25),
-    extended_lstm(layers.LayerNormLSTM, reference.layer_norm_lstm, cell_clip=0.7, **ZONEOUT),
+    extended_lstm(layers.LayerNormLSTM, reference.layer_norm_lstm, **ZONEOUT),
     stack("Stack", (4, 7), both=True, skip="dense", variant=False),
     stack("Stack plain", (4, 7), both=False, skip=None),
     stack("Stack residual", (7, 7), both=False, skip="residual"),

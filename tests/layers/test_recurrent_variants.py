@@ -1,0 +1,138 @@
+"""What is particular to IndRNN, SLSTM, NAS, ESN and the options of the LSTM family."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests import reference
+from tests.layers import running
+from tests.layers.case import SEQUENCES, D, T, U
+from tests.layers.checks import assert_near
+from tests.parameters import first_of
+from unroll import layers
+
+X = SEQUENCES.astype("float32")
+
+
+def test_the_recurrent_weights_of_an_ind_rnn_stay_within_the_limit_of_the_paper():
+    layer = layers.IndRNN(50, time_steps=4)
+    layer.build((None, T, D))
+    u, limit = layer.cell.recurrent_kernel, 2**0.25
+    start = running.numpy(u.value)
+    assert start.min() >= 0
+    assert 1 < start.max() <= limit
+    constrained = running.numpy(u.constraint(keras.ops.convert_to_tensor(3 * start - 2.0)))
+    np.testing.assert_allclose(constrained, np.clip(3 * start - 2, -limit, limit), atol=1e-5)
+    plain = layers.IndRNN(50)
+    assert plain.cell.recurrent_constraint is None
+    own = layers.IndRNN(50, time_steps=4, recurrent_constraint="non_neg")
+    assert isinstance(own.cell.recurrent_constraint, keras.constraints.NonNeg)
+    again = layers.IndRNN.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+def test_the_default_kernels_of_two_ind_rnns_differ():
+    first, second = layers.IndRNN(U), layers.IndRNN(U)
+    for layer in (first, second):
+        layer.build((None, T, D))
+    assert (first.get_weights()[1] != second.get_weights()[1]).any()
+
+
+def test_an_slstm_of_one_block_has_the_weights_of_two_with_zeros_between():
+    blocks, dense = layers.SLSTM(U, heads=2), layers.SLSTM(U, heads=1)
+    for layer in (blocks, dense):
+        layer.build((None, T, D))
+    kernel, recurrent, bias = blocks.get_weights()
+    size, full = U // 2, np.zeros((U, 4, U))
+    for head in range(2):
+        own = slice(head * size, (head + 1) * size)
+        full[own, :, own] = recurrent[head].reshape(size, 4, size)
+    dense.set_weights([kernel, full.reshape(1, U, 4 * U), bias])
+    assert_near(running.outputs(blocks, X), running.outputs(dense, X), 1e-6)
+
+
+@pytest.mark.parametrize("size", [-300.0, 300.0])
+@pytest.mark.parametrize("forget_activation", ["sigmoid", "exponential"])
+def test_an_slstm_is_finite_for_gates_beyond_the_range_of_exp(size, forget_activation):
+    layer = layers.SLSTM(U, return_state=True, forget_activation=forget_activation)
+    layer.build((None, T, D))
+    layer.set_weights([size * w for w in layer.get_weights()])
+    factors = [np.ones(shape, "float32") for shape in [(len(X), U)] * 5]
+    found = running.evaluate(layer, X, cotangents=factors)
+    for array in (*found.outputs, *found.gradients):
+        assert np.isfinite(array).all()
+
+
+def test_each_head_of_an_slstm_has_initial_weights_of_its_own():
+    layer = layers.SLSTM(8, heads=2)
+    layer.build((None, T, D))
+    first, second = layer.get_weights()[1]
+    assert (first != second).any()
+    for block in (first, second):
+        np.testing.assert_allclose(block @ block.T, np.eye(4), atol=1e-5)
+
+
+@pytest.mark.parametrize("use_norm2", [False, True])
+def test_the_reservoir_is_sparse_and_has_the_spectral_radius(use_norm2):
+    layer = layers.ESN(60, connectivity=0.25, spectral_radius=0.8, use_norm2=use_norm2, seed=1)
+    layer.build((None, T, D))
+    assert not layer.trainable_weights
+    _, kernel, _ = layer.get_weights()
+    assert abs((kernel != 0).mean() - 0.25) < 0.05
+    radius = np.abs(np.linalg.eigvals(kernel)).max()
+    if use_norm2:
+        np.testing.assert_allclose(np.linalg.norm(kernel), 0.8, rtol=1e-5)
+        assert radius <= 0.8
+    else:
+        np.testing.assert_allclose(radius, 0.8, rtol=1e-5)
+    again = layers.ESN(60, connectivity=0.25, seed=1)
+    again.build((None, T, D))
+    np.testing.assert_array_equal(again.get_weights()[1] != 0, kernel != 0)
+
+
+def test_a_reservoir_without_connections_is_zero():
+    layer = layers.ESN(4, connectivity=0.0)
+    layer.build((None, T, D))
+    assert not layer.get_weights()[1].any()
+
+
+def test_a_model_on_a_reservoir_trains_its_readout_alone():
+    model = keras.Sequential([keras.Input((T, D)), layers.ESN(U), keras.layers.Dense(1)])
+    model.compile("sgd", keras.losses.MeanSquaredError())
+    before = model.get_weights()
+    model.fit(X, np.ones((len(X), 1)), verbose=0)
+    changed = [(a != b).any() for a, b in zip(before, model.get_weights(), strict=True)]
+    assert changed == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "oracle"),
+    first_of(
+        [
+            (layers.LayerNormLSTM, reference.layer_norm_lstm),
+            (layers.PeepholeLSTM, reference.peephole_lstm),
+            (layers.CoupledLSTM, reference.coupled_lstm),
+        ]
+    ),
+)
+def test_the_cell_state_is_clipped_before_the_output(layer_class, oracle):
+    layer = layer_class(U, return_sequences=True, return_state=True, cell_clip=0.25)
+    layer.build((None, T, D))
+    layer.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in layer.weights])
+    kernel, recurrent, bias, *others = layer.get_weights()
+    weights = [kernel, recurrent, bias, np.eye(U), *others]
+    states = reference.zeros(X, U, U)
+    expected = reference.extended_lstm(oracle, weights, X, states, cell_clip=0.25)
+    found = running.outputs(layer, X)
+    assert_near(found, expected, 1e-5)
+    assert (abs(found[2]) > 0.2499).any()
+
+
+def test_options_of_an_lstm_without_effect_give_the_lstm():
+    plain = layers.LSTM(U, return_state=True)
+    same = layers.LSTM(U, return_state=True, projection=U, projection_clip=9.0, cell_clip=9.0)
+    for layer in (plain, same):
+        layer.build((None, T, D))
+    same.set_weights([*plain.get_weights(), np.eye(U)])
+    assert_near(running.outputs(same, X), running.outputs(plain, X), 1e-6)
+    assert (plain.cell.fused_kernel, same.cell.fused_kernel) == ("lstm", None)
