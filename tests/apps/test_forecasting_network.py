@@ -280,7 +280,7 @@ def test_the_noise_is_reproducible_and_stratified():
     assert forecaster.noise(10**6, 1).shape[-1] == 1000
 
 
-@pytest.mark.parametrize("cell", first_of(RECURRENT_LAYERS))
+@pytest.mark.parametrize("cell", first_of(sorted(RECURRENT_LAYERS, key="GRU".__ne__)))
 def test_any_recurrent_layer_forecasts(cell):
     features, future = cases.windows()
     for options in ({}, VARIANTS["autoregressive"]):
