@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.saved_model.save_context import save_context
 
-from unroll.layers import fused_litert_tensorflow
+from unroll.layers import fused_litert_tensorflow, fused_onnx_tensorflow
 
 # The format that is traced for: None, "litert" or "onnx".
 _FORMAT = contextvars.ContextVar("format", default=None)
@@ -165,7 +165,11 @@ def _scan_forward(body, carry, carry_shapes, xs, like, reverse, length):
     if reverse:
         xs = [None if x is None else tf.reverse(x, [0]) for x in xs]
     end, stacked = _scan(body, carry, carry_shapes, xs, like, False, length, _ListCollector)
-    return end, tuple(tf.reverse(y, [0]) for y in stacked) if reverse else stacked
+    # After no steps, ONNX Runtime does not know the sizes of what they would have returned.
+    shapes = [tf.concat([[length], tf.shape(one)], axis=0) for one in like]
+    stacked = [tf.reshape(y, shape) for y, shape in zip(stacked, shapes, strict=True)]
+    stacked = [tf.ensure_shape(y, [None, *one.shape]) for y, one in zip(stacked, like, strict=True)]
+    return end, tuple(tf.reverse(y, [0]) if reverse else y for y in stacked)
 
 
 def _scan_in_blocks(body, carry, carry_shapes, xs, like, reverse, length):
@@ -515,7 +519,7 @@ def custom_vjp(forward, backward, infer=None, tangent=None):
 
 def linear_recurrence_form(x) -> str:
     """The fastest form of a linear recurrence with the inputs `x`, `[T, B, ...]`."""
-    return "blocks" if _is_accelerated(x) and not _BUILTIN_OPS.get() else "sequential"
+    return "blocks" if _is_accelerated(x) and not _FORMAT.get() else "sequential"
 
 
 def steps_of_a_chunk(length: int | None) -> int:
@@ -533,15 +537,9 @@ def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     del variables, required
     if _FORMAT.get() == "litert" and kind == "lstm":
         return fused_litert_tensorflow.obstacle(tensors[0], tensors[1:])
-    if _FORMAT.get() != "onnx":
-        return "there is no fused kernel on the TensorFlow backend"
-    if any(x.dtype == tf.float64 for x in tensors):
-        return "ONNX Runtime has no fused kernel for float64"
-    return None
-
-
-# The columns of an LSTM are in the order i, f, g, o in Keras, and i, o, f, g in ONNX.
-ONNX_GATES = {"lstm": (0, 3, 1, 2), "gru": (0, 1, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
+    if _FORMAT.get() == "onnx":
+        return fused_onnx_tensorflow.obstacle(tensors[0])
+    return "there is no fused kernel on the TensorFlow backend"
 
 
 def fused_takes_lengths() -> bool:
@@ -552,37 +550,14 @@ def fused_takes_lengths() -> bool:
 def fused_recurrence(
     kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool, lengths=None
 ):
-    """The operation that becomes a node `LSTM`, `GRU` or `RNN` of ONNX; see `backend_torch.py`.
+    """What becomes one operation of an exported model; see `backend_torch.py`.
 
-    It is one of cuDNN, because that has the shapes of the node and is not executed. The weights
-    have the order and the layout of ONNX.
+    Args:
+        lengths: `[B]`, int32, or None; for ONNX only.
     """
-    del reduced
+    weights = (kernel, recurrent_kernel, bias)
     if _FORMAT.get() == "litert":
-        return fused_litert_tensorflow.stand_in(inputs, states, kernel, recurrent_kernel, bias)
-
-    def in_order(weight):
-        """`[..., G]` to `[G, ...]`, flat."""
-        gates = tf.split(weight, len(ONNX_GATES[kind]), axis=-1)
-        gates = tf.concat([gates[k] for k in ONNX_GATES[kind]], axis=-1)
-        return tf.reshape(tf.transpose(gates), [-1])
-
-    if bias is None:
-        bias = tf.zeros([recurrent_kernel.shape[1]], inputs.dtype)
-    biases = tf.unstack(bias) if len(bias.shape) == 2 else [bias, tf.zeros_like(bias)]
-    weights = tf.concat([in_order(w) for w in (kernel, recurrent_kernel, *biases)], axis=0)
-    start = [state[None] for state in states]  # [1, B, U] each
-    operation = functools.partial(
-        tf.raw_ops.CudnnRNNV3 if lengths is not None else tf.raw_ops.CudnnRNNV2,
-        **({} if lengths is None else {"sequence_lengths": lengths}),
-    )
-    found = operation(
-        input=tf.transpose(inputs, [1, 0, 2]),
-        input_h=start[0],
-        input_c=start[-1],
-        params=weights,
-        rnn_mode=kind,
-        is_training=False,
-    )
-    final = [found.output_h, found.output_c][: len(states)]
-    return tf.transpose(found.output, [1, 0, 2]), [state[0] for state in final]
+        return fused_litert_tensorflow.stand_in(inputs, states, *weights)
+    if _FORMAT.get() == "onnx":
+        return fused_onnx_tensorflow.stand_in(kind, inputs, states, *weights, lengths)
+    raise NotImplementedError(fused_obstacle(kind, (inputs, *states), (), reduced))

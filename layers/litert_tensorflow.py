@@ -105,7 +105,7 @@ def _frozen(
     for name, tensor in (*specs.items(), *concrete.structured_outputs.items()):
         if tensor.dtype == tf.string:
             raise ValueError(f"LiteRT has no strings, got the string {name!r}: use token ids.")
-    _assert_constant(concrete.graph.as_graph_def())
+    require_no_assignments(concrete.graph.as_graph_def(), "A LiteRT model")
     fused = has_stand_ins(concrete)
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=not fused)
     names = sorted(concrete.structured_outputs)  # tf.nest flattens a dict in this order
@@ -141,13 +141,13 @@ def _to_file(
         return _without_clipping(converter.convert())
 
 
-def _assert_constant(graph):
-    """Raises a `ValueError` if a graph changes variables: in a LiteRT model they are constants."""
+def require_no_assignments(graph: tf.compat.v1.GraphDef, model: str) -> None:
+    """Raises a `ValueError` if a graph changes variables: in `model` they are constants."""
     functions = [function.node_def for function in graph.library.function]
     nodes = [node for nodes in (graph.node, *functions) for node in nodes]
     if any(node.op.startswith("Assign") and node.op.endswith("VariableOp") for node in nodes):
         raise ValueError(
-            "A LiteRT model has no state, but the function changes variables. Replace a stateful "
+            f"{model} has no state, but the function changes variables. Replace a stateful "
             "recurrent layer by one with stateful=False, return_state=True and initial_state."
         )
 

@@ -1,8 +1,8 @@
 """The decision for a fused kernel of the backend, in place of the time loop, and its use.
 
-A fused kernel runs all steps of a recurrent layer in one operation. It knows lengths but no masks
-with gaps, so masked steps are moved to the end of each sequence, where they change nothing, and the
-outputs are moved back.
+A fused kernel runs all steps of a recurrent layer in one operation. It knows no masks with gaps, so
+masked steps are moved to the end of each sequence, where they change nothing, and the outputs are
+moved back.
 """
 
 from keras import ops
@@ -84,21 +84,25 @@ def run(cell, sequences, states, mask, reverse: bool):
     if reverse:
         x = ops.flip(x, axis=1)
         mask = None if mask is None else ops.flip(mask, axis=1)
+    lengths = {}
     if mask is not None:
         count = ops.cumsum(ops.cast(mask, "int32"), axis=1)  # [B, T]
-        masked = ops.arange(x.shape[1]) >= count[:, -1:]  # of the moved steps
         order = ops.argsort(ops.cast(ops.logical_not(mask), "int32"), axis=1)
         x = take_rows(x, ops.cast(order, "int32"))
-        x = ops.concatenate([x, ops.expand_dims(cast_to(masked, x.dtype), -1)], axis=-1)
-        row = ops.repeat(ops.convert_to_tensor(AT_MASKED_STEPS[kind], x.dtype), cell.units)
-        kernel = ops.concatenate([kernel, row[None]], axis=0)
+        if backend.fused_takes_lengths():
+            lengths = {"lengths": ops.sum(ops.cast(mask, "int32"), axis=1)}
+        else:
+            masked = ops.arange(x.shape[1]) >= count[:, -1:]  # of the moved steps
+            x = ops.concatenate([x, ops.expand_dims(cast_to(masked, x.dtype), -1)], axis=-1)
+            row = ops.repeat(ops.convert_to_tensor(AT_MASKED_STEPS[kind], x.dtype), cell.units)
+            kernel = ops.concatenate([kernel, row[None]], axis=0)
     outputs, final = backend.fused_recurrence(
-        kind, x, start, kernel, recurrent_kernel, bias, reduced=x.dtype != dtype
+        kind, x, start, kernel, recurrent_kernel, bias, reduced=x.dtype != dtype, **lengths
     )
     if mask is not None:
         outputs = ops.concatenate([start[0][:, None], outputs], axis=1)
         outputs = take_rows(outputs, ops.cast(count, "int32"))
-        final = [outputs[:, -1], *final[1:]]
+        final = final if lengths else [outputs[:, -1], *final[1:]]
     if reverse:
         outputs = ops.flip(outputs, axis=1)
     return cast_to(outputs, dtype), list(cast_like(final, states))
