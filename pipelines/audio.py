@@ -33,7 +33,7 @@ def resample(samples, rate, to_rate) -> tf.Tensor:
         ratio = to_rate / tf.maximum(rate, 1e-9)
         band = tf.minimum(tf.constant(1.0, tf.float64), ratio)
         count = resampled_length(tf.shape(samples)[0], rate, to_rate)
-        reach = _ZERO_CROSSINGS / band
+        reach = _ZERO_CROSSINGS / band  # as in `reach`
         taps = tf.range(tf.cast(tf.math.floor(2 * reach), tf.int32) + 1)
         narrow, wide = tf.cast(band, tf.float32), tf.cast(reach, tf.float32)
         block = tf.clip_by_value(_BLOCK // tf.size(taps), 1, tf.maximum(count, 1))
@@ -62,6 +62,11 @@ def resample(samples, rate, to_rate) -> tf.Tensor:
     unchanged = (rate == to_rate) | (tf.shape(samples)[0] == 0)
     resampled = tf.cond(unchanged, lambda: tf.convert_to_tensor(samples), converted)
     return tf.ensure_shape(resampled, [None])
+
+
+def reach(rate: float, to_rate: float) -> float:
+    """The samples before and after its time on which a sample of `resample` depends."""
+    return _ZERO_CROSSINGS * max(1.0, rate / to_rate)
 
 
 def resampled_length(count, rate, to_rate) -> tf.Tensor:

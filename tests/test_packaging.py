@@ -212,7 +212,7 @@ def provided(*extras: str) -> set[str]:
 def test_what_is_imported_is_declared(folder):
     imported = third_party(folder)
     assert "keras" in imported or "tensorflow" in imported
-    assert imported - provided("apps") == set()
+    assert imported - provided("apps", "demo") == set()
 
 
 @pytest.mark.exhaustive

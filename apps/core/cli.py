@@ -376,6 +376,17 @@ def _export(app: ModuleType, arguments: list[str]) -> int:
     return 0
 
 
+def _card(app: ModuleType, arguments: list[str]) -> int:
+    from unroll.apps.core import card
+    from unroll.apps.core.config import parse_options
+    from unroll.apps.core.runs import Run
+
+    chosen = parse_options(options.CardOptions, arguments, prog=_prog(app, "card"))
+    _set_manual_dir(chosen.manual_dir)
+    print(card.write(app, Run.open(app, chosen.run)))
+    return 0
+
+
 def _demo(app: ModuleType, arguments: list[str]) -> int:
     from unroll.apps.core import page
     from unroll.apps.core.runs import Run, app_name

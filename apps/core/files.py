@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -146,10 +147,14 @@ def write_assets(folder: Path, assets: Assets) -> None:
         write_bytes(folder / name, content)
 
 
-def read_assets(folder: Path) -> Assets:
-    """The assets that `write_assets` wrote into a folder, by name.
+def read_assets(folder: Path, names: Collection[str] | None = None) -> Assets:
+    """The assets that `write_assets` wrote into a folder, by name; only those of `names`, if given.
 
     Raises:
         OSError, ValueError, EOFError: if a file cannot be read.
     """
-    return {path.stem: decode_asset(path.suffix, path.read_bytes()) for path in asset_files(folder)}
+    return {
+        path.stem: decode_asset(path.suffix, path.read_bytes())
+        for path in asset_files(folder)
+        if names is None or path.stem in names
+    }

@@ -5,6 +5,7 @@ in `REQUIRED`, with the signatures given there, and may define those in `OPTIONA
 an optional name or its default. `tests/apps/test_contract.py` checks every app.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,8 +58,47 @@ class Shared:
     unknown: str
 
 
+# A part of a raw input on a page: a line, a text of several lines, or a file of some kind.
+InputKind = Literal["line", "text", "image", "audio", "table"]
+# A part of a result on a page, and what its function returns:
+# - "text": a string;
+# - "scores": probabilities by name;
+# - "spans": a text as a list of its parts, each with its label, or `None` for none;
+# - "weights": the same with weights of 0 or more, which are shown relative to the largest;
+# - "table": the names of the columns, and the rows.
+OutputKind = Literal["text", "scores", "spans", "weights", "table"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page to try a model looks like; see `apps.core.page`.
+
+    Attributes:
+        inputs: the kinds of the parts of a raw input, by their labels. If there is one part, it is
+            the raw input; otherwise that is the tuple of the parts. Files are given by their paths.
+        outputs: the parts of a result that are shown above its plot and its JSON, by their labels:
+            the kind, and a function of the result. By default, the text that `show` returns.
+        plot: whether the plot of the result is shown, if the app has `plot`.
+        example: the parts of a raw input of `examples`; the contents of files as bytes. By default,
+            the input is its only part, or the tuple of its parts.
+        is_streamed: whether the text that `stream` yields is shown as it grows.
+        listen: returns a new function of samples `[N]`, -1 to 1, and their rate in Hz. It returns
+            the text by which they extend a transcript, and remembers what the next samples need.
+            `None` if the model does not read sound while it is recorded.
+    """
+
+    inputs: dict[str, InputKind] = field(default_factory=lambda: {"text": "text"})
+    outputs: dict[str, tuple[OutputKind, Callable[[dict], Any]]] = field(default_factory=dict)
+    plot: bool = True
+    example: Callable[[Any], tuple] | None = None
+    is_streamed: bool = False
+    listen: Callable[[], Callable[[np.ndarray, int], str]] | None = None
+
+
 # The names that every app defines. For a function, its arguments.
 REQUIRED = {
+    # The task, as hubs of models name it: a "pipeline tag" such as "text-classification".
+    "TASK": None,
     # A frozen dataclass. The comment above a field is its help text.
     "Config": None,
     # `{dataset name: Config}`. The first dataset is generated.
@@ -108,6 +148,14 @@ def _no_options(config) -> dict:
     return {}
 
 
+def _text_request(trained, inputs: list[str]) -> dict[str, np.ndarray]:
+    return {"text": np.array(inputs, object)}
+
+
+def _text_page(trained) -> Page:
+    return Page()
+
+
 # The names that an app may define, with their defaults.
 OPTIONAL: dict[str, Any] = {
     # A base class of `Config`: the fields that `evaluate`, `predict` and `export` also accept.
@@ -137,6 +185,11 @@ OPTIONAL: dict[str, Any] = {
     # `predict`, and remembers the lines and its answers; `None` for another model. `predict RUN -`
     # then reads a line, answers, and reads the next one.
     "converse": None,
+    # `request(trained, inputs)`: the arguments of the exported `serving_default` for raw inputs, by
+    # name. It does not use `trained.model`, which may be `None`.
+    "request": _text_request,
+    # `page(trained)`: a `Page`, how a page to try the model shows inputs and results.
+    "page": _text_page,
     # `ensemble(members)`: several trained models as one, for `predict RUN RUN...` and `evaluate
     # RUN RUN...`. It raises a `UsageError` if they do not fit together.
     "ensemble": None,
@@ -176,11 +229,31 @@ class Data:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model with its configuration and its assets."""
+    """A trained model with its configuration and its assets.
+
+    Attributes:
+        made: what the functions with `once` have made of it.
+    """
 
     config: Any
     assets: Assets
     model: keras.Model
+    made: dict[Callable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+def once(make: Callable[[Trained], Any]) -> Callable[[Trained], Any]:
+    """A function that is called once for each `Trained`, and then returns the same result.
+
+    For what holds TensorFlow functions, which are slow to trace.
+    """
+
+    @functools.wraps(make)
+    def made(trained: Trained):
+        if make not in trained.made:
+            trained.made[make] = make(trained)
+        return trained.made[make]
+
+    return made
 
 
 @dataclass(frozen=True)
@@ -248,12 +321,15 @@ def query(service: Service, inputs: list, batch_size: int = 32) -> list[dict]:
     for i in range(0, len(inputs), batch_size):
         batch = inputs[i : i + batch_size]
         request = service.requests(batch)["serving_default"]
-        outputs = service.functions["serving_default"](
-            **{name: tf.constant(value) for name, value in request.items()}
-        )
-        columns = {name: _plain(value.numpy().tolist()) for name, value in outputs.items()}
-        results += [{k: v[row] for k, v in columns.items()} for row in range(len(batch))]
+        results += answers(service.functions["serving_default"], request)
     return results
+
+
+def answers(function: Callable, request: dict[str, np.ndarray]) -> list[dict]:
+    """The outputs of an exported function for each row of a request, as plain Python values."""
+    outputs = function(**{name: tf.constant(value) for name, value in request.items()})
+    columns = {name: _plain(value.numpy().tolist()) for name, value in outputs.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _plain(value):

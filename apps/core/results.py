@@ -65,7 +65,7 @@ def record(
 
     of_run = {run.path: compute(app, run, split) for run in runs}
     figures = [whole([of_run[run.path] for run in of_seed.values()]) for of_seed in wholes.values()]
-    baseline = whole([_baseline(app, run, split) for run in wholes[first.seed].values()])
+    trivial = whole([baseline(app, run, split) for run in wholes[first.seed].values()])
     environments = [run.environment() for run in runs]
     part = hook(app, "PART")
     outside = ("seed", "data", *([part] if len(parts) > 1 else []))
@@ -81,13 +81,13 @@ def record(
         },
         "baseline": {
             name: round(value, 4) if isinstance(value, float) else value
-            for name, value in baseline.items()
+            for name, value in trivial.items()
         },
         "published": _published(app, first.data, variant) if split == "test" else None,
         "config": {k: v for k, v in configs.to_json(first).items() if k not in outside},
         "minutes": round(sum(e["seconds"] for e in environments) / len(wholes) / 60, 1),
         "hardware": environments[0]["hardware"],
-        "command": _command(app, first, sorted(wholes), {part: parts} if len(parts) > 1 else {}),
+        "command": command(app, first, sorted(wholes), {part: parts} if len(parts) > 1 else {}),
         "commit": environments[0]["commit"],
     }
     key = ("data", "variant", "split")
@@ -265,7 +265,7 @@ def _references(rows: list[dict]) -> list[tuple[str, dict]]:
 
 
 def _figures_line(what: str, figures: dict, names: list[str]) -> list[str]:
-    cells = [_number(figures[n]) if n in figures else "" for n in names]
+    cells = [number(figures[n]) if n in figures else "" for n in names]
     return [what, *cells, ""]
 
 
@@ -282,7 +282,12 @@ def _spread(values: list[float]) -> dict:
     }
 
 
-def _baseline(app: ModuleType, run: Run, split: str) -> dict:
+def baseline(app: ModuleType, run: Run, split: str) -> dict:
+    """The figures of the app's trivial method on the data of a run.
+
+    Raises:
+        UsageError, DataError: if the data cannot be read.
+    """
     config = run.config(app)
     splits = tuple(dict.fromkeys(("train", "valid", split)))
     return app.baseline(config, app.load(config, splits, run.assets()), split)
@@ -293,13 +298,16 @@ def _published(app: ModuleType, data: str, variant: str) -> dict | None:
     return app.PUBLISHED.get(f"{data}, {variant}", app.PUBLISHED.get(data))
 
 
-def _command(app: ModuleType, config: TrainingConfig, seeds: list[int], parts: dict) -> str:
+def command(
+    app: ModuleType, config: TrainingConfig, seeds: list[int], parts: dict | None = None
+) -> str:
     """The command that trains these runs: the dataset, and what differs from its preset."""
-    preset = app.PRESETS[config.data]
+    default = hook(app, "OWN_FILES") or next(iter(app.PRESETS.values()))
+    preset = app.PRESETS.get(config.data, default)
     words = [f"--data={config.data}"]
-    several = parts | {"seed": seeds}
+    several = (parts or {}) | {"seed": seeds}
     for name, value in configs.to_json(config).items():
-        if name not in several and value != getattr(preset, name):
+        if name not in ("data", *several) and value != getattr(preset, name):
             words.append(shlex.quote(f"--{name.replace('_', '-')}={value}"))
     for name, values in several.items():
         listed = ",".join(map(str, values))
@@ -308,13 +316,14 @@ def _command(app: ModuleType, config: TrainingConfig, seeds: list[int], parts: d
 
 
 def _show(metric: dict) -> str:
-    text = _number(metric["mean"])
+    text = number(metric["mean"])
     if metric["std"] is not None and (metric["std"] or not isinstance(metric["mean"], int)):
-        text += f" ± {_number(metric['std'])}"
+        text += f" ± {number(metric['std'])}"
     return f"{text} ({metric['runs']})" if metric["runs"] else text
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure as text: a count, or four decimals."""
     if isinstance(value, int):  # a count
         return f"{value:,}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained
 from unroll.apps.forecasting import baselines, metrics, network, serving, tables
 from unroll.apps.forecasting import report as reports
 from unroll.apps.forecasting.autoregressive import Autoregressive, lags_of
@@ -145,6 +145,7 @@ OWN_FILES = Config(
 ACCEPTS_A_FILE = True
 
 _SEGRNN = "SegRNN, Lin et al. 2023"
+TASK = "time-series-forecasting"
 PUBLISHED = {
     "seasons": {"mse": 0.1457, "mae": 0.2984, "source": "the best possible: the noise alone"},
     "etth1": {"mse": 0.368, "mae": 0.395, "source": _SEGRNN},
@@ -246,6 +247,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def predict(trained: Trained, inputs: list[str | dict]) -> list[dict]:
     """The forecasts of what follows each history.
 
@@ -267,6 +271,11 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """A file of histories, and the forecasts as a fan chart and as CSV."""
+    return Page({"history": "table"}, example=lambda each: (tables.example_file(trained, each),))
 
 
 def examples() -> list[dict]:

@@ -4,12 +4,23 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from unroll.apps.core.protocol import Trained
+from unroll.apps.core.protocol import Trained, once
 from unroll.apps.forecasting import network
 from unroll.apps.forecasting.distributions import levels_of, unpack
 from unroll.pipelines import calendars
 
 MOST_SAMPLES = 1000
+
+
+def is_sampled(config) -> bool:
+    """Whether the forecasts of a model are made of sampled paths."""
+    return config.model == "autoregressive" and config.output != "point"
+
+
+@once
+def forecaster_of(trained: Trained) -> "Forecaster":
+    """The forecaster of a trained model, made once."""
+    return Forecaster(trained)
 
 
 class Forecaster:
@@ -29,8 +40,7 @@ class Forecaster:
         self.names = network.feature_names(config, assets)
         # Whether there are quantiles.
         self.is_probabilistic = config.output != "point"
-        # Whether a forecast is made of sampled paths.
-        self.is_sampled = self.is_autoregressive and self.is_probabilistic
+        self.is_sampled = is_sampled(config)
         self.run = tf.function(self._run, reduce_retracing=True)
 
     def __call__(self, features: dict) -> dict:

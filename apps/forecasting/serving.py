@@ -3,14 +3,44 @@
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
-from unroll.apps.forecasting import tables
-from unroll.apps.forecasting.forecaster import Forecaster
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
+from unroll.apps.forecasting import network, tables
+from unroll.apps.forecasting.forecaster import forecaster_of, is_sampled
 from unroll.pipelines.forecasting import SERIES_UNKNOWN
 
 _SEED, _SAMPLES = 1, 20  # of the requests
 
 
+def request(trained: Trained, inputs: list) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for raw inputs: a row for each of their series."""
+    served, _ = _requests(trained, inputs)
+    return served
+
+
+def _requests(trained: Trained, inputs: list) -> tuple[dict, dict]:
+    """The requests of `serving_default` and of `forecast`."""
+    config = trained.config
+    uses = network.feature_names(config, trained.assets)
+    read = [tables.read(trained, each) for each in inputs]
+    windows = [tables.features(trained, table) for table in read]
+    window = {name: np.concatenate([w[name] for w in windows]) for name in windows[0]}
+    found = {"history": window["history"]}
+    for name in ("times", "known"):
+        if name in uses:
+            found[name] = window[name][:, : config.context]
+            found[f"future_{name}"] = window[name][:, config.context :]
+    served = dict(found)
+    if "series" in uses:
+        found["series"] = window["series"]
+        names = [series.name for table in read for series in table.series]
+        served["series"] = np.array(names, object)
+    if is_sampled(config):
+        served["samples"] = np.array(config.samples, "int32")
+        served["seed"] = np.array(config.sample_seed, "int32")
+    return served, found
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 
@@ -44,7 +74,7 @@ class _Functions:
     def __init__(self, trained: Trained):
         self.trained = trained
         self.config = trained.config
-        self.forecaster = Forecaster(trained)
+        self.forecaster = forecaster_of(trained)
         assets = trained.assets
         self.columns, self.known = len(assets["columns"]), len(assets["known"])
         self.uses = {name: name in self.forecaster.names for name in ("times", "known", "series")}
@@ -163,21 +193,7 @@ class _Functions:
 
     def requests(self, examples: list) -> dict[str, dict[str, np.ndarray]]:
         """Requests from raw inputs, of a window before the end of each of their series."""
-        read = [tables.read(self.trained, each) for each in examples]
-        windows = [tables.features(self.trained, table) for table in read]
-        window = {name: np.concatenate([w[name] for w in windows]) for name in windows[0]}
-        names = [series.name for table in read for series in table.series]
-        length = self.config.context
-        found = {"history": window["history"]}
-        for name in ("times", "known"):
-            if self.uses[name]:
-                found[name] = window[name][:, :length]
-                found[f"future_{name}"] = window[name][:, length:]
-        if self.uses["series"]:
-            found["series"] = window["series"]
-        served = dict(found)
-        if self.uses["series"]:
-            served["series"] = np.array(names, object)
+        served, found = _requests(self.trained, examples)
         if self.forecaster.is_sampled:
             served |= {"samples": np.array(_SAMPLES, "int32"), "seed": np.array(_SEED, "int32")}
         requests = {"serving_default": served, "forecast": found, "forecast_fixed": found}

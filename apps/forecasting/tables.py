@@ -9,7 +9,7 @@ import numpy as np
 
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained
-from unroll.apps.forecasting.forecaster import Forecaster
+from unroll.apps.forecasting.forecaster import Forecaster, forecaster_of
 from unroll.pipelines import calendars, forecasting
 from unroll.pipelines.datasets.series.series_files import read_series
 from unroll.pipelines.datasets.series.tables import Roles
@@ -30,7 +30,7 @@ def predict(trained: Trained, inputs: list[str | dict]) -> list[dict]:
         `column`, the `dates` of the forecast, `mean`, `quantiles` (a list for each level), and the
         end of the history, `past_dates` and `past`, with None for a missing value.
     """
-    forecaster = Forecaster(trained)
+    forecaster = forecaster_of(trained)
     return [_predict(trained, forecaster, read(trained, each)) for each in inputs]
 
 
@@ -98,6 +98,26 @@ def _columns(source: dict, key: str, names: list[str]) -> np.ndarray:
     if len({len(each) for each in lists}) > 1:
         raise UsageError(f"The {key} of the columns {', '.join(names)} differ in length.")
     return np.array(lists, "float64").T
+
+
+def example_file(trained: Trained, source: dict) -> bytes:
+    """One of `examples` as a CSV file, which `read` accepts."""
+    [series] = read(trained, source).series
+    assets, horizon = trained.assets, trained.config.horizon
+    steps = len(series.times) - (0 if assets["known"] else horizon)
+    columns = [[None if math.isnan(x) else x for x in row] for row in series.values.T.tolist()]
+    heads = [*assets["columns"], *assets["known"]]
+    columns += series.known.T.tolist()
+    if trained.config.series:
+        heads, columns = [trained.config.series, *heads], [[assets["series"][0]] * steps, *columns]
+    if frequency := assets["calendar"]["frequency"]:
+        heads = [trained.config.time or "date", *heads]
+        columns = [to_text(series.times, frequency), *columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(list(zip(*columns, strict=False))[:steps])
+    return text.getvalue().encode()
 
 
 def features(trained: Trained, table: forecasting.Table) -> dict[str, np.ndarray]:

@@ -10,10 +10,11 @@ from rich.text import Text
 from unroll import layers
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained, query
 from unroll.apps.image_captioning import metrics, network, serving
 from unroll.apps.image_captioning import report as reports
 from unroll.apps.shared import decoders, groups, images
+from unroll.apps.shared.display import scored_rows
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.layers.recurrent import mean_over_time
@@ -115,6 +116,7 @@ PRESETS = {
     "coco_captions": replace(_PHOTOS, data="coco_captions", epochs=10, patience=10, dropout=0.3),
 }  # fmt: skip
 
+TASK = "image-to-text"
 PUBLISHED = {
     "flickr8k": {
         **{"bleu_1": 67.0, "bleu_2": 44.8, "bleu_3": 29.9, "bleu_4": 19.5},
@@ -263,6 +265,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
     """The captions of each image, best first, and with attention the weights of each word.
 
@@ -295,6 +300,18 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """A picture, its captions, and the attention of each word."""
+
+    def captions(result: dict) -> tuple[list[str], list[list]]:
+        return ["caption", "score"], scored_rows(result["captions"], result["scores"])
+
+    outputs = {"captions": ("table", captions)}
+    if "frame_labels" in trained.assets:
+        outputs["frames"] = ("text", lambda result: " ".join(result["frames"]))
+    return Page({"image": "image"}, outputs)
 
 
 def examples() -> list[bytes]:

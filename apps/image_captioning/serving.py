@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll import layers
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.shared import images
 from unroll.apps.shared.batches import for_any_batch
 from unroll.apps.shared.decoders import split_states
@@ -99,6 +99,16 @@ def _limits(config) -> dict:
     return {"start": START, "end": END, "max_length": config.max_length}
 
 
+def request(trained: Trained, inputs: list[str | bytes]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for images: paths, or the contents of files."""
+    config = trained.config
+    if config.regions:
+        return {"regions": images.regions_of(inputs, config, trained.assets["images"])}
+    contents = [images.read(each, animated=config.frames > 0) for each in inputs]
+    return {"image_bytes": np.array(contents, object)}
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 
@@ -159,14 +169,11 @@ def service(trained: Trained) -> Service:
     files = arrays if config.regions else {"image_bytes": tf.TensorSpec([None], tf.string)}
 
     def requests(examples: list) -> dict[str, dict[str, np.ndarray]]:
+        raw = request(trained, examples)
         if config.regions:
-            given = {"regions": images.regions_of(examples, config, spec)}
-            return {"serving_default": given, "ids": given}
-        contents = np.array([images.read(each, config.frames > 0) for each in examples], object)
-        return {
-            "serving_default": {"image_bytes": contents},
-            "ids": {spec["kind"]: encode(tf.constant(contents))[0].numpy()},
-        }
+            return {"serving_default": raw, "ids": raw}
+        pixels, _ = encode(tf.constant(raw["image_bytes"]))
+        return {"serving_default": raw, "ids": {spec["kind"]: pixels.numpy()}}
 
     captions_of_any = for_any_batch(serving_default, {"image_bytes": b""})
     return Service(

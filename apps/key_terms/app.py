@@ -11,11 +11,11 @@ from unroll import layers
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained, query
 from unroll.apps.key_terms import metrics, serving
 from unroll.apps.key_terms import report as reports
 from unroll.apps.key_terms.network import CandidateLoss, CandidateScores, SelectSpans, SpanCRF
-from unroll.apps.shared.display import tagged_tokens
+from unroll.apps.shared.display import marked_spans, tagged_tokens, weights_of
 from unroll.apps.shared.spans import SpanF1
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.apps.shared.word_states import (
@@ -88,6 +88,7 @@ PRESETS = {
 OWN_FILES = replace(_INSPEC, data="", epochs=20, batch_size=16, max_words=8)
 
 _SAHRAWAT = "BiLSTM-CRF with {}, Sahrawat et al. 2020"
+TASK = "token-classification"
 PUBLISHED = {
     "inspec": {"span_f1": 0.457, "source": _SAHRAWAT.format("GloVe")},
     "semeval2017": {"span_f1": 0.345, "source": _SAHRAWAT.format("GloVe")},
@@ -247,6 +248,22 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """The terms with their scores, and the text with their mentions and the attention."""
+
+    def terms(result: dict) -> tuple[list[str], list[list]]:
+        return ["term", "score"], [[e["term"], round(e["score"], 3)] for e in result["terms"]]
+
+    def mentions(result: dict) -> list[tuple[str, str | None]]:
+        spans = [(each["begin"], each["end"], each["label"]) for each in result["mentions"]]
+        return marked_spans(result["text"], spans)
+
+    outputs = {"terms": ("table", terms), "mentions": ("spans", mentions)}
+    if trained.config.model == "attention":
+        outputs["attention"] = ("weights", lambda r: weights_of(r["tokens"], r["attention"]))
+    return Page({"text": "text"}, outputs, plot=False)
 
 
 def examples() -> list[str]:

@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.key_terms import metrics
 from unroll.pipelines import tagging
 from unroll.pipelines import text as texts
 
 
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 

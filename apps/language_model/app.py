@@ -10,10 +10,20 @@ from rich.text import Text
 
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Part, Report, Service, Shared, Trained
+from unroll.apps.core.protocol import (
+    Assets,
+    Axes,
+    Data,
+    Page,
+    Part,
+    Report,
+    Service,
+    Shared,
+    Trained,
+)
 from unroll.apps.language_model import display, dynamic, metrics, network, serving
 from unroll.apps.language_model import report as reports
-from unroll.apps.language_model.generation import Generator, units_of
+from unroll.apps.language_model.generation import generator_of
 from unroll.apps.shared.averaging import AveragedWeights
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.token_losses import MeanLoss, Perplexity
@@ -159,6 +169,7 @@ PRESETS = {
 OWN_FILES = replace(_CHARACTERS, data="")
 ACCEPTS_A_FILE = True
 
+TASK = "text-generation"
 PUBLISHED = {
     "grammar": {
         "nats_per_token": 1.4924,
@@ -293,9 +304,12 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def predict(trained: Trained, inputs: list[str]) -> list[dict]:
     """A continuation of each prompt, or with `score` the log probability of each of its tokens."""
-    config, generator = trained.config, Generator(trained, units_of(trained))
+    config, generator = trained.config, generator_of(trained)
     results = []
     for text in inputs:
         if config.score:
@@ -312,7 +326,7 @@ def predict(trained: Trained, inputs: list[str]) -> list[dict]:
 def stream(trained: Trained, prompt: str) -> Iterator[str]:
     """A prompt and its continuation, token by token."""
     yield prompt
-    yield from Generator(trained, units_of(trained)).stream(prompt)
+    yield from generator_of(trained).stream(prompt)
 
 
 def show(result: dict) -> Text:
@@ -323,6 +337,15 @@ def show(result: dict) -> Text:
 def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """What single units follow, and where the model is surprised."""
     return reports.report(trained, dataset)
+
+
+def page(trained: Trained) -> Page:
+    """A prompt and its continuation, as it is written, or the surprise in each token of a text."""
+    config = trained.config
+    if not config.score:
+        return Page({"prompt": "text"}, is_streamed=config.beam_width == 1)
+    bits = {"bits of each token": ("weights", display.bits_of)}
+    return Page({"text": "text"}, bits)
 
 
 def examples() -> list[str]:

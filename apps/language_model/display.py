@@ -23,6 +23,12 @@ def show(result: dict) -> Text:
     return line
 
 
+def bits_of(result: dict) -> list[tuple[str, float]]:
+    """The tokens of a text with their surprise in bits, for a page."""
+    bits = [-found / math.log(2) for found in result["log_probabilities"]]
+    return list(zip(spaced(result["tokens"]), bits, strict=True))
+
+
 def spaced(tokens: list[str]) -> list[str]:
     """Tokens as they look in a text, with the spaces before words, and a mark at line ends."""
     subwords = any(SPACE in token for token in tokens)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from unroll import layers
-from unroll.apps.core.protocol import Trained
+from unroll.apps.core.protocol import Trained, once
 from unroll.apps.language_model.network import Steps
 from unroll.apps.shared.token_losses import token_losses
 from unroll.pipelines.language_modeling import END, IGNORED, UNKNOWN, Units
@@ -21,6 +21,12 @@ def units_of(trained: Trained) -> Units:
     """What splits texts into the units of a trained model."""
     assets = trained.assets
     return Units(trained.config.units_of_text, assets["vocabulary"], assets.get("subwords", b""))
+
+
+@once
+def generator_of(trained: Trained) -> "Generator":
+    """The generator of a trained model, made once."""
+    return Generator(trained, units_of(trained))
 
 
 class Generator:

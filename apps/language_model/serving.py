@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll import layers
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
 from unroll.pipelines.language_modeling import UNKNOWN
 from unroll.pipelines.text import known_ids
@@ -12,6 +12,18 @@ from unroll.pipelines.text import known_ids
 MOST = 1000  # tokens of a continuation
 
 
+def request(trained: Trained, inputs: list[str]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for prompts, with the options of the configuration."""
+    config = trained.config
+    return {
+        "prompt": np.array(inputs, object),
+        "max_length": np.array(min(config.max_length, MOST), np.int32),
+        "temperature": np.array(config.temperature, np.float32),
+        "seed": np.array(config.sample_seed, np.int32),
+    }
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 
@@ -93,18 +105,15 @@ def service(trained: Trained) -> Service:
     }
 
     def requests(prompts: list[str]) -> dict[str, dict[str, np.ndarray]]:
-        texts = np.array(prompts, object)
+        raw = request(trained, prompts)
+        short = {"temperature": np.array(0.7, np.float32), "seed": np.array(1, np.int32)}
+        short["max_length"] = np.array(20, np.int32)
         ids = generator.prompt_ids(tf.constant(prompts))
         first, states = generator.prime(tf.constant(prompts))
         values = {name: state.numpy() for name, state in zip(names, states, strict=True)}
         return {
-            "serving_default": {
-                "prompt": texts,
-                "max_length": np.array(20, np.int32),
-                "temperature": np.array(0.7, np.float32),
-                "seed": np.array(1, np.int32),
-            },
-            "score": {"text": texts},
+            "serving_default": raw | short,
+            "score": {"text": raw["prompt"]},
             "step": {"token": first.numpy(), **values},
             "generate": {"prompt": ids.numpy(), "max_length": np.array(20, np.int32)},
         }

@@ -1,5 +1,6 @@
 """Reading comprehension: a question attends to the facts of a story in several hops."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,10 +13,11 @@ from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained, query
 from unroll.apps.reading_comprehension import metrics, network, parsing, published, serving
 from unroll.apps.reading_comprehension import report as reports
 from unroll.apps.shared import groups
+from unroll.apps.shared.display import weights_of
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import stories
@@ -110,6 +112,7 @@ PRESETS = {
         restarts=3,
     ),
 }
+TASK = "question-answering"
 PUBLISHED = published.ROWS
 METRICS = {"error": "min", "tasks_above_5": "min"}
 MONITORS = {"val_accuracy": "max", "accuracy": "max"}
@@ -276,6 +279,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 parse_inputs = parsing.parse_inputs
 
 
@@ -308,6 +314,20 @@ plot = reports.plot
 def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
     """The error by task, wrong answers with their facts, and answers that are confused."""
     return reports.report(trained, dataset)
+
+
+def page(trained: Trained) -> Page:
+    """A story and a question; the answer, and the facts by their weights in each hop."""
+
+    def facts(hop: int, result: dict) -> list[tuple[str, float]]:
+        return weights_of(result["facts"], result["attention"][hop])
+
+    hops = trained.config.hops if trained.config.model == "memory" else 0
+    outputs = {
+        "answer": ("scores", lambda result: {result["answer"]: result["score"]}),
+        **{f"hop {k + 1}": ("weights", functools.partial(facts, k)) for k in range(hops)},
+    }
+    return Page({"story": "text", "question": "line"}, outputs)
 
 
 def examples() -> list[tuple[str, str]]:

@@ -3,12 +3,19 @@
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.pipelines import stories, text
 
 FIRST_ANSWER = text.UNKNOWN + 1  # padding and the unknown token are not answers
 
 
+def request(trained: Trained, inputs: list[tuple[str, str]]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for pairs of a story and a question."""
+    texts, questions = zip(*inputs, strict=True)
+    return {"story": np.array(texts, object), "question": np.array(questions, object)}
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions, with the copy of the model that has the lowest training loss.
 
@@ -53,9 +60,8 @@ def service(trained: Trained) -> Service:
         story_texts, questions = zip(*examples, strict=True)
         facts = stories.split_facts(tf.constant(story_texts))[:, -memory_size:]
         inputs = _ids(facts, tf.constant(questions), vocabulary)
-        raw = {"story": np.array(story_texts, object), "question": np.array(questions, object)}
         return {
-            "serving_default": raw,
+            "serving_default": request(trained, examples),
             "ids": {name: x.numpy() for name, x in inputs.items()},
         }
 

@@ -12,11 +12,21 @@ from unroll import layers
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Shared, Trained, query
+from unroll.apps.core.protocol import (
+    Assets,
+    Axes,
+    Data,
+    Page,
+    Report,
+    Service,
+    Shared,
+    Trained,
+    query,
+)
 from unroll.apps.sentiment import fine_tuning, metrics, serving
 from unroll.apps.sentiment import report as reports
 from unroll.apps.shared import word_vectors
-from unroll.apps.shared.display import weighted_tokens
+from unroll.apps.shared.display import weighted_tokens, weights_of
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.layers.recurrent import max_over_time, mean_over_time
@@ -109,6 +119,7 @@ OWN_FILES = replace(
     max_length=400,
 )
 
+TASK = "text-classification"
 PUBLISHED = {
     "sst2": {"accuracy": 0.827, "source": "CNN-rand, Kim 2014"},
     "sst5": {"accuracy": 0.450, "source": "CNN-rand, Kim 2014"},
@@ -305,6 +316,14 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """The probabilities of the classes, and the words by their weights."""
+    outputs = {"sentiment": ("scores", lambda result: result["probabilities"])}
+    if trained.config.pool == "attention":
+        outputs["attention"] = ("weights", lambda r: weights_of(r["tokens"], r["attention"]))
+    return Page({"text": "text"}, outputs, plot=False)
 
 
 def examples() -> list[str]:

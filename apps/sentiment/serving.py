@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.pipelines import text as texts
 
 
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 

@@ -1,4 +1,4 @@
-"""Results as text for a terminal."""
+"""Results as text for a terminal, and as the parts of a page."""
 
 from rich.text import Text
 
@@ -39,3 +39,33 @@ def tagged_tokens(tokens: list[str], tags: list[str], captions: list[str] | None
         if last:
             line.append(f"[{next(following, tag[2:])}] ", f"dim {color}")
     return line
+
+
+def weights_of(tokens: list[str], weights: list[float]) -> list[tuple[str, float]]:
+    """Tokens with their weights, for a page."""
+    return [(f"{token} ", weight) for token, weight in zip(tokens, weights, strict=True)]
+
+
+def marked_spans(text: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
+    """A text in parts, for a page.
+
+    Args:
+        text: any text.
+        spans: the first character, the end and the label of some parts, in order.
+
+    Returns:
+        All parts, each with its label or `None`.
+
+    >>> marked_spans("to Rome!", [(3, 7, "city")])
+    [('to ', None), ('Rome', 'city'), ('!', None)]
+    """
+    parts, done = [], 0
+    for begin, end, label in [*spans, (len(text), len(text), None)]:
+        parts += [(text[done:begin], None), (text[begin:end], label)]
+        done = end
+    return [(part, label) for part, label in parts if part]
+
+
+def scored_rows(texts: list[str], scores: list[float]) -> list[list]:
+    """Texts and scores as the rows of a table on a page."""
+    return [[text, round(score, 3)] for text, score in zip(texts, scores, strict=True)]

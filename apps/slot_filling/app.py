@@ -11,8 +11,8 @@ from rich.text import Text
 from unroll import layers
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
-from unroll.apps.shared.display import tagged_tokens
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained, query
+from unroll.apps.shared.display import marked_spans, tagged_tokens
 from unroll.apps.shared.spans import SpanF1
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.apps.shared.word_states import (
@@ -69,6 +69,7 @@ OWN_FILES = Config(
 )  # fmt: skip
 
 _GOO = "slot-gated model, Goo et al. 2018"
+TASK = "token-classification"
 PUBLISHED = {
     "atis": {
         "slot_f1": 0.948, "intent_accuracy": 0.936, "sentence_accuracy": 0.822, "source": _GOO
@@ -219,6 +220,19 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """The intent, and the text with its slots or entities."""
+
+    def slots(result: dict) -> list[tuple[str, str | None]]:
+        spans = [(each["begin"], each["end"], each["slot"]) for each in result["spans"]]
+        return marked_spans(result["text"], spans)
+
+    outputs = {"slots": ("spans", slots)}
+    if trained.assets["intents"]:
+        outputs["intent"] = ("scores", lambda r: {r["intent"]: r["intent_score"]})
+    return Page({"text": "text"}, outputs, plot=False)
 
 
 def examples() -> list[str]:

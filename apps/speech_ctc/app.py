@@ -15,7 +15,7 @@ from unroll import layers
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained
 from unroll.apps.shared.recurrent import recurrent_layers, require_cell
 from unroll.apps.speech_ctc import decoding, metrics, recordings, serving, streaming
 from unroll.apps.speech_ctc import report as reports
@@ -175,6 +175,7 @@ OWN_FILES = Config(
     dropout=0.3, speed=0.1, noise=0.01, time_mask=20, frequency_mask=4, beam_width=32,
 )  # fmt: skip
 
+TASK = "automatic-speech-recognition"
 PUBLISHED = {
     "an4": {
         "word_error_rate": 0.0509,
@@ -340,6 +341,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
     """Transcripts of recordings, given as paths or bytes of sound files.
 
@@ -351,9 +355,7 @@ def predict(trained: Trained, inputs: list[str | bytes]) -> list[dict]:
         DataError, UsageError: one line, if a recording cannot be read or is too short.
     """
     contents = [recordings.read(given, trained) for given in inputs]
-    recognize = tf.function(
-        serving.recognizer(trained), input_signature=[tf.TensorSpec([None], tf.string)]
-    )
+    recognize = serving.recognizer_function(trained)
     found = [
         {name: value.numpy()[0] for name, value in recognize(tf.constant([each])).items()}
         for each in contents
@@ -413,6 +415,21 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """A recording and its transcript, which grows while a model that can stream listens."""
+    config = trained.config
+    outputs = {"transcript": ("text", lambda result: result["transcript"])}
+    if config.with_language_model or config.hot_words:
+        outputs["with language model"] = ("text", lambda result: result["with_language_model"])
+    can_stream = streaming.can_stream(trained)
+    return Page(
+        {"recording": "audio"},
+        outputs,
+        is_streamed=can_stream,
+        listen=functools.partial(streaming.listen, trained) if can_stream else None,
+    )
 
 
 def examples() -> list[bytes]:

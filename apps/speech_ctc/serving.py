@@ -6,12 +6,23 @@ import numpy as np
 import tensorflow as tf
 
 from unroll import layers
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.shared.batches import for_any_batch
 from unroll.apps.speech_ctc import recordings, streaming
 from unroll.pipelines import speech
 
 
+def request(trained: Trained, inputs: list[str | bytes]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for recordings: paths, or the contents of files."""
+    contents = [recordings.read(each, trained) for each in inputs]
+    return {_raw_input(trained): np.array(contents, object)}
+
+
+def _raw_input(trained: Trained) -> str:
+    return "audio_bytes" if trained.assets["interface"]["front_end"] else "feature_bytes"
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 
@@ -26,7 +37,7 @@ def service(trained: Trained) -> Service:
     - `step`, if the model can stream: see `streaming`.
     """
     model, config, assets = trained.model, trained.config, trained.assets
-    raw_input = "audio_bytes" if assets["interface"]["front_end"] else "feature_bytes"
+    raw_input = _raw_input(trained)
     recognize = recognizer(trained)
 
     def transcribe(features: dict) -> dict:
@@ -68,11 +79,9 @@ def service(trained: Trained) -> Service:
         functions["step"] = step
 
     def requests(examples: list[bytes]) -> dict[str, dict[str, np.ndarray]]:
-        if raw_input == "feature_bytes":
-            examples = [recordings.mfcc_file(contents) for contents in examples]
-        contents = np.array(examples, object)
-        features, lengths, _ = recordings.feature_batch(tf.constant(contents), trained)
-        found = {"serving_default": {raw_input: contents}, "beam": {raw_input: contents}}
+        raw = request(trained, examples)
+        features, lengths, _ = recordings.feature_batch(tf.constant(raw[raw_input]), trained)
+        found = {"serving_default": raw, "beam": raw}
         found["frames"] = {"features": features.numpy(), "lengths": lengths.numpy()}
         if step is not None:
             rate, size = recordings.front_end(assets).rate, streaming.samples_per_frame(trained)
@@ -84,6 +93,13 @@ def service(trained: Trained) -> Service:
         return found
 
     return Service(functions, requests, litert="frames", keep=[model.variables])
+
+
+@once
+def recognizer_function(trained: Trained) -> tf.types.experimental.PolymorphicFunction:
+    """`recognizer` as a TensorFlow function, made once."""
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(recognizer(trained), input_signature=signature)
 
 
 def recognizer(trained: Trained) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:

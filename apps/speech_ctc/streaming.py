@@ -1,11 +1,13 @@
 """Streaming recognition: samples and a state to new text and a new state."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Trained, with_inputs
+from unroll.apps.core.protocol import Trained, once, with_inputs
 from unroll.apps.shared.batches import for_any_batch
 from unroll.apps.speech_ctc import recordings
 from unroll.pipelines import audio, speech
@@ -57,6 +59,7 @@ def _convolutions(trained: Trained) -> list[str]:
     return [f"convolution_{i}" for i in range(trained.config.convolutions)]
 
 
+@once
 def step_function(trained: Trained):
     """The function `step`, or `None` if the model cannot stream.
 
@@ -111,19 +114,77 @@ def stream(trained: Trained, contents: bytes, seconds: float = 0.2) -> Iterator[
     Raises:
         UsageError: if the model cannot stream.
     """
-    step = step_function(trained)
-    if step is None:
+    if not can_stream(trained):
         raise UsageError(
             "--stream needs a model trained on recordings with --bidirectional=false, "
             "--normalization=running or batch, and --deltas=0."
         )
     rate, size = recordings.front_end(trained.assets).rate, samples_per_frame(trained)
-    samples = speech.waveform(contents, rate)
+    samples = speech.waveform(contents, rate).numpy()
     piece = size * max(1, round(seconds * rate / size))
-    states = initial_states(trained, 1)
+    hear = listen(trained)
     for begin in range(0, len(samples) // size * size, piece):
-        part = samples[begin : begin + piece]
-        part = part[: len(part) // size * size]
-        found = step(audio=part[tf.newaxis], **states)
+        yield hear(samples[begin : begin + piece], rate)
+
+
+def listen(trained: Trained) -> Callable[[np.ndarray, int], str]:
+    """A function of the next samples of a recording.
+
+    Its arguments are samples `[N]`, any number of them, and their rate in Hz, which is that of the
+    first ones. It returns the text by which they extend the transcript. It remembers the states of
+    the model, and the samples that the next ones may change: those that are less than a frame, and
+    those that resampling needs.
+
+    The model must be able to stream.
+    """
+    step, size = step_function(trained), samples_per_frame(trained)
+    states = initial_states(trained, 1)
+    resample, waiting = (
+        _Resampler(recordings.front_end(trained.assets).rate),
+        np.zeros(0, "float32"),
+    )
+
+    def hear(samples: np.ndarray, rate: int) -> str:
+        nonlocal states, waiting
+        waiting = np.concatenate([waiting, resample(samples, rate)])
+        count = len(waiting) // size * size
+        if not count:
+            return ""
+        found = step(audio=tf.constant(waiting[tf.newaxis, :count]), **states)
         states = {name: found[name] for name in states}
-        yield found["text"].numpy()[0].decode()
+        waiting = waiting[count:]
+        return found["text"].numpy()[0].decode()
+
+    return hear
+
+
+class _Resampler:
+    """Resamples a signal piece by piece, to the samples of `audio.resample` of the whole signal.
+
+    Args:
+        to_rate: the new rate, in Hz.
+    """
+
+    def __init__(self, to_rate: int):
+        self.to_rate = to_rate
+        self.kept = np.zeros(0, "float32")  # samples of the old rate, from `begin` on
+        self.begin = self.done = 0  # done: samples of the new rate that were returned
+
+    def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """The samples of the new rate that later samples do not change."""
+        if rate == self.to_rate:
+            return np.asarray(samples, "float32")
+        common = math.gcd(rate, self.to_rate)
+        step, new_step = rate // common, self.to_rate // common  # with a sample of each rate
+        self.kept = np.concatenate([self.kept, np.asarray(samples, "float32")])
+        reach = audio.reach(rate, self.to_rate)
+        ready = math.floor((self.begin + len(self.kept) - 1 - reach) * self.to_rate / rate) + 1
+        if ready <= self.done:
+            return np.zeros(0, "float32")
+        first = self.begin // step * new_step
+        found = audio.resample(self.kept, rate, self.to_rate).numpy()
+        found = found[self.done - first : ready - first]
+        self.done = ready
+        needed = max(0, math.floor(ready * rate / self.to_rate - reach)) // step * step
+        self.kept, self.begin = self.kept[needed - self.begin :], needed
+        return found

@@ -11,8 +11,9 @@ from rich.text import Text
 from unroll.apps.core.config import TrainingConfig, optimizer
 from unroll.apps.core.data import RawSplits
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained, query
 from unroll.apps.shared.averaging import AveragedWeights
+from unroll.apps.shared.display import scored_rows
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.token_losses import MeanLoss, Perplexity
 from unroll.apps.shared.unknown_words import report_unknown
@@ -185,6 +186,7 @@ PRESETS = {
 # For your own files.
 OWN_FILES = replace(_SENTENCES, data="", source="", target="", max_tokens=100)
 
+TASK = "translation"
 PUBLISHED = {
     "multi30k": {
         "bleu": 28.3,
@@ -320,6 +322,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def predict(trained: Trained, inputs: list[str]) -> list[dict]:
     """The translations of each source, best first, with the attention of each of their pieces.
 
@@ -379,6 +384,17 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """A source, its translations and their alignment; of a dialog, the reply."""
+    if trained.assets["task"]["dialogs"]:
+        return Page({"turn": "line"}, {"reply": ("text", lambda r: r["translations"][0])})
+
+    def translations(result: dict) -> tuple[list[str], list[list]]:
+        return ["translation", "score"], scored_rows(result["translations"], result["scores"])
+
+    return Page({"source": "text"}, {"translations": ("table", translations)})
 
 
 def examples() -> list[str]:

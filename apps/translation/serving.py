@@ -3,13 +3,27 @@
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.shared.batches import for_any_batch
 from unroll.apps.translation import decoding
 from unroll.pipelines.text import known_ids
 from unroll.pipelines.translation import UNKNOWN
 
 
+def request(trained: Trained, inputs: list[str]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for sources, or for the turns of dialogs."""
+    if not trained.assets["task"]["dialogs"]:
+        return {"text": np.array(inputs, object)}
+    turns = [each.split("\t")[-trained.config.history :] for each in inputs]
+    longest = max(map(len, turns)) - 1
+    history = [[*each[:-1], *[""] * (longest - len(each) + 1)] for each in turns]
+    return {
+        "text": np.array([each[-1] for each in turns], object),
+        "history": np.array(history, object).reshape(len(turns), longest),
+    }
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 
@@ -60,14 +74,12 @@ def service(trained: Trained) -> Service:
         specs["history"] = tf.TensorSpec([None, None], tf.string)
 
     def requests(examples: list[str]) -> dict[str, dict[str, np.ndarray]]:
-        turns = [each.split("\t")[-config.history :] if is_dialog else [each] for each in examples]
-        request = {"text": np.array([each[-1] for each in turns], object)}
-        history = None
-        if is_dialog:
-            history = tf.ragged.constant([each[:-1] for each in turns], tf.string, 1)
-            request["history"] = history.to_tensor("").numpy()
-        ids = translator.source_ids(tf.constant(request["text"]), history)
-        return {"serving_default": request, "ids": {"source": ids.numpy()}}
+        raw = request(trained, examples)
+        history = raw.get("history")
+        if history is not None:
+            history = tf.ragged.boolean_mask(tf.constant(history), history != "")
+        ids = translator.source_ids(tf.constant(raw["text"]), history)
+        return {"serving_default": raw, "ids": {"source": ids.numpy()}}
 
     return Service(
         {

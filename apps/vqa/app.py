@@ -10,9 +10,9 @@ from rich.text import Text
 
 from unroll.apps.core.config import optimizer
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained, query
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained, query
 from unroll.apps.shared import images, questions
-from unroll.apps.shared.display import weighted_tokens
+from unroll.apps.shared.display import weighted_tokens, weights_of
 from unroll.apps.shared.recurrent import require_cell
 from unroll.apps.shared.residual import residual_encoder
 from unroll.apps.shared.unknown_words import report_unknown
@@ -97,6 +97,7 @@ PRESETS = {
     ),
 }  # fmt: skip
 
+TASK = "visual-question-answering"
 PUBLISHED = {
     "easy_vqa": {"accuracy": 0.938, "source": "CNN and bag of words, Zhou 2019"},
     "daquar": {"accuracy": 0.194, "source": "Neural-Image-QA, Malinowski et al. 2015"},
@@ -225,6 +226,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def parse_inputs(arguments: list[str]) -> list[tuple[str, str]]:
     """Paths of images, each followed by questions, to pairs."""
     return questions.pairs(arguments, images.is_image_path, "image")
@@ -275,6 +279,18 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 
 
 plot = reports.plot
+
+
+def page(trained: Trained) -> Page:
+    """A picture and a question; the answers, and the attention over both."""
+
+    def question(result: dict) -> list[tuple[str, float]]:
+        return weights_of(result["tokens"], result["question_attention"])
+
+    outputs = {"answers": ("scores", lambda r: dict(zip(r["answers"], r["scores"], strict=True)))}
+    if trained.config.question == "attention":
+        outputs["attention"] = ("weights", question)
+    return Page({"image": "image", "question": "line"}, outputs)
 
 
 def examples() -> list[tuple[bytes, str]]:

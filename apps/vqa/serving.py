@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.shared import images
 from unroll.apps.shared.batches import for_any_batch
 from unroll.pipelines import image, text
@@ -12,6 +12,27 @@ from unroll.pipelines import image, text
 NUM_ANSWERS = 5
 
 
+def request(trained: Trained, inputs: list[tuple]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for pairs of an image and a question.
+
+    In dialogs, a triple also has the previous rounds.
+    """
+    config, spec = trained.config, trained.assets["images"]
+    sources, questions, *history = zip(*inputs, strict=True)
+    raw = {"question": np.array(questions, object)}
+    if spec["kind"] == "image" or (config.image != "none" and config.frozen):
+        raw["image_bytes"] = np.array([images.read(source) for source in sources], object)
+    elif spec["kind"] == "regions":
+        raw["regions"] = images.regions_of(sources, config, spec)
+    if config.history:
+        rounds = history[0] if history else [()] * len(questions)
+        longest = max(1, *map(len, rounds))
+        padded = [[*each, *[""] * (longest - len(each))] for each in rounds]
+        raw["history"] = np.array(padded, object)
+    return raw
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions.
 
@@ -87,20 +108,15 @@ def service(trained: Trained) -> Service:
 
     def requests(examples: list[tuple]) -> dict[str, dict[str, np.ndarray]]:
         """The requests of pairs of an image and a question, or triples with previous rounds."""
-        sources, questions, *history = zip(*examples, strict=True)
-        raw = {"question": np.array(questions, object)}
-        encoded = {"tokens": text.to_dense(encoder(tf.constant(questions))["tokens"]).numpy()}
+        raw = request(trained, examples)
+        tokens = encoder(tf.constant(raw["question"]))["tokens"]
+        encoded = {"tokens": text.to_dense(tokens).numpy()}
         if image_encoder:
-            raw["image_bytes"] = np.array([images.read(source) for source in sources], object)
             encoded["image"] = image.decode_batch(tf.constant(raw["image_bytes"]), size).numpy()
         elif reads_regions:
-            raw["regions"] = encoded["regions"] = images.regions_of(sources, config, spec)
+            encoded["regions"] = raw["regions"]
         if config.history:
-            rounds = history[0] if history else [()] * len(questions)
-            longest = max(1, *map(len, rounds))
-            padded = [[*each, *[""] * (longest - len(each))] for each in rounds]
-            raw["history"] = np.array(padded, object)
-            encoded["rounds"] = _encode_rounds(tf.constant(padded), encoder).numpy()
+            encoded["rounds"] = _encode_rounds(tf.constant(raw["history"]), encoder).numpy()
         return {"serving_default": raw, "ids": encoded}
 
     strings = {"question": b"", "image_bytes": b"", "history": b""}

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.data import RawSplits
-from unroll.apps.core.protocol import Assets, Axes, Data, Report, Service, Trained
+from unroll.apps.core.protocol import Assets, Axes, Data, Page, Report, Service, Trained
 from unroll.apps.word_vectors import expressions, files, metrics, network, serving
 from unroll.apps.word_vectors import report as reports
 from unroll.pipelines import datasets, word_questions
@@ -108,6 +108,7 @@ PRESETS = {
 OWN_FILES = replace(_ENGLISH, data="", epochs=10)
 ACCEPTS_A_FILE = True
 
+TASK = "feature-extraction"
 PUBLISHED: dict[str, dict] = {}
 
 METRICS = {"analogies": "max", "wordsim_353": "max", "simlex_999": "max", "men": "max"}
@@ -233,6 +234,9 @@ def serve(trained: Trained) -> Service:
     return serving.service(trained)
 
 
+request = serving.request
+
+
 def predict(trained: Trained, inputs: list[str]) -> list[dict]:
     """The words nearest to a word, or to an expression such as "king - man + woman"."""
     return expressions.evaluate(trained, inputs)
@@ -251,6 +255,20 @@ def report(trained: Trained, dataset: tf.data.Dataset) -> Report:
 def export_files(trained: Trained) -> dict[str, bytes]:
     """The vectors in the text formats of word2vec and GloVe."""
     return files.text_formats(trained)
+
+
+def page(trained: Trained) -> Page:
+    """A word or an expression, and the nearest words."""
+
+    def neighbors(result: dict) -> tuple[list[str], list[list]]:
+        rows = [[each["word"], round(each["score"], 3)] for each in result["neighbors"]]
+        return ["word", "cosine"], rows
+
+    outputs = {
+        "neighbors": ("table", neighbors),
+        "words without a vector": ("text", lambda result: ", ".join(result["unknown"])),
+    }
+    return Page({"word or expression": "line"}, outputs)
 
 
 def examples() -> list[str]:

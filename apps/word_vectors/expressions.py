@@ -7,7 +7,7 @@ import tensorflow as tf
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained
 from unroll.apps.word_vectors.network import nearest, normalized
-from unroll.apps.word_vectors.serving import Lookup
+from unroll.apps.word_vectors.serving import lookup_of
 
 _SIGN = re.compile(r"(?:^|(?<=\s))([+-])(?=\s|$)")
 
@@ -40,7 +40,7 @@ def evaluate(trained: Trained, inputs: list[str]) -> list[dict]:
     Its vector is the sum of the vectors of the words, of length 1 each, with their signs. An
     expression with a word that has no vector has no neighbors; `unknown` lists these words.
     """
-    lookup = Lookup(trained)
+    lookup = lookup_of(trained)
     results = []
     for expression in inputs:
         signs, terms = zip(*parse(expression), strict=True)

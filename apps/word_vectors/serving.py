@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core.protocol import Service, Trained, with_inputs
+from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.word_vectors.network import nearest, normalized, padded_ngrams
 from unroll.pipelines import text as texts
 from unroll.pipelines import word_vectors as pairs
@@ -37,6 +37,18 @@ class Lookup:
         return ids, vectors, known
 
 
+@once
+def lookup_of(trained: Trained) -> Lookup:
+    """The vectors of the words of a trained model, made once."""
+    return Lookup(trained)
+
+
+def request(trained: Trained, inputs: list[str]) -> dict[str, np.ndarray]:
+    """The request of `serving_default` for words."""
+    return {"words": np.array(inputs, object)}
+
+
+@once
 def service(trained: Trained) -> Service:
     """The app's functions. N is the option `neighbors`.
 
@@ -48,7 +60,7 @@ def service(trained: Trained) -> Service:
     - `vectors`, for LiteRT: `tokens` `[B, T]` ids to `vectors` `[B, T, D]`. Ids that are not in the
       vocabulary are read as the unknown word.
     """
-    lookup = Lookup(trained)
+    lookup = lookup_of(trained)
     vocabulary = tf.constant(trained.assets["vocabulary"])
     most = min(trained.config.neighbors, len(trained.assets["vocabulary"]) - 2)
 
@@ -79,11 +91,11 @@ def service(trained: Trained) -> Service:
         return {"vectors": tf.gather(lookup.matrix, ids)}
 
     def requests(examples: list[str]) -> dict[str, dict[str, np.ndarray]]:
-        words = [example.split()[0] for example in examples]
-        ids, _, _ = lookup(tf.constant(words))
-        names = np.array(words, object)
+        raw = request(trained, [example.split()[0] for example in examples])
+        names = raw["words"]
+        ids, _, _ = lookup(tf.constant(names))
         return {
-            "serving_default": {"words": names},
+            "serving_default": raw,
             "analogy": {"a": names, "b": names[::-1], "c": names},
             "vectors": {"tokens": ids.numpy()[:, None]},
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from unroll.pipelines.datasets.base import Generated, without_bucket
+from unroll.pipelines.datasets.base import Builder, Generated, without_bucket
 from unroll.pipelines.datasets.key_terms.articles import Articles
 from unroll.pipelines.datasets.key_terms.inspec import Inspec
 from unroll.pipelines.datasets.key_terms.semeval2017 import SemEval2017
@@ -142,6 +142,14 @@ _OF_ONE_FILE = ("plain_text", "series")
 def names() -> list[str]:
     """The names of the datasets that `builder` and `load` know."""
     return sorted(_BUILDERS)
+
+
+def builder_class(name: str) -> type[Builder] | None:
+    """The class of the builder of a dataset; `None` for a folder of your own files."""
+    make = _BUILDERS.get(name)
+    while isinstance(make, functools.partial):
+        make = make.args[0] if make.args else make.func
+    return make
 
 
 def builder(

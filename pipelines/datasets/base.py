@@ -59,6 +59,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     SHOWS_PROGRESS = False
     HOMEPAGE = ""
     CITATION = ""
+    LICENSE = ""  # of the data; empty if it is not known
 
     def __init__(self, *, manual_dir: str | Path | None = None, **kwargs):
         self.manual_dir = manual_dir
@@ -104,6 +105,7 @@ class Generated(Builder, skip_registration=True):
         DataError: if `size` is not positive.
     """
 
+    LICENSE = "Apache-2.0"  # of the generator
     SIZES: ClassVar[dict[str, int]] = {}  # examples by split, at size 1
     MIN_SIZE = 8  # examples of a split, at any size
 

@@ -46,7 +46,7 @@ APPS = [importlib.import_module(f"unroll.apps.{name}.app") for name in NAMES]
 HOOKS = {
     "axes": 1, "shared": 1, "start_options": 1, "callbacks": 2, "export_files": 1,
     "parse_inputs": 1, "plot": 2, "stream": 2, "combine": 1, "converse": 1,
-    "ensemble": 1,
+    "ensemble": 1, "page": 1, "request": 2,
 }  # fmt: skip
 
 

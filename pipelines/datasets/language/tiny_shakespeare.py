@@ -22,6 +22,7 @@ class TinyShakespeare(PlainText, skip_registration=True):
     SPLITS = ("train", "valid")
     HOMEPAGE = "https://github.com/karpathy/char-rnn"
     CITATION = "Karpathy 2015, The unreasonable effectiveness of recurrent neural networks"
+    LICENSE = "public domain"
 
     def _split_generators(self, dl_manager):
         text = read_text(find(FILE, dl_manager, self.manual_dir))

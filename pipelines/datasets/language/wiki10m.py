@@ -28,6 +28,7 @@ class Wiki10m(PlainText, skip_registration=True):
     """
 
     HOMEPAGE = "https://github.com/Vibhas-hs-edu/WikiTasks"
+    LICENSE = "CC BY-SA"
     COUNT = 96_339
 
     def _split_generators(self, dl_manager):

@@ -26,6 +26,7 @@ class Imdb(TextClassification, skip_registration=True):
     LABELS = ("negative", "positive")
     HOMEPAGE = "https://ai.stanford.edu/~amaas/data/sentiment"
     CITATION = "Maas et al. 2011, Learning word vectors for sentiment analysis"
+    LICENSE = "for research"
     COUNT = 12_500  # reviews of each label in each split
 
     def _split_generators(self, dl_manager):

@@ -6,6 +6,7 @@ from unroll.pipelines.datasets.series.darts_files import DartsFile
 class _Ett(DartsFile, skip_registration=True):
     HOMEPAGE = "https://github.com/zhouhaoyi/ETDataset"
     CITATION = "Zhou et al. 2021, Informer, arXiv:2012.07436"
+    LICENSE = "CC BY-ND 4.0"
     FOLDER = "ett"
     FREQUENCY = "h"
     ENDS = {"train": 8640, "valid": 11_520, "test": 14_400}

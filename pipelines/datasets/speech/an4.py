@@ -26,6 +26,7 @@ class An4(Speech, skip_registration=True):
 
     HOMEPAGE = "https://www.speech.cs.cmu.edu/databases/an4/"
     CITATION = "Acero and Stern 1990"
+    LICENSE = "free for any use"
     FEATURES: ClassVar = {
         "features": tfds.features.Tensor(shape=(None, 13), dtype=tf.float32),
         "transcript": tf.string,

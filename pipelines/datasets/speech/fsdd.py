@@ -39,6 +39,7 @@ class Fsdd(Speech, skip_registration=True):
 
     HOMEPAGE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
     CITATION = "Jackson et al., Free Spoken Digit Dataset, 2018"
+    LICENSE = "CC BY-SA 4.0"
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=name)
         for name in ("single", "strings", *(f"without_{speaker}" for speaker in SPEAKERS))

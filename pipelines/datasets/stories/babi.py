@@ -29,6 +29,7 @@ class Babi(StoryQuestions, skip_registration=True):
 
     HOMEPAGE = "https://research.fb.com/downloads/babi/"
     CITATION = "Weston et al. 2016, Towards AI-complete question answering"
+    LICENSE = "CC BY 3.0"
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in ("en", "en-10k")]
 
     def _split_generators(self, dl_manager):

@@ -36,6 +36,7 @@ class DailyDialog(Pairs, skip_registration=True):
     name = "dailydialog"
     HOMEPAGE = "http://yanran.li/dailydialog"
     CITATION = "Li et al. 2017, DailyDialog: A manually labelled multi-turn dialogue dataset"
+    LICENSE = "CC BY-NC-SA 4.0"
     dialogs = True
 
     def _split_generators(self, dl_manager):

@@ -27,6 +27,7 @@ class TatoebaZhEn(Pairs, skip_registration=True):
 
     name = "tatoeba_zh_en"
     HOMEPAGE = "https://tatoeba.org"
+    LICENSE = "CC BY 2.0 FR"
     LANGUAGES = ("zh", "en")
 
     def _split_generators(self, dl_manager):

@@ -33,6 +33,7 @@ class Daquar(VisualQuestions, skip_registration=True):
 
     HOMEPAGE = "https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning"
     CITATION = "Malinowski and Fritz 2014"
+    LICENSE = "for research"
 
     def _split_generators(self, dl_manager):
         path = in_manual_folder(ARCHIVE, self.manual_dir)

@@ -27,6 +27,7 @@ class EasyVqa(VisualQuestions, skip_registration=True):
 
     HOMEPAGE = "https://github.com/vzhou842/easy-VQA"
     CITATION = "Zhou 2019, easy-VQA"
+    LICENSE = "MIT"
 
     def _split_generators(self, dl_manager):
         path = find(ARCHIVE, dl_manager, self.manual_dir)

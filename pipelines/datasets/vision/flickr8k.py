@@ -23,6 +23,7 @@ class Flickr8k(Captions, skip_registration=True):
 
     HOMEPAGE = "https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k"
     CITATION = "Hodosh, Young and Hockenmaier 2013"
+    LICENSE = "for research"
 
     def _split_generators(self, dl_manager):
         photos = find(PHOTOS, dl_manager, self.manual_dir)
