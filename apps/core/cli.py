@@ -36,7 +36,7 @@ unroll APP evaluate RUN... [--split=test] [--record] [--variant=default]
 unroll APP predict  RUN... INPUT... [--json] [--plot=DIR] [--stream]    INPUT - reads lines
 unroll APP report   RUN [--split=test]
 unroll APP card     RUN
-unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert]
+unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert,onnx]
                         [--quantize=int8,float16] [--litert-shapes=1x50]
 unroll APP demo     RUN [--port=N] [--share]
 unroll demo         [--port=N] [--share]      all apps on one page

@@ -1,4 +1,4 @@
-"""Export: a SavedModel in TF Serving's layout and a LiteRT file, both verified."""
+"""Export: a SavedModel in TF Serving's layout, LiteRT and ONNX files, all verified."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core import litert, parity
+from unroll.apps.core import litert, onnx_files, parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.files import (
@@ -27,7 +27,8 @@ from unroll.apps.core.files import (
 from unroll.apps.core.protocol import Assets, Service, Trained, hook
 from unroll.apps.core.runs import Run, app_name, environment
 
-FORMATS = ("saved_model", "litert")
+FORMATS = ("saved_model", "litert", "onnx")
+DEFAULT_FORMATS = FORMATS[:2]
 TOLERANCE = 1e-5
 
 
@@ -35,7 +36,7 @@ def export(
     app: ModuleType,
     run: Run,
     to: str | Path = "saved_models",
-    formats: tuple[str, ...] = FORMATS,
+    formats: tuple[str, ...] = DEFAULT_FORMATS,
     name: str | None = None,
     quantize: str = "",
     litert_shapes: str = "",
@@ -56,6 +57,8 @@ def export(
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
         raise UsageError(f"--formats={','.join(formats)}: choose from {', '.join(FORMATS)}.")
+    if "onnx" in formats:
+        onnx_files.require_packages()
     if (kinds or shapes) and "litert" not in formats:
         raise UsageError("--quantize and --litert-shapes need litert among the --formats.")
     trained = load_trained(app, run)
@@ -83,7 +86,7 @@ def write(
     assets: Assets,
     examples: list,
     parent: Path,
-    formats: tuple[str, ...] = FORMATS,
+    formats: tuple[str, ...] = DEFAULT_FORMATS,
     about: dict | None = None,
     further: dict[str, bytes] | None = None,
     litert_files: list[litert.File] | None = None,
@@ -94,10 +97,10 @@ def write(
     dynamic shapes in float32.
     """
     if not service.litert:
-        formats = tuple(name for name in formats if name != "litert")
+        formats = tuple(name for name in formats if name == "saved_model")
     files = (litert_files or litert.files(service)) if "litert" in formats else []
     if not formats:
-        raise UsageError("This model has no LiteRT function: use --formats=saved_model.")
+        raise UsageError("This model has no LiteRT or ONNX function: use --formats=saved_model.")
     made = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +126,11 @@ def write(
         for file in files:
             with _quiet(file.artifact):
                 write_bytes(folder / file.name, file.content(assets, of_litert))
+        of_onnx = {}
+        for name, function in (onnx_files.functions(service) if "onnx" in formats else {}).items():
+            of_onnx[name] = onnx_files.describe(name, _signature(function))
+            with _quiet("onnx"):
+                write_bytes(folder / of_onnx[name]["file"], onnx_files.content(function))
         write_assets(folder, assets)
         for name, content in (further or {}).items():
             write_bytes(folder / name, content)
@@ -132,6 +140,7 @@ def write(
             **(about or {}),
             "signatures": signatures,
             "litert": of_litert if files else None,
+            "onnx": of_onnx or None,
             "largest_difference": differences,
             "agreement": agreement,
             "bytes": {str(path.relative_to(folder)): path.stat().st_size for path in paths},
@@ -176,6 +185,8 @@ def check(
     files = (litert_files or litert.files(service)) if "litert" in formats else []
     for file in files:
         requests += litert.requests(file, service, batches)
+    if "onnx" in formats:
+        requests += onnx_files.requests(service, batches)
     try:
         answers = parity.run(folder, requests)
     except RuntimeError as error:
@@ -189,6 +200,8 @@ def check(
     # In reverse order: outputs that depend on earlier requests would agree in the same order.
     for (artifact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
         functions = service.functions if artifact.startswith("saved_model") else service.litert
+        if artifact == "onnx":
+            functions = onnx_files.functions(service)
         expected = _call(functions[name], inputs)
         if expected.keys() != found.keys():
             raise UsageError(

@@ -147,9 +147,14 @@ def fixed(functions: dict, shape: tuple[int, ...]) -> dict:
     return {name: _fixed(function, shape) for name, function in functions.items()}
 
 
+def is_dynamic(function) -> bool:
+    """Whether an input of an exported function has an axis of any size."""
+    return any(None in spec.shape.as_list() for spec in function.input_signature)
+
+
 def _fixed(function, shape: tuple[int, ...]):
     specs = function.input_signature
-    if not any(None in spec.shape.as_list() for spec in specs):
+    if not is_dynamic(function):
         return function
     specs = [
         tf.TensorSpec(_with_sizes(spec.shape, shape), spec.dtype, name=spec.name) for spec in specs
@@ -179,7 +184,7 @@ def requests(
         if function is not service.litert[name]:
             each = [_fit(inputs, dynamic, file.shape) for inputs in given]
             each = [inputs for inputs in each if inputs is not None]
-            each.append(_tiled(given[0], dynamic, file.shape))
+            each.append(tiled(given[0], dynamic, file.shape))
         else:
             each = _accepted(name, dynamic, given)
         found += [(file.artifact, name, inputs) for inputs in each]
@@ -196,11 +201,11 @@ def _accepted(name: str, specs, given: list[dict]) -> list[dict]:
     if not accepted:
         raise ValueError(f"The service has no requests of the shapes of {name}.")
     if any(None in spec.shape for spec in specs):
-        accepted += [_tiled(given[0], specs, shape) for shape in SHAPES]
+        accepted += [tiled(given[0], specs, shape) for shape in SHAPES]
     return accepted
 
 
-def _tiled(inputs: dict, specs, sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
+def tiled(inputs: dict, specs, sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Repeats arrays to other sizes along their first dynamic axes."""
     return {spec.name: _tile(inputs[spec.name], spec.shape, sizes) for spec in specs}
 

@@ -68,7 +68,7 @@ class ExportOptions:
     run: RunFolder
     # folder of the models, as TF Serving watches it
     to: str = "saved_models"
-    # comma-separated formats: saved_model, litert
+    # comma-separated formats: saved_model, litert, onnx (of the extra `onnx`)
     formats: str = "saved_model,litert"
     # further LiteRT files with smaller weights, comma-separated types: int8, float16
     quantize: str = ""

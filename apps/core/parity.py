@@ -1,15 +1,15 @@
 """Runs an exported model in a clean process, which executes this file with `python -I`.
 
-The process imports TensorFlow, TensorFlow Text, NumPy and the LiteRT interpreter, and nothing of
-this project: a model that it can load, a server can load.
+The process imports TensorFlow, TensorFlow Text, NumPy, the LiteRT interpreter and ONNX Runtime, and
+nothing of this project: a model that it can load, a server can load.
 
 It reads jobs from its standard input, one JSON object per line: `{"folder": FOLDER, "requests":
 [{"artifact": ..., "signature": ..., "inputs": {name: TENSOR}}]}`, where a TENSOR is `{"dtype": ...,
 "shape": ..., "value": nested list}`. For each job it writes a line, either
 `{"outputs": [{name: TENSOR}, ...]}`, one for each request, or `{"error": message}`. The artifacts
 are `saved_model`, loaded with `tf.saved_model.load`; `saved_model_session`, loaded like TF Serving
-does, which restores the variables in another way; and `litert`, or `litert-...` for
-`model-....tflite`.
+does, which restores the variables in another way; `litert`, or `litert-...` for
+`model-....tflite`; and `onnx`, in which each signature has a file, run by ONNX Runtime.
 """
 
 import contextlib
@@ -173,13 +173,38 @@ def load_litert(path: str) -> Model:
     return lambda signature, inputs: interpreter.get_signature_runner(signature)(**inputs)
 
 
+def onnx_file(signature: str) -> str:
+    """The name of the ONNX file of a function."""
+    return f"{signature}.onnx"
+
+
+def load_onnx(folder: str) -> Model:
+    """The ONNX files of a folder in ONNX Runtime. A result `next_x`, where x is an input, is x."""
+    import onnxruntime
+
+    sessions = {}
+
+    def call(signature, inputs):
+        if signature not in sessions:
+            path = str(Path(folder, onnx_file(signature)))
+            providers = ["CPUExecutionProvider"]
+            sessions[signature] = onnxruntime.InferenceSession(path, providers=providers)
+        session = sessions[signature]
+        names = [each.name for each in session.get_outputs()]
+        own = [name.removeprefix("next_") for name in names]
+        names = [x if x in inputs else name for name, x in zip(names, own, strict=True)]
+        return dict(zip(names, session.run(None, inputs), strict=True))
+
+    return call
+
+
 def outputs_of(job: dict) -> list[dict]:
     """The outputs for all requests of a job.
 
     Raises:
         RuntimeError: if an artifact fails, or if loading it imported a module of this project.
     """
-    loaders = {"saved_model": load, "saved_model_session": load_in_session}
+    loaders = {"saved_model": load, "saved_model_session": load_in_session, "onnx": load_onnx}
     loaded: dict[str, Model] = {}
     outputs = []
     for request in job["requests"]:
