@@ -212,11 +212,11 @@ def provided(*extras: str) -> set[str]:
 def test_what_is_imported_is_declared(folder):
     imported = third_party(folder)
     assert "keras" in imported or "tensorflow" in imported
-    assert imported - provided("apps", "demo") == set()
+    assert imported - provided("apps", "demo", "onnx") == set()
 
 
 @pytest.mark.exhaustive
 def test_layers_import_backends_besides_keras_and_numpy_only():
-    # KenLM is optional: `NGramLanguageModel.from_kenlm` says how to install it.
-    optional = {"tensorflow", "jax", "torch", "kenlm"}
+    # `NGramLanguageModel.from_kenlm` and `onnx_tensorflow.convert` say how to install the others.
+    optional = {"tensorflow", "jax", "torch", "kenlm", "onnx", "tf2onnx"}
     assert third_party("layers") <= {"keras", "numpy", *optional}
