@@ -204,10 +204,13 @@ def _parts(times: tf.Tensor) -> dict[str, tf.Tensor]:
     Dates by "civil_from_days" (Hinnant, "chrono-compatible low-level date algorithms"): years
     begin in March, so that the leap day is the last.
     """
-    second = tf.math.floormod(times, DAY)
-    # LiteRT has no division of int64. As a float32, the quotient is wrong by less than 0.5.
-    day = tf.cast(tf.round(tf.cast(times - second, tf.float32) / DAY), tf.int32)
-    second = tf.cast(second, tf.int32)
+    # LiteRT has no division of int64. A float32 is wrong by less than a day, and by 10,000 days with
+    # constants of float16, of which none is as large as DAY. The integers that remain are small.
+    near = tf.cast(times, tf.float32) / 128 / (DAY // 128)
+    near = tf.cast(tf.round(near), tf.int32)
+    rest = tf.cast(times - DAY * tf.cast(near, tf.int64), tf.int32)
+    day = near + rest // DAY
+    second = tf.math.floormod(rest, DAY)
     shifted = day + 719_468  # days since March of the year 0
     era = shifted // 146_097  # 400 years
     of_era = shifted - era * 146_097

@@ -171,7 +171,8 @@ def check(
         of the other values that are equal, if there are any.
 
     Raises:
-        UsageError: if a difference is above that of `litert.TOLERANCES`, or other values differ.
+        UsageError: if a difference is above `TOLERANCE`, or other values differ at all; for
+            quantized weights, above `litert.TOLERANCES`.
         ValueError: if the service has no request for one of its functions.
     """
     batches = [service.requests(batch) for batch in (examples, *([e] for e in examples))]
@@ -192,7 +193,7 @@ def check(
     except RuntimeError as error:
         raise UsageError(f"The export does not run in a clean process: {error}") from None
     tolerant = {
-        file.artifact: litert.Agreement(litert.TOLERANCES[file.quantize])
+        file.artifact: litert.Agreement(*litert.TOLERANCES[file.quantize])
         for file in files
         if file.quantize
     }
