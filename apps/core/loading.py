@@ -77,6 +77,8 @@ def _load_export(folder: Path) -> Model:
         app = _app(manifest["app"], folder)
         config = configs.from_json(app.Config, manifest["config"], str(path))
         assets = read_assets(folder, manifest["assets"])
+        if missing := sorted(set(manifest["assets"]) - assets.keys()):
+            raise UsageError(f"{folder} has no asset {missing[0]}.")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         if isinstance(error, UsageError):
             raise

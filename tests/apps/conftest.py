@@ -114,9 +114,8 @@ def run(trained, tmp_path, monkeypatch) -> str:
 
 
 @pytest.fixture
-def call(toy_among_the_apps, tmp_path, monkeypatch, capsys) -> Callable[..., tuple]:
-    """Runs a command in an empty folder; returns its exit code and the lines of both outputs."""
-    monkeypatch.chdir(tmp_path)
+def call_here(toy_among_the_apps, capsys) -> Callable[..., tuple]:
+    """Runs a command; returns its exit code and the lines of both outputs."""
 
     def call(*arguments: str):
         code = cli.main(list(arguments))
@@ -124,3 +123,10 @@ def call(toy_among_the_apps, tmp_path, monkeypatch, capsys) -> Callable[..., tup
         return code, printed.out.split("\n")[:-1], printed.err.split("\n")[:-1]
 
     return call
+
+
+@pytest.fixture
+def call(call_here, tmp_path, monkeypatch) -> Callable[..., tuple]:
+    """Runs a command in an empty folder; returns its exit code and the lines of both outputs."""
+    monkeypatch.chdir(tmp_path)
+    return call_here
