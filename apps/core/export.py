@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unroll.apps.core import litert, onnx_files, parity
+from unroll.apps.core import card, litert, onnx_files, parity
+from unroll.apps.core import config as configs
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.files import (
@@ -70,9 +71,11 @@ def export(
         model.set_weights(trained.model.get_weights())
         trained = Trained(single, assets, model)
     about = {"app": app_name(app), "data": config.data, "run": str(run.path)}
+    about |= {"config": configs.to_json(config), "assets": sorted(assets)}
     about["metrics"] = run.read_metrics()
     parent = Path(to) / (name or app_name(app))
     further, service = hook(app, "export_files")(trained), app.serve(trained)
+    further = {**further, card.NAME: card.for_export(app, run)}
     files = None
     if kinds or shapes:
         if not service.litert:
