@@ -119,6 +119,9 @@ def scan(body, carry, xs, like, reverse):
     """
     if xs[0].shape[0] == 0:  # XLA compiles the body of a loop without steps, too
         return tuple(carry), tuple(tf.zeros([0, *tf.unstack(tf.shape(y))], y.dtype) for y in like)
+    if _FORMAT.get() and xs[0].shape[0] == 1:  # a model of single steps has no loop
+        end, ys = body(tuple(carry), tuple(None if x is None else x[0] for x in xs))
+        return tuple(end), tuple(y[None] for y in ys)
     length = tf.shape(xs[0])[0]
     carry_shapes = _carry_shapes(carry, xs)
     if _FORMAT.get() == "onnx":

@@ -108,7 +108,7 @@ def _errors() -> Iterator[list[str]]:
 
     class Collector(logging.Handler):
         def emit(self, record):
-            reason = (record.exc_info or [None])[1]
+            reason = record.exc_info and record.exc_info[1]
             found.append(" ".join(str(reason or record.getMessage()).split()))
 
     logger, collector = logging.getLogger("tf2onnx"), Collector(logging.ERROR)

@@ -103,6 +103,11 @@ def cast_like(xs, others) -> tuple:
     return tuple(cast_to(x, other.dtype) for x, other in zip(xs, others, strict=True))
 
 
+def log_sigmoid(x):
+    """The logarithm of the logistic function, of operations that LiteRT has built in."""
+    return ops.minimum(x, 0.0) - ops.log(1 + ops.exp(-ops.abs(x)))
+
+
 def add_bias(x, bias):
     """`x + bias` in the dtype of `x`, with the gradient of the bias summed in float32.
 

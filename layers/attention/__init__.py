@@ -9,6 +9,7 @@ from unroll.layers.attention.bahdanau import BahdanauAttention
 from unroll.layers.attention.base import Attention
 from unroll.layers.attention.luong import LuongAttention
 from unroll.layers.attention.memory_network import MemoryNetwork
+from unroll.layers.attention.monotonic import MonotonicAttention
 from unroll.layers.attention.pool import AttentionPool
 from unroll.layers.attention.question_guided import QuestionGuidedAttention
 
@@ -18,6 +19,7 @@ __all__ = [
     "BahdanauAttention",
     "LuongAttention",
     "MemoryNetwork",
+    "MonotonicAttention",
     "QuestionGuidedAttention",
     "scores",
 ]

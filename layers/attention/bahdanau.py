@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from unroll.layers.attention.base import Attention
-from unroll.layers.attention.scores import additive, masked_softmax
+from unroll.layers.attention.scores import additive
 from unroll.layers.backend import product
-from unroll.layers.operations import require_size
+from unroll.layers.operations import add_bias, cast_to, full_precision, require_size
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -20,9 +20,15 @@ class BahdanauAttention(Attention):
         a_s = exp(e_s) / sum_s exp(e_s)
         c = sum_s a_s m_s
 
+    With `normalize`, v has a length of its own and the hidden layer a bias (Salimans and Kingma
+    2016, "Weight normalization", equation 2, as Raffel et al. 2017 use it):
+
+        e_s = g v / |v| . tanh(W_q q + W_k m_s + b)
+
     Args:
         units: U, the size of the hidden layer.
         kernel_initializer: the initializer of W_q, W_k and v.
+        normalize: whether to normalize v. g starts at 1 / sqrt(U), and b at zero.
 
     Call arguments:
         query: `[B, Q]`, or `[B, T, Q]` for T queries.
@@ -52,24 +58,41 @@ class BahdanauAttention(Attention):
     Differs from the paper: nothing.
     """
 
-    def __init__(self, units: int, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        units: int,
+        kernel_initializer="glorot_uniform",
+        normalize: bool = False,
+        **kwargs,
+    ):
         super().__init__(kernel_initializer, **kwargs)
         self.units = require_size("units", units)
+        self.normalize = normalize
 
     def build(self, query_shape, memory_shape):
         self.check_shapes(query_shape, memory_shape)
         self.query_kernel = self.add_kernel("query_kernel", (query_shape[-1], self.units))
         self.key_kernel = self.add_kernel("key_kernel", (memory_shape[-1], self.units))
         self.scale = self.add_kernel("scale", (self.units, 1))
+        if self.normalize:
+            self.gain = self.add_weight(
+                name="gain",
+                shape=(),
+                initializer=keras.initializers.Constant(self.units**-0.5),
+            )
+            self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
     def project_keys(self, memory):
         return ops.matmul(memory, ops.cast(self.key_kernel, memory.dtype))  # [B, S, U]
 
-    def attend(self, queries, memory, keys, mask):
-        queries = product(queries, self.query_kernel)  # [B, T, U]
-        scores = additive(queries, keys, self.scale[:, 0])  # [B, T, S]
-        weights = masked_softmax(scores, None if mask is None else mask[:, None])
-        return product(weights, memory), weights  # [B, T, D]
+    def scores(self, queries, keys):
+        queries, scale = product(queries, self.query_kernel), self.scale[:, 0]  # [B, T, U], [U]
+        if self.normalize:
+            queries, v = add_bias(queries, self.bias), full_precision(scale)
+            gain = full_precision(ops.convert_to_tensor(self.gain))
+            v = gain * v * ops.rsqrt(ops.sum(ops.square(v)))
+            scale = cast_to(v, scale.dtype)
+        return additive(queries, keys, scale)  # [B, T, S]
 
     def get_config(self):
-        return {**super().get_config(), "units": self.units}
+        return {**super().get_config(), "units": self.units, "normalize": self.normalize}

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from unroll.layers.attention.scores import masked_softmax
+from unroll.layers.backend import product
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.masks import zero_masked
 
@@ -21,9 +23,12 @@ class Attention(keras.layers.Layer):
     | --- | --- |
     | `build(query_shape, memory_shape)` | creates the weights |
     | `project_keys(memory)` | the keys `[B, S, ...]` |
+    | `scores(queries, keys)` | the scores `[B, T, S]`, for the default of `attend` |
+    | `vectors(weights, queries, memory)` | the vectors; by default the context |
     | `attend(queries, memory, keys, mask)` | the vectors `[B, T, ...]` and weights `[B, T, S]` |
     | `output_size(memory_size)` | the size of a vector; by default that of the memory |
     | `uses_positions` | whether `attend` also takes the `positions` of the queries; False |
+    | `uses_previous` | whether it also takes `previous` and `noise`: see `MonotonicAttention` |
 
     Args:
         kernel_initializer: the initializer of all weights.
@@ -69,6 +74,7 @@ class Attention(keras.layers.Layer):
     """
 
     uses_positions = False
+    uses_previous = False
 
     def __init__(self, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
@@ -79,8 +85,16 @@ class Attention(keras.layers.Layer):
         """The keys `[B, S, ...]` of a memory `[B, S, D]`, in the compute dtype."""
         raise NotImplementedError(f"{type(self).__name__} must implement project_keys().")
 
+    def scores(self, queries, keys):
+        """The scores `[B, T, S]` of queries `[B, T, Q]` and keys `[B, S, ...]`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement scores() or attend().")
+
+    def vectors(self, weights, queries, memory):
+        """The vectors `[B, T, output_size(D)]`: the sum of the memory with these weights."""
+        return product(weights, memory)
+
     def attend(self, queries, memory, keys, mask, **positions) -> tuple:
-        """Attends with T queries.
+        """Attends with T queries, by default with the softmax of the scores as the weights.
 
         Args:
             queries: `[B, T, Q]`.
@@ -93,7 +107,9 @@ class Attention(keras.layers.Layer):
         Returns:
             A tuple of the vectors `[B, T, output_size(D)]` and the attention weights `[B, T, S]`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement attend().")
+        mask = None if mask is None else mask[:, None]
+        weights = masked_softmax(self.scores(queries, keys), mask)
+        return self.vectors(weights, queries, memory), weights
 
     def output_size(self, memory_size: int) -> int:
         """The size of a vector, for a memory `[B, S, memory_size]`."""
@@ -123,27 +139,31 @@ class Attention(keras.layers.Layer):
     def call(
         self, query, memory, keys=None, query_mask=None, memory_mask=None, position=None
     ) -> tuple:
+        options = {}
+        if self.uses_positions:
+            options["positions"] = self._positions(query, position)
+        return self.attend_to(query, memory, keys, query_mask, memory_mask, **options)
+
+    def attend_to(self, query, memory, keys, query_mask, memory_mask, **options) -> tuple:
+        """`attend` for the arguments of a call; `options` are its other arguments."""
         if keys is None:
             memory, keys = self.prepare(memory, memory_mask)
         if memory_mask is not None:
             memory_mask = ops.cast(memory_mask, "bool")
         is_single = len(query.shape) == 2
         queries = query[:, None] if is_single else query  # [B, T, Q]
-        positions = {}
-        if self.uses_positions:
-            positions["positions"] = self._positions(queries, position, is_single)
-        found = self.attend(queries, memory, keys, memory_mask, **positions)
+        found = self.attend(queries, memory, keys, memory_mask, **options)
         vectors, weights = (ops.squeeze(x, 1) for x in found) if is_single else found
         return zero_masked(vectors, query_mask), weights
 
-    def _positions(self, queries, position, is_single: bool):
+    def _positions(self, query, position):
         """The positions of the queries, `[B, T]` or `[1, T]`."""
-        if position is None and is_single:
+        if position is None and len(query.shape) == 2:
             raise ValueError(
                 f"{type(self).__name__} needs the position of a query [B, Q], got position=None."
             )
         if position is None:
-            position = ops.arange(ops.shape(queries)[1])[None]
+            position = ops.arange(ops.shape(query)[1])[None]
         # Half precision cannot represent all integers above some hundreds.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         position = ops.cast(position, dtype)  # [], [B] or [B, T]
@@ -176,3 +196,10 @@ class Attention(keras.layers.Layer):
     def get_config(self):
         initializer = keras.initializers.serialize(self.kernel_initializer)
         return {**super().get_config(), "kernel_initializer": initializer}
+
+
+class Exact:
+    """A tensor that `keras.layers.Layer.__call__` does not cast to the compute dtype of a layer."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor

@@ -150,16 +150,19 @@ class LuongAttention(Attention):
 
     def attend(self, queries, memory, keys, mask, positions=None):
         in_window, factors = self._window(queries, memory, mask, positions)
-        weights = masked_softmax(self._scores(queries, keys), in_window)  # [B, T, S]
+        weights = masked_softmax(self.scores(queries, keys), in_window)  # [B, T, S]
         if factors is not None:
             weights = weights * factors
-        context = product(weights, memory)  # [B, T, D]
-        if self.units is None:
-            return context, weights
-        both = ops.concatenate([context, queries], axis=-1)
-        return ops.tanh(product(both, self.attentional_kernel)), weights  # [B, T, U]
+        return self.vectors(weights, queries, memory), weights
 
-    def _scores(self, queries, keys):
+    def vectors(self, weights, queries, memory):
+        context = super().vectors(weights, queries, memory)  # [B, T, D]
+        if self.units is None:
+            return context
+        both = ops.concatenate([context, queries], axis=-1)
+        return ops.tanh(product(both, self.attentional_kernel))  # [B, T, U]
+
+    def scores(self, queries, keys):
         if self.score == "concat":
             return additive(product(queries, self.query_kernel), keys, self.scale[:, 0])
         if self.score == "location":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from unroll.layers.attention.base import Attention
+from unroll.layers.attention.base import Attention, Exact
 from unroll.layers.decoding.recurrent_decoder import (
     RecurrentDecoder,
     build_once,
@@ -190,7 +190,8 @@ class AttentionDecoder(RecurrentDecoder):
 
         Returns:
             A list of `[B, size]`: the states of the cells, with attend="after" the vector of the
-            attention, and with an attention that uses positions the number of steps.
+            attention, with an attention that uses positions the number of steps, and with one that
+            uses the previous weights these.
         """
         states = super().initial_states(ops.shape(memory)[0], initial_state)
         # If several rows share one memory, there are more states than memories.
@@ -203,6 +204,8 @@ class AttentionDecoder(RecurrentDecoder):
             # of the loop has a gradient.
             dtype = keras.backend.result_type(self.compute_dtype, "float32")
             states.append(ops.zeros((rows, 1), dtype))
+        if self.attention.uses_previous:
+            states.append(self.attention.initial_weights(rows, ops.shape(memory)[1]))
         return states
 
     def step(self, tokens, states, memory, keys=None, memory_mask=None):
@@ -246,56 +249,86 @@ class AttentionDecoder(RecurrentDecoder):
         memory, keys = self.attention.prepare(memory, memory_mask)
         kept = self.kept_units(ops.shape(tokens)[0], training)
 
-        def advance(x, states, constants):
+        def advance(x, states, constants, *noise):
             memory, keys = constants[0], constants[-1]
-            outputs, states, weights = self._advance(x, states, memory, keys, memory_mask, kept)
+            outputs, states, weights = self._advance(
+                x, states, memory, keys, memory_mask, kept, *noise
+            )
             return (outputs, weights), states
 
         states = self.initial_states(memory, initial_state)
         constants = (memory,) if keys is memory else (memory, keys)
         step_layers = [*self.cells, self.attention, *([self.gate] if self.gated else [])]
-        outputs, weights = self.run_steps(advance, tokens, states, constants, step_layers, training)
+        noise = None
+        if training and self.attention.uses_previous:
+            shape = (ops.shape(tokens)[1], *ops.shape(memory)[:2])  # T, B, S
+            noise = self.attention.noise(shape)
+        outputs, weights = self.run_steps(
+            advance,
+            tokens,
+            states,
+            constants,
+            step_layers,
+            training,
+            () if noise is None else (noise,),
+        )
         return self.logits(outputs), weights
 
-    def _advance(self, x, states: list, memory, keys, mask, kept=None) -> tuple:
+    def _advance(self, x, states: list, memory, keys, mask, kept=None, noise=None) -> tuple:
         """One step from the embedded tokens `[N, E]`.
 
         Returns:
             A tuple of what the logits are made from, the new states and the weights `[N, S]`.
         """
-        count = None
+        carried, new = {}, []
+        if self.attention.uses_previous:
+            *states, carried["previous"] = states
+            if noise is not None:
+                carried["noise"] = noise
         if self.attention.uses_positions:
             *states, count = states
+            carried["position"] = ops.cast(count, "int32")  # which a layer does not cast
+            new.append(count + 1)
         step = self._attend_before if self.attend == "before" else self._attend_after
-        outputs, states, weights = step(x, states, memory, keys, mask, count, kept)
-        return outputs, states if count is None else [*states, count + 1], weights
+        outputs, states, weights = step(x, states, memory, keys, mask, carried, kept)
+        if self.attention.uses_previous:
+            new.append(weights)
+        return outputs, [*states, *new], ops.cast(weights, self.compute_dtype)
 
-    def _attend_before(self, x, states: list, memory, keys, mask, count, kept) -> tuple:
+    def _attend_before(self, x, states: list, memory, keys, mask, carried, kept) -> tuple:
         query = states[-len(state_sizes(self.cells[-1]))]
-        context, weights = self._attend(query, memory, keys, mask, count)  # [N, D]
+        context, weights = self._attend(query, memory, keys, mask, carried)  # [N, D]
         if self.gated:
             context = context * self.gate(query)
         h, states = self.run_cells(ops.concatenate([x, context], axis=-1), states, kept)
         return ops.concatenate([h, context, x], axis=-1), states, weights
 
-    def _attend_after(self, x, states: list, memory, keys, mask, count, kept) -> tuple:
+    def _attend_after(self, x, states: list, memory, keys, mask, carried, kept) -> tuple:
         *states, previous = states
         h, states = self.run_cells(ops.concatenate([x, previous], axis=-1), states, kept)
-        vector, weights = self._attend(h, memory, keys, mask, count)  # [N, U]
+        vector, weights = self._attend(h, memory, keys, mask, carried)  # [N, U]
         return vector, [*states, vector], weights
 
-    def _attend(self, query, memory, keys, mask, count) -> tuple:
-        """The vectors `[N, D]` and the weights `[N, S]` of queries `[N, Q]`."""
+    def _attend(self, query, memory, keys, mask, carried: dict) -> tuple:
+        """The vectors `[N, D]` and the weights `[N, S]` of queries `[N, Q]`.
+
+        `carried` has what else the attention takes of each query: its position `[N, 1]`, the
+        previous weights and the noise `[N, S]`.
+        """
         # The rows of one memory are queries of it, so that no memory is repeated.
         rows, batch = ops.shape(query)[0], ops.shape(memory)[0]
         shape = (batch, rows_per_memory(rows, batch))  # B, W
-        options = {}
-        if count is not None:  # an integer, which a layer does not cast to its compute dtype
-            options["position"] = ops.cast(ops.reshape(count, shape), "int32")
+        length = ops.shape(memory)[1]
+        options = {
+            name: ops.reshape(x, shape if name == "position" else (*shape, length))
+            for name, x in carried.items()
+        }
+        if "previous" in options:
+            options["previous"] = Exact(options["previous"])
         queries = ops.reshape(query, (*shape, query.shape[-1]))
         vectors, weights = self.attention(queries, memory, keys=keys, memory_mask=mask, **options)
         vectors = ops.reshape(vectors, (rows, vectors.shape[-1]))
-        return vectors, ops.reshape(weights, (rows, ops.shape(memory)[1]))
+        return vectors, ops.reshape(weights, (rows, length))
 
     def logits(self, outputs):
         """The logits `[..., V]` of r, or with attend="before" of its inputs."""

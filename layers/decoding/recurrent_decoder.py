@@ -251,24 +251,32 @@ class RecurrentDecoder(keras.layers.Layer):
         return self.logits(outputs)
 
     def run_steps(
-        self, advance: Callable, tokens, states: list, constants, step_layers: list, training
+        self,
+        advance: Callable,
+        tokens,
+        states: list,
+        constants,
+        step_layers: list,
+        training,
+        inputs: tuple = (),
     ) -> tuple:
         """Runs all steps of teacher forcing.
 
         Args:
-            advance: one step, `(x [B, E], states, constants) -> (outputs, states)`. The logits are
-                made from the first of the outputs.
+            advance: one step, `(x [B, E], states, constants, *inputs) -> (outputs, states)`. The
+                logits are made from the first of the outputs.
             tokens: `[B, T]`, integers.
             states: list of states, `[B, ...]` each.
             constants: tensors that are the same at each step.
             step_layers: the layers that `advance` uses.
             training: whether to apply dropout and scheduled sampling.
+            inputs: what else each step takes, `[T, B, ...]` each.
 
         Returns:
             A tuple of the outputs, `[B, T, ...]` each, with dropout on the first.
         """
         x = self.drop(self.embedding(tokens), training=training)  # [B, T, E]
-        xs = [ops.transpose(x, (1, 0, 2))]  # [T, B, E]
+        xs = [ops.transpose(x, (1, 0, 2)), *inputs]  # [T, B, E]
         samples = bool(training and self.scheduled_sampling)
         if samples:
             xs.append(self._random_choices(ops.shape(xs[0])[:2]))
@@ -280,12 +288,12 @@ class RecurrentDecoder(keras.layers.Layer):
 
         def step(carry, xs, constants):
             if not samples:
-                outputs, states = advance(xs[0], list(carry), constants)
+                outputs, states = advance(xs[0], list(carry), constants, *xs[1:])
                 return tuple(states), outputs
-            x, is_replaced = xs
+            x, *inputs, is_replaced = xs
             *states, has_previous, previous = carry
             x = ops.where(is_replaced * has_previous > 0, previous, x)
-            outputs, states = advance(x, states, constants)
+            outputs, states = advance(x, states, constants, *inputs)
             likeliest = argmax(self.logits(outputs[0]))
             previous = ops.stop_gradient(self.embedding(likeliest))
             return (*states, ops.ones_like(has_previous), previous), outputs

@@ -12,8 +12,11 @@ from unroll.layers.recurrent.irnn import IRNN, IRNNCell
 from unroll.layers.recurrent.jordan import JordanRNN, JordanRNNCell
 from unroll.layers.recurrent.layer import RecurrentLayer
 from unroll.layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
+from unroll.layers.recurrent.linear_cell import LinearRecurrentCell
 from unroll.layers.recurrent.linear_recurrence import linear_recurrence
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
+from unroll.layers.recurrent.min_gru import MinGRU, MinGRUCell
+from unroll.layers.recurrent.min_lstm import MinLSTM, MinLSTMCell
 from unroll.layers.recurrent.nas import NAS, NASCell
 from unroll.layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
 from unroll.layers.recurrent.pooling import max_over_time, mean_over_time
@@ -49,6 +52,11 @@ __all__ = [
     "LSTMCell",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
+    "LinearRecurrentCell",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
     "NASCell",
     "PeepholeLSTM",
     "PeepholeLSTMCell",

@@ -6,30 +6,12 @@ import math
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from unroll.layers.backend import product
-from unroll.layers.operations import (
-    add_bias,
-    cast_like,
-    cast_to,
-    full_precision,
-    require_size,
-)
-from unroll.layers.recurrent.keras_private import DropoutRNNCell
+from unroll.layers.operations import cast_like, cast_to, full_precision
+from unroll.layers.recurrent.base_cell import BaseCell, forwarded, require_rates
 from unroll.layers.recurrent.recurrence import pre_activation, recurrence, recurrent_product
 
 
-def forwarded(arguments: dict, *own: str) -> dict:
-    """The arguments that a constructor passes on to its base class.
-
-    Args:
-        arguments: the `locals()` of the constructor, before it sets any other variable.
-        *own: the names of the arguments that the base class does not take.
-    """
-    dropped = {"self", "__class__", "kwargs", *own}
-    return {k: v for k, v in arguments.items() if k not in dropped} | arguments["kwargs"]
-
-
-class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
+class RecurrentCell(BaseCell):
     """Base class of cells: one step of a recurrent network whose pre-activation is x W + h R + b.
 
     A subclass sets `gates` and `states`, and defines `step`. It then runs in `keras.layers.RNN`,
@@ -106,9 +88,6 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         ValueError: if `units` is not an integer of at least 1 or a dropout rate is not in [0, 1].
     """
 
-    gates: int
-    states: int
-
     def __init__(
         self,
         units: int,
@@ -130,38 +109,21 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         recurrent_weight_dropout: float = 0.0,
         **kwargs,
     ):
-        kwargs.pop("implementation", None)
-        label = type(self).__name__
-        units = require_size(f"{label}: units", units)
-        rates = {
-            "dropout": dropout,
-            "recurrent_dropout": recurrent_dropout,
-            "recurrent_weight_dropout": recurrent_weight_dropout,
-        }
-        for name, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"{label}: {name} must be in [0, 1], got {rate!r}.")
-        super().__init__(**kwargs)
-        self.units = units
-        self.activation = activations.get(activation)
-        self.use_bias = use_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
+        own = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
+        require_rates(
+            type(self).__name__,
+            recurrent_dropout=recurrent_dropout,
+            recurrent_weight_dropout=recurrent_weight_dropout,
+        )
+        super().__init__(
+            **forwarded(locals(), *own, "own", "recurrent_dropout", "recurrent_weight_dropout")
+        )
         self.recurrent_initializer = initializers.get(recurrent_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
         self.recurrent_constraint = constraints.get(recurrent_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
-        self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.recurrent_weight_dropout = recurrent_weight_dropout
         self._recurrent_weight_mask = self._masked_recurrent_kernel = None
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.state_size = [units] * self.states
-        self.output_size = units
 
     def build(self, input_shape):
         width = self.gates * self.units
@@ -169,40 +131,17 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
 
     def add_weights(self, kernel, recurrent_kernel, bias, trainable: bool = True):
         """Creates W, R and b of the given shapes."""
-        self.kernel = self.add_weight(
-            shape=kernel,
-            name="kernel",
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            trainable=trainable,
-        )
-        self.recurrent_kernel = self.add_weight(
-            shape=recurrent_kernel,
-            name="recurrent_kernel",
-            initializer=self.initial_recurrent_kernel,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-            trainable=trainable,
+        self.kernel = self.add_part("kernel", kernel, self.kernel_initializer, trainable)
+        self.recurrent_kernel = self.add_part(
+            "recurrent_kernel", recurrent_kernel, self.initial_recurrent_kernel, trainable
         )
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_weight(
-                shape=bias,
-                name="bias",
-                initializer=self.initial_bias,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                trainable=trainable,
-            )
+            self.bias = self.add_part("bias", bias, self.initial_bias, trainable)
 
     def initial_recurrent_kernel(self, shape, dtype=None):
         """The initial value of R."""
         return self.recurrent_initializer(shape, dtype=dtype)
-
-    def initial_bias(self, shape, dtype=None):
-        """The initial value of b. A subclass may start a gate open."""
-        return self.bias_initializer(shape, dtype=dtype)
 
     @property
     def loop_kernel(self):
@@ -249,17 +188,8 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         self._recurrent_weight_mask = None
 
     @property
-    def multiply_adds(self) -> int:
-        """The multiply-adds of the product in one step of one sequence."""
+    def multiply_adds(self):
         return math.prod(self.loop_kernel.shape)
-
-    @property
-    def fused_kernel(self) -> str | None:
-        """The kernel with the equations of this class, a key of `fused.AT_MASKED_STEPS`, or None.
-
-        A subclass that changes the equations does not inherit it.
-        """
-        return None
 
     @property
     def added_columns(self) -> int | None:
@@ -297,34 +227,7 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         """What the loops call: `step`, and what a base class does with its new states."""
         return self.step(z, states, *weights)
 
-    def noise(self, sequences):
-        """Random numbers `[B, T, N]` for the steps of `sequences` in training, or None.
-
-        A cell that returns some takes them as the argument `noise` of `over_time`, `[T, B, N]`.
-        """
-
-    def project(self, inputs):
-        """x W + b: `[..., D]` to `[..., gates * U]`."""
-        z = product(inputs, self.kernel)
-        return add_bias(z, self.bias)
-
-    def read_out(self, h):
-        """The output of the cell for its first state, `[..., U]`."""
-        return h
-
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
-        """Runs the cell over all time steps.
-
-        Args:
-            inputs: `[T, B, D]`.
-            states: the initial states, `[B, U]` each.
-            mask: `[T, B]`, boolean, or None.
-            dropout_mask: `[B, U]`, multiplied with h before the product with R, or None.
-            reverse: whether the loop runs from the last step to the first.
-
-        Returns:
-            The first state after each step, `[T, B, U]`, and all states after the last step.
-        """
         return recurrence(
             self.loop_step,
             self.project(inputs),
@@ -352,27 +255,12 @@ class RecurrentCell(keras.layers.Layer, DropoutRNNCell):
         new = cast_like(new, states)
         return self.read_out(new[0]), list(new)
 
-    def get_initial_state(self, batch_size=None):
-        return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]
-
     def get_config(self):
-        serialized = {"activation": activations.serialize(self.activation)}
-        for part in ("kernel", "recurrent", "bias"):
-            for kind, module in (
-                ("initializer", initializers),
-                ("regularizer", regularizers),
-                ("constraint", constraints),
-            ):
-                serialized[f"{part}_{kind}"] = module.serialize(getattr(self, f"{part}_{kind}"))
         return {
             **super().get_config(),
-            "units": self.units,
-            "use_bias": self.use_bias,
-            **serialized,
-            "dropout": self.dropout,
+            **self.config_of("recurrent"),
             "recurrent_dropout": self.recurrent_dropout,
             "recurrent_weight_dropout": self.recurrent_weight_dropout,
-            "seed": self.seed,
         }
 
 

@@ -9,13 +9,14 @@ from keras import ops
 from unroll.layers.backend import split_batch, steps_at_once
 from unroll.layers.operations import time_major
 from unroll.layers.recurrent import fused
-from unroll.layers.recurrent.cell import RecurrentCell
+from unroll.layers.recurrent.base_cell import BaseCell
 
 
 class RecurrentLayer(keras.layers.RNN):
     """Base class of recurrent layers: a `keras.layers.RNN` that runs its cell by `recurrence`.
 
-    A subclass sets `cell_class`, a subclass of `RecurrentCell` (which shows an example), and may
+    A subclass sets `cell_class`, a subclass of `RecurrentCell` or `LinearRecurrentCell` (which show
+    examples), and may
     write out the arguments of its cell in a constructor of its own. On a CPU the two halves of a
     batch run in parallel, because the product of one step is too small for more than one core.
 
@@ -56,7 +57,7 @@ class RecurrentLayer(keras.layers.RNN):
             those of the cell, or if a stateful layer gets more sequences than it has states for.
     """
 
-    cell_class: type[RecurrentCell]
+    cell_class: type[BaseCell]
 
     def __init__(
         self,

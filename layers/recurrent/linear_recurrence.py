@@ -106,7 +106,7 @@ def gated_recurrence(
         loop = _PARALLEL[form](_halves, reverse)
     outputs = backend.custom_vjp(loop.forward, loop.backward, loop.infer, loop.tangent)(arguments)
     outputs = tuple(cast_to(x, dtype) for x in outputs)
-    return outputs, tuple(_last(x, s, reverse) for x, s in zip(outputs, states, strict=True))
+    return outputs, tuple(last_step(x, s, reverse) for x, s in zip(outputs, states, strict=True))
 
 
 def _halves(parts, weights=()):
@@ -163,14 +163,16 @@ class _Recurrence:
         a, _ = of_all_steps(*primals)
         t_a, t_b = jvp(of_all_steps, primals, (given.inputs, given.weights))
         before = full_precision(self._before(arguments, outputs))
-        terms = _multiply_add(t_a, before, t_b)
+        terms = multiply_add(t_a, before, t_b)
         linear = type(self)(_halves, self.reverse)
         found = linear.infer(_Arguments((*a, *terms), (), full_precision(given.states), None))
         return cast_like(found, outputs)
 
     def _before(self, arguments: _Arguments, outputs) -> tuple:
         """h before each step, `[T, B, ...]`."""
-        states = (cast_to(s, x.dtype)[None] for s, x in zip(arguments.states, outputs, strict=True))
+        length = ops.shape(outputs[0])[0]
+        states = [cast_to(s, x.dtype) for s, x in zip(arguments.states, outputs, strict=True)]
+        states = [s[None][:length] for s in states]  # none without steps
         if self.reverse:
             pairs = zip(outputs, states, strict=True)
             return tuple(ops.concatenate([x[1:], s], axis=0) for x, s in pairs)
@@ -193,7 +195,7 @@ class _Loop(_Recurrence):
             a, b = chunks.steps(a), chunks.steps(b)
             collected = [None] * len(b)
             for k in chunks.order(len(b)):
-                h = _multiply_add(a[k], h, b[k])
+                h = multiply_add(a[k], h, b[k])
                 collected[k] = h
             stacked = (ops.stack(part) for part in zip(*collected, strict=True))
             return h, tuple(cast_to(x, dtype) for x in stacked)
@@ -214,7 +216,7 @@ class _Loop(_Recurrence):
             d_h, sums = carry[:m], carry[m:]
             mask, *xs = xs
             inputs, given, before = full_precision((xs[:n], xs[n : n + m], xs[n + m :]))
-            (a, b), pullback = backend.pullback(
+            (a, _), pullback = backend.pullback(
                 lambda inputs, weights: _coefficients(self.coefficients, inputs, weights, mask),
                 (inputs, weights),
             )
@@ -222,10 +224,10 @@ class _Loop(_Recurrence):
             collected = [None] * len(d_steps)
             for k in reversed(chunks.order(len(d_steps))):
                 g = tuple(x + y for x, y in zip(d_steps[k], d_h, strict=True))
-                d_h = _conjugate_product(a_steps[k], g)
+                d_h = conjugate_product(a_steps[k], g)
                 collected[k] = g
             g = tuple(ops.stack(part) for part in zip(*collected, strict=True))
-            d_a = _conjugate_product(before, g)
+            d_a = conjugate_product(before, g)
             d_a = tuple(_sum_to(x, like) for x, like in zip(d_a, a, strict=True))
             d_inputs, d_weights = pullback((d_a, g))
             sums = tuple(s + d for s, d in zip(sums, d_weights, strict=True))
@@ -320,7 +322,7 @@ class _Parallel(_Recurrence):
 
     def backward(self, residuals, cotangents):
         arguments, outputs = residuals
-        a, b = _halves(full_precision(arguments.inputs))
+        a, _ = _halves(full_precision(arguments.inputs))
         one = tuple(ops.ones_like(x[:1]) for x in a)
         if self.reverse:
             after = tuple(ops.concatenate([o, x[:-1]], axis=0) for o, x in zip(one, a, strict=True))
@@ -329,9 +331,9 @@ class _Parallel(_Recurrence):
         conjugated = (after[0], *(-x for x in after[1:]))
         start = tuple(ops.zeros_like(s) for s in full_precision(arguments.states))
         g = self.run(conjugated, full_precision(tuple(cotangents)), start, not self.reverse)
-        d_a = _conjugate_product(full_precision(self._before(arguments, outputs)), g)
+        d_a = conjugate_product(full_precision(self._before(arguments, outputs)), g)
         first = -1 if self.reverse else 0
-        d_states = _conjugate_product([x[first] for x in a], [x[first] for x in g])
+        d_states = conjugate_product([x[first] for x in a], [x[first] for x in g])
         gradients = _Arguments(
             inputs=cast_like((*d_a, *g), arguments.inputs),
             weights=(),
@@ -363,7 +365,7 @@ class _Blocks(_Parallel):
         def of_a_block(carry, xs):
             a, b = _halves(xs)
             zero = tuple(map(ops.zeros_like, b))
-            return (*_multiply_add(a, carry[:n], zero), *_multiply_add(a, carry[n:], b)), ()
+            return (*multiply_add(a, carry[:n], zero), *multiply_add(a, carry[n:], b)), ()
 
         ones = (ops.ones_like(b[0][0]), *(ops.zeros_like(x[0]) for x in b[1:]))
         start = (*ones, *(ops.zeros_like(x[0]) for x in b))
@@ -371,13 +373,13 @@ class _Blocks(_Parallel):
 
         def over_blocks(h, xs):
             factor, term = _halves(xs)
-            return _multiply_add(factor, h, term), tuple(h)
+            return multiply_add(factor, h, term), tuple(h)
 
         _, before = backend.scan(over_blocks, tuple(states), ends, tuple(states), reverse)
 
         def of_all(h, xs):
             factor, term = _halves(xs)
-            h = _multiply_add(factor, h, term)
+            h = multiply_add(factor, h, term)
             return h, h
 
         _, outputs = backend.scan(of_all, before, (*a, *b), before, reverse)
@@ -395,7 +397,7 @@ class _Associative(_Parallel):
 
     def run(self, a, b, states, reverse: bool):
         first = -1 if reverse else 0
-        start = _multiply_add([x[first] for x in a], states, [x[first] for x in b])
+        start = multiply_add([x[first] for x in a], states, [x[first] for x in b])
         if reverse:
             b = tuple(
                 ops.concatenate([x[:-1], s[None]], axis=0) for x, s in zip(b, start, strict=True)
@@ -408,7 +410,7 @@ class _Associative(_Parallel):
         def combine(left, right):
             (a, b), (c, d) = _halves(left), _halves(right)
             zero = tuple(ops.zeros_like(x) for x in a)
-            return (*_multiply_add(c, a, zero), *_multiply_add(c, b, d))
+            return (*multiply_add(c, a, zero), *multiply_add(c, b, d))
 
         found = ops.associative_scan(combine, (*a, *b), reverse=reverse, axis=0)
         return tuple(found[len(b) :])
@@ -426,15 +428,15 @@ def _coefficients(coefficients: Callable, inputs, weights, mask):
     return a, tuple(ops.where(mask, x, 0.0) for x in b)
 
 
-def _multiply_add(a, h, b) -> tuple:
+def multiply_add(a, h, b) -> tuple:
     """a h + b, of real numbers or of pairs of real and imaginary parts."""
     if len(b) == 1:
         return (a[0] * h[0] + b[0],)
     return a[0] * h[0] - a[1] * h[1] + b[0], a[0] * h[1] + a[1] * h[0] + b[1]
 
 
-def _conjugate_product(a, h) -> tuple:
-    """The conjugate of a times h, as in `_multiply_add`."""
+def conjugate_product(a, h) -> tuple:
+    """The conjugate of a times h, as in `multiply_add`."""
     if len(h) == 1:
         return (a[0] * h[0],)
     return a[0] * h[0] + a[1] * h[1], a[0] * h[1] - a[1] * h[0]
@@ -462,7 +464,7 @@ def _zeros_of_a_step(x):
     return ops.zeros(ops.shape(x)[1:], dtype=x.dtype)
 
 
-def _last(outputs, state, reverse: bool):
+def last_step(outputs, state, reverse: bool):
     """The state after the last step; the initial state if there are no steps."""
     last = outputs[:1] if reverse else outputs[ops.shape(outputs)[0] - 1 :]
     return ops.concatenate([cast_to(state, outputs.dtype)[None], last], axis=0)[-1]

@@ -5,7 +5,7 @@ from keras import ops
 
 from unroll.layers.backend import product
 from unroll.layers.initializers import clone_initializer
-from unroll.layers.operations import LOG_ZERO, add_bias, require_size
+from unroll.layers.operations import LOG_ZERO, add_bias, log_sigmoid, require_size
 from unroll.layers.recurrent.cell import GatedCell, forwarded
 from unroll.layers.recurrent.layer import RecurrentLayer
 
@@ -194,8 +194,3 @@ class SLSTM(RecurrentLayer):
         **kwargs,
     ):
         super().__init__(**forwarded(locals()))
-
-
-def log_sigmoid(x):
-    """The logarithm of the logistic function, of operations that LiteRT has built in."""
-    return ops.minimum(x, 0.0) - ops.log(1 + ops.exp(-ops.abs(x)))

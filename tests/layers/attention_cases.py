@@ -4,6 +4,7 @@ from functools import partial
 
 import keras
 import numpy as np
+from keras import ops
 
 from tests import reference
 from tests.layers import running
@@ -26,6 +27,14 @@ def _luong(layer, inputs, states, mask, training):
 
 running.CALLS[layers.BahdanauAttention] = _bahdanau
 running.CALLS[layers.LuongAttention] = _luong
+
+
+def _monotonic(layer, inputs, states, mask, training):
+    queries = ops.stack([ops.convert_to_tensor(s) for s in states], axis=1)
+    return layer(queries, inputs, memory_mask=mask, training=training)
+
+
+running.CALLS[layers.MonotonicAttention] = _monotonic
 
 
 def luong(
@@ -56,6 +65,37 @@ def luong(
     )
 
 
+def monotonic(name: str, mode: str, general: bool = False, idle=None, variant=True) -> Case:
+    """A case of monotonic attention with two queries."""
+
+    def make(**options):
+        policy = {"dtype": options.get("dtype")}
+        if general:
+            attention = layers.LuongAttention(2, **policy)
+        else:
+            attention = layers.BahdanauAttention(U, normalize=True, **policy)
+        return layers.MonotonicAttention(**{"attention": attention, "mode": mode, **options})
+
+    return Case(
+        name=name,
+        make=make,
+        oracle=partial(reference.monotonic, hard=mode == "hard", general=general),
+        covers=("MonotonicAttention",),
+        options={
+            "attention": layers.LuongAttention(5),
+            "mode": "hard",
+            "sigmoid_noise": 0.5,
+            "kernel_initializer": RANDOM,
+            "seed": 5,
+        },
+        states=(QUERY, QUERY),
+        random={"sigmoid_noise": 1.0},
+        idle=idle or {},
+        variant=variant,
+        exhaustive=True,
+    )
+
+
 CASES: tuple[Case, ...] = (
     Case(
         name="AttentionPool",
@@ -75,8 +115,27 @@ CASES: tuple[Case, ...] = (
         make=lambda **options: layers.BahdanauAttention(**{"units": U, **options}),
         oracle=partial(reference.by_rows, reference.bahdanau_one),
         covers=("BahdanauAttention",),
-        options={"units": 9, "kernel_initializer": RANDOM},
+        options={"units": 9, "kernel_initializer": RANDOM, "normalize": True},
         states=(QUERY,),
+    ),
+    Case(
+        name="BahdanauAttention normalized",
+        make=lambda **options: layers.BahdanauAttention(
+            **{"units": U, "normalize": True, **options}
+        ),
+        oracle=partial(reference.by_rows, reference.bahdanau_one),
+        covers=("BahdanauAttention",),
+        options={"units": 9, "kernel_initializer": RANDOM, "normalize": False},
+        states=(QUERY,),
+        exhaustive=True,
+    ),
+    monotonic("MonotonicAttention", "recursive", variant=False),
+    monotonic("MonotonicAttention parallel", "parallel", general=True),
+    monotonic(
+        "MonotonicAttention hard",
+        "hard",
+        general=True,
+        idle={"score_bias": np.s_[...], "kernel": np.s_[...]},
     ),
     luong("LuongAttention", units=2, score="general", variant=False),
     luong("LuongAttention dot", query=D, units=2, score="dot"),

@@ -180,3 +180,8 @@ class Recurrent(Case):
     """A case that also gets the checks of recurrent layers."""
 
     layer_class: type[RecurrentLayer] = None
+
+    @property
+    def has_recurrent_kernel(self) -> bool:
+        """Whether the state is multiplied with weights."""
+        return "recurrent_dropout" in self.options

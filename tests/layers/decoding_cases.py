@@ -81,6 +81,11 @@ def luong(attention, /, **options) -> layers.AttentionDecoder:
     )
 
 
+def monotonic(**options) -> layers.AttentionDecoder:
+    attention = layers.MonotonicAttention(layers.LuongAttention(EMBEDDING))
+    return luong({}, **{"attention": attention, **options})
+
+
 def luong_case(name: str, **attention) -> Case:
     return Case(
         name=name,
@@ -132,6 +137,17 @@ ATTENTION: tuple[Case, ...] = (
     ),
     luong_case("AttentionDecoder after", score="general"),
     luong_case("AttentionDecoder after local", window="local_m", half_width=1),
+    Case(
+        name="AttentionDecoder monotonic",
+        make=monotonic,
+        oracle=partial(reference.monotonic_decoder, tokens=tokens_of),
+        covers=("AttentionDecoder",),
+        options=OPTIONS,
+        states=(U, U),
+        random={"dropout": 0.5},
+        variant=True,
+        exhaustive=True,
+    ),
 )
 CASES = (
     Case(

@@ -10,7 +10,7 @@ import numpy as np
 from tests import reference
 from tests.layers.case import SEQUENCES, Case, Recurrent, U
 from unroll import layers
-from unroll.layers.recurrent import RecurrentLayer
+from unroll.layers.recurrent import LinearRecurrentCell, RecurrentLayer
 
 RECURRENT_OPTIONS = {
     "units": 7,
@@ -95,6 +95,12 @@ def recurrent(
         **settings: the arguments that the case tests. The oracle must follow them.
     """
     settings = {"units": U, **settings}
+    common, rates = RECURRENT_OPTIONS, {"dropout": 0.5, "recurrent_dropout": 0.5}
+    if issubclass(layer_class.cell_class, LinearRecurrentCell):
+        common, rates = (
+            {k: v for k, v in given.items() if not k.startswith("recurrent_")}
+            for given in (common, rates)
+        )
     return Recurrent(
         name=name or layer_class.__name__,
         make=lambda **options: layer_class(
@@ -102,9 +108,9 @@ def recurrent(
         ),
         oracle=oracle,
         covers=(layer_class.__name__, layer_class.cell_class.__name__),
-        options=RECURRENT_OPTIONS | settings | {"units": 6} | (options or {}),
+        options=common | settings | {"units": 6} | (options or {}),
         states=tuple(layer_class(**settings).state_size),
-        random={"dropout": 0.5, "recurrent_dropout": 0.5} if random is None else random,
+        random=rates if random is None else random,
         idle=idle or {},
         positive=positive,
         trained=trained,
@@ -265,6 +271,16 @@ CASES: tuple[Case, ...] = (
         exhaustive=True,
         leaky=0.75,
     ),
+    recurrent(layers.MinGRU, reference.min_gru),
+    recurrent(
+        layers.MinGRU,
+        partial(reference.min_gru, activation=reference.identity),
+        "MinGRU with linear candidates",
+        variant=False,
+        exhaustive=True,
+        activation="linear",
+    ),
+    recurrent(layers.MinLSTM, reference.min_lstm, exhaustive=True),
     extended_lstm(layers.LSTM, reference.lstm, projection_clip=0.6, cell_clip=0.7),
     extended_lstm(layers.PeepholeLSTM, reference.peephole_lstm, zoneout_cell=0.25),
     extended_lstm(layers.CoupledLSTM, reference.coupled_lstm, cell_clip=0.7, zoneout_hidden=0.25),

@@ -99,36 +99,8 @@ def check_cell_in_keras_rnn(case: Recurrent):
 
 
 def check_one_dropout_mask_for_all_steps(case: Recurrent):
-    """The outputs of each sequence equal those of one dropout mask, the same at each step.
-
-    The candidates are all masks of the inputs with all masks of h. A dropped unit of h is a dropped
-    row of R, or of a block of R. A single row is the diagonal of R.
-    """
-    plain = case.layer()
-    weights, start = plain.get_weights(), case.zero_state()
-    k = [w.name for w in plain.weights].index("recurrent_kernel")
-    *rows, columns = weights[k].shape
-    diagonal = rows == [1]
-    units = columns if diagonal else np.prod(rows)
-    sizes = {"dropout": case.inputs.shape[-1], "recurrent_dropout": units}
-    masks = [list(product((0.0, 2.0), repeat=size)) for size in sizes.values()]
-
-    def dropped(kernel, mask):
-        mask = np.array(mask)
-        if diagonal:
-            return kernel * mask
-        return (kernel.reshape(len(mask), -1) * mask[:, None]).reshape(kernel.shape)
-
-    candidates = np.stack(
-        [
-            case.oracle(
-                [*weights[:k], dropped(weights[k], of_h), *weights[k + 1 :]],
-                case.inputs * of_inputs,
-                start,
-            )[0]
-            for of_inputs, of_h in product(*masks)
-        ]
-    )  # [masks of inputs * masks of h, B, T, U]
+    """The outputs of each sequence equal those of one dropout mask, the same at each step."""
+    sizes, masks, candidates = outputs_of_all_masks(case)
     layer = case.build(seed=3, **dict.fromkeys(sizes, 0.5))
     for mode in (running.QUICK, *running.OTHER_MODES[-1:]):
         found = running.evaluate(layer, case.inputs, training=True, mode=mode).outputs[0]
@@ -137,6 +109,40 @@ def check_one_dropout_mask_for_all_steps(case: Recurrent):
         chosen = np.unravel_index(difference.argmin(axis=0), [len(m) for m in masks])
         for option, rows in zip(sizes, chosen, strict=True):
             assert len(set(rows)) > 1, f"{option}: one mask for all sequences"
+
+
+def outputs_of_all_masks(case: Recurrent) -> tuple[dict, list, np.ndarray]:
+    """The outputs `[masks of inputs * masks of h, B, T, U]` for all masks of each kind of dropout.
+
+    A dropped unit of h is a dropped row of R, or of a block of R. A single row is the diagonal of
+    R. Before them, the number of units by option, and their masks.
+    """
+    plain = case.layer()
+    weights, start = plain.get_weights(), case.zero_state()
+    sizes = {"dropout": case.inputs.shape[-1]}
+    k, diagonal = 0, False
+    if case.has_recurrent_kernel:
+        k = [w.name for w in plain.weights].index("recurrent_kernel")
+        *rows, columns = weights[k].shape
+        diagonal = rows == [1]
+        sizes["recurrent_dropout"] = columns if diagonal else np.prod(rows)
+    masks = [list(product((0.0, 2.0), repeat=size)) for size in sizes.values()]
+
+    def dropped(kernel, mask):
+        mask = np.array(mask)
+        if diagonal:
+            return kernel * mask
+        return (kernel.reshape(len(mask), -1) * mask[:, None]).reshape(kernel.shape)
+
+    candidates = [
+        case.oracle(
+            [*weights[:k], *(dropped(weights[k], m) for m in of_h), *weights[k + len(of_h) :]],
+            case.inputs * of_inputs,
+            start,
+        )[0]
+        for of_inputs, *of_h in product(*masks)
+    ]
+    return sizes, masks, np.stack(candidates)
 
 
 def check_recurrent_weight_dropout(case: Recurrent):
@@ -185,7 +191,9 @@ def check_recurrent_weight_dropout(case: Recurrent):
 def check_weight_options(case: Recurrent):
     """Initializers, regularizers and constraints of weights, `trainable`, activity regularizers."""
     options = {}
-    for part in ("kernel", "recurrent", "bias"):
+    for part in (
+        ("kernel", "recurrent", "bias") if case.has_recurrent_kernel else ("kernel", "bias")
+    ):
         options |= {
             f"{part}_initializer": keras.initializers.Constant(0.25),
             f"{part}_constraint": keras.constraints.MaxNorm(1.5),
@@ -224,7 +232,8 @@ def check_weight_options(case: Recurrent):
 
 def check_bad_arguments(case: Recurrent):
     bad = [("units", value) for value in (0, -1, 2.5, "4", None)]
-    bad += [(name, v) for name in RATES for v in (-0.1, 1.1)]
+    rates = RATES if case.has_recurrent_kernel else ("dropout",)
+    bad += [(name, v) for name in rates for v in (-0.1, 1.1)]
     for name, value in bad:
         for make in (case.make, partial(case.layer_class.cell_class, **{"units": U})):
             assert_refused(partial(make, **{name: value}), f"{name} ", repr(value))

@@ -30,7 +30,7 @@ SPACING = {"mixed_bfloat16": 2.0**-7, "mixed_float16": 2.0**-10}
 OUTPUT_SPACINGS, GRADIENT_SPACINGS = 5, 8
 # Where a gradient jumps, a rounding error moves it: a rectified unit goes on or off, and another
 # character has the maximum.
-JUMPS = {"IRNN": 50, "NAS": 30, "CharacterEmbedding": np.inf}
+JUMPS = {"IRNN": 50, "NAS": 30, "MinGRU": 50, "MinLSTM": 50, "CharacterEmbedding": np.inf}
 LENGTHS = (1, 100, 1000)
 
 

@@ -69,7 +69,7 @@ CHECKS = {
     recurrent_checks.check_cell_in_keras_rnn: is_recurrent,
     recurrent_checks.check_one_dropout_mask_for_all_steps: has_dropout,
     recurrent_checks.check_recurrent_weight_dropout: lambda case: (
-        has_dropout(case) and case.trained
+        has_dropout(case) and case.trained and case.has_recurrent_kernel
     ),
     recurrent_checks.check_weight_options: lambda case: is_recurrent(case) and case.trained,
     recurrent_checks.check_bad_arguments: is_recurrent,

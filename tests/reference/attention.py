@@ -38,9 +38,52 @@ def attend(scores, memory, allowed) -> tuple:
 
 def bahdanau_one(weights, query, memory, allowed) -> tuple:
     """Bahdanau, Cho and Bengio 2015, section A.1.2."""
-    query_kernel, key_kernel, scale = weights
-    scores = [np.tanh(query @ query_kernel + m @ key_kernel) @ scale[:, 0] for m in memory]
-    return attend(np.array(scores), memory, allowed)
+    return attend(bahdanau_scores(weights, query, memory), memory, allowed)
+
+
+def bahdanau_scores(weights, query, memory) -> np.ndarray:
+    """The scores of one query; with g and b as further weights those of Raffel et al. 2017."""
+    query_kernel, key_kernel, scale, *normalization = weights
+    g, b = normalization or (np.linalg.norm(scale), 0.0)
+    v = g * scale[:, 0] / np.linalg.norm(scale)
+    return np.array([np.tanh(query @ query_kernel + m @ key_kernel + b) @ v for m in memory])
+
+
+def monotonic(weights, memory, states, mask=None, hard=False, general=False) -> list:
+    """Raffel et al. 2017, equations 6 to 13, for several queries of each memory.
+
+    The scores are those of normalized additive attention; with `general`, those of Luong et al.
+    2015, and the vectors are theirs.
+    """
+    bias, *weights = weights
+    if mask is None:
+        mask = np.ones(memory.shape[:2], "bool")
+    vectors, alignments = [], []
+    for b, m in enumerate(memory):
+        previous = np.eye(len(m))[0]
+        vectors.append([])
+        alignments.append([])
+        for query in (s[b] for s in states):
+            if general:
+                e = np.array([query @ (x @ weights[0]) for x in m]) + bias
+            else:
+                e = bahdanau_scores(weights, query, m) + bias
+            p = (e > 0) * 1.0 if hard else 1 / (1 + np.exp(-e))
+            p = p * mask[b]
+            previous = np.array([chosen_first(p, previous, j) for j in range(len(m))])
+            vector = sum(
+                a * x for a, x in zip(previous, np.where(mask[b][:, None], m, 0), strict=True)
+            )
+            if general:
+                vector = np.tanh(np.concatenate([vector, query]) @ weights[1])
+            vectors[-1].append(vector)
+            alignments[-1].append(previous)
+    return [np.array(vectors), np.array(alignments)]
+
+
+def chosen_first(p, previous, j: int) -> float:
+    """The probability that j is the first position that is chosen from that before."""
+    return p[j] * sum(previous[k] * np.prod(1 - p[k:j]) for k in range(j + 1))
 
 
 def luong_one(

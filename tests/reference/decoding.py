@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.reference.attention import bahdanau_one, luong_one
+from tests.reference.attention import bahdanau_one, luong_one, monotonic
 from tests.reference.recurrent import context_lstm, gru, lstm, peephole_lstm
 
 
@@ -62,6 +62,25 @@ def luong_decoder(weights, memory, states, mask=None, *, tokens, **attention_opt
     size = embedding.shape[1]
     batch = len(memory)
     states = [*states, np.zeros((batch, size)), np.zeros(batch)]
+    return [over_examples(step, memory, states, mask, tokens(states))]
+
+
+def monotonic_decoder(weights, memory, states, mask=None, *, tokens) -> list:
+    """As `luong_decoder`, with monotonic attention."""
+    output_bias, cell, embedding, attention = weights[0], weights[1:5], weights[5], weights[6:]
+
+    def step(token, states, memory, allowed):
+        h, c, fed, *queries = states
+        h, (_, c) = one_step(peephole_lstm, cell, np.concatenate([embedding[token], fed]), (h, c))
+        queries = [*queries, h]
+        vectors, _ = monotonic(
+            attention, memory[None], [q[None] for q in queries], allowed[None], general=True
+        )
+        fed = vectors[0, -1]
+        return embedding @ fed + output_bias, [h, c, fed, *queries]
+
+    size = embedding.shape[1]
+    states = [*states, np.zeros((len(memory), size))]
     return [over_examples(step, memory, states, mask, tokens(states))]
 
 

@@ -198,6 +198,32 @@ def nas(weights, sequences, states, mask=None, reverse=False):
     return unroll(step, sequences, states, mask, reverse)
 
 
+def positive(x):
+    return np.where(x >= 0, x + 0.5, sigmoid(x))
+
+
+def min_gru(weights, sequences, states, mask=None, reverse=False, activation=positive):
+    """Feng et al. 2024, section 3.1, with the candidate of appendix B; the columns are z, g."""
+    (w_z, w_g), (b_z, b_g) = np.split(weights[0], 2, axis=1), np.split(weights[1], 2)
+
+    def step(x, states):
+        z = sigmoid(x @ w_z + b_z)
+        return [(1 - z) * states[0] + z * activation(x @ w_g + b_g)]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
+def min_lstm(weights, sequences, states, mask=None, reverse=False):
+    """Feng et al. 2024, section 3.2; the columns are f, i, g."""
+    (w_f, w_i, w_g), (b_f, b_i, b_g) = np.split(weights[0], 3, axis=1), np.split(weights[1], 3)
+
+    def step(x, states):
+        f, i = sigmoid(x @ w_f + b_f), sigmoid(x @ w_i + b_i)
+        return [(f * states[0] + i * positive(x @ w_g + b_g)) / (f + i)]
+
+    return unroll(step, sequences, states, mask, reverse)
+
+
 def ind_rnn(weights, sequences, states, mask=None, reverse=False):
     """Li et al. 2018, equation 2: a recurrent kernel that is diagonal."""
     w, u, b = weights
