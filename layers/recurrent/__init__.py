@@ -14,25 +14,35 @@ from unroll.layers.recurrent.layer import RecurrentLayer
 from unroll.layers.recurrent.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
 from unroll.layers.recurrent.linear_cell import LinearRecurrentCell
 from unroll.layers.recurrent.linear_recurrence import linear_recurrence
+from unroll.layers.recurrent.lru import LRU, LRUCell
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
 from unroll.layers.recurrent.min_gru import MinGRU, MinGRUCell
 from unroll.layers.recurrent.min_lstm import MinLSTM, MinLSTMCell
+from unroll.layers.recurrent.mlstm import MLSTM, MLSTMCell
 from unroll.layers.recurrent.nas import NAS, NASCell
 from unroll.layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
 from unroll.layers.recurrent.pooling import max_over_time, mean_over_time
+from unroll.layers.recurrent.qrnn import QRNN, QRNNCell
+from unroll.layers.recurrent.rg_lru import RGLRU, RGLRUCell
 from unroll.layers.recurrent.scrn import SCRN, SCRNCell
 from unroll.layers.recurrent.segmented import Segmented
 from unroll.layers.recurrent.slstm import SLSTM, SLSTMCell
+from unroll.layers.recurrent.sru import SRU, SRUCell
 from unroll.layers.recurrent.stack import Stack
 
 __all__ = [
     "ESN",
     "GRU",
     "IRNN",
+    "LRU",
     "LSTM",
+    "MLSTM",
     "NAS",
+    "QRNN",
+    "RGLRU",
     "SCRN",
     "SLSTM",
+    "SRU",
     "ClockworkRNN",
     "ClockworkRNNCell",
     "ContextLSTM",
@@ -49,10 +59,12 @@ __all__ = [
     "IndRNNCell",
     "JordanRNN",
     "JordanRNNCell",
+    "LRUCell",
     "LSTMCell",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LinearRecurrentCell",
+    "MLSTMCell",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",
@@ -60,10 +72,13 @@ __all__ = [
     "NASCell",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
+    "QRNNCell",
+    "RGLRUCell",
     "RecurrentCell",
     "RecurrentLayer",
     "SCRNCell",
     "SLSTMCell",
+    "SRUCell",
     "Segmented",
     "Stack",
     "linear_recurrence",

@@ -6,7 +6,7 @@ import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
 from unroll.layers.backend import product
-from unroll.layers.operations import add_bias, require_size
+from unroll.layers.operations import add_bias, cast_like, full_precision, require_size
 from unroll.layers.recurrent.keras_private import DropoutRNNCell
 
 
@@ -157,6 +157,13 @@ class BaseCell(keras.layers.Layer, DropoutRNNCell):
             The first state after each step, `[T, B, U]`, and all states after the last step.
         """
         raise NotImplementedError(f"{type(self).__name__} must define over_time().")
+
+    def call(self, inputs, states, training=False):
+        if training and self.dropout:
+            inputs = inputs * self.get_dropout_mask(inputs)
+        z, weights = full_precision(self.project(inputs)), full_precision(self.step_weights())
+        new = cast_like(self.step(z, full_precision(states), *weights), states)
+        return self.read_out(new[0]), list(new)
 
     def get_initial_state(self, batch_size=None):
         return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]

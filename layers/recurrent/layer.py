@@ -114,6 +114,10 @@ class RecurrentLayer(keras.layers.RNN):
 
     def build(self, sequences_shape, initial_state_shape=None):
         with self._errors_name_the_layer():
+            if not self.cell.built:
+                self.cell.build((sequences_shape[0], *sequences_shape[2:]))
+                self.cell.built = True
+            self.state_size = list(self.cell.state_size)  # a size may depend on that of the input
             super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False, sequences_mask=None):

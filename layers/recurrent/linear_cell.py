@@ -110,10 +110,3 @@ class LinearRecurrentCell(BaseCell):
             held = ops.expand_dims(ops.cast(mask, h.dtype), -1)
             h, last = linear_recurrence(1 - held, held * h, states[0], reverse=reverse)
         return h, list(cast_like((last, *final), states))
-
-    def call(self, inputs, states, training=False):
-        if training and self.dropout:
-            inputs = inputs * self.get_dropout_mask(inputs)
-        z, weights = full_precision(self.project(inputs)), full_precision(self.step_weights())
-        new = cast_like(self.step(z, full_precision(states), *weights), states)
-        return new[0], list(new)

@@ -12,6 +12,22 @@ from unroll.layers.recurrent.layer import RecurrentLayer
 FORGET_ACTIVATIONS = ("sigmoid", "exponential")
 
 
+def require_heads(label: str, units: int, heads: int, forget_activation: str) -> int:
+    """The number of heads; a `ValueError` for arguments that xLSTM's cells do not take."""
+    heads = require_size(f"{label}: heads", heads)
+    if units % heads:
+        raise ValueError(
+            f"{label}: units must be divisible by the number of heads, got {units} units and "
+            f"{heads} heads."
+        )
+    if forget_activation not in FORGET_ACTIVATIONS:
+        raise ValueError(
+            f"{label}: forget_activation must be one of {FORGET_ACTIVATIONS}, got "
+            f"{forget_activation!r}."
+        )
+    return heads
+
+
 @keras.saving.register_keras_serializable(package="unroll")
 class SLSTMCell(GatedCell):
     """One step of an sLSTM: an LSTM with an exponential input gate and a normalizer.
@@ -79,18 +95,7 @@ class SLSTMCell(GatedCell):
         **kwargs,
     ):
         super().__init__(**forwarded(locals(), "unit_forget_bias", "heads", "forget_activation"))
-        label = type(self).__name__
-        heads = require_size(f"{label}: heads", heads)
-        if units % heads:
-            raise ValueError(
-                f"{label}: units must be divisible by the number of heads, got {units} units and "
-                f"{heads} heads."
-            )
-        if forget_activation not in FORGET_ACTIVATIONS:
-            raise ValueError(
-                f"{label}: forget_activation must be one of {FORGET_ACTIVATIONS}, got "
-                f"{forget_activation!r}."
-            )
+        heads = require_heads(type(self).__name__, self.units, heads, forget_activation)
         self.unit_forget_bias = unit_forget_bias
         self.heads = heads
         self.forget_activation = forget_activation

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from tests import reference
-from tests.layers.case import SEQUENCES, Case, Recurrent, U
+from tests.layers.case import SEQUENCES, Case, D, Recurrent, U
 from unroll import layers
-from unroll.layers.recurrent import LinearRecurrentCell, RecurrentLayer
+from unroll.layers.recurrent import RecurrentCell, RecurrentLayer
 
 RECURRENT_OPTIONS = {
     "units": 7,
@@ -55,6 +55,7 @@ LSTM = {
 }
 ZONEOUT = {"zoneout_cell": 0.25, "zoneout_hidden": 0.125}
 SLSTM = {"unit_forget_bias": False, "heads": 3, "forget_activation": "exponential"}
+MLSTM = {**SLSTM, "key_size": 5, "activation": "softsign"}
 # No weight of the layer is trained: regularizers and constraints are refused.
 ESN = {
     "connectivity": 0.75,
@@ -66,6 +67,8 @@ ESN = {
         for kind in ("regularizer", "constraint")
     },
 }
+LRU = {"state_units": 5, "min_radius": 0.5, "max_radius": 0.75, "max_phase": 1.5}
+QRNN = {"window": 4, "pooling": "f"}
 OUTPUT_MAP = {"output_units": 3, "output_activation": "softsign"}
 
 
@@ -96,11 +99,13 @@ def recurrent(
     """
     settings = {"units": U, **settings}
     common, rates = RECURRENT_OPTIONS, {"dropout": 0.5, "recurrent_dropout": 0.5}
-    if issubclass(layer_class.cell_class, LinearRecurrentCell):
+    if not issubclass(layer_class.cell_class, RecurrentCell):
         common, rates = (
             {k: v for k, v in given.items() if not k.startswith("recurrent_")}
             for given in (common, rates)
         )
+    layer = layer_class(**settings)
+    layer.build(SEQUENCES.shape)
     return Recurrent(
         name=name or layer_class.__name__,
         make=lambda **options: layer_class(
@@ -109,7 +114,7 @@ def recurrent(
         oracle=oracle,
         covers=(layer_class.__name__, layer_class.cell_class.__name__),
         options=common | settings | {"units": 6} | (options or {}),
-        states=tuple(layer_class(**settings).state_size),
+        states=tuple(layer.state_size),
         random=rates if random is None else random,
         idle=idle or {},
         positive=positive,
@@ -256,6 +261,23 @@ CASES: tuple[Case, ...] = (
         forget_activation="exponential",
     ),
     recurrent(
+        layers.MLSTM,
+        partial(reference.mlstm, heads=2),
+        options=MLSTM,
+        exhaustive=True,
+        heads=2,
+        key_size=3,
+    ),
+    recurrent(
+        layers.MLSTM,
+        partial(reference.mlstm, forget_gate=np.exp, activation=np.tanh),
+        "MLSTM of one head with exponential gates",
+        options=MLSTM,
+        exhaustive=True,
+        forget_activation="exponential",
+        activation="tanh",
+    ),
+    recurrent(
         layers.NAS,
         reference.nas,
         options={**GATED, "use_bias": False, "projection": 9},
@@ -281,6 +303,45 @@ CASES: tuple[Case, ...] = (
         activation="linear",
     ),
     recurrent(layers.MinLSTM, reference.min_lstm, exhaustive=True),
+    recurrent(layers.RGLRU, reference.rg_lru, options={"exponent": 4.0}, exhaustive=True),
+    recurrent(layers.LRU, reference.lru, options=LRU, exhaustive=True),
+    recurrent(
+        layers.LRU,
+        reference.lru,
+        "LRU with a vector",
+        options={**LRU, "state_units": 5},
+        exhaustive=True,
+        units=D,
+    ),
+    recurrent(layers.QRNN, reference.qrnn, options=QRNN, exhaustive=True),
+    recurrent(
+        layers.QRNN,
+        partial(reference.qrnn, pooling="f"),
+        "QRNN with f-pooling",
+        options=QRNN,
+        exhaustive=True,
+        pooling="f",
+        window=3,
+    ),
+    recurrent(
+        layers.QRNN,
+        partial(reference.qrnn, pooling="ifo"),
+        "QRNN with ifo-pooling",
+        options=QRNN,
+        exhaustive=True,
+        pooling="ifo",
+        window=1,
+    ),
+    recurrent(layers.SRU, reference.sru, options={"highway_bias": -1.0}, exhaustive=True),
+    recurrent(
+        layers.SRU,
+        partial(reference.sru, highway_bias=-2.0),
+        "SRU with a highway",
+        options={"highway_bias": -1.0},
+        exhaustive=True,
+        highway_bias=-2.0,
+        units=D,
+    ),
     extended_lstm(layers.LSTM, reference.lstm, projection_clip=0.6, cell_clip=0.7),
     extended_lstm(layers.PeepholeLSTM, reference.peephole_lstm, zoneout_cell=0.25),
     extended_lstm(layers.CoupledLSTM, reference.coupled_lstm, cell_clip=0.7, zoneout_hidden=0.25),
