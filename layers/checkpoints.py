@@ -1,4 +1,6 @@
-"""Weights that a checkpoint may have or lack."""
+"""Saving: weights that a checkpoint may have or lack, and layers in the config of another."""
+
+import keras
 
 
 def load_own_variables(layer, store, weights: list, optional):
@@ -27,3 +29,9 @@ def load_own_variables(layer, store, weights: list, optional):
         weight.assign(store[str(k)])
     if optional is not None and found > count:
         optional.assign(store[str(count)])
+
+
+def serialize_unbuilt(layer: keras.layers.Layer) -> dict:
+    """A serialized layer without the shapes that it was built for."""
+    serialized = keras.saving.serialize_keras_object(layer)
+    return {key: value for key, value in serialized.items() if key != "build_config"}

@@ -6,10 +6,10 @@ import keras
 from keras import ops
 
 from unroll.layers.attention.base import Attention, Exact
+from unroll.layers.checkpoints import serialize_unbuilt
 from unroll.layers.decoding.recurrent_decoder import (
     RecurrentDecoder,
     build_once,
-    serialize_unbuilt,
     state_sizes,
 )
 from unroll.layers.dtype_policies import part_policy

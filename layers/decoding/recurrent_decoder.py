@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from unroll.layers.checkpoints import load_own_variables
+from unroll.layers.checkpoints import load_own_variables, serialize_unbuilt
 from unroll.layers.dtype_policies import own_policy, part_policy, policy_of_parts, with_policy
 from unroll.layers.operations import add_bias, argmax, require_size
 from unroll.layers.recurrent.recurrence import scan
@@ -392,9 +392,3 @@ def build_once(layer: keras.layers.Layer, *shapes):
 def state_sizes(cell) -> list[int]:
     """The sizes of the states of a cell, which may be declared as one integer, or nested."""
     return keras.tree.flatten(cell.state_size)
-
-
-def serialize_unbuilt(layer: keras.layers.Layer) -> dict:
-    """A serialized layer without the shapes that it was built for."""
-    serialized = keras.saving.serialize_keras_object(layer)
-    return {key: value for key, value in serialized.items() if key != "build_config"}

@@ -10,6 +10,7 @@ from tests.layers import running
 from tests.layers.case import MASK, SEQUENCES, B, D, T
 from tests.layers.checks import assert_near
 from tests.layers.recurrent_checks import assert_refused
+from tests.parameters import first_of
 from unroll import layers
 from unroll.layers.attention import Attention, scores
 
@@ -290,11 +291,12 @@ class NearAttention(Attention):
 OWN = {
     "of the memory": lambda: ScaledDotAttention(),
     "with positions": lambda: NearAttention(4, rate=0.25),
+    "monotonic": lambda: layers.MonotonicAttention(layers.BahdanauAttention(4)),
 }
 
 
 @pytest.mark.parametrize("attend", ["before", "after"])
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", first_of(OWN, "with positions"))
 def test_a_subclass_in_a_saved_decoder_and_all_searches(name, attend, tmp_path):
     """A subclass of `Attention` needs nothing that its documentation does not name."""
     size = 4
