@@ -145,7 +145,6 @@ ATTENTION: tuple[Case, ...] = (
         options=OPTIONS,
         states=(U, U),
         random={"dropout": 0.5},
-        variant=True,
         exhaustive=True,
     ),
 )
