@@ -6,6 +6,7 @@ Import this module instead of the files of the backends. Each of them defines th
 | --- | --- |
 | `scan(body, carry, xs, like, reverse)` | a loop over the first axis |
 | `differentiable_scan(step, carry, xs, constants, variables, like)` | a loop with a gradient |
+| `recomputed(function)` | a step of that loop, which stores nothing for its gradient |
 | `custom_vjp(forward, backward, ...)` | a function with a gradient of its own |
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
 | `pullback(function, primals)` | the outputs of a function, and its vector-Jacobian product |
@@ -33,6 +34,7 @@ if keras.backend.backend() == "tensorflow":
         linear_recurrence_form,
         product,
         pullback,
+        recomputed,
         scan,
         split_batch,
         steps_at_once,
@@ -51,6 +53,7 @@ elif keras.backend.backend() == "jax":
         linear_recurrence_form,
         product,
         pullback,
+        recomputed,
         scan,
         split_batch,
         steps_at_once,
@@ -69,6 +72,7 @@ elif keras.backend.backend() == "torch":
         linear_recurrence_form,
         product,
         pullback,
+        recomputed,
         scan,
         split_batch,
         steps_at_once,
@@ -92,6 +96,7 @@ __all__ = [
     "linear_recurrence_form",
     "product",
     "pullback",
+    "recomputed",
     "scan",
     "split_batch",
     "steps_at_once",

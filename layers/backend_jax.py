@@ -40,6 +40,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
     return scan(body, carry, xs, like, False)
 
 
+def recomputed(function):
+    """A function whose gradient computes it again, and stores none of its intermediate results."""
+    return jax.checkpoint(function, prevent_cse=False)
+
+
 def product(x, kernel):
     """`x` times `kernel`; see `backend_tensorflow.py`."""
     return keras.ops.matmul(x, kernel)

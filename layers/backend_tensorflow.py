@@ -371,6 +371,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
     return custom_vjp(forward, backward, infer)(*arguments)
 
 
+def recomputed(function):
+    """The function itself: the gradient of a `differentiable_scan` computes each step again."""
+    return function
+
+
 # What `product` calls in the gradient of a `differentiable_scan`.
 _RECORD = contextvars.ContextVar("record", default=None)
 

@@ -53,6 +53,11 @@ def differentiable_scan(step, carry, xs, constants, variables, like):
     return scan(body, carry, xs, like, False)
 
 
+def recomputed(function):
+    """The function itself: PyTorch stores its intermediate results."""
+    return function
+
+
 def product(x, kernel):
     """`x` times `kernel`; see `backend_tensorflow.py`."""
     return keras.ops.matmul(x, kernel)
