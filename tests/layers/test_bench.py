@@ -191,7 +191,8 @@ def runs(check, case: Case, backend: str = BACKEND) -> bool:
 def marks(check, case: Case) -> list:
     found = [pytest.mark.slow] if check in SLOW else []
     expensive = check in EXPENSIVE and case.name not in SOME
-    if expensive or (case.exhaustive and check not in OF_EXHAUSTIVE_CASES):
+    quick = BACKEND == "tensorflow" and check in OF_EXHAUSTIVE_CASES
+    if expensive or (case.exhaustive and not quick):
         found.append(pytest.mark.exhaustive)
     if check is checks.check_long_sequences and case.name in FAULTS_AT_LENGTH:
         found.append(pytest.mark.xfail(reason=FAULTS_AT_LENGTH[case.name], strict=True))

@@ -29,6 +29,7 @@ def called(attention, queries=QUERIES, **arguments) -> list[np.ndarray]:
     return [running.numpy(x) for x in found]
 
 
+@pytest.mark.exhaustive
 def test_cumulative_products_and_the_recursion_agree():
     assert_near(called(built("parallel")), called(built("recursive")), 1e-5)
 
@@ -82,6 +83,7 @@ def decoder(attend="before", **options):
     return found
 
 
+@pytest.mark.exhaustive
 def test_a_decoder_has_noise_in_training_and_its_gradient():
     """The noise of the steps is the same in the pass that computes the gradient."""
     model = decoder(sigmoid_noise=1.0)
