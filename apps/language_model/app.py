@@ -25,7 +25,7 @@ from unroll.apps.language_model import display, dynamic, metrics, network, servi
 from unroll.apps.language_model import report as reports
 from unroll.apps.language_model.generation import generator_of
 from unroll.apps.shared.averaging import AveragedWeights
-from unroll.apps.shared.recurrent import require_cell
+from unroll.apps.shared.recurrent import has_argument, require_cell
 from unroll.apps.shared.token_losses import MeanLoss, Perplexity
 from unroll.apps.shared.unknown_words import report_unknown
 from unroll.pipelines import language_modeling as modeling
@@ -116,6 +116,9 @@ class Config(Search, TrainingConfig):
     def __post_init__(self):
         super().__post_init__()
         require_cell("cell", self.cell)
+        for name in network.RECURRENT_RATES:
+            if getattr(self, name) and not has_argument(self.cell, name):
+                raise ValueError(f"cell={self.cell} has no {name}, got {getattr(self, name)}.")
         if self.sequence_length < 8:
             raise ValueError(f"sequence_length must be at least 8, got {self.sequence_length}.")
         if 0 < self.epoch_tokens < self.batch_size:

@@ -6,6 +6,9 @@ from keras import ops
 from unroll import layers
 from unroll.pipelines.language_modeling import UNKNOWN
 
+# The options that only a layer with a product of its state and a matrix takes.
+RECURRENT_RATES = ("recurrent_dropout", "recurrent_weight_dropout")
+
 
 class CarriedState(keras.layers.Layer):
     """A stack of recurrent layers that continues where the batch before ended.
@@ -30,10 +33,6 @@ class CarriedState(keras.layers.Layer):
         super().__init__(**kwargs)
         self.stack = stack
         self.batch_size = batch_size
-        self.training_states, self.evaluation_states = (
-            [self._variable(f"{name}_{k}", size) for k, size in enumerate(state_sizes(stack))]
-            for name in ("training", "evaluation")
-        )
 
     def _variable(self, name: str, size: int) -> keras.Variable:
         return keras.Variable(
@@ -49,6 +48,10 @@ class CarriedState(keras.layers.Layer):
 
     def build(self, sequences_shape, start_shape):
         self.stack.build(sequences_shape)
+        self.training_states, self.evaluation_states = (
+            [self._variable(f"{name}_{k}", size) for k, size in enumerate(state_sizes(self.stack))]
+            for name in ("training", "evaluation")
+        )
 
     def call(self, sequences, start, training=False):
         variables = self.training_states if training else self.evaluation_states
@@ -85,7 +88,7 @@ class Bias(keras.layers.Layer):
 
 
 def state_sizes(stack: layers.Stack) -> list[int]:
-    """The sizes of the states of a stack, from the bottom up."""
+    """The sizes of the states of a stack that is built, from the bottom up."""
     return [size for layer in stack.layers for size in layer.state_size]
 
 
@@ -137,14 +140,15 @@ def build(config, vocabulary_size: int) -> keras.Model:
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     start = keras.Input((), dtype="bool", name="start")
     is_tied, is_adaptive = config.tie_weights, config.softmax == "adaptive"
+    rates = {name: getattr(config, name) for name in RECURRENT_RATES}
+    rates = {name: rate for name, rate in rates.items() if rate}  # not every layer takes them
     # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
     stack = layers.Stack(
         [
             getattr(layers, config.cell)(
                 config.units,
                 dropout=config.dropout if k else config.embedding_dropout,
-                recurrent_dropout=config.recurrent_dropout,
-                recurrent_weight_dropout=config.recurrent_weight_dropout,
+                **rates,
             )
             for k in range(config.depth)
         ],

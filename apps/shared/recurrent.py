@@ -1,5 +1,7 @@
 """Options and blocks of recurrent networks."""
 
+import inspect
+
 from unroll import layers
 from unroll.layers.recurrent import RECURRENT_LAYERS
 
@@ -9,6 +11,11 @@ def require_cell(name: str, value: str) -> None:
     if value not in RECURRENT_LAYERS:
         known = ", ".join(RECURRENT_LAYERS)
         raise ValueError(f"{name} must be one of {known}, got {value!r}.")
+
+
+def has_argument(cell: str, name: str) -> bool:
+    """Whether the recurrent layer of this name has an argument, such as a rate of dropout."""
+    return name in inspect.signature(getattr(layers, cell)).parameters
 
 
 def recurrent_layers(cell: str, units: int, depth: int) -> list:

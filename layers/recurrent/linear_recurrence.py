@@ -94,7 +94,8 @@ def gated_recurrence(
     if length == 0:
         empty = tuple(ops.zeros((0, *ops.shape(s)), dtype=dtype) for s in states)
         return empty, states
-    arguments = _Arguments(inputs, tuple(weights), states, mask)
+    weights = tuple(map(ops.convert_to_tensor, weights))
+    arguments = _Arguments(inputs, weights, states, mask)
     form = form or backend.linear_recurrence_form(inputs[0])
     if form == "sequential":
         loop = _Loop(coefficients, reverse)

@@ -133,6 +133,7 @@ def test_data_may_be_a_file_or_a_folder(tmp_path):
         ({"temperature": -1.0}, "temperature must be in"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"beam_width": 0}, "beam_width must be at least 1"),
+        ({"cell": "MinGRU", "recurrent_dropout": 0.1}, "cell=MinGRU has no recurrent_dropout"),
         ({"vocabulary_size": 2}, "vocabulary_size must be at least 3"),
     ],
 )
