@@ -4,13 +4,12 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from unroll.layers import fused_onnx_tensorflow
 from unroll.layers.backend_tensorflow import onnx_ops
 from unroll.layers.litert_tensorflow import require_no_assignments
+from unroll.layers.onnx_handlers_tensorflow import HANDLERS
 
 OPSET = 18
 
@@ -44,14 +43,15 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
         command = "pip install 'unroll-keras[onnx]'"
         raise ImportError(f"ONNX needs {error.name}: {command}", name=error.name) from None
 
-    specs = [tf.TensorSpec(x.shape, x.dtype, name=name) for name, x in signature.items()]
+    specs = {name: tf.TensorSpec(x.shape, x.dtype, name=name) for name, x in signature.items()}
     inner = getattr(function, "python_function", function)
     with onnx_ops():
-        traced = tf.function(inner, input_signature=specs, autograph=False)
-        concrete = traced.get_concrete_function()
+        concrete = tf.function(inner, autograph=False).get_concrete_function(**specs)
     require_no_assignments(concrete.graph.as_graph_def(), "An ONNX model")
-    arguments = concrete.inputs[: len(specs)]  # the others are variables and constants
-    inputs = {tensor.name: name for tensor, name in zip(arguments, signature, strict=True)}
+    arguments = tf.nest.flatten(concrete.structured_input_signature)
+    arguments = [x for x in arguments if isinstance(x, tf.TensorSpec)]
+    # The inputs after the arguments are variables and constants.
+    inputs = {x.name: spec.name for x, spec in zip(concrete.inputs, arguments, strict=False)}
     outputs = {
         tensor.name: result_name(name, signature)
         for name, tensor in concrete.structured_outputs.items()
@@ -63,7 +63,7 @@ def convert(function: tf.types.experimental.PolymorphicFunction, signature: dict
         converted = tfonnx.process_tf_graph(
             graph,
             opset=OPSET,
-            custom_op_handlers={op: (handler, []) for op, handler in _HANDLERS.items()},
+            custom_op_handlers={op: (handler, []) for op, handler in HANDLERS.items()},
             tensors_to_rename=inputs | outputs,
             continue_on_error=True,
             **ends,
@@ -148,38 +148,3 @@ def _allow_zero(graph, constants: frozenset[str] = frozenset()) -> None:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 _allow_zero(attribute.g, constants)
-
-
-# What tf2onnx converts in another way
-
-
-def _reverse(graph, node, name: str, _) -> None:
-    """Reverses axes by a slice. tf2onnx transposes the tensor, whose rank it may not know."""
-    from tf2onnx.utils import make_name
-
-    axes = node.inputs[1].get_tensor_value(as_list=False).ravel()
-    steps, ends = np.full(axes.shape, -1), np.full(axes.shape, np.iinfo(np.int64).min)
-    sizes = [
-        graph.make_const(make_name(name), np.array(each, np.int64))
-        for each in (steps, ends, axes, steps)
-    ]
-    _replace(graph, node, "Slice", [node.input[0], *(each.output[0] for each in sizes)])
-
-
-def _select(graph, node, name: str, _) -> None:
-    """Selects by `Where`. tf2onnx multiplies with 0 and 1, but 0 times infinity is NaN."""
-    del name
-    _replace(graph, node, "Where", list(node.input))
-
-
-def _replace(graph, node, op: str, inputs: list[str]) -> None:
-    made = {"dtypes": node.output_dtypes, "shapes": node.output_shapes, "outputs": node.output}
-    graph.remove_node(node.name)
-    graph.make_node(op, inputs, skip_conversion=True, **made)
-
-
-_HANDLERS = {
-    "ReverseV2": _reverse,
-    "SelectV2": _select,
-    **dict.fromkeys(fused_onnx_tensorflow.OPERATIONS, fused_onnx_tensorflow.convert),
-}
