@@ -11,6 +11,7 @@ weights), compiled (on PyTorch: eager) and interleaved in one process, medians:
     python benchmarks/recurrent.py --layers=LSTM,GRU --shapes=32,100,128,128
     KERAS_BACKEND=jax python benchmarks/recurrent.py     # uses a GPU if JAX has one
     KERAS_BACKEND=torch python benchmarks/recurrent.py
+    python benchmarks/recurrent.py --only-parallel       # also beside minGRU-pytorch, if installed
 
 `benchmarks/gpu.py` is for GPUs.
 
@@ -39,6 +40,8 @@ from unroll.layers.recurrent import RECURRENT_LAYERS
 
 SHAPES = ((32, 100, 128, 128), (64, 50, 256, 256), (32, 200, 128, 256), (1, 100, 128, 256))
 LENGTHS = (125, 250, 500, 1000, 2000)  # at B, D, U = 16, 64, 64
+PARALLEL_SHAPE, PARALLEL_LENGTHS = (16, 128, 128), (100, 1000, 4000)
+WITHOUT_MATRIX = ("MinGRU", "MinLSTM", "QRNN", "SRU", "LRU", "RGLRU", "MLSTM")
 MEMORY_SHAPE = (32, 200, 128, 256)
 RESULTS = Path(__file__).parent / "results"
 
@@ -143,8 +146,33 @@ def torch_lstm(inputs, units: int) -> dict:
     return {"forward": run, "train": train}
 
 
+def has_small_product(layer) -> bool:
+    """Whether a step multiplies the state with one matrix."""
+    kernel = getattr(layer.cell, "loop_kernel", None)
+    return kernel is not None and len(kernel.shape) == 2
+
+
+def large_products(layer, shape: tuple) -> dict:
+    """Only the product of the inputs of all steps with the kernel, and those of its gradient."""
+    batch, length, _, _ = shape
+    *rows, columns = layer.cell.kernel.shape
+    x, dz = random(length * batch, math.prod(rows)), random(length * batch, columns)
+    kernel = random(math.prod(rows), columns)
+
+    def train(x, dz):
+        d_x = ops.matmul(dz, ops.convert_to_tensor(kernel.T.copy()))
+        return ops.matmul(x, kernel), d_x, ops.matmul(ops.transpose(x), dz)
+
+    return {
+        "forward": compiled(lambda x: ops.matmul(x, kernel), x),
+        "train": compiled(train, x, dz),
+    }
+
+
 def limit(layer, shape: tuple) -> dict:
     """Only the matrix products: the large ones over all steps, the small one step by step."""
+    if not has_small_product(layer):
+        return large_products(layer, shape)
     batch, length, features, _ = shape
     cell = layer.cell
     rows, columns = tuple(cell.loop_kernel.shape)
@@ -251,6 +279,55 @@ def speed_table(shape: tuple, found: dict[str, dict]) -> list[str]:
     return [f"### B, T, D, U = {', '.join(map(str, shape))}", "", *table(header, rows), ""]
 
 
+def parallel_table(repeats: int) -> list[str]:
+    """A training step of the layers without a recurrent matrix, beside those with one."""
+    batch, features, units = PARALLEL_SHAPE
+    rows = []
+    for length in PARALLEL_LENGTHS:
+        shape = (batch, length, features, units)
+        inputs = random(batch, length, features)
+        made = {
+            name: getattr(layers, name)(units, return_sequences=True) for name in WITHOUT_MATRIX
+        }
+        made |= {
+            "LSTM": layers.LSTM(units, return_sequences=True),
+            "`keras.layers.LSTM`": keras.layers.LSTM(units, return_sequences=True),
+        }
+        functions = {}
+        for name, layer in made.items():
+            layer.build(inputs.shape)
+            functions[name] = training_step(layer, inputs)
+        functions["products of `MinGRU`"] = limit(made["MinGRU"], shape)["train"]
+        if importlib.util.find_spec("minGRU_pytorch"):
+            functions["minGRU-pytorch"] = other_min_gru(inputs, units)
+        if importlib.util.find_spec("torch"):
+            functions[LAST_OF_TORCH] = torch_lstm(inputs, units)["train"]
+        taken = medians(functions, repeats)
+        taken["`torch.nn.LSTM`"] = taken.pop(LAST_OF_TORCH, None)
+        rows.append(taken)
+    names = list(rows[-1])
+    title = f"### Length: a training step at B, D, U = {', '.join(map(str, PARALLEL_SHAPE))}, ms"
+    header = ["layer", *(f"T = {length}" for length in PARALLEL_LENGTHS)]
+    cells = [[name, *(shown(row[name]) for row in rows)] for name in names]
+    return [title, "", *table(header, cells), ""]
+
+
+def other_min_gru(inputs, units: int):
+    """A training step of the minGRU of the package minGRU-pytorch."""
+    import torch
+    from minGRU_pytorch import minGRU
+
+    layer = minGRU(inputs.shape[-1], expansion_factor=units / inputs.shape[-1])
+    x = torch.tensor(inputs, requires_grad=True)
+
+    def train():
+        layer.zero_grad()
+        x.grad = None
+        layer(x).square().sum().backward()
+
+    return train
+
+
 def length_table(repeats: int) -> list[str]:
     rows = []
     for length in LENGTHS:
@@ -306,6 +383,7 @@ def main():
     parser.add_argument("--shapes", nargs="*", default=SHAPES, help="B,T,D,U ...")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--only-speed", action="store_true", help="no lengths, periods and memory")
+    parser.add_argument("--only-parallel", action="store_true", help="layers without a matrix")
     arguments = parser.parse_args()
     names = arguments.layers.split(",")
     shapes = [
@@ -330,14 +408,18 @@ def main():
         lambda s=s: speed_table(s, {n: measure(n, s, arguments.repeats) for n in names})
         for s in shapes
     ]
-    if not arguments.only_speed:
+    if arguments.only_parallel:
+        parts = [lambda: parallel_table(arguments.repeats)]
+    elif not arguments.only_speed:
         parts += [
             lambda: periods_table(shapes[0], arguments.repeats),
             lambda: length_table(arguments.repeats),
+            lambda: parallel_table(arguments.repeats),
             lambda: memory_table(names),
         ]
     RESULTS.mkdir(exist_ok=True)
     kind = "cpu" if "CPU" in device() else "gpu"
+    kind += "-parallel" if arguments.only_parallel else ""
     path = RESULTS / f"recurrent-{keras.backend.backend()}-{kind}.md"
     for part in parts:
         made = part()
