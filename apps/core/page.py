@@ -121,6 +121,8 @@ def build(entries: list[Entry], folder: Path):
     gradio = import_gradio()
     names = [app_name(entry.app) for entry in entries]
     options = {"analytics_enabled": False, "delete_cache": (_HOUR, _HOUR)}
+    # Tabs that do not fit into the width are in a menu.
+    options["fill_width"] = len(entries) > 1
     with gradio.Blocks(title=f"Unroll: {', '.join(names)}", **options) as page:
         if len(entries) == 1:
             _Tab(gradio, entries[0], folder).build()
@@ -173,9 +175,10 @@ class _Tab:
     def _input(self, label: str, kind: str):
         gradio = self.gradio
         if kind == "image":
-            return gradio.Image(label=label, type="filepath", height=300)
+            return gradio.Image(label=label, type="filepath", height=300, buttons=["fullscreen"])
         if kind == "audio":
-            return gradio.Audio(label=label, type="filepath", sources=["upload", "microphone"])
+            sources = ["upload", "microphone"]
+            return gradio.Audio(label=label, type="filepath", sources=sources, buttons=[])
         if kind == "table":
             return gradio.File(label=f"{label} (CSV or Parquet)", type="filepath", height=120)
         lines = 1 if kind == "line" else 4
@@ -220,7 +223,10 @@ class _Tab:
         for label, (kind, _) in self.outputs.items():
             found.append(self._output(label, kind))
         if self.has_plot:
-            found.append(gradio.Image(label="plot", type="filepath", interactive=False))
+            buttons = ["download", "fullscreen"]  # and none that shares with Gradio's servers
+            found.append(
+                gradio.Image(label="plot", type="filepath", interactive=False, buttons=buttons)
+            )
         if self.has_result:
             with gradio.Accordion("JSON", open=False):
                 found.append(gradio.JSON(show_label=False))
@@ -288,7 +294,11 @@ class _Tab:
         gradio = self.gradio
         with gradio.Accordion("Listen to the microphone", open=False):
             microphone = gradio.Audio(
-                label="microphone", sources=["microphone"], streaming=True, type="numpy"
+                label="microphone",
+                sources=["microphone"],
+                streaming=True,
+                type="numpy",
+                buttons=[],
             )
             transcript = gradio.Textbox(label="transcript", interactive=False)
         state = gradio.State(None)
@@ -299,7 +309,7 @@ class _Tab:
             self.hear,
             [microphone, state, transcript],
             [state, transcript],
-            api_name=f"{self.name}_listen",
+            api_visibility="private",
             stream_every=0.5,
             time_limit=600,
             **self.event,

@@ -1,15 +1,19 @@
 """The page of `demo`: what it shows, by its API, for a model that is not trained."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import requests
 from gradio_client import Client, handle_file
 
-from unroll.apps.core import page
+from tests.apps import toy
+from tests.apps.written_runs import write_run
+from unroll.apps.core import cli, page
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Page, Trained
 from unroll.pipelines.errors import DataError
@@ -94,7 +98,7 @@ def address() -> Iterator[str]:
         stub("file", page=lambda trained: file),
         stub(
             "stream",
-            page=lambda trained: Page({"text": "text"}, is_streamed=True, listen=listen),
+            page=lambda trained: Page({"text": "text"}, is_streamed=True),
             stream=lambda trained, text: iter(text),
         ),
         stub(
@@ -115,7 +119,7 @@ def client(address) -> Client:
 def test_a_page_is_local_and_has_a_function_for_each_app(address, client):
     assert address.startswith("http://127.0.0.1:")
     functions = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    expected = {"/plain", "/parts", "/file", "/stream", "/stream_listen", "/dialog"}
+    expected = {"/plain", "/parts", "/file", "/stream", "/dialog"}
     assert set(functions) == expected
 
 
@@ -169,6 +173,18 @@ def test_a_path_that_was_not_uploaded_is_refused(address):
     assert "def test" not in answer
 
 
+def test_the_pieces_of_a_microphone_extend_a_transcript(tmp_path):
+    hooks = {"page": lambda trained: Page({"sound": "audio"}, is_streamed=True, listen=listen)}
+    tab = page._Tab(page.import_gradio(), stub("speech", **hooks), tmp_path)
+    piece = (48_000, np.zeros([100, 2], "int16"))
+    state, text = tab.hear(piece, None, "")
+    assert tab.hear(None, state, text) == (state, "100@48000 ")
+    state, text = tab.hear(piece, state, text)
+    assert text == "100@48000 200@48000 "
+    _, other = tab.hear(piece, None, None)
+    assert other == "100@48000 "
+
+
 def test_dialogs_are_of_one_visitor(address, client):
     other = Client(address, verbose=False)
     client.predict("mine", [], api_name="/dialog")
@@ -202,3 +218,53 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch, call):
         2,
         ["unroll: demo needs the package gradio: pip install 'unroll-keras[demo]'."],
     )
+
+
+@pytest.fixture
+def shown(monkeypatch, toy_among_the_apps) -> list[page.Entry]:
+    """The models that `unroll demo` puts on its page, of which no app but the toy is there."""
+    found = []
+    monkeypatch.setattr(cli, "describe", lambda: {"toy": "A line about it."})
+    monkeypatch.setattr(cli, "_serve", lambda entries, chosen: found.extend(entries) or 0)
+    return found
+
+
+def test_the_newest_run_of_each_app_is_shown(shown, call):
+    config = toy.Config(units=3)
+    assets = toy.load(config, ()).assets
+    trained = Trained(config, assets, toy.build(config, assets))
+    parent = Path("runs/toy")
+    parent.mkdir(parents=True)
+    runs = [write_run(parent / name, toy, trained) for name in ("new", "old", "broken")]
+    runs[0].write_metrics("test", {"examples": 10, "accuracy": 0.75, "errors": 2})
+    (parent / "broken" / "config.json").write_text('{"app": "toy", "format": 1}')
+    for age, run in enumerate((runs[2], *runs[:2])):
+        os.utime(run.best, (1e9 - age, 1e9 - age))
+    code, _, err = call("demo")
+    assert code == 0
+    assert err == [
+        "unroll: runs/toy/broken is a run of format 1, and this version of Unroll reads format 3: "
+        "train it again.",
+        "unroll: toy: runs/toy/new",
+    ]
+    [entry] = shown
+    assert entry.description.split("  \n") == [
+        "**A line about it.**",
+        "Trained on digits (`runs/toy/new`).",
+        "Test split: accuracy 0.75, errors 2.",
+    ]
+
+
+@pytest.mark.exhaustive
+def test_an_app_without_a_run_is_trained(shown, call):
+    code, _, err = call("demo")
+    assert code == 0
+    assert "unroll: there is no run in runs/toy: a small one is trained, on 25% of the" in err[0]
+    assert [entry.trained.config.generated_size for entry in shown] == [cli.SMALL]
+    assert call("demo")[2][0] == "unroll: toy: runs/toy/digits-1"
+
+
+def test_the_options_of_a_page_are_checked(call):
+    code, _, [message] = call("demo", "--prot=1")
+    assert code == 2
+    assert "did you mean --port?" in message
