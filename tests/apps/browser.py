@@ -1,0 +1,102 @@
+"""The page of `demo` in a browser: Debian's Chromium, driven by Playwright.
+
+`python -m tests.apps.browser FOLDER APP=RUN...` takes pictures for the READMEs: each app with an
+example, as `FOLDER/<app>.png`.
+"""
+
+import contextlib
+import importlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from unroll.apps.core import cli, page
+from unroll.apps.core.runs import Run
+
+CHROMIUM = shutil.which("chromium")
+TIMEOUT = 120_000  # milliseconds: a first request traces TensorFlow functions
+
+
+@contextlib.contextmanager
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """A headless browser with options of its command line."""
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *arguments]
+        )
+
+
+@dataclass
+class Visit:
+    """A visitor's window with the page.
+
+    Attributes:
+        window: of the browser.
+        hosts: those that anything was requested from.
+        problems: what the browser reported.
+    """
+
+    window: Page
+    hosts: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, address: str, tab: str = "") -> Locator:
+        """Opens the page, or a tab of it, and returns the visible part."""
+        self.window.set_default_timeout(TIMEOUT)
+        self.window.on("request", self._note_host)
+        self.window.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.window.goto(address)
+        if not tab:
+            return self.window.locator("body")
+        self.window.get_by_role("tab", name=tab, exact=True).click()
+        return self.window.get_by_role("tabpanel").filter(visible=True)
+
+    def _note_host(self, request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme not in ("data", "blob"):
+            self.hosts.add(address.hostname)
+
+
+def visit(browser: Browser, width: int = 1600, height: int = 700) -> Visit:
+    """A visit with a session of its own, in a window that has room for the tabs of all apps."""
+    return Visit(browser.new_context(viewport={"width": width, "height": height}).new_page())
+
+
+def use_example(panel: Locator, number: int = 0) -> None:
+    """Chooses an example, runs it and waits for its result."""
+    panel.locator(".gallery-item, tr.tr-body").nth(number).click()
+    has_json = panel.get_by_role("button", name="JSON").count() > 0
+    if has_json:
+        panel.get_by_role("button", name="JSON").click()
+    panel.get_by_role("button", name="Run").click()
+    if has_json:
+        expect(panel.locator(".json-holder")).to_contain_text("{", timeout=TIMEOUT)
+    else:
+        expect(panel.get_by_label("text")).to_have_value(re.compile("."), timeout=TIMEOUT)
+    expect(panel.locator(".progress-text, .generating")).to_have_count(0, timeout=TIMEOUT)
+    if has_json:
+        panel.get_by_role("button", name="JSON").click()
+
+
+def main(folder: str, *runs: str) -> None:
+    """Takes the pictures."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lines = cli.describe()
+    for each in runs:
+        name, _, path = each.partition("=")
+        app = importlib.import_module(f"unroll.apps.{name}.app")
+        entry = page.entry(app, Run.open(app, path), lines[name])
+        with page.serve([entry]) as address, chromium() as browser:
+            visitor = visit(browser, width=1000, height=400)
+            use_example(visitor.open(address))
+            visitor.window.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
