@@ -42,7 +42,8 @@ class MonotonicAttention(Attention):
             policy of this layer.
         mode: `"parallel"` computes q by cumulative sums and products (equation 13): fast, but not
             exact where the product of 1 - p along the memory is below 1e-10. `"recursive"` computes
-            it step by step. `"hard"` has no gradient of the scores.
+            it step by step; it has no second derivatives under XLA on TensorFlow. `"hard"` has no
+            gradient of the scores.
         sigmoid_noise: the standard deviation of the noise in training, which teaches the model to
             have p near 0 and 1.
         kernel_initializer: the initializer of r, the only weight of this layer. A negative number,
@@ -221,9 +222,10 @@ def monotonic_weights(scores, previous, mode: str):
         return ops.where(ops.cumsum(_shifted(chosen), axis=-1) == 0, chosen, 0.0)
     p, passed = ops.sigmoid(scores), ops.sigmoid(-scores)
     if mode == "recursive":
-        factors, terms = (ops.moveaxis(x, -1, 0) for x in (_shifted(passed), previous))
+        # Not transposed, whose second derivative does not compile under XLA in a loop.
+        factors, terms = (ops.einsum("bts->sbt", x) for x in (_shifted(passed), previous))
         q, _ = linear_recurrence(factors, terms)  # [S, B, T]
-        return p * ops.moveaxis(q, 0, -1)
+        return p * ops.einsum("sbt->bts", q)
     products = ops.exp(ops.cumsum(_shifted(log_sigmoid(-scores)), axis=-1))
     return p * products * ops.cumsum(previous / ops.maximum(products, LEAST_DIVISOR), axis=-1)
 

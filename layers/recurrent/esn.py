@@ -100,12 +100,14 @@ class ESNCell(RecurrentCell):
 
     def initial_recurrent_kernel(self, shape, dtype=None):
         kernel = super().initial_recurrent_kernel(shape, dtype)
-        connected = keras.random.uniform(shape, seed=self.seed) < self.connectivity
-        kernel = ops.where(connected, kernel, 0.0)
-        values = np.asarray(ops.convert_to_numpy(kernel), "float64")
-        radius = np.sqrt((values**2).sum()) if self.use_norm2 else spectral_radius(values)
+        # An initializer, because a random generator cannot be created within that of a variable.
+        numbers = keras.initializers.RandomUniform(0.0, 1.0, seed=self.seed)(shape, dtype=dtype)
+        kernel = ops.where(numbers < self.connectivity, kernel, 0.0)
+        values = ops.cast(kernel, "float32")
+        radius = ops.norm(values) if self.use_norm2 else spectral_radius(values)
         # Without connections, or without a cycle of them, all eigenvalues are zero.
-        return kernel * (self.spectral_radius / radius if radius > 1e-9 else 1.0)
+        factor = ops.where(radius > 1e-6, self.spectral_radius / ops.maximum(radius, 1e-6), 1.0)
+        return ops.cast(values * factor, kernel.dtype)
 
     def step(self, z, states):
         (h,) = states
@@ -171,6 +173,8 @@ class ESN(RecurrentLayer):
         super().__init__(**forwarded(locals()))
 
 
-def spectral_radius(kernel: np.ndarray) -> float:
+def spectral_radius(kernel):
     """The largest absolute value of the eigenvalues of a square matrix."""
-    return float(np.abs(np.linalg.eigvals(kernel)).max())
+    if keras.backend.backend() == "tensorflow":  # which may build a layer in a graph
+        return ops.max(ops.abs(ops.eig(kernel)[0]))
+    return float(np.abs(np.linalg.eigvals(ops.convert_to_numpy(kernel))).max())

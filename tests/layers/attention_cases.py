@@ -73,7 +73,7 @@ def monotonic(name: str, mode: str, general: bool = False, idle=None, variant=Tr
         if general:
             attention = layers.LuongAttention(2, **policy)
         else:
-            attention = layers.BahdanauAttention(U, normalize=True, **policy)
+            attention = layers.BahdanauAttention(U, **policy)
         return layers.MonotonicAttention(**{"attention": attention, "mode": mode, **options})
 
     return Case(
@@ -129,8 +129,8 @@ CASES: tuple[Case, ...] = (
         states=(QUERY,),
         exhaustive=True,
     ),
-    monotonic("MonotonicAttention", "recursive", variant=False),
-    monotonic("MonotonicAttention parallel", "parallel", general=True),
+    monotonic("MonotonicAttention", "parallel", variant=False),
+    monotonic("MonotonicAttention recursive", "recursive", general=True),
     monotonic(
         "MonotonicAttention hard",
         "hard",
