@@ -74,13 +74,12 @@ def export(
     about |= {"config": configs.to_json(config), "assets": sorted(assets)}
     about["metrics"] = run.read_metrics()
     parent = Path(to) / (name or app_name(app))
-    further, service = hook(app, "export_files")(trained), app.serve(trained)
-    further = {**further, card.NAME: card.for_export(app, run)}
-    files = None
+    service, files = app.serve(trained), None
     if kinds or shapes:
         if not service.litert:
             raise UsageError("--quantize and --litert-shapes: this model has no LiteRT function.")
         files = litert.files(service, shapes, kinds)
+    further = {**hook(app, "export_files")(trained), card.NAME: card.for_export(app, run)}
     return write(service, assets, app.examples(), parent, formats, about, further, files)
 
 

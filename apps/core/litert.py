@@ -53,9 +53,17 @@ class File:
 
         Args:
             assets: of the app.
-            signatures: what `signatures.json` in the archive contains.
+            signatures: those of the functions of dynamic shapes, by name. With the shapes of this
+                file, `signatures.json` in the archive contains them.
         """
         model = convert_functions(self.functions, self.quantize)
+        for name, function in self.functions.items():
+            inputs = signatures[name]["inputs"]
+            fixed = {
+                spec.name: {**inputs[spec.name], "shape": spec.shape.as_list()}
+                for spec in function.input_signature
+            }
+            signatures = {**signatures, name: {**signatures[name], "inputs": fixed}}
         packed = {"signatures.json": encode_json(signatures), **encode_assets(assets)}
         return pack(model, packed)
 
