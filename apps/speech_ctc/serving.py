@@ -35,6 +35,9 @@ def service(trained: Trained) -> Service:
     - `frames`: `features` `[B, T, F]` and `lengths` `[B]` to `labels` `[B, T]`, padded with -1,
       and `score` `[B]`.
     - `step`, if the model can stream: see `streaming`.
+
+    The functions of the LiteRT file are `frames` and, for a model that is not bidirectional,
+    `step_frames`: see `streaming.FrameStep`.
     """
     model, config, assets = trained.model, trained.config, trained.assets
     raw_input = _raw_input(trained)
@@ -78,11 +81,18 @@ def service(trained: Trained) -> Service:
     if step is not None:
         functions["step"] = step
 
+    litert = {"frames": functions["frames"]}
+    frame_step = None if config.bidirectional else streaming.FrameStep(trained)
+    if frame_step is not None:
+        litert["step_frames"] = frame_step.function()
+
     def requests(examples: list[bytes]) -> dict[str, dict[str, np.ndarray]]:
         raw = request(trained, examples)
         features, lengths, _ = recordings.feature_batch(tf.constant(raw[raw_input]), trained)
         found = {"serving_default": raw, "beam": raw}
         found["frames"] = {"features": features.numpy(), "lengths": lengths.numpy()}
+        if frame_step is not None:
+            found["step_frames"] = frame_step.request(found["frames"]["features"])
         if step is not None:
             rate, size = recordings.front_end(assets).rate, streaming.samples_per_frame(trained)
             waveforms = [speech.waveform(each, rate)[: 20 * size] for each in examples]
@@ -92,7 +102,7 @@ def service(trained: Trained) -> Service:
             found["step"] |= {name: state.numpy() for name, state in states.items()}
         return found
 
-    return Service(functions, requests, litert="frames", keep=[model.variables])
+    return Service(functions, requests, litert, keep=[model.variables])
 
 
 @once

@@ -43,16 +43,37 @@ def _state_specs(trained: Trained) -> dict[str, tf.TensorSpec]:
     They are the samples and frames that later frames depend on, the sums of the running
     normalization, the recurrent states, and the last label.
     """
-    size, model = trained.assets["interface"]["features"], trained.model
+    size = trained.assets["interface"]["features"]
     shapes = {"samples": [recordings.front_end(trained.assets).before]}
     shapes |= {"count": [1, 1], "total": [1, size], "squares": [1, size]}
+    specs = {name: tf.TensorSpec([None, *shape], tf.float32) for name, shape in shapes.items()}
+    return specs | _network_specs(trained, None) | {"last": tf.TensorSpec([None], tf.int32)}
+
+
+def _network_specs(trained: Trained, batch_size: int | None) -> dict[str, tf.TensorSpec]:
+    """The states of the network: the frames that a convolution reads again; recurrent states."""
+    model, shapes = trained.model, {}
     for name in _convolutions(trained):
         layer = model.get_layer(name)
         shapes[name] = [layer.kernel_size[0] - layer.strides[0], layer.kernel.shape[1]]
     units = [size for layer in model.get_layer("stack").layers for size in layer.state_size]
     shapes |= {f"state_{i}": [size] for i, size in enumerate(units)}
-    specs = {name: tf.TensorSpec([None, *shape], tf.float32) for name, shape in shapes.items()}
-    return specs | {"last": tf.TensorSpec([None], tf.int32)}
+    return {name: tf.TensorSpec([batch_size, *shape]) for name, shape in shapes.items()}
+
+
+def _network(trained: Trained, x, given: dict) -> tuple[tf.Tensor, dict]:
+    """The logits of frames `[B, T, F]` after the states `given`, and the new states."""
+    model, states = trained.model, {}
+    if trained.config.normalization == "batch":
+        x = model.get_layer("normalization")(x)
+    for name in _convolutions(trained):
+        x = tf.concat([given[name], x], axis=1)
+        states[name] = x[:, tf.shape(x)[1] - given[name].shape[1] :]
+        x = model.get_layer(name)(x)
+    names = [name for name in _network_specs(trained, None) if name.startswith("state_")]
+    x, *final = model.get_layer("stack")(x, initial_state=[given[name] for name in names])
+    states |= dict(zip(names, final, strict=True))
+    return model.get_layer("logits")(x), states
 
 
 def _convolutions(trained: Trained) -> list[str]:
@@ -69,11 +90,11 @@ def step_function(trained: Trained):
     """
     if not can_stream(trained):
         return None
-    model, config = trained.model, trained.config
+    config = trained.config
     front_end = recordings.front_end(trained.assets)
     names = tf.constant(trained.assets["labels"])
     separator = "" if config.unit == "characters" else " "
-    stack, size = model.get_layer("stack"), samples_per_frame(trained)
+    size = samples_per_frame(trained)
 
     def step(features: dict) -> dict:
         is_multiple = tf.debugging.assert_equal(
@@ -87,17 +108,9 @@ def step_function(trained: Trained):
         sums = tuple(features[name] for name in ("count", "total", "squares"))
         x, sums = audio.normalize(front_end.frames(samples), config.normalization, sums)
         states |= dict(zip(("count", "total", "squares"), sums, strict=True))
-        if config.normalization == "batch":
-            x = model.get_layer("normalization")(x)
-        for name in _convolutions(trained):
-            layer = model.get_layer(name)
-            x = tf.concat([features[name], x], axis=1)
-            states[name] = x[:, tf.shape(x)[1] - features[name].shape[1] :]
-            x = layer(x)
-        initial = [features[f"state_{i}"] for i in range(len(features)) if f"state_{i}" in features]
-        x, *final = stack(x, initial_state=initial)
-        states |= {f"state_{i}": state for i, state in enumerate(final)}
-        best = tf.argmax(model.get_layer("logits")(x), axis=-1, output_type=tf.int32)  # [B, T]
+        logits, of_network = _network(trained, x, features)
+        states |= of_network
+        best = tf.argmax(logits, axis=-1, output_type=tf.int32)  # [B, T]
         path = tf.concat([features["last"][:, tf.newaxis], best], axis=1)
         starts = (path[:, 1:] != 0) & (path[:, 1:] != path[:, :-1])
         labels = tf.where(starts, tf.gather(names, best) + separator, "")
@@ -106,6 +119,43 @@ def step_function(trained: Trained):
 
     specs = {"audio": tf.TensorSpec([None, None], tf.float32)}
     return with_inputs(for_any_batch(step, {}), specs | _state_specs(trained))
+
+
+class FrameStep:
+    """The function `step_frames` of the LiteRT file: frames to one frame of the output.
+
+    It takes `features` `[1, N, F]`, where N is the subsampling, and the states of the network by
+    name, zeros at first. It returns `logits` `[1, K]` and the states for the next frames. It has no
+    loop.
+    """
+
+    def __init__(self, trained: Trained):
+        self.trained = trained
+        self.size = trained.config.subsampling
+
+    def __call__(self, inputs: dict) -> dict:
+        logits, states = _network(self.trained, inputs["features"], inputs)
+        return {"logits": logits[:, 0]} | states
+
+    def function(self):
+        """It as a `tf.function`."""
+        shape = [1, self.size, self.trained.assets["interface"]["features"]]
+        return with_inputs(self, {"features": tf.TensorSpec(shape)} | self._states(1))
+
+    def request(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """A request of the second frame of the output, from `features` `[B, T, F]`."""
+        blocks = features[:, : 2 * self.size]
+        blocks = np.pad(blocks, [(0, 0), (0, 2 * self.size - blocks.shape[1]), (0, 0)])
+        first, second = np.split(blocks, 2, axis=1)
+        states = {
+            name: tf.zeros([len(features), *spec.shape[1:]])
+            for name, spec in self._states(None).items()
+        }
+        found = self({"features": tf.constant(first)} | states)
+        return {"features": second} | {name: found[name].numpy() for name in states}
+
+    def _states(self, batch_size: int | None) -> dict[str, tf.TensorSpec]:
+        return _network_specs(self.trained, batch_size)
 
 
 def stream(trained: Trained, contents: bytes, seconds: float = 0.2) -> Iterator[str]:

@@ -55,7 +55,7 @@ def main(folder: str, *paths: str) -> None:
     front_end, normalization = interface["front_end"], interface["normalization"]
     if not front_end or front_end["cepstra"] or front_end["deltas"] or normalization == "running":
         sys.exit(f"{folder}: this script supports log-mel spectra without running normalization.")
-    model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner()
+    model = Interpreter(str(Path(folder) / "model.tflite")).get_signature_runner("frames")
     for path in paths:
         features = log_mel(read_wav(path, front_end["rate"]), front_end)
         if normalization == "utterance":  # batch normalization is part of the model
