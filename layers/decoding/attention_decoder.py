@@ -45,10 +45,10 @@ class AttentionDecoder(RecurrentDecoder):
         cells: list of recurrent cells, from the bottom up, without dropout of their own. They have
             the dtype policy of the decoder: a cell that was created without a `dtype` is created
             again with that policy.
-        attention: a `BahdanauAttention`, a `LuongAttention` or another subclass of
-            `unroll.layers.attention.Attention`, with the dtype policy of the decoder, as the cells.
-            With attend="after" the logits depend on its vectors alone: use one whose vectors
-            contain the query, such as a `LuongAttention` with `units`.
+        attention: a `BahdanauAttention`, a `LuongAttention`, a `MonotonicAttention` or another
+            subclass of `unroll.layers.attention.Attention`, with the dtype policy of the decoder,
+            as the cells. With attend="after" the logits depend on its vectors alone: use one whose
+            vectors contain the query, such as a `LuongAttention` with `units`.
         attend: `"before"` or `"after"`, whether to attend before or after the cells.
         gated: whether a gate scales the context; only with attend="before".
         tie_weights: whether the output uses E (Press and Wolf 2017). The size of r_t must then be

@@ -41,8 +41,8 @@ class LSTMCell(GatedCell):
     where d is 0 or 1 for each unit, sequence and step in training, and the probability at
     inference.
 
-    With a projection, a limit of c or zoneout, the states are `[B, P]` and `[B, U]`, there is no
-    fused kernel (`use_cudnn`), and the layer converts to LiteRT as without.
+    The states are h, `[B, P]` or `[B, U]`, and c, `[B, U]`. With a projection, a limit of c or
+    zoneout, there is no fused kernel (`use_cudnn`): the layer runs, and is exported, as a loop.
 
     Args:
         unit_forget_bias: whether the bias of the forget gate starts at one (Jozefowicz et al.

@@ -96,6 +96,21 @@ def test_a_reservoir_without_connections_is_zero():
     assert not layer.get_weights()[1].any()
 
 
+@pytest.mark.skipif(
+    running.BACKEND != "tensorflow", reason="only TensorFlow builds a layer in a graph"
+)
+def test_a_reservoir_is_built_in_a_graph_and_under_a_strategy():
+    import tensorflow as tf
+
+    layer = layers.ESN(U)
+    assert tf.function(lambda x: layer(x))(X).shape == (len(X), U)
+    np.testing.assert_allclose(abs(np.linalg.eigvals(layer.get_weights()[1])).max(), 0.9, rtol=1e-4)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        again = layers.ESN(U)
+        again.build((None, T, D))
+    assert again.get_weights()[1].any()
+
+
 def test_a_model_on_a_reservoir_trains_its_readout_alone():
     model = keras.Sequential([keras.Input((T, D)), layers.ESN(U), keras.layers.Dense(1)])
     model.compile("sgd", keras.losses.MeanSquaredError())
