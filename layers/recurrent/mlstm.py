@@ -12,6 +12,7 @@ from unroll.layers.operations import (
     cast_to,
     full_precision,
     log_sigmoid,
+    reduce_axis,
     require_size,
 )
 from unroll.layers.recurrent.base_cell import BaseCell, forwarded
@@ -149,10 +150,12 @@ class MLSTMCell(BaseCell):
         i, f = self.log_gates(z)
         new = ops.maximum(f + m, i)  # [B, heads]
         f, i = ops.exp(f + m - new), ops.exp(i - new)
-        k = i[..., None] * k
-        c = f[..., None, None] * c + k[..., None] * v[..., None, :]  # [B, heads, K, V]
-        n = f[..., None] * n + k  # [B, heads, K]
-        h = divided(ops.sum(q[..., None] * c, axis=-2), ops.sum(q * n, axis=-1), new)
+        k = column(i) * k  # [B, heads, K]
+        c = column(column(f)) * c + column(k) * row(v)  # [B, heads, K, V]
+        n = column(f) * n + k
+        h = divided(
+            ops.sum(column(q) * c, axis=-2), ops.sum(q * n, axis=-1, keepdims=True), column(new)
+        )
         return self.states_of(o * ops.reshape(h, ops.shape(o)), (c, n, new))
 
     def chunk(self, memory, xs, constants=()):
@@ -178,24 +181,25 @@ class MLSTMCell(BaseCell):
         i, f = (ops.transpose(x, (1, 2, 0)) for x in gates)  # [B, heads, L]
         forgotten = ops.cumsum(f, axis=-1)
         written = i - forgotten
-        before = forgotten + m[..., None]
+        before = forgotten + column(m)
         steps = ops.arange(0, ops.shape(z)[0], dtype="int32")
         pairs = ops.where(
-            steps[:, None] >= steps, forgotten[..., None] + written[..., None, :], LOG_ZERO
+            column(steps) >= row(steps), column(forgotten) + row(written), LOG_ZERO
         )  # [B, heads, L, L]
         # h does not depend on its stabilizer: that needs no gradient.
-        stabilizer = ops.stop_gradient(ops.maximum(before, ops.max(pairs, axis=-1)))
-        scores = ops.matmul(q, ops.swapaxes(k, -1, -2)) * ops.exp(pairs - stabilizer[..., None])
-        old = ops.exp(before - stabilizer)[..., None]  # [B, heads, L, 1]
+        stabilizer = ops.maximum(column(before), reduce_axis(ops.max, pairs, -1))
+        stabilizer = ops.stop_gradient(stabilizer)  # [B, heads, L, 1]
+        scores = ops.matmul(q, ops.swapaxes(k, -1, -2)) * ops.exp(pairs - stabilizer)
+        old = ops.exp(column(before) - stabilizer)
         read = ops.matmul(scores, v) + old * ops.matmul(q, c)  # [B, heads, L, V]
-        size = ops.sum(scores, axis=-1) + (old * ops.matmul(q, n[..., None]))[..., 0]
+        size = ops.sum(scores, axis=-1, keepdims=True) + old * ops.matmul(q, column(n))
         h = ops.transpose(divided(read, size, stabilizer), (2, 0, 1, 3))
         h = cast_to(o * ops.reshape(h, ops.shape(o)), z.dtype)  # [L, B, U]
-        end, all_written = before[..., -1], forgotten[..., -1:] + written
-        new = ops.maximum(end, ops.max(all_written, axis=-1))  # [B, heads]
-        f = ops.exp(end - new)[..., None]
-        k = k * ops.exp(all_written - new[..., None])[..., None]
-        c = f[..., None] * c + ops.matmul(ops.swapaxes(k, -1, -2), v)
+        end, all_written = before[..., -1], column(forgotten[..., -1]) + written
+        new = ops.maximum(end, reduce_axis(ops.max, all_written, -1)[..., 0])  # [B, heads]
+        f = column(ops.exp(end - new))
+        k = column(ops.exp(all_written - column(new))) * k
+        c = column(f) * c + ops.matmul(ops.swapaxes(k, -1, -2), v)
         return (c, f * n + ops.sum(k, axis=-2), new), (h,)
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
@@ -242,13 +246,23 @@ class MLSTMCell(BaseCell):
 
 
 def divided(read, size, stabilizer):
-    """What a query reads, `[..., V]`, divided by max(|n . q|, exp(-m)), `[...]`.
+    """What a query reads, `[..., V]`, divided by max(|n . q|, exp(-m)), of `[..., 1]` each.
 
     For a negative m, both are multiplied with exp(m), which is then the smaller number.
     """
     factor = ops.exp(ops.minimum(stabilizer, 0.0))
     limit = ops.exp(-ops.minimum(ops.maximum(stabilizer, 0.0), LARGEST_STABILIZER))
-    return read * (factor / ops.maximum(ops.abs(size) * factor, limit))[..., None]
+    return read * (factor / ops.maximum(ops.abs(size) * factor, limit))
+
+
+def column(x):
+    """`[..., n]` as `[..., n, 1]`."""
+    return ops.expand_dims(x, -1)
+
+
+def row(x):
+    """`[..., n]` as `[..., 1, n]`."""
+    return ops.expand_dims(x, -2)
 
 
 def _at_least_one(number):

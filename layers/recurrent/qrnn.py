@@ -110,16 +110,12 @@ class QRNNCell(LinearRecurrentCell):
         *states, window = states
         steps, before = Steps(inputs, mask), self.window - 1
         window = ops.reshape(window, (-1, before, self.features))
-        rows = ops.concatenate(
-            [ops.transpose(window, (1, 0, 2)), steps.compacted(inputs)], axis=0
-        )  # [k - 1 + T, B, D], the inputs that are not masked first
+        rows, last = steps.extended(inputs, ops.transpose(window, (1, 0, 2)))  # [k - 1 + T, B, D]
         length = ops.shape(inputs)[0]
         if mask is None:
             parts = [rows[k : k + length] for k in range(self.window)]
-            last = rows[length:]
         else:
             parts = [steps.at(rows, steps.before() + k) for k in range(self.window)]
-            last = steps.at(rows, steps.count[None] + steps.range(before)[:, None])
         outputs, final = super().over_time(
             ops.concatenate(parts, axis=-1), states, mask, dropout_mask, False
         )

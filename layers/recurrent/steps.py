@@ -73,6 +73,21 @@ class Steps:
         """The values `[B, U]` after the last step, from one per step number, `[T + 1, B, U]`."""
         return held[-1] if self.mask is None else self.at(held, self.count[None])[0]
 
+    def extended(self, x, window):
+        """The rows `[W + T, B, D]` of a window and of the steps, those not masked first.
+
+        Args:
+            x: `[T, B, D]`.
+            window: the rows of the W steps before, `[W, B, D]`, the oldest first.
+
+        Returns:
+            The rows, and the window after the last step that is not masked.
+        """
+        rows = ops.concatenate([window, self.compacted(x)], axis=0)
+        if self.mask is None:
+            return rows, rows[self.time :]
+        return rows, self.at(rows, self.count[None] + self.range(window.shape[0])[:, None])
+
     def hold(self, x, state):
         """The last value up to each step that is not masked, and the one after the last step.
 

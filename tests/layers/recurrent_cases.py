@@ -160,6 +160,53 @@ def stack(
     )
 
 
+def residual_block(
+    name: str, width: int | None, input_units: int | None, gated: bool, expansion: float | None
+) -> Case:
+    """A residual block of an LSTM. The first one has all parts, the others are variants."""
+    features = D if input_units is None else input_units
+    return Case(
+        name=name,
+        make=lambda **options: layers.ResidualBlock(
+            **{
+                "layer": layers.LSTM(U, dtype=options.get("dtype")),
+                "input_units": input_units,
+                "kernel_size": width,
+                "gated": gated,
+                "expansion": expansion,
+                "return_state": True,
+                **options,
+            }
+        ),
+        oracle=partial(
+            reference.residual_block,
+            reference.lstm,
+            width=width,
+            projected=input_units is not None,
+            gated=gated,
+            wide=expansion or 0,
+        ),
+        covers=("ResidualBlock",),
+        options={
+            "layer": layers.GRU(2),
+            "input_units": 7,
+            "kernel_size": 5,
+            "gated": False,
+            "expansion": 0.5,
+            "activation": "gelu",
+            "normalization": "layer",
+            "epsilon": 0.01,
+            "dropout": 0.25,
+            "seed": 7,
+            "return_state": True,
+        },
+        states=(*(() if width is None else ((width - 1) * features,)), U, U),
+        random={"dropout": 0.5},
+        variant=name != "ResidualBlock",
+        exhaustive=True,
+    )
+
+
 def lstm_segments(weights, sequences, states=(), mask=None):
     def oracle(weights, part, mask):
         return reference.lstm(weights, part, reference.zeros(part, U, U), mask)
@@ -350,6 +397,9 @@ CASES: tuple[Case, ...] = (
     stack("Stack plain", (4, 7), both=False, skip=None),
     stack("Stack residual", (7, 7), both=False, skip="residual"),
     stack("Stack both residual", (4, 4), both=True, skip="residual"),
+    residual_block("ResidualBlock", 3, 8, True, 7 / 3),
+    residual_block("ResidualBlock of a convolution", 4, None, False, None),
+    residual_block("ResidualBlock of a layer alone", None, None, False, None),
     Case(
         name="Segmented",
         make=lambda **options: layers.Segmented(
