@@ -20,9 +20,9 @@ class MonotonicAttention(Attention):
     """Attention that never moves back, with the scores of another attention.
 
     Raffel, Luong, Liu, Weiss and Eck 2017, "Online and linear-time attention by enforcing monotonic
-    alignments", equations 6 to 13. Each query starts at the position that the query before it has
-    chosen, and chooses the first position from there whose random number, 1 with the probability p,
-    is 1. With the scores e of the other attention, the weights a_j are the probabilities of that:
+    alignments", section 2. A query starts at the position that the query before it chose, and moves
+    on until it chooses a position, each with the probability p. The weights a are the probabilities
+    that it chooses each position. With the scores e of the other attention:
 
         p_j = sigmoid(e_j + r + noise), where the noise is in training only
         q_j = (1 - p_{j-1}) q_{j-1} + a_j of the query before
@@ -40,10 +40,10 @@ class MonotonicAttention(Attention):
             normalize=True)` (as in the paper) or a `LuongAttention` with the window "global". It
             also makes the vectors from the weights. Created without a `dtype`, it gets the dtype
             policy of this layer.
-        mode: `"parallel"` computes q by cumulative sums and products (equation 13): fast, but not
-            exact where the product of 1 - p along the memory is below 1e-10. `"recursive"` computes
-            it step by step; it has no second derivatives under XLA on TensorFlow. `"hard"` has no
-            gradient of the scores.
+        mode: `"parallel"` computes q by cumulative sums and products: fast, but not exact where the
+            product of 1 - p along the memory is below 1e-10. `"recursive"` computes it step by
+            step; it has no second derivatives under XLA on TensorFlow. `"hard"` has no gradient of
+            the scores.
         sigmoid_noise: the standard deviation of the noise in training, which teaches the model to
             have p near 0 and 1.
         kernel_initializer: the initializer of r, the only weight of this layer. A negative number,

@@ -35,11 +35,12 @@ class SLSTMCell(GatedCell):
     Beck et al. 2024, "xLSTM: extended long short-term memory", equations 8 to 17, stabilized:
 
         i, f, z, o = x W + h R + b, each with its own columns
-        m' = max(log f(f) + m, i)                        the stabilizer
+        l = log(sigmoid(f)), or f with an exponential forget gate
+        m' = max(l + m, i), the stabilizer
         i' = exp(i - m')
-        f' = exp(log f(f) + m - m')                      f(f) is sigmoid(f) or exp(f)
-        c' = f' * c + i' * tanh(z)                       the cell state
-        n' = f' * n + i'                                 the normalizer
+        f' = exp(l + m - m')
+        c' = f' * c + i' * tanh(z), the cell state
+        n' = f' * n + i', the normalizer
         h' = sigmoid(o) * c' / n'
 
     h does not depend on m, which keeps the exponential functions in range. Where n is 0, as before
@@ -55,7 +56,7 @@ class SLSTMCell(GatedCell):
         recurrent_initializer: of each block of R.
         unit_forget_bias: whether the bias of the forget gate starts at one.
         heads: the number of heads. It must divide U.
-        forget_activation: `"sigmoid"` or `"exponential"`, the f above.
+        forget_activation: `"sigmoid"` or `"exponential"`, the activation of the forget gate.
         The others are those of `GatedCell`.
 
     Raises:

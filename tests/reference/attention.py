@@ -50,7 +50,7 @@ def bahdanau_scores(weights, query, memory) -> np.ndarray:
 
 
 def monotonic(weights, memory, states, mask=None, hard=False, general=False) -> list:
-    """Raffel et al. 2017, equations 6 to 13, for several queries of each memory.
+    """Raffel et al. 2017, section 2, for several queries of each memory.
 
     The scores are those of additive attention; with `general`, those of Luong et al. 2015, and the
     vectors are theirs.
