@@ -59,7 +59,8 @@ def search(step_function: Callable, states: list, mask, config) -> SearchResult:
     if config.sample:
         samples = _samples(step_function, states, config, count)
         order = tf.argsort(samples.scores, direction="DESCENDING", stable=True)
-        return SearchResult(*(tf.gather(x, order, batch_dims=1) for x in samples))
+        found = (None if x is None else tf.gather(x, order, batch_dims=1) for x in samples)
+        return SearchResult(*found)
     width = config.beam_width
     candidates = beam_search(
         step_function, states, mask, config, width, width if config.mbr_samples else count

@@ -198,8 +198,8 @@ def test_unknown_tokens_are_replaced_by_aligned_source_tokens():
     assert step_function(np.array([START, START]), states)[0][0, UNKNOWN] > -1e6
 
 
-def searched(trained, **options) -> SearchResult:
-    return decoding.Translator(limits(trained, **options)).search(tf.constant(IDS))
+def searched(trained, with_weights=True, **options) -> SearchResult:
+    return decoding.Translator(limits(trained, **options)).search(tf.constant(IDS), with_weights)
 
 
 def test_samples():
@@ -207,6 +207,9 @@ def test_samples():
     several = {"num_return_sequences": 6, "temperature": 1.5}
     samples = searched(trained, **several)
     assert samples.tokens.shape == (2, 6, 4)
+    without = searched(trained, with_weights=False, **several)
+    assert (samples.tokens == without.tokens).numpy().all()
+    assert without.alignments is None
     other = searched(trained, **several, sample_seed=1)
     assert not (samples.tokens == other.tokens).numpy().all()
     likeliest, greedy = searched(trained, top_p=1e-6), searched(trained, sample=False, beam_width=1)
