@@ -77,7 +77,7 @@ def test_the_wheel_contains_all_that_a_user_needs(wheel):
     assert {name for name in top if not name.endswith(".dist-info")} == {"unroll"}
 
 
-# Four commands in one process, which imports TensorFlow once. The export is checked in another.
+# Five commands in one process, which imports TensorFlow once. The export is checked in another.
 VERBS = """
 import sys
 
@@ -91,6 +91,7 @@ small = ["--generated-size=0.02", "--epochs=1", "--units=4", "--embedding-dim=4"
 for arguments in (
     ["train", *small, "--run=run"],
     ["evaluate", "run"],
+    ["card", "run"],
     ["export", "run"],
     ["evaluate", "run", "--record"],
 ):
@@ -111,7 +112,9 @@ def test_an_installed_app_works_next_to_a_user_s_own_modules(installed, user_fol
     assert done.returncode == 2, done.stderr[-2000:]
     *_, message = [line for line in done.stderr.splitlines() if line.startswith("unroll: ")]
     assert "installed copy" in message
-    trained, figures, exported = done.stdout.split("=====\n")[:3]
+    trained, figures, card, exported = done.stdout.split("=====\n")[:4]
+    assert card == "run/README.md\n"
+    assert "## Limits" in (user_folder / "run" / "README.md").read_text()
     path, *_ = trained.splitlines()
     assert Path(path).is_relative_to(installed.parent.parent)
     assert trained.splitlines()[-1] == "run"
@@ -157,6 +160,27 @@ model.fit(np.ones((4, 5, 3)), np.ones((4, 1)), verbose=0)
 assert not {blocked!r} & {{name.partition(".")[0] for name in sys.modules}}
 print(keras.backend.backend())
 """
+# Loads a model without TensorFlow.
+LOADS = """
+import sys
+
+import unroll
+
+assert not {"tensorflow", "keras", "numpy", "unroll.apps"} & set(sys.modules)
+sys.modules["tensorflow"] = None
+try:
+    unroll.load("a_folder")
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+def test_importing_unroll_imports_nothing_and_load_says_which_extra_is_missing(tmp_path):
+    assert run(sys.executable, "-c", LOADS, cwd=tmp_path) == (
+        "unroll.load needs the package tensorflow: pip install 'unroll-keras[apps]'.\n"
+    )
+
+
 APPS = {"tensorflow_text", "tensorflow_datasets", "tyro", "matplotlib", "sklearn"}
 
 

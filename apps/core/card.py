@@ -216,11 +216,11 @@ def _limits(app: ModuleType) -> list[str]:
 
 def _training(app: ModuleType, run: Run, config: TrainingConfig) -> str:
     command = f"```sh\n{results.command(app, config, [config.seed])}\n```"
-    if not (run.path / "environment.json").is_file():  # it is written after the training
-        return f"{command}\n\nThe training has not ended."
+    if not (run.path / "environment.json").is_file():
+        return command
     made = run.environment()
     rows = [
-        ["minutes", f"{made['seconds'] / 60:.1f}"],
+        *([["minutes", f"{made['seconds'] / 60:.1f}"]] if "seconds" in made else []),
         ["hardware", made["hardware"]],
         ["commit of Unroll", made["commit"] or f"none: {unroll.__version__} was installed"],
         ["Python", made["python"]],

@@ -183,7 +183,14 @@ def test_sizes_that_a_layer_refuses_are_incorrect_use(call):
     ("command", "parts"),
     [
         ("nope", ["no app 'nope'", "sentiment, ", ", toy"]),
-        ("toy", ["one of the verbs", "train, evaluate, predict, report, export", "got none"]),
+        (
+            "toy",
+            [
+                "one of the verbs",
+                "train, evaluate, predict, report, card, export, demo",
+                "got none",
+            ],
+        ),
         ("toy learn", ["one of the verbs", "'learn'"]),
         ("toy train --unitz=3", ["--unitz=3", "did you mean --units?", "--strategy", "--epochs"]),
         ("toy train --units=x", ["--units", "'x'"]),
@@ -219,7 +226,7 @@ def test_sizes_that_a_layer_refuses_are_incorrect_use(call):
         ("toy report RUN --split=dev", ["--split=dev", "train, valid, test"]),
         ("toy report RUN --units=2", ["--units=2", "--least"]),
         ("toy export none", ["none is not a run folder"]),
-        ("toy export RUN --formats=onnx", ["--formats=onnx", "saved_model, litert"]),
+        ("toy export RUN --formats=torch", ["--formats=torch", "saved_model, litert, onnx"]),
         ("toy export RUN --to=file", ["file"]),
         ("sentiment evaluate RUN", ["RUN is a run of toy, not of sentiment"]),
     ],

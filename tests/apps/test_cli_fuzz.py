@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.apps import toy
-from unroll.apps.core import cli, evaluation, training
+from unroll.apps.core import card, cli, evaluation, page, training
 from unroll.apps.core import export as exports
 
 # Parts of options and values that are unusual or have a meaning somewhere on the way.
@@ -54,7 +54,10 @@ def answering(monkeypatch) -> None:
     monkeypatch.setattr(evaluation, "compute", lambda app, run, split: {"split": split})
     monkeypatch.setattr(evaluation, "report", lambda *_, show: (show("text"), []))
     monkeypatch.setattr(evaluation, "load_trained", lambda *_: None)
-    monkeypatch.setattr(exports, "export", lambda *_: Path("exported"))
+    monkeypatch.setattr(exports, "export", lambda *_, **__: Path("exported"))
+    monkeypatch.setattr(card, "write", lambda *_: Path("card"))
+    monkeypatch.setattr(page, "entry", lambda *_: None)
+    monkeypatch.setattr(cli, "_serve", lambda entries, chosen: print("address") or 0)
     monkeypatch.setattr(toy, "predict", lambda trained, inputs: [{"x": x} for x in inputs])
     monkeypatch.setattr(toy, "show", lambda result: result["x"])
 

@@ -40,6 +40,7 @@ VERB_OPTIONS = (
     options.PredictOptions,
     options.ReportOptions,
     options.ExportOptions,
+    options.DemoOptions,
 )
 APPS = [importlib.import_module(f"unroll.apps.{name}.app") for name in NAMES]
 # The number of arguments of optional functions.

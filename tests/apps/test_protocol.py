@@ -1,5 +1,6 @@
 """The protocol of the apps: hooks, and services as functions."""
 
+import dataclasses
 from types import ModuleType
 
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 from tests.apps import toy
 from unroll.apps.core import protocol
 from unroll.apps.core.config import TrainingConfig
-from unroll.apps.core.protocol import Data, Service, hook, query, with_inputs
+from unroll.apps.core.protocol import Data, Page, Service, Trained, hook, once, query, with_inputs
 
 
 def test_hooks_have_defaults():
@@ -24,7 +25,23 @@ def test_hooks_have_defaults():
     assert defaults.pop("callbacks")(TrainingConfig(), []) == []
     assert defaults.pop("export_files")(None) == {}
     assert defaults.pop("parse_inputs")(("a", "b")) == ["a", "b"]
+    assert defaults.pop("request")(None, ["a", "b"])["text"].tolist() == ["a", "b"]
+    assert defaults.pop("page")(None) == Page({"text": "text"})
     assert defaults == {}
+
+
+def test_what_is_made_once_is_made_for_each_model():
+    calls = []
+
+    @once
+    def make(trained: Trained) -> int:
+        """Counts its calls."""
+        calls.append(trained)
+        return len(calls)
+
+    first = Trained(None, {}, None)
+    assert [make(first), make(first), make(dataclasses.replace(first)), make(first)] == [1, 1, 2, 1]
+    assert make.__doc__ == "Counts its calls."
 
 
 def test_an_app_overrides_a_hook():
