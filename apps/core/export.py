@@ -127,7 +127,7 @@ def write(
         of_litert = {name: _signature(f) for name, f in service.litert.items()}
         for file in files:
             with _quiet(file.artifact):
-                write_bytes(folder / file.name, file.content(assets, of_litert))
+                write_bytes(folder / file.name, file.content(parent.name, assets, of_litert))
         of_onnx = {}
         for name, function in (onnx_files.functions(service) if "onnx" in formats else {}).items():
             of_onnx[name] = onnx_files.describe(name, _signature(function))

@@ -1,9 +1,7 @@
 """The LiteRT files of an export: dynamic and fixed shapes, float32 and quantized weights."""
 
-import io
 import math
 import re
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,6 +11,7 @@ import tensorflow as tf
 from unroll.apps.core import parity
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.files import encode_assets, encode_json
+from unroll.apps.core.litert_metadata import pack
 from unroll.apps.core.protocol import Assets, Service
 from unroll.layers.litert_tensorflow import QUANTIZED, convert_functions
 
@@ -48,38 +47,25 @@ class File:
         """Its name in the folder, such as `model-1x50-int8.tflite`."""
         return parity.litert_file(self.artifact)
 
-    def content(self, assets: Assets, signatures: dict) -> bytes:
-        """The bytes of the file. Its end is a zip archive, which `zipfile` opens, of the assets.
+    def content(self, name: str, assets: Assets, signatures: dict) -> bytes:
+        """The bytes of the file. It contains the assets: see `litert_metadata.pack`.
 
         Args:
+            name: of the model.
             assets: of the app.
             signatures: those of the functions of dynamic shapes, by name. With the shapes of this
                 file, `signatures.json` in the archive contains them.
         """
         model = convert_functions(self.functions, self.quantize)
-        for name, function in self.functions.items():
-            inputs = signatures[name]["inputs"]
+        for key, function in self.functions.items():
+            inputs = signatures[key]["inputs"]
             fixed = {
                 spec.name: {**inputs[spec.name], "shape": spec.shape.as_list()}
                 for spec in function.input_signature
             }
-            signatures = {**signatures, name: {**signatures[name], "inputs": fixed}}
+            signatures = {**signatures, key: {**signatures[key], "inputs": fixed}}
         packed = {"signatures.json": encode_json(signatures), **encode_assets(assets)}
-        return pack(model, packed)
-
-
-def pack(model: bytes, files: dict[str, bytes]) -> bytes:
-    """A LiteRT file with further files in it, as the convention for its metadata has it.
-
-    The files are the members of a zip archive, not compressed, at the end of the model. The
-    interpreters do not read what follows the model; `zipfile.ZipFile` finds the archive.
-    """
-    buffer = io.BytesIO()
-    buffer.write(model)
-    with zipfile.ZipFile(buffer, "a") as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return buffer.getvalue()
+        return pack(model, name, packed)
 
 
 def parse_shapes(text: str) -> list[tuple[int, ...]]:
@@ -198,7 +184,7 @@ def requests(
             inputs = [each for each in given if _accepts(specs, each)]
         else:
             shapes = [file.shape]
-            fitted = [_fit(each, specs, file.shape) for each in given]
+            fitted = [fit(each, specs, file.shape) for each in given]
             inputs = [each for each in fitted if each is not None]
         if not inputs and not shapes:
             raise ValueError(f"The service has no requests of the shapes of {name}.")
@@ -225,7 +211,7 @@ def _tile(array: np.ndarray, shape: tf.TensorShape, sizes: tuple[int, ...]) -> n
     return array
 
 
-def _fit(inputs: dict, specs, sizes: tuple[int, ...]) -> dict[str, np.ndarray] | None:
+def fit(inputs: dict, specs, sizes: tuple[int, ...]) -> dict[str, np.ndarray] | None:
     """Repeats the examples to the size of the batch and pads them with zeros along other axes.
 
     Returns:

@@ -57,6 +57,7 @@ def exported(service, parity_process, tmp_path_factory) -> Path:
 def no_conversion(monkeypatch) -> None:
     """The content of the LiteRT file does not matter."""
     monkeypatch.setattr(litert, "convert_functions", lambda functions, quantize: b"TFL3")
+    monkeypatch.setattr(litert, "pack", lambda model, name, files: model)
 
 
 def one_function(function, keep=(), litert=None, value=(1.0, 2.0)) -> Service:
