@@ -6,11 +6,13 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from tensorflow.lite.python import schema_py_generated as schema
 
 from tests.apps import toy
 from tests.apps.test_contract_models import NAMES, small_config
@@ -139,6 +141,41 @@ def test_a_file_has_the_assets_and_the_signatures(exported):
         assert signatures["ids"]["outputs"]["probabilities"]["dtype"] == "float32"
         shape = [1, 9] if "1x9" in name else [None, None]
         assert signatures["ids"]["inputs"] == {"digits": {"dtype": "int32", "shape": shape}}
+
+
+def tables(table: flatbuffers.table.Table, field: int) -> list:
+    """The tables of a vector, at the number of its field."""
+    offset = table.Offset(4 + 2 * field)
+    start, count = table.Vector(offset), table.VectorLen(offset)
+    places = (table.Indirect(start + 4 * k) for k in range(count))
+    return [flatbuffers.table.Table(table.Bytes, place) for place in places]
+
+
+def name_of(table: flatbuffers.table.Table) -> str:
+    return table.String(table.Pos + table.Offset(4)).decode()
+
+
+def test_a_file_has_the_metadata_of_tflite(exported):
+    """Read field by field, as the schema numbers them."""
+    model = schema.Model.GetRootAs((exported / "model-1x9.tflite").read_bytes(), 0)
+    (entry,) = (
+        model.Metadata(k)
+        for k in range(model.MetadataLength())
+        if model.Metadata(k).Name() == b"TFLITE_METADATA"
+    )
+    metadata = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+    assert metadata[4:8] == b"M001"
+    root = flatbuffers.table.Table(metadata, int.from_bytes(metadata[:4], "little"))
+    assert name_of(root) == "toy"
+    kinds = {
+        name_of(file): file.GetSlot(8, 0, flatbuffers.number_types.Int8Flags)
+        for file in tables(root, 6)
+    }
+    assert kinds == {"signatures.json": 0, "digits.txt": 3, "labels.txt": 3, "scaler.json": 0}
+    (subgraph,) = tables(root, 3)
+    assert name_of(subgraph) == "ids"
+    assert [name_of(tensor) for tensor in tables(subgraph, 2)] == ["digits"]
+    assert [name_of(tensor) for tensor in tables(subgraph, 3)] == ["probabilities"]
 
 
 def test_a_file_of_fixed_shape_ignores_padding_and_what_it_read_before(exported):
