@@ -90,6 +90,35 @@ def test_the_reservoir_is_sparse_and_has_the_spectral_radius(use_norm2):
     np.testing.assert_array_equal(again.get_weights()[1] != 0, kernel != 0)
 
 
+HALF = {f"{part}_initializer": keras.initializers.Constant(0.5) for part in ("kernel", "recurrent")}
+ROWS = np.array([[1.0], [2.0], [3.0]], "float32") * np.ones((1, 4), "float32")
+
+
+@pytest.mark.parametrize(
+    ("projection", "h", "c"),
+    [
+        (None, [0.576751, 0.618936, 0.627393], [0.715798, 0.780416, 0.794576]),
+        (5, [1.697418, 1.840037, 1.873985], [0.698552, 0.770738, 0.789740]),
+    ],
+)
+def test_a_nas_cell_has_the_values_of_tensorflow_addons(projection, h, c):
+    """The values that its own tests expect of constant weights."""
+    cell = layers.NASCell(6, projection=projection, **HALF)
+    states = [np.full((3, size), 0.1, "float32") for size in cell.state_size]
+    output, (_, new) = cell(ROWS, states)
+    np.testing.assert_allclose(running.numpy(output), np.transpose([h] * (projection or 6)), 1e-5)
+    np.testing.assert_allclose(running.numpy(new), np.transpose([c] * 6), 1e-5)
+
+
+def test_an_esn_cell_has_the_values_of_tensorflow_addons():
+    options = {"connectivity": 1.0, "use_norm2": True, "activation": None}
+    bias = {"bias_initializer": keras.initializers.Constant(0.5)}
+    cell = layers.ESNCell(3, **options, **HALF, **bias)
+    output, _ = cell(ROWS, [np.full((3, 3), 0.3, "float32")])
+    expected = np.transpose([[2.77, 4.77, 6.77]] * 3)
+    np.testing.assert_allclose(running.numpy(output), expected, 1e-5)
+
+
 def test_a_reservoir_without_connections_is_zero():
     layer = layers.ESN(4, connectivity=0.0)
     layer.build((None, T, D))
