@@ -14,17 +14,26 @@ def _nodes(graph, node):
 
     Of its arguments, arrays are constants.
     """
+    from onnx import TensorProto
     from tf2onnx.utils import make_name
 
-    def make(op: str, *inputs: str | np.ndarray) -> str:
+    def make(op: str, *inputs: str | np.ndarray, **attributes) -> str:
         names = [
             x if isinstance(x, str) else graph.make_const(make_name(node.name), x).output[0]
             for x in inputs
         ]
-        dtypes = node.output_dtypes[:1]
-        return graph.make_node(op, names, dtypes=dtypes, skip_conversion=True).output[0]
+        dtypes = [TensorProto.BOOL] if op == "Less" else node.output_dtypes[:1]
+        made = graph.make_node(op, names, attr=attributes, dtypes=dtypes, skip_conversion=True)
+        return made.output[0]
 
     return make
+
+
+def _constants(node, *values: float) -> list[np.ndarray]:
+    """Numbers of the type of the result of a node."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    return [np.array(x, tensor_dtype_to_np_dtype(node.output_dtypes[0])) for x in values]
 
 
 def _replace(graph, node, result: str) -> None:
@@ -61,28 +70,38 @@ def _floor(graph, node, name: str, _) -> None:
         result = make("Mod", x, y)
         if is_quotient:
             result = make("Div", make("Sub", x, result), y)
-    else:
+    elif is_quotient:
         result = make("Floor", make("Div", x, y))
-        if not is_quotient:
-            result = make("Sub", x, make("Mul", result, y))
+    else:
+        rest = make("Mod", x, y, fmod=1)  # has the sign of x
+        differs = make("Less", make("Mul", rest, y), *_constants(node, 0.0))
+        result = make("Where", differs, make("Add", rest, y), rest)
     _replace(graph, node, result)
 
 
 def _expm1(graph, node, name: str, _) -> None:
     """exp(x) - 1 as tanh(x / 2) (exp(x) + 1), which is precise for small x, too."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    (x,) = node.input
-    half, one = np.array([0.5, 1.0], tensor_dtype_to_np_dtype(node.output_dtypes[0]))
+    (x,), (half, one) = node.input, _constants(node, 0.5, 1.0)
     make = _nodes(graph, node)
     tanh = make("Tanh", make("Mul", x, half))
     _replace(graph, node, make("Mul", tanh, make("Add", make("Exp", x), one)))
+
+
+def _log1p(graph, node, name: str, _) -> None:
+    """log(1 + x), and where x is in (-1/2, 1/2) 2 artanh(x / (2 + x)), which is precise there."""
+    (x,), (half, one, two) = node.input, _constants(node, 0.5, 1.0, 2.0)
+    make = _nodes(graph, node)
+    small = make("Mul", make("Atanh", make("Div", x, make("Add", x, two))), two)
+    large = make("Log", make("Add", x, one))
+    is_small = make("Less", make("Abs", x), half)
+    _replace(graph, node, make("Where", is_small, small, large))
 
 
 HANDLERS = {
     "Expm1": _expm1,
     "FloorDiv": _floor,
     "FloorMod": _floor,
+    "Log1p": _log1p,
     "ReverseV2": _reverse,
     "SelectV2": _select,
     **dict.fromkeys(fused_onnx_tensorflow.OPERATIONS, fused_onnx_tensorflow.convert),

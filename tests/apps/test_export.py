@@ -373,15 +373,15 @@ def test_concurrent_exports_get_different_versions(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, range(1, 17)))
 
 
-@pytest.mark.parametrize("formats", [(), ("onnx",), ("saved_model", "onnx"), ("",)])
+@pytest.mark.parametrize("formats", [(), ("torch",), ("saved_model", "torch"), ("",)])
 def test_an_unknown_format_is_refused_before_anything_is_loaded(formats):
-    with pytest.raises(UsageError, match="choose from saved_model, litert"):
+    with pytest.raises(UsageError, match="choose from saved_model, litert, onnx"):
         export.export(toy, None, formats=formats)
 
 
 def test_litert_needs_a_function_for_it(tmp_path):
     service = one_function(lambda x: {"y": x})
-    with pytest.raises(UsageError, match="no LiteRT function"):
+    with pytest.raises(UsageError, match="no LiteRT or ONNX function"):
         export.write(service, {}, ["a"], tmp_path / "toy", ("litert",))
     assert list(tmp_path.iterdir()) == []
 
