@@ -20,6 +20,7 @@ SELECTED = {
             "test_two_batches_differ",
         ],
         "test_fused.py": [],
+        "test_linear_recurrence.py": [],
         "test_monotonic_attention.py": ["test_the_weights_of_the_query_before", "test_a_decoder"],
         "test_recurrent_limits.py": [],
         "test_keras_rnn.py": [],
@@ -73,6 +74,7 @@ SELECTED = {
         "test_recurrent_variants.py": [],
         "test_monotonic_attention.py": [],
         "test_fused.py": [],
+        "test_linear_recurrence.py": [],
         "test_keras_private.py": [],
         "test_recurrent_limits.py": [],
         "test_keras_rnn.py": [],
@@ -119,6 +121,7 @@ EXHAUSTIVE = {
         "test_arguments_about_keras_loops",
         "test_declared_dtypes",
         "test_a_stateful_layer_trains",
+        "test_a_form_is_the_definition",
     )
 }
 

@@ -59,7 +59,7 @@ def example(length: int, is_complex: bool):
 @pytest.mark.parametrize("length", first_of(LENGTHS))
 @pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("masked", [True, False], ids=["masked", "full"])
+@pytest.mark.parametrize("masked", first_of([True, False]), ids=["masked", "full"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_is_the_definition(form, masked, reverse, is_complex, length):
     a, b, h, mask, normal, _ = example(length, is_complex)
