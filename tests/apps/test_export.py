@@ -401,6 +401,7 @@ def test_an_export_of_a_run_records_its_source(service, tmp_path, monkeypatch, n
     monkeypatch.setattr(toy, "serve", lambda trained: service)
     monkeypatch.setattr(export, "load_trained", lambda app, run: trained)
     monkeypatch.setattr(export, "check", lambda *arguments: ({}, {}))
+    monkeypatch.setattr(export.card, "for_export", lambda app, run: b"")
     folder = export.export(toy, run, tmp_path, ("litert",), name)
     assert folder == tmp_path / (name or "toy") / "1"
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -421,6 +422,7 @@ def test_a_run_in_mixed_precision_is_exported_in_float32(tmp_path, monkeypatch):
     trained = Trained(config, ASSETS, model)
     monkeypatch.setattr(export, "load_trained", lambda app, run: trained)
     monkeypatch.setattr(export, "write", lambda service, *others: service)
+    monkeypatch.setattr(export.card, "for_export", lambda app, run: b"")
     service = export.export(toy, run, tmp_path)
     inputs = service.requests(toy.examples())["ids"]
     exported = export._call(service.functions["ids"], inputs)["probabilities"]
