@@ -233,7 +233,7 @@ def main() -> None:
             rows = rows_of(name, run or train(name, Path(temporary), arguments.epochs))
             trained = f"run {Path(run).name}" if run else "the generated data"
             if not run and arguments.epochs is not None:
-                trained += f", {arguments.epochs} epochs"
+                trained += f" with --epochs={arguments.epochs}"
             lines = table(HEADER, rows)
             found[name] = "\n".join([f"## {name}, {trained}, {about}", "", *lines, ""])
             print(found[name], flush=True)
