@@ -48,6 +48,38 @@ def parity(rng: np.random.Generator, examples: int, length: int, every: bool) ->
     return _batch(bits[..., None], targets, weights)
 
 
+def parity_of_lengths(rng: np.random.Generator, examples: int, lengths: tuple[int, int]) -> Batch:
+    """The parity of the ones in strings of different lengths.
+
+    Beck et al. 2024, "xLSTM: extended long short-term memory", section 4.1, after Delétang et al.
+    2023: networks are trained on lengths of 3 to 40 bits, and tested on 40 to 256. Each bit is one
+    of two symbols, and zeros follow the last one. The output after each bit is evaluated.
+    """
+    shortest, longest = lengths
+    ends = rng.integers(shortest, longest + 1, examples)
+    bits = rng.integers(0, 2, (examples, longest))
+    there = np.arange(longest) < ends[:, None]
+    inputs = np.eye(2)[bits] * there[..., None]
+    return _batch(inputs, np.eye(2)[bits.cumsum(axis=1) % 2], there)
+
+
+def selective_copying(rng: np.random.Generator, examples: int, symbols: int, length: int) -> Batch:
+    """Repeat symbols that are at random positions among blanks.
+
+    Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces", section
+    4.1.1, with 16 symbols in 4,096 steps. The input has `symbols` of eight symbols among blanks in
+    `length` steps, and then marks. The target, at the marks, are the symbols in their order.
+    """
+    string = rng.integers(0, 8, (examples, symbols))
+    places = np.sort(rng.permuted(np.tile(np.arange(length), (examples, 1)), axis=1)[:, :symbols])
+    shown = np.full((examples, length + symbols), 8)
+    np.put_along_axis(shown, places, string, axis=1)
+    shown[:, length:] = 9
+    targets = np.zeros((examples, length + symbols, 8))
+    targets[:, length:] = np.eye(8)[string]
+    return _batch(np.eye(10)[shown], targets, targets.sum(axis=-1))
+
+
 def temporal_order(rng: np.random.Generator, examples: int, scale: float = 1.0) -> Batch:
     """The order of two symbols that are far apart among distractors.
 
@@ -157,6 +189,7 @@ def _adding(length: int, steps: int) -> Task:
     return Task(generate, {f"adding {length}": generate}, False, trivial, 0.005, steps)
 
 
+_SELECTIVE = partial(selective_copying, symbols=8, length=100)
 _COPYING = partial(copying, symbols=5, delay=30)
 _WAVES = partial(waves, length=320)
 
@@ -170,6 +203,25 @@ TASKS = {
         classes=True,
         trivial=(1 / 2, "chance"),
         solved=0.01,
+        steps=4000,
+    ),
+    "parity_of_lengths": Task(
+        generate=partial(parity_of_lengths, lengths=(3, 40)),
+        tests={
+            "parity of 3 to 40": partial(parity_of_lengths, lengths=(3, 40)),
+            "parity of 40 to 256": partial(parity_of_lengths, lengths=(40, 256)),
+        },
+        classes=True,
+        trivial=(1 / 2, "chance"),
+        solved=0.005,
+        steps=4000,
+    ),
+    "selective_copying": Task(
+        generate=_SELECTIVE,
+        tests={"selective copying": _SELECTIVE},
+        classes=True,
+        trivial=(1 / 8, "chance"),
+        solved=0.02,
         steps=4000,
     ),
     "copying": Task(

@@ -34,7 +34,8 @@ from matplotlib import pyplot
 RESULTS = Path(__file__).parent / "results"
 PARAMETERS = 5_000
 PERIODS = [1, 2, 4, 8, 16, 32, 64, 128]
-# The arguments of each layer, and the step of its number of units.
+# The arguments of each layer, and the step of its number of units. `MinGRU-2` are two of them, one
+# on top of the other.
 LAYERS = {
     "ElmanRNN": ({}, 1),
     "IRNN": ({}, 1),
@@ -45,6 +46,17 @@ LAYERS = {
     "PeepholeLSTM": ({}, 1),
     "CoupledLSTM": ({}, 1),
     "LayerNormLSTM": ({}, 1),
+    "IndRNN": ({}, 1),
+    "SLSTM": ({"heads": 2}, 2),
+    "MLSTM": ({}, 1),
+    "MinGRU": ({}, 1),
+    "MinGRU-2": ({}, 1),
+    "MinGRU-3": ({}, 1),
+    "MinLSTM": ({}, 1),
+    "QRNN": ({}, 1),
+    "SRU": ({}, 1),
+    "LRU": ({}, 1),
+    "RGLRU": ({}, 1),
 }
 LEARNING_RATE = 3e-3
 REPORT = 50  # steps
@@ -62,13 +74,27 @@ CLAIMS = [
     ("adding_200", "adding 200", "SCRN", "ElmanRNN", "Mikolov et al. 2015"),
     ("adding_200", "adding 200", "GRU", "ElmanRNN", "Chung et al. 2014"),
     ("parity", "parity 40", "LSTM", "ElmanRNN", "Hochreiter and Schmidhuber 1997"),
+    ("parity_of_lengths", "parity of 40 to 256", "SLSTM", "MLSTM", "Beck et al. 2024"),
+    ("parity_of_lengths", "parity of 40 to 256", "LSTM", "MLSTM", "Beck et al. 2024"),
+    ("selective_copying", "selective copying", "MinGRU-2", "MinGRU", "Feng et al. 2024"),
+    (
+        "selective_copying",
+        "selective copying",
+        "MinGRU-3",
+        "MinGRU-2",
+        "Feng et al. 2024",
+    ),
+    ("selective_copying", "selective copying", "MinGRU-3", "LRU", "Gu and Dao 2023"),
+    ("adding_400", "adding 400", "IndRNN", "LSTM", "Li et al. 2018"),
 ]
 
 
 def network(name: str, units: int, features: int, answers: int) -> keras.Model:
     options, _ = LAYERS[name]
-    inputs = keras.Input((None, features))
-    h = getattr(layers, name)(units, return_sequences=True, **options)(inputs)
+    class_name, _, depth = name.partition("-")
+    h = inputs = keras.Input((None, features))
+    for _ in range(int(depth or 1)):
+        h = getattr(layers, class_name)(units, return_sequences=True, **options)(h)
     return keras.Model(inputs, keras.layers.Dense(answers)(h))
 
 
