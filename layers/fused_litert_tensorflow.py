@@ -13,7 +13,7 @@ state is zero whatever it was, unless it is not a number.
 import contextlib
 import contextvars
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import tensorflow as tf
@@ -100,15 +100,22 @@ def with_fused_lstms(frozen) -> Callable | None:
         return None
     outputs = [tensor.name for tensor in frozen.outputs]
 
-    names.sort(key=lambda name: sum(n.op == _OPERATION for n in _part(graph, [name]).node))
     nodes = {node.name: node for node in graph.node}
+    names.sort(key=lambda name: sum(n.op == _OPERATION for n in _part(graph, [name])[0].node))
     weights = {name: _evaluate(graph, [nodes[name].input[k] for k in (4, 8)]) for name in names}
+    results = {name: f"{name}:{_OUTPUT}" for name in names}
+    # The constants of all parts are imported once.
+    rest, _ = _part(
+        graph, [*outputs, *(nodes[name].input[1] for name in names)], set(results.values())
+    )
+    constants = [f"{node.name}:0" for node in rest.node if node.op == "Const"]
 
     def function(*tensors) -> list:
         known = {each.name: x for each, x in zip(frozen.inputs, tensors, strict=True)}
+        known |= zip(constants, _import(graph, constants, {}), strict=True)
         for name in names:
             (x,) = _import(graph, [nodes[name].input[1]], known)
-            known[f"{name}:{_OUTPUT}"] = _fused(x, *weights[name])
+            known[results[name]] = _fused(x, *weights[name])
         return _import(graph, outputs, known)
 
     return function
@@ -128,25 +135,41 @@ def _import(graph, names: list[str], known: dict) -> list:
         names: of the tensors.
         known: tensors that are there already, by their names in `graph`.
     """
-    part = _part(graph, names)
-    there = {node.name for node in part.node}
-    known = {name: tensor for name, tensor in known.items() if _node_of(name) in there}
-    names = [name if ":" in name else f"{name}:0" for name in names]
-    return tf.graph_util.import_graph_def(part, input_map=known, return_elements=names)
+    names = list(map(_full, names))
+    part, used = _part(graph, [name for name in names if name not in known], known)
+    given = {name: known[name] for name in used}
+    missing = [name for name in names if name not in known]
+    found = tf.graph_util.import_graph_def(part, input_map=given, return_elements=missing)
+    found = known | dict(zip(missing, found, strict=True))
+    return [found[name] for name in names]
 
 
-def _part(graph, names: list[str]) -> tf.compat.v1.GraphDef:
-    """The part of a graph that tensors or nodes depend on."""
+def _part(graph, names: list[str], known: Collection[str] = ()) -> tuple:
+    """The part of a graph that tensors or nodes depend on, up to known tensors.
+
+    Returns:
+        A `GraphDef`, and the names of the known tensors that it uses.
+    """
     nodes = {node.name: node for node in graph.node}
-    needed, waiting = set(), [_node_of(name) for name in names]
+    needed, used, waiting = set(), set(), [_node_of(name) for name in names]
     while waiting:
         name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting += map(_node_of, nodes[name].input)
+        if name in needed:
+            continue
+        needed.add(name)
+        for each in nodes[name].input:
+            if _full(each) in known:
+                used.add(_full(each))
+            else:
+                waiting.append(_node_of(each))
     part = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
     part.node.extend(node for node in graph.node if node.name in needed)
-    return part
+    return part, used
+
+
+def _full(name: str) -> str:
+    """The name of a tensor with the number of the output, or that of a control input."""
+    return name if ":" in name or name.startswith("^") else f"{name}:0"
 
 
 def _node_of(name: str) -> str:
