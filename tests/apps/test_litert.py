@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,6 +229,24 @@ def test_a_quantized_file_that_differs_is_not_exported(tmp_path, monkeypatch):
     files = [litert.File(service.litert, quantize="int8")]
     with pytest.raises(UsageError, match=r"^The litert-int8 differs from the model: in 50.0% of"):
         export.check(service, tmp_path, ["a"], ("litert",), files)
+
+
+@pytest.mark.exhaustive
+def test_the_command_prints_the_sizes(call, run):
+    options = ["--formats=litert", "--quantize=float16", "--litert-shapes=1x9"]
+    code, printed, errors = call("toy", "export", run, *options)
+    assert (code, printed) == (0, ["saved_models/toy/1"])
+    line = r"unroll: (model\S*\.tflite): [0-9,]+ bytes, largest difference \S+"
+    assert sorted(re.fullmatch(line, each)[1] for each in errors) == [
+        "model-1x9-float16.tflite",
+        "model-1x9.tflite",
+        "model-float16.tflite",
+        "model.tflite",
+    ]
+    for option in ("--litert-shapes=0x5", "--litert-shapes=1x5x5", "--quantize=int4"):
+        code, printed, errors = call("toy", "export", run, option)
+        assert (code, printed, len(errors)) == (2, [], 1)
+        assert errors[0].startswith(f"unroll: {option}: ")
 
 
 # The sizes of the dynamic axes, if they are not a batch and a length.
