@@ -303,12 +303,19 @@ def test_lstm_example_of_the_lectures():
     assert_near([outputs[0, :, 0]], [[0, 0, 0, 0, 0, 7, 0, 0, 6]], 2e-3)
 
 
+# Layers with loops of each kind; the others are exhaustive.
+LOOPS = (layers.LSTM, layers.GRU, layers.ClockworkRNN, layers.SLSTM, layers.MinGRU)
 # The layer, the batch size, and whether it is static. The sizes do not depend on the layer.
 SPLIT_BATCHES = [
     (layers.LSTM, 17, True),
     (layers.LSTM, 1, True),
     (layers.LSTM, 1, False),
-    *((layer_class, 17, False) for layer_class in all_layers()),
+    *(
+        pytest.param(
+            layer_class, 17, False, marks=() if layer_class in LOOPS else pytest.mark.exhaustive
+        )
+        for layer_class in all_layers()
+    ),
 ]
 
 

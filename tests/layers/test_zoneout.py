@@ -114,6 +114,19 @@ def test_eager_parts_of_a_long_sequence_have_numbers_of_their_own(monkeypatch):
     assert_near(running.outputs(layer, inputs, training=True), expected, 1e-4)
 
 
+@pytest.mark.skipif(running.BACKEND != "tensorflow", reason="only TensorFlow splits a batch")
+def test_a_split_batch_has_the_same_kept_units(monkeypatch):
+    from unroll.layers import backend_tensorflow
+
+    layer = built(layers.LSTM, dtype="float64")
+    kept = np.random.default_rng(6).random((B, T, 2 * U)) < 0.5
+    monkeypatch.setattr(layer.cell, "noise", lambda sequences: kept.astype("float64"))
+    expected = running.outputs(layer, SEQUENCES, training=True)
+    monkeypatch.setattr(backend_tensorflow, "MIN_WORK_TO_SPLIT", 0)
+    found = running.evaluate(layer, SEQUENCES, training=True, mode="graph").outputs
+    assert_near(found, expected, 1e-12)
+
+
 def test_other_loops_refuse_a_cell_with_zoneout_in_training():
     x = np.zeros((2, 3, 4), "float32")
     rnn = keras.layers.RNN(layers.LSTMCell(U, zoneout_hidden=0.5))
