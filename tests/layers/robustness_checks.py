@@ -28,9 +28,16 @@ SPACING = {"mixed_bfloat16": 2.0**-7, "mixed_float16": 2.0**-10}
 # time whose terms cancel in part, so that its relative error is larger. The tolerances are the same
 # for each length, because no error adds up over time.
 OUTPUT_SPACINGS, GRADIENT_SPACINGS = 5, 8
-# Where a gradient jumps, a rounding error moves it: a rectified unit goes on or off, and another
-# character has the maximum.
-JUMPS = {"IRNN": 50, "NAS": 30, "MinGRU": 50, "MinLSTM": 50, "CharacterEmbedding": np.inf}
+# Where a gradient jumps, a rounding error moves it: a rectified unit goes on or off, a denominator
+# reaches its limit, and another character has the maximum.
+JUMPS = {
+    "IRNN": 50,
+    "NAS": 30,
+    "MLSTM": 30,
+    "MinGRU": 50,
+    "MinLSTM": 50,
+    "CharacterEmbedding": np.inf,
+}
 LENGTHS = (1, 100, 1000)
 
 
