@@ -386,7 +386,7 @@ class Direct:
             parameters = parameters + x
         if "known" in features:
             effects = CovariateEffects(count, size, dtype="float32", name="known_effects")
-            of_segments = ops.reshape(outputs, (-1, columns, ahead, units))
+            of_segments = ops.reshape(outputs, (-1, columns, ahead, outputs.shape[-1]))
             parameters = parameters + effects(features["known"][:, config.context :], of_segments)
         parameters = ops.transpose(parameters, (0, 2, 1, 3))
         return Appended(dtype="float32", name="forecast")(parameters, location, scale)

@@ -328,6 +328,7 @@ def test_a_split_batch_gives_the_same_results(layer_class, batch, static, monkey
 
     monkeypatch.setattr(backend_tensorflow, "MIN_WORK_TO_SPLIT", 0)
     layer = layer_class(U, **BOTH)
+    layer.build((batch, T, D))
     rng = np.random.default_rng(25)
     inputs, mask = rng.normal(size=(batch, T, D)), rng.random((batch, T)) > 0.3
     states = [rng.normal(size=(batch, size)) for size in layer.state_size]
