@@ -1,16 +1,22 @@
 """The page of `demo` in a browser, for all apps. The models are small and not trained."""
 
 import importlib
+import os
 import re
+import signal
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import requests
 from playwright.sync_api import expect
 
 from tests.apps import browser
 from tests.apps.test_contract_models import NAMES, small_config
+from tests.apps.written_runs import write_run
 from unroll.apps.core import page
 from unroll.apps.core.protocol import Trained
 
@@ -75,6 +81,27 @@ def test_an_example_is_answered_without_another_host(name, address, chromium, tm
     visitor.window.screenshot(path=tmp_path / f"{name}.png", full_page=True)
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
     visitor.window.context.close()
+
+
+def test_the_command_serves_a_page_until_it_is_interrupted(tmp_path):
+    found = entry("sentiment")
+    run = write_run(tmp_path / "run", found.app, found.trained)
+    command = [sys.executable, "-m", "unroll", "sentiment", "demo", str(run.path)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        address = process.stdout.readline().strip()
+        assert "Unroll: sentiment" in requests.get(address, timeout=60).text
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines() == [
+        "unroll: the page is ready. Ctrl-C ends it.",
+        "unroll: stopped.",
+    ]
+    assert list((tmp_path / "temporary").glob("unroll-demo-*")) == []
 
 
 def test_bad_input_is_a_message(address, chromium):

@@ -85,7 +85,7 @@ def test_turns_before_a_text_are_read(served):
     request = service.requests(["a\tb\tsmall dog\tcat", "cat"])["serving_default"]
     assert request["text"].tolist() == ["cat", "cat"]
     # With history=3, the text and two turns before it.
-    assert request["history"].tolist() == [[b"b", b"small dog"], [b"", b""]]
+    assert request["history"].tolist() == [["b", "small dog"], ["", ""]]
     first, second = query(service, ["a\tb\tsmall dog\tcat", "cat"])
     pieces = [piece for piece in first["source_pieces"] if piece]
     assert pieces == ["b", "<sep>", "small", "dog", "<sep>", "cat", "</s>"]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.protocol import Trained
-from unroll.apps.word_vectors import app, expressions, metrics, network
+from unroll.apps.word_vectors import app, expressions, metrics, network, serving
 from unroll.pipelines import word_vectors as pairs
 from unroll.pipelines.word_questions import Section
 from unroll.pipelines.word_vectors import BLOCK
@@ -156,7 +156,7 @@ class TestNgrams:
         ids = {"words": tf.constant([3]), "ngrams": tf.constant([[*rows[0], 0, 0]])}
         np.testing.assert_allclose(model(ids)["vectors"][0], expected, atol=1e-6)
         # A word without a vector of its own.
-        lookup = expressions.Lookup(trained)
+        lookup = serving.Lookup(trained)
         _, vectors, known = lookup(tf.constant(["zebra", "B", "!"]))
         assert known.numpy().tolist() == [True, True, False]
         np.testing.assert_allclose(vectors[0], ngrams[rows[1]].mean(axis=0), atol=1e-6)
