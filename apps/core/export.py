@@ -129,14 +129,15 @@ def write(
             with _quiet(file.artifact):
                 write_bytes(folder / file.name, file.content(parent.name, assets, of_litert))
         of_onnx = {}
-        for name, function in (onnx_files.functions(service) if "onnx" in formats else {}).items():
+        in_onnx = onnx_files.functions(service) if "onnx" in formats else {}
+        for name, function in in_onnx.items():
             of_onnx[name] = onnx_files.describe(name, _signature(function))
             with _quiet("onnx"):
                 write_bytes(folder / of_onnx[name]["file"], onnx_files.content(function))
         write_assets(folder, assets)
         for name, content in (further or {}).items():
             write_bytes(folder / name, content)
-        differences, agreement = check(service, folder, examples, formats, files)
+        differences, agreement = check(service, folder, examples, formats, files, in_onnx)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest = {
             **(about or {}),
@@ -165,6 +166,7 @@ def check(
     examples: list,
     formats: tuple[str, ...],
     litert_files: list[litert.File] | None = None,
+    in_onnx: dict | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Compares the outputs of the artifacts, in a clean process, with those of the service.
 
@@ -188,8 +190,7 @@ def check(
     files = (litert_files or litert.files(service)) if "litert" in formats else []
     for file in files:
         requests += litert.requests(file, service, batches)
-    if "onnx" in formats:
-        requests += onnx_files.requests(service, batches)
+    requests += onnx_files.requests(in_onnx or {}, batches)
     try:
         answers = parity.run(folder, requests)
     except RuntimeError as error:
@@ -204,7 +205,7 @@ def check(
     for (artifact, name, inputs), found in reversed([*zip(requests, answers, strict=True)]):
         functions = service.functions if artifact.startswith("saved_model") else service.litert
         if artifact == "onnx":
-            functions = onnx_files.functions(service)
+            functions = in_onnx
         expected = _call(functions[name], inputs)
         if expected.keys() != found.keys():
             raise UsageError(

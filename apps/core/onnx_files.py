@@ -3,6 +3,7 @@
 import importlib.util
 
 import numpy as np
+import tensorflow as tf
 
 from unroll.apps.core import litert, parity
 from unroll.apps.core.errors import UsageError
@@ -24,12 +25,21 @@ def require_packages() -> None:
 def functions(service: Service) -> dict:
     """The functions of a service that ONNX files contain, by name.
 
-    They are those of the LiteRT file, with a dynamic batch size. Where a function of the same name
-    is exported to TF Serving, it is that one, which takes several rows. A function of LiteRT alone
-    whose shapes are all fixed is not among them: there is another one of dynamic shapes.
+    They are those of the LiteRT file, and each takes any number of rows. `<name>_fixed` is not
+    among them: it is the function `<name>` in the shapes that LiteRT needs to run it faster.
     """
-    found = {name: service.functions.get(name, each) for name, each in service.litert.items()}
-    return {name: each for name, each in found.items() if litert.is_dynamic(each)}
+    fixed = {f"{name}_fixed" for name in service.litert}
+    return {name: _of_any_batch(f) for name, f in service.litert.items() if name not in fixed}
+
+
+def _of_any_batch(function):
+    if litert.is_dynamic(function):
+        return function
+    specs = [
+        tf.TensorSpec([None, *spec.shape[1:]] if spec.shape.rank else [], spec.dtype, spec.name)
+        for spec in function.input_signature
+    ]
+    return tf.function(function.python_function, input_signature=specs, autograph=False)
 
 
 def content(function) -> bytes:
@@ -51,17 +61,17 @@ def describe(name: str, signature: dict) -> dict:
     return {"file": parity.onnx_file(name), "inputs": signature["inputs"], "outputs": outputs}
 
 
-def requests(service: Service, batches: list[dict]) -> list[tuple[str, str, dict[str, np.ndarray]]]:
+def requests(made: dict, batches: list[dict]) -> list[tuple[str, str, dict[str, np.ndarray]]]:
     """The requests that the files are tested with: triples of artifact, signature and inputs.
 
     They are the examples, and the first batch of them repeated to each of `litert.SHAPES`.
 
     Args:
-        service: the functions.
+        made: the `functions` of the files.
         batches: the requests of each batch of examples, by signature name.
     """
     found = []
-    for name, function in functions(service).items():
+    for name, function in made.items():
         given = [each[name] for each in batches]
         specs = function.input_signature
         given += [litert.tiled(given[0], specs, shape) for shape in litert.SHAPES]

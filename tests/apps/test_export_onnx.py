@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("parity_process")
 
 
 def service_of(step=None) -> Service:
-    """`ids` of any shape, `step` with one row for LiteRT, and `fixed` for LiteRT alone."""
+    """`ids` of any shape, `step` of one row, and `ids_fixed` of fixed shapes."""
     weights = tf.Variable(np.random.default_rng(0).normal(size=(8, 8)), dtype=tf.float32)
 
     def ids(inputs: dict) -> dict:
@@ -27,23 +27,22 @@ def service_of(step=None) -> Service:
     def plain_step(inputs: dict) -> dict:
         return {"y": inputs["x"] + inputs["h"], "h": tf.tanh(inputs["x"] @ weights + inputs["h"])}
 
-    def of(rows):
-        specs = {name: tf.TensorSpec([rows, 8], tf.float32) for name in ("x", "h")}
-        return with_inputs(step or plain_step, specs)
-
     def requests(examples):
         row = np.array([[float(e)] * 8 for e in examples], "float32")
         tokens = {"ids": np.array([[int(e), 2, 3] for e in examples], "int32")}
         states = {"x": row, "h": row / 2}
-        return {"serving_default": tokens, "ids": tokens, "step": states, "fixed": states}
+        return {"serving_default": tokens, "ids": tokens, "ids_fixed": tokens, "step": states}
 
     any_ids = with_inputs(ids, {"ids": tf.TensorSpec([None, None], tf.int32)})
-    functions = {"serving_default": any_ids, "ids": any_ids, "step": of(None)}
-    litert = {"ids": any_ids, "step": of(1), "fixed": of(1)}
-    return Service(functions, requests, litert, keep=[weights])
+    litert = {
+        "ids": any_ids,
+        "ids_fixed": with_inputs(ids, {"ids": tf.TensorSpec([1, 3], tf.int32)}),
+        "step": with_inputs(step or plain_step, dict.fromkeys("xh", tf.TensorSpec([1, 8]))),
+    }
+    return Service({"serving_default": any_ids}, requests, litert, keep=[weights])
 
 
-def test_each_function_of_dynamic_shapes_has_a_file(tmp_path, monkeypatch):
+def test_each_function_has_a_file_for_any_batch_size(tmp_path, monkeypatch):
     received, process = [], parity.run
 
     def run(folder, requests):
@@ -75,9 +74,11 @@ def test_each_function_of_dynamic_shapes_has_a_file(tmp_path, monkeypatch):
 
 
 def test_a_file_with_other_answers_is_refused(tmp_path, monkeypatch):
-    other = onnx_files.content(service_of(lambda i: {"y": i["x"], "h": i["h"]}).functions["step"])
-    monkeypatch.setattr(onnx_files, "content", lambda function: other)
-    monkeypatch.setattr(onnx_files, "functions", lambda each: {"step": each.functions["step"]})
+    other = service_of(lambda i: {"y": i["x"], "h": i["h"]})
+    content = onnx_files.content(onnx_files.functions(other)["step"])
+    functions = onnx_files.functions
+    monkeypatch.setattr(onnx_files, "content", lambda function: content)
+    monkeypatch.setattr(onnx_files, "functions", lambda each: {"step": functions(each)["step"]})
     with pytest.raises(
         UsageError, match=r"^The onnx differs from the model: step, output '[hy]', by"
     ):
@@ -113,6 +114,7 @@ VARIANTS = {
     "language_model": [{"tie_weights": True}],
     "reading_comprehension": [{"model": "recurrent"}, {"facts": "recurrent"}],
     "sentiment": [{"encoding": "one_hot", "depth": 2}, {"cell": "PeepholeLSTM"}],
+    "speech_ctc": [{"bidirectional": False, "convolutions": 2}],
     "slot_filling": [{"characters": "recurrent", "context": "gate"}],
     "translation": [{"cell": "LSTM", "encoder_cell": "LSTM"}],
     "vqa": [{"history": True}],
@@ -139,7 +141,8 @@ def test_every_app(app, options, tmp_path, monkeypatch):
         weight.assign(weight + rng.normal(size=weight.shape, scale=0.1))
     service = app.serve(Trained(config, assets, model))
     folder = export.write(service, {}, app.examples(), tmp_path / "x", ("onnx",))
-    assert {path.stem for path in folder.glob("*.onnx")} == set(onnx_files.functions(service))
+    functions = {name for name in service.litert if not name.endswith("_fixed")}
+    assert {path.stem for path in folder.glob("*.onnx")} == functions
     for path in folder.glob("*.onnx"):
         batches = [each.type.tensor_type.shape.dim[:1] for each in onnx.load(path).graph.input]
         assert not any(size.dim_value for axes in batches for size in axes)
