@@ -9,7 +9,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("layers", "pipelines", "apps")
 FOLDERS = (*PACKAGES, "unroll", "tests", "benchmarks")
-BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch", "kenlm": "kenlm"}
+BACKENDS = {
+    "tensorflow": "tensorflow",
+    "onnx": "tensorflow",  # the converter reads TensorFlow's graphs
+    "tf2onnx": "tensorflow",
+    "jax": "jax",
+    "torch": "torch",
+    "kenlm": "kenlm",
+}
 # What `pip install unroll-keras` brings.
 OF_LAYERS = {"keras", "numpy", "unroll", *sys.stdlib_module_names}
 # The files that use private names of other libraries, since there is no public way.
@@ -199,6 +206,7 @@ def test_files_with_private_names_exist_and_use_them():
         ("layers/a_jax.py", "from tensorflow.python import ops", "_tensorflow.py"),
         ("layers/a.py", "from jax import numpy", "_jax.py"),
         ("layers/a.py", "import torch", "_torch.py"),
+        ("layers/a.py", "def f():\n    import tf2onnx", "_tensorflow.py"),
         ("layers/a.py", "import scipy.special", "only Keras and NumPy"),
         ("layers/a.py", "def f():\n    from tensorflow_text import x", "only Keras and NumPy"),
         ("layers/a.py", "from keras.src.layers import rnn", "private"),
