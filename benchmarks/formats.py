@@ -2,8 +2,9 @@
 
     python benchmarks/formats.py [--epochs=N] [APP | APP=RUN ...]
 
-Without a run, an app is trained on its generated data. The script exports a run in every format,
-measures, and writes `benchmarks/results/formats.md`; rows of other apps in that file are kept.
+Without a run, an app is trained on its generated data. The script exports a run in every format
+(ONNX if its packages are installed), measures, and writes `benchmarks/results/formats.md`; the
+tables of other apps in that file are kept.
 
 The times are medians of one input per request on one core, in interleaved rounds over the app's
 examples. The sizes of LiteRT files contain the app's assets. A test figure is that of `evaluate` on
@@ -14,6 +15,7 @@ the figures of the others need more than that function returns.
 import argparse
 import dataclasses
 import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -94,7 +96,7 @@ def rows_of(name: str, folder: str) -> list[list]:
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
-    from unroll.apps.core import litert
+    from unroll.apps.core import litert, parity
     from unroll.apps.core.evaluation import load_trained
     from unroll.apps.core.runs import Run
 
@@ -126,6 +128,13 @@ def rows_of(name: str, folder: str) -> list[list]:
                 if file.shape:
                     inputs = litert.fit(inputs, specs, file.shape)
                 functions[file.artifact, k] = lambda f=runner, inputs=inputs: f(**inputs)
+        if "onnx" in manifest["largest_difference"]:
+            path = exported / parity.onnx_file(signature)
+            files["onnx"] = path.stat().st_size
+            session = onnx_session(path)
+            for k, request in enumerate(requests):
+                inputs = request[signature]
+                functions["onnx", k] = lambda inputs=inputs: session.run(None, inputs)
         seconds = seconds_of(functions, rounds=20, first=2)
         rows = []
         for artifact, size in files.items():
@@ -147,22 +156,38 @@ def rows_of(name: str, folder: str) -> list[list]:
 
 
 def export_all(app: ModuleType, run, folder: str, shape: str) -> tuple[Path, list[str]]:
-    """An export in all types that agree with the model, and these types."""
-    from unroll.apps.core import export
+    """An export in all formats and types that agree with the model, and these types."""
+    from unroll.apps.core import export, onnx_files
     from unroll.apps.core.errors import UsageError
 
-    kinds = list(QUANTIZED)
+    kinds, formats = list(QUANTIZED), list(export.FORMATS)
+    if not all(importlib.util.find_spec(name) for name in onnx_files.PACKAGES):
+        formats.remove("onnx")
     while True:
         try:
-            made = export.export(app, run, folder, quantize=",".join(kinds), litert_shapes=shape)
+            made = export.export(
+                app, run, folder, tuple(formats), quantize=",".join(kinds), litert_shapes=shape
+            )
         except UsageError as error:
             refused = [kind for kind in kinds if f"-{kind} " in str(error)]
-            if not refused:
-                raise
             print(error, file=sys.stderr)
-            kinds.remove(refused[0])
+            if refused:
+                kinds.remove(refused[0])
+            elif "onnx" in formats and "onnx" in str(error):
+                formats.remove("onnx")
+            else:
+                raise
         else:
             return made, kinds
+
+
+def onnx_session(path: Path):
+    """A session of ONNX Runtime on one core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def largest_shape(service, requests: list[dict]) -> list[int]:
@@ -182,7 +207,7 @@ def test_figure(app: ModuleType, trained, runner, artifact: str, shape: str) -> 
     from unroll.apps.core.runs import app_name
 
     name, figure = app_name(app), next(iter(app.METRICS))
-    if name not in PREDICTIONS or f"-{shape}" in artifact:
+    if name not in PREDICTIONS or artifact == "onnx" or f"-{shape}" in artifact:
         return ""
     measured = trained
     if runner is not None:
