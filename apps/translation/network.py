@@ -122,6 +122,24 @@ class Ensemble(keras.Model):
         return mean_of_probabilities([each(inputs, training=training) for each in self.members])
 
 
+def logits_of_rows(model: keras.Model, source, rows, target):
+    """The logits `[N, T, V]` of targets `[N, T]`, each for the source `[B, S]` of its row `[N]`.
+
+    A source is read once, however many targets it has.
+    """
+    found = []
+    for each in members_of(model):
+        encoder, decoder = each.get_layer("encoder"), each.get_layer("decoder")
+        encoded = encoder(source, training=False)
+        memory, mask, state = (
+            ops.take(encoded[name], rows, axis=0) for name in ("memory", "mask", "state")
+        )
+        states = split_states(state, decoder.cell_state_sizes)
+        logits, _ = decoder(target, memory, initial_state=states, memory_mask=mask, training=False)
+        found.append(ops.cast(logits, "float32"))
+    return mean_of_probabilities(found)
+
+
 def members_of(model: keras.Model) -> list[keras.Model]:
     """The networks of an ensemble, or the one that it is."""
     return model.members if isinstance(model, Ensemble) else [model]

@@ -9,6 +9,7 @@ from unroll.apps.core.protocol import Trained
 from unroll.apps.shared.token_losses import token_losses
 from unroll.apps.translation import decoding, metrics
 from unroll.apps.translation.metrics import Scorer, Texts
+from unroll.apps.translation.network import logits_of_rows
 from unroll.pipelines import translation
 from unroll.pipelines.text import to_dense
 
@@ -121,7 +122,12 @@ def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
 
 
 def scorer(trained: Trained) -> Scorer:
-    """A function of sources, their histories and candidates for each: log P per token of each."""
+    """A function of sources, their histories and candidates: how much a source tells of each.
+
+    That is log P of the candidate for the source, minus log P for a source without words, per token
+    (Li et al. 2016, "A diversity-promoting objective function for neural conversation models",
+    equation 10). The first one alone prefers frequent replies, which fit to everything.
+    """
     source, target = translation.tokenizers(trained.assets, trained.config.units_of_text)
     encode = tf.function(
         lambda sources, histories: to_dense(translation.encode_source(source, sources, histories)),
@@ -136,20 +142,29 @@ def scorer(trained: Trained) -> Scorer:
         starts, ends = (
             tf.fill([count, 1], token) for token in (translation.START, translation.END)
         )
-        features = {
-            "source": tf.gather(ids, rows),
-            "target": to_dense(tf.concat([starts, pieces], axis=1)),
-        }
-        labels = to_dense(tf.concat([pieces, ends], axis=1))
-        losses, counts = token_losses(
-            labels, trained.model(features, training=False), first=translation.PAD + 1
+        logits = logits_of_rows(
+            trained.model, ids, rows, to_dense(tf.concat([starts, pieces], axis=1))
         )
+        labels = to_dense(tf.concat([pieces, ends], axis=1))
+        losses, counts = token_losses(labels, logits, first=translation.PAD + 1)
         lengths = tf.reduce_sum(tf.cast(counts, losses.dtype), axis=1)
         return -tf.reduce_sum(losses, axis=1) / lengths
+
+    def without_source(texts: list[str]) -> dict[str, float]:
+        ids, found = encode(tf.constant([""]), tf.ragged.constant([[]], tf.string, 1)), []
+        for k in range(0, len(texts), metrics.CANDIDATES * _BATCH):
+            own = texts[k : k + metrics.CANDIDATES * _BATCH]
+            found += (
+                log_probabilities(ids, tf.zeros(len(own), tf.int32), tf.constant(own))
+                .numpy()
+                .tolist()
+            )
+        return dict(zip(texts, found, strict=True))
 
     def score_all(
         sources: list[str], histories: list[list[str]], candidates: list[list[str]]
     ) -> np.ndarray:
+        prior = without_source(list(dict.fromkeys(text for own in candidates for text in own)))
         rows = []
         for k in range(0, len(sources), _BATCH):
             own = slice(k, k + _BATCH)
@@ -157,11 +172,11 @@ def scorer(trained: Trained) -> Scorer:
                 tf.constant(sources[own]), tf.ragged.constant(histories[own], tf.string, 1)
             )
             counts = [len(each) for each in candidates[own]]
+            texts = [text for each in candidates[own] for text in each]
             found = log_probabilities(
-                ids,
-                tf.repeat(tf.range(len(counts)), counts),
-                tf.constant([text for each in candidates[own] for text in each]),
+                ids, tf.repeat(tf.range(len(counts)), counts), tf.constant(texts)
             )
+            found -= tf.constant([prior[text] for text in texts], found.dtype)
             of_source = tf.RaggedTensor.from_row_lengths(found, counts).to_list()
             rows += [own + [-np.inf] * (metrics.CANDIDATES - len(own)) for own in of_source]
         return np.array(rows)

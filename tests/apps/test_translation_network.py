@@ -242,7 +242,7 @@ def test_penalties_of_the_search():
     assert penalties.max() > 0.01
 
 
-def test_candidates_are_scored_by_their_probability_per_token():
+def test_candidates_are_scored_by_what_a_source_tells_of_their_tokens():
     trained = make(dialogs=True, history=2)
     score = scoring.scorer(trained)
     sources, histories = ["a dog", "cat"], [["small cat."], []]
@@ -253,10 +253,12 @@ def test_candidates_are_scored_by_their_probability_per_token():
     translator = decoding.Translator(trained)
     ids = translator.source_ids(tf.constant(["a dog"]), tf.ragged.constant([["small cat."]]))
     assert ids.numpy().tolist() == [[6, 10, 9, SEPARATOR, 5, 7, END]]
-    log_probs = tf.nn.log_softmax(
-        trained.model({"source": ids, "target": tf.constant([[1, 5, 7]])})
-    )
-    expected = np.mean([log_probs[0, t, token] for t, token in enumerate([5, 7, END])])
+    expected = 0.0
+    for sign, given in ((1, ids), (-1, tf.constant([[END]]))):
+        log_probs = tf.nn.log_softmax(
+            trained.model({"source": given, "target": tf.constant([[1, 5, 7]])})
+        )
+        expected += sign * np.mean([log_probs[0, t, token] for t, token in enumerate([5, 7, END])])
     assert found[0, 0] == pytest.approx(expected, abs=1e-5)
 
 
