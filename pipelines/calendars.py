@@ -204,8 +204,9 @@ def _parts(times: tf.Tensor) -> dict[str, tf.Tensor]:
     Dates by "civil_from_days" (Hinnant, "chrono-compatible low-level date algorithms"): years
     begin in March, so that the leap day is the last.
     """
-    # LiteRT has no division of int64. A float32 is wrong by less than a day, and by 10,000 days with
-    # constants of float16, of which none is as large as DAY. The integers that remain are small.
+    # LiteRT has no division of int64. A float32 is wrong by less than a day, and by 10,000 days
+    # with constants of float16, of which none is as large as DAY. The integers that remain are
+    # small.
     near = tf.cast(times, tf.float32) / 128 / (DAY // 128)
     near = tf.cast(tf.round(near), tf.int32)
     rest = tf.cast(times - DAY * tf.cast(near, tf.int64), tf.int32)

@@ -55,8 +55,9 @@ def test_its_parts_are_those_of_keras():
     x = keras.ops.convert_to_tensor(SEQUENCES)
     n = norm(x)
     c = convolution(keras.ops.pad(n, [[0, 0], [3, 0], [0, 0]]))
-    y = rnn(c) * keras.activations.gelu(keras.ops.matmul(n, gate) + gate_bias)
-    expected = x + keras.ops.matmul(y, output) + output_bias
+    z = keras.ops.add(keras.ops.matmul(n, gate), gate_bias)
+    y = rnn(c) * keras.activations.gelu(z)
+    expected = keras.ops.add(x + keras.ops.matmul(y, output), output_bias)
     found = running.outputs(block, SEQUENCES)[:1]
     assert_near(found, [running.numpy(expected)], 10 * running.EXACT)
 
