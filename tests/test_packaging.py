@@ -1,6 +1,7 @@
 """The wheel, its dependencies, and imports in environments that lack some of them."""
 
 import ast
+import csv
 import importlib.metadata
 import json
 import os
@@ -228,8 +229,9 @@ def declared(*extras: str) -> set[str]:
 
 def provided(*extras: str) -> set[str]:
     """The top-level modules of the declared dependencies."""
-    files = (importlib.metadata.files(name) or [] for name in declared(*extras))
-    return {file.parts[0].removesuffix(".py") for paths in files for file in paths}
+    records = (importlib.metadata.distribution(n).read_text("RECORD") for n in declared(*extras))
+    paths = (row[0] for record in records for row in csv.reader(record.splitlines()))
+    return {path.partition("/")[0].removesuffix(".py") for path in paths}
 
 
 @pytest.mark.parametrize("folder", ["pipelines", "apps"])

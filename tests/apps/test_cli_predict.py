@@ -26,7 +26,7 @@ def test_predict_prints_text_or_json(call, run):
 
 
 def test_search_options_apply_to_a_trained_run(call, run, monkeypatch):
-    monkeypatch.setattr(export, "check", lambda *_: {})  # `test_export.py` tests it
+    monkeypatch.setattr(export, "check", lambda *_: ({}, {}))  # `test_export.py` tests it
     _, own, _ = call("toy", "predict", run, "1 5 9", "--json")
     _, strict, _ = call("toy", "predict", run, "1 5 9", "--json", "--least=1.0")
     assert json.loads(own[0])["label"] in ("rising", "falling")
@@ -42,7 +42,7 @@ def test_search_options_apply_to_a_trained_run(call, run, monkeypatch):
 
 
 def test_predict_and_export_read_no_data(call, run, monkeypatch):
-    monkeypatch.setattr(export, "check", lambda *_: {})
+    monkeypatch.setattr(export, "check", lambda *_: ({}, {}))
     monkeypatch.setattr(toy, "load", lambda *_: pytest.fail("data were loaded"))
     before = files()
     assert call("toy", "predict", run, "1 5 9")[0] == 0

@@ -319,8 +319,9 @@ EACH_INTEGER = [
 ]
 
 
-@pytest.mark.parametrize(("search", "name", "values"), EACH_INTEGER)
-def test_integers_may_be_those_of_numpy_and_not_booleans(search, name, values):
+@pytest.mark.parametrize("integer", first_of(EACH_INTEGER))
+def test_integers_may_be_those_of_numpy_and_not_booleans(integer):
+    search, name, values = integer
     states = [np.zeros((2, 1), "float32")]
     expected = run(search, bigrams, states, **{name: values[0]})
     for kind in (np.int64, np.int32, np.uint8):

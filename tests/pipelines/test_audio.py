@@ -82,6 +82,7 @@ def test_mel_filters_agree_with_librosa(rate, mels):
     np.testing.assert_allclose(audio.mel_filters(rate, 512, mels), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.exhaustive
 def test_log_mel_spectra_agree_with_librosa(noise):
     front_end = audio.FrontEnd(rate=RATE, window=512, hop=160, mels=40)
     emphasized = librosa.effects.preemphasis(noise, coef=0.97, zi=[0.0])
@@ -94,6 +95,7 @@ def test_log_mel_spectra_agree_with_librosa(noise):
     np.testing.assert_allclose(features, np.log(expected.T + 1e-6), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_mfccs_with_deltas_agree_with_librosa(noise):
     plain = audio.FrontEnd(rate=RATE, window=400, hop=160, mels=40)
     front_end = audio.FrontEnd(rate=RATE, window=400, hop=160, mels=40, cepstra=13, deltas=2)

@@ -47,6 +47,7 @@ def test_broken_files_are_named(tmp_path, read, content, message):
         read(path)
 
 
+@pytest.mark.exhaustive
 def test_published_questions(manual_dir, tmp_path):
     examples = datasets.load("word_questions", "test", data_dir=tmp_path)
     found = word_questions.from_examples(examples.as_numpy_iterator())
