@@ -155,13 +155,6 @@ def test_no_asset_has_what_only_other_splits_have(app, tmp_path):
     assert [line for line in entries if "q" in line] == []
 
 
-def test_only_the_requested_split_is_read(app, trained, read):
-    data = app.load(trained.config, ("valid",), trained.assets)
-    assert set(data.splits) == {"valid"}
-    assert set(read) == {"valid"}
-    assert data.assets is trained.assets or data.assets == trained.assets
-
-
 # The tests of their pipelines read the examples, which takes seconds.
 WITH_LARGE_EXAMPLES = {
     "forecasting",
@@ -183,6 +176,14 @@ def apps_in_ci(names: set[str]):
         indirect=True,
         scope="module",
     )
+
+
+@apps_in_ci(set(NAMES) - WITH_LARGE_EXAMPLES)
+def test_only_the_requested_split_is_read(app, trained, read):
+    data = app.load(trained.config, ("valid",), trained.assets)
+    assert set(data.splits) == {"valid"}
+    assert set(read) == {"valid"}
+    assert data.assets is trained.assets or data.assets == trained.assets
 
 
 @apps_in_ci({"reading_comprehension", "sentiment", "slot_filling"})

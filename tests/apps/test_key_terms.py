@@ -58,6 +58,7 @@ def make(model: str, **options) -> Trained:
 served, model, plain = fixtures(app, make, {kind: {"model": kind} for kind in MODELS})
 
 
+@pytest.mark.exhaustive
 def test_any_text_gets_an_answer(model):
     results = app.predict(model, TEXTS)
     assert [result["text"] for result in results] == TEXTS
@@ -117,6 +118,7 @@ def test_ids_that_are_not_in_the_vocabulary_are_the_unknown_token(served):
     assert (found[0] == found[2]).numpy().all()
 
 
+@pytest.mark.exhaustive
 def test_litert_agrees_with_the_model(served):
     """That of the tagger is the test of the example scripts."""
     from ai_edge_litert.interpreter import Interpreter

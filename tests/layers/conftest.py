@@ -122,6 +122,7 @@ EXHAUSTIVE = {
         "test_declared_dtypes",
         "test_a_stateful_layer_trains",
         "test_a_form_is_the_definition",
+        "test_a_fused_kernel_equals_the_loop",
     )
 }
 

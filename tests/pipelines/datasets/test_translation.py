@@ -151,6 +151,7 @@ class TestPublished:
         pairs = [(row["target"], row["source"]) for row in splits["test"]]
         assert [(row["source"], row["target"]) for row in backwards["test"]] == pairs
 
+    @pytest.mark.exhaustive
     def test_dailydialog(self, manual_dir, tmp_path):
         splits = read_all(DailyDialog, tmp_path, history=2)
         assert [len(rows) for rows in splits.values()] == [71_062, 7_069, 6_740]
