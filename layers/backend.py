@@ -16,7 +16,7 @@ Import this module instead of the files of the backends. Each of them defines th
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
 | `linear_recurrence_form(x)` | the fastest form of a recurrence that is linear |
-| `steps_of_a_chunk(length)` | how many steps of such a recurrence to compute at once |
+| `largest_chunk()` | the most steps of such a recurrence to compute at once, or None for all |
 | `fused_obstacle(kind, tensors, ...)` | why there is no fused kernel for a recurrent layer |
 | `fused_recurrence(kind, inputs, states, ...)` | a recurrent layer in one operation |
 | `fused_takes_lengths()` | whether that operation takes the lengths of the sequences |
@@ -31,6 +31,7 @@ if keras.backend.backend() == "tensorflow":
         fused_obstacle,
         fused_recurrence,
         fused_takes_lengths,
+        largest_chunk,
         linear_recurrence_form,
         product,
         pullback,
@@ -38,7 +39,6 @@ if keras.backend.backend() == "tensorflow":
         scan,
         split_batch,
         steps_at_once,
-        steps_of_a_chunk,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -50,6 +50,7 @@ elif keras.backend.backend() == "jax":
         fused_obstacle,
         fused_recurrence,
         fused_takes_lengths,
+        largest_chunk,
         linear_recurrence_form,
         product,
         pullback,
@@ -57,7 +58,6 @@ elif keras.backend.backend() == "jax":
         scan,
         split_batch,
         steps_at_once,
-        steps_of_a_chunk,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -69,6 +69,7 @@ elif keras.backend.backend() == "torch":
         fused_obstacle,
         fused_recurrence,
         fused_takes_lengths,
+        largest_chunk,
         linear_recurrence_form,
         product,
         pullback,
@@ -76,7 +77,6 @@ elif keras.backend.backend() == "torch":
         scan,
         split_batch,
         steps_at_once,
-        steps_of_a_chunk,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -93,6 +93,7 @@ __all__ = [
     "fused_obstacle",
     "fused_recurrence",
     "fused_takes_lengths",
+    "largest_chunk",
     "linear_recurrence_form",
     "product",
     "pullback",
@@ -100,7 +101,6 @@ __all__ = [
     "scan",
     "split_batch",
     "steps_at_once",
-    "steps_of_a_chunk",
     "true_rows",
     "uses_custom_gradient",
     "vjp",

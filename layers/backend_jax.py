@@ -110,10 +110,9 @@ def linear_recurrence_form(x) -> str:
     return "sequential" if jax.default_backend() == "cpu" else "associative"
 
 
-def steps_of_a_chunk(length: int | None) -> int:
-    """How many steps of a linear recurrence one iteration of its loop computes."""
-    sizes = (size for size in range(16, 3, -1) if length % size == 0)
-    return next(sizes, 8)
+def largest_chunk() -> int:
+    """The most steps of a linear recurrence for one iteration of its loop."""
+    return 16
 
 
 def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:

@@ -160,9 +160,9 @@ def linear_recurrence_form(x) -> str:
     return "sequential" if x.device.type in ("cpu", "meta") else "blocks"
 
 
-def steps_of_a_chunk(length: int | None) -> int:
-    """How many steps of a linear recurrence are computed at once: all."""
-    return length
+def largest_chunk() -> None:
+    """None: all steps of a linear recurrence are one chunk."""
+    return
 
 
 def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:

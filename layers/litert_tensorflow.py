@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from unroll.layers.backend_tensorflow import builtin_ops
 from unroll.layers.fused_litert_tensorflow import fusing, has_stand_ins, with_fused_lstms
+from unroll.layers.scan_tensorflow import builtin_ops
 
 # The types of weights in a file, besides float32.
 QUANTIZED = ("int8", "float16")

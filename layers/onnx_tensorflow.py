@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from unroll.layers.backend_tensorflow import onnx_ops
 from unroll.layers.litert_tensorflow import require_no_assignments
 from unroll.layers.onnx_handlers_tensorflow import HANDLERS
+from unroll.layers.scan_tensorflow import onnx_ops
 
 OPSET = 18
 

@@ -73,6 +73,34 @@ def take_rows(x, rows):
     return ops.reshape(taken, (*ops.shape(rows), *ops.shape(x)[2:]))
 
 
+def zeros_of_a_step(x):
+    """Zeros of the shape of one step of `x`, `[T, ...]`, also where `x` has no steps."""
+    return ops.zeros(ops.shape(x)[1:], dtype=x.dtype)
+
+
+def folded(x, number, size, fill: float = 0.0, at_start: bool = False):
+    """The steps of `x` in rows, `[T, ...]` to `[number, size, ...]`.
+
+    Args:
+        x: of at most `number * size` steps.
+        number, size: integers, or tensors of one.
+        fill: the value of the steps that are added.
+        at_start: whether they are added before the others.
+    """
+    added = number * size - ops.shape(x)[0]
+    if not (isinstance(added, int) and added == 0):
+        more = ops.full((added, *ops.shape(x)[1:]), fill, dtype=x.dtype)
+        x = ops.concatenate([more, x] if at_start else [x, more], axis=0)
+    return ops.reshape(x, (number, size, *ops.shape(x)[1:]))
+
+
+def unfolded(x, length, at_start: bool = False):
+    """The `length` steps of what `folded` returned, `[number, size, ...]` to `[T, ...]`."""
+    number, size = ops.shape(x)[:2]
+    x = ops.reshape(x, (number * size, *ops.shape(x)[2:]))
+    return x[number * size - length :] if at_start else x[:length]
+
+
 def time_major(mask, dtype="bool"):
     """A mask `[B, T]` as `[T, B]`."""
     # Transposed as numbers: oneDNN does not transpose booleans, and logs that in each process.

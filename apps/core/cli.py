@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from unroll.apps.core import options
+from unroll.apps.core import options, terminal
 from unroll.apps.core.errors import UsageError
 from unroll.pipelines.errors import DataError
 
@@ -256,13 +256,13 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     if not runs:
         raise UsageError("evaluate needs the folder of a run.")
     if chosen.record:
-        results.record(app, runs, chosen.split, chosen.variant, show=_print_json)
+        results.record(app, runs, chosen.split, chosen.variant, show=terminal.print_json)
     elif len(runs) > 1 and hook(app, "ensemble"):
-        _print_json(evaluation.evaluate_ensemble(app, runs, chosen.split))
+        terminal.print_json(evaluation.evaluate_ensemble(app, runs, chosen.split))
     elif len(runs) > 1:
         raise UsageError("evaluate accepts several runs only with --record.")
     else:
-        evaluation.evaluate(app, runs[0], chosen.split, show=_print_json)
+        evaluation.evaluate(app, runs[0], chosen.split, show=terminal.print_json)
     return 0
 
 
@@ -279,11 +279,14 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     while hook(app, "ensemble") and given and (Path(given[0]) / "config.json").is_file():
         paths.append(given.pop(0))
     runs = [Run.open(app, path, search=search) for path in paths]
-    converse, after_dashes = hook(app, "converse"), list(map(_argument, arguments[end + 1 :]))
+    converse, after_dashes = (
+        hook(app, "converse"),
+        list(map(terminal.argument_of, arguments[end + 1 :])),
+    )
     may_converse = converse is not None and given == ["-"] and not after_dashes
     inputs = []
     for each in () if may_converse else given:
-        inputs += _lines() if each == "-" else [_argument(each)]
+        inputs += terminal.lines() if each == "-" else [terminal.argument_of(each)]
     inputs += after_dashes
     if not may_converse:
         _require_input(inputs)
@@ -301,7 +304,7 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
 
     def write(result: dict) -> None:
         if chosen.json:
-            print(_json(result), flush=True)
+            print(terminal.to_json(result), flush=True)
         else:
             # The plain text: no markup, no emoji codes, no line breaks at the terminal's width.
             console.print(
@@ -319,11 +322,11 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     raw = None if may_converse else hook(app, "parse_inputs")(inputs)
     trained = load_ensemble(app, runs)
     if may_converse and (answer := converse(trained)):
-        for line in _entered_lines():
+        for line in terminal.entered_lines():
             write(answer(line))
         return 0
     if raw is None:
-        raw = hook(app, "parse_inputs")(_require_input(_lines()))
+        raw = hook(app, "parse_inputs")(_require_input(terminal.lines()))
     if chosen.stream:
         for each in raw:
             for piece in stream(trained, each):
@@ -348,7 +351,7 @@ def _report(app: ModuleType, arguments: list[str]) -> int:
     chosen, search = _parse(options.ReportOptions, arguments, app, "report")
     _set_manual_dir(chosen.manual_dir)
     run = Run.open(app, chosen.run, search=search)
-    _, files = evaluation.report(app, run, chosen.split, show=_print_now)
+    _, files = evaluation.report(app, run, chosen.split, show=terminal.print_now)
     for path in files:
         print(f"unroll: wrote {path}", file=sys.stderr)
     return 0
@@ -428,7 +431,7 @@ def _serve(entries: list, chosen: options.PageOptions) -> int:
 
     with page.serve(entries, chosen.port, chosen.share) as address:
         print("unroll: the page is ready. Ctrl-C ends it.", file=sys.stderr)
-        _print_now(address)
+        terminal.print_now(address)
         threading.Event().wait()
     return 0
 
@@ -441,49 +444,6 @@ def _new_images(folder: Path) -> Iterator[Path]:
         with contextlib.suppress(FileExistsError):
             path.open("xb").close()  # fails also if another process made it meanwhile
             yield path
-
-
-def _print_now(text: str) -> None:
-    """Prints before a file is written, which can fail."""
-    print(text, flush=True)
-
-
-def _print_json(value: dict) -> None:
-    _print_now(_json(value))
-
-
-def _json(value: dict) -> str:
-    """One line of JSON. Characters that the output cannot encode are escaped."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value)
-    return text
-
-
-def _lines() -> list[str]:
-    """The lines of the standard input. Invalid UTF-8 becomes U+FFFD, as in the graph."""
-    text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def _entered_lines() -> Iterator[str]:
-    """As `_lines`, each as soon as it is entered, after a prompt on a terminal."""
-    while True:
-        if sys.stdin.isatty():
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.buffer.readline()
-        if not line:
-            return
-        yield line.decode("utf-8", errors="replace").removesuffix("\n")
-
-
-def _argument(given: str) -> str:
-    """An argument. Invalid UTF-8 becomes U+FFFD, except in the name of a file."""
-    if os.path.exists(given):
-        return given
-    return given.encode("utf-8", "surrogateescape").decode("utf-8", errors="replace")
 
 
 def _parse(cls: type, arguments: list[str], app: ModuleType, verb: str) -> tuple:

@@ -1,13 +1,10 @@
 """The base class of cells whose memory is linear in the memory before."""
 
-from keras import ops
-
 from unroll.layers.operations import cast_like, cast_to, full_precision
 from unroll.layers.recurrent.base_cell import BaseCell
 from unroll.layers.recurrent.linear_recurrence import (
     gated_recurrence,
-    last_step,
-    linear_recurrence,
+    hold,
     multiply_add,
 )
 
@@ -76,7 +73,7 @@ class LinearRecurrentCell(BaseCell):
         raise NotImplementedError(f"{type(self).__name__} must define coefficients().")
 
     def output(self, z, memory, *weights):
-        """The output `[..., U]` for the memory after the step, in a tuple of its parts."""
+        """The output `[..., U]`; `memory` is that after the step, in a tuple of its parts."""
         raise NotImplementedError(f"{type(self).__name__} must define output().")
 
     def step(self, z, states, *weights):
@@ -103,10 +100,5 @@ class LinearRecurrentCell(BaseCell):
         if not self.has_output:
             return memory[0], list(cast_like(final, states))
         h = self.output(full_precision(z), full_precision(memory), *full_precision(weights))
-        h = cast_to(h, z.dtype)
-        if mask is None:
-            last = last_step(h, states[0], reverse)
-        else:  # hold the output of the step before
-            held = ops.expand_dims(ops.cast(mask, h.dtype), -1)
-            h, last = linear_recurrence(1 - held, held * h, states[0], reverse=reverse)
+        h, last = hold(cast_to(h, z.dtype), states[0], mask, reverse)
         return h, list(cast_like((last, *final), states))

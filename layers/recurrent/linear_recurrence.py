@@ -21,7 +21,14 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from unroll.layers import backend
-from unroll.layers.operations import cast_like, cast_to, full_precision
+from unroll.layers.operations import (
+    cast_like,
+    cast_to,
+    folded,
+    full_precision,
+    unfolded,
+    zeros_of_a_step,
+)
 
 FORMS = ("sequential", "blocks", "associative")
 SIZE_OF_A_BLOCK = 32  # if the number of steps is not static
@@ -57,7 +64,7 @@ def linear_recurrence(
     pair = isinstance(b, (tuple, list))
     a, b = _parts(a), _parts(b)
     if initial_state is None:
-        initial_state = tuple(_zeros_of_a_step(x) for x in b)
+        initial_state = tuple(zeros_of_a_step(x) for x in b)
     outputs, final = gated_recurrence(
         _halves, (*a, *b), _parts(initial_state), mask=mask, reverse=reverse, form=form
     )
@@ -236,7 +243,7 @@ class _Loop(_Recurrence):
 
         start = (*map(ops.zeros_like, full_precision(arguments.states)),)
         start += (*map(ops.zeros_like, weights),)
-        like = tuple(chunks.zeros(_zeros_of_a_step(x)) for x in arguments.inputs)
+        like = tuple(chunks.zeros(zeros_of_a_step(x)) for x in arguments.inputs)
         folded = (*arguments.inputs, *cotangents, *self._before(arguments, outputs))
         xs = (chunks.mask(arguments), *map(chunks.fold, folded))
         end, d_inputs = chunks.scan(body, start, xs, like, not self.reverse)
@@ -258,23 +265,16 @@ class _Chunks:
 
     def __init__(self, length, reverse: bool):
         self.length, self.reverse = length, reverse
-        self.size = backend.steps_of_a_chunk(length if isinstance(length, int) else None)
-        self.added = -length % self.size
-        self.number = (length + self.added) // self.size
+        self.size = _size_of_a_chunk(length, backend.largest_chunk())
+        self.number = (length + self.size - 1) // self.size
 
     def fold(self, x):
         """`[T, ...]` to `[chunks, steps of one, ...]`."""
-        if not (isinstance(self.added, int) and self.added == 0):
-            zeros = ops.zeros((self.added, *ops.shape(x)[1:]), dtype=x.dtype)
-            x = ops.concatenate([zeros, x] if self.reverse else [x, zeros], axis=0)
-        return ops.reshape(x, (self.number, self.size, *ops.shape(x)[1:]))
+        return folded(x, self.number, self.size, at_start=self.reverse)
 
     def unfold(self, x):
         """`[chunks, steps of one, ...]` to `[T, ...]`."""
-        x = ops.reshape(x, (self.number * self.size, *ops.shape(x)[2:]))
-        if isinstance(self.added, int) and self.added == 0:
-            return x
-        return x[self.added :] if self.reverse else x[: self.length]
+        return unfolded(x, self.length, at_start=self.reverse)
 
     def mask(self, arguments: _Arguments):
         """The mask in chunks, with the number of axes of the inputs; None without one."""
@@ -306,6 +306,14 @@ class _Chunks:
             return body(carry, (mask, *rest))
 
         return backend.scan(moved, tuple(carry), (*rest, mask), like, reverse)
+
+
+def _size_of_a_chunk(length, largest: int | None) -> int:
+    """A divisor of the number of steps, which needs no padding, or half of the largest size."""
+    if largest is None:
+        return length
+    sizes = range(largest, 3, -1) if isinstance(length, int) else ()
+    return next((size for size in sizes if length % size == 0), largest // 2)
 
 
 class _Parallel(_Recurrence):
@@ -350,14 +358,11 @@ class _Blocks(_Parallel):
     def run(self, a, b, states, reverse: bool):
         length = ops.shape(b[0])[0]
         size = math.ceil(math.sqrt(length)) if isinstance(length, int) else SIZE_OF_A_BLOCK
-        added = -length % size
-        number = (length + added) // size
+        number = (length + size - 1) // size
 
         def fold(x, fill):
             """`[T, ...]` to `[steps of a block, blocks, ...]`."""
-            more = ops.full((added, *ops.shape(x)[1:]), fill, dtype=x.dtype)
-            x = ops.concatenate([more, x] if reverse else [x, more], axis=0)
-            return ops.swapaxes(ops.reshape(x, (number, size, *ops.shape(x)[1:])), 0, 1)
+            return ops.swapaxes(folded(x, number, size, fill, at_start=reverse), 0, 1)
 
         a = (fold(a[0], 1.0), *(fold(x, 0.0) for x in a[1:]))
         b = tuple(fold(x, 0.0) for x in b)
@@ -385,12 +390,7 @@ class _Blocks(_Parallel):
 
         _, outputs = backend.scan(of_all, before, (*a, *b), before, reverse)
 
-        def unfold(x):
-            x = ops.swapaxes(x, 0, 1)
-            x = ops.reshape(x, (number * size, *ops.shape(x)[2:]))
-            return x[added:] if reverse else x[:length]
-
-        return tuple(map(unfold, outputs))
+        return tuple(unfolded(ops.swapaxes(x, 0, 1), length, at_start=reverse) for x in outputs)
 
 
 class _Associative(_Parallel):
@@ -460,9 +460,23 @@ def _sum_to(x, like):
     return ops.sum(x, axis=axes, keepdims=True) if axes else x
 
 
-def _zeros_of_a_step(x):
-    """Zeros of the shape of one step of `x`, also where `x` has no steps."""
-    return ops.zeros(ops.shape(x)[1:], dtype=x.dtype)
+def hold(x, state, mask, reverse: bool = False):
+    """The values of the last steps that are not masked.
+
+    Args:
+        x: `[T, B, U]`.
+        state: the value before the first step, `[B, U]`.
+        mask: `[T, B]`, boolean, or None.
+        reverse: as in `linear_recurrence`.
+
+    Returns:
+        At each step the last value up to it, `[T, B, U]`, and that after the last step, `[B, U]`.
+    """
+    if mask is None:
+        return x, last_step(x, state, reverse)
+    keep = ops.expand_dims(mask, -1)
+    held = ops.cast(ops.logical_not(keep), x.dtype)
+    return linear_recurrence(held, ops.where(keep, x, 0.0), state, reverse=reverse)
 
 
 def last_step(outputs, state, reverse: bool):

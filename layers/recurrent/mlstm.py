@@ -10,15 +10,17 @@ from unroll.layers.operations import (
     LOG_ZERO,
     cast_like,
     cast_to,
+    folded,
     full_precision,
     log_sigmoid,
     reduce_axis,
     require_size,
+    unfolded,
 )
 from unroll.layers.recurrent.base_cell import BaseCell, forwarded
 from unroll.layers.recurrent.layer import RecurrentLayer
+from unroll.layers.recurrent.linear_recurrence import hold
 from unroll.layers.recurrent.slstm import require_heads
-from unroll.layers.recurrent.steps import Steps
 
 # The steps of a chunk at most. The work of a step grows with it, and the number of chunks shrinks.
 CHUNK = 64
@@ -214,24 +216,17 @@ class MLSTMCell(BaseCell):
         number = _at_least_one((length + CHUNK - 1) // CHUNK)
         size = _at_least_one((length + number - 1) // number)
 
-        def fold(x, fill: float):
-            """`[T, ...]` to `[chunks, L, ...]`."""
-            added = number * size - length
-            if not (isinstance(added, int) and added == 0):
-                more = ops.full((added, *ops.shape(x)[1:]), fill, dtype=x.dtype)
-                x = ops.concatenate([x, more], axis=0)
-            return ops.reshape(x, (number, size, *ops.shape(x)[1:]))
-
-        xs = (fold(z, 0.0), fold(i, LOG_ZERO), fold(f, 0.0))
+        fills = (0.0, LOG_ZERO, 0.0)
+        xs = [folded(x, number, size, fill) for x, fill in zip((z, i, f), fills, strict=True)]
         memory = full_precision(self.memory(states))
         if isinstance(number, int) and number == 1:
             memory, (h,) = self.chunk(memory, [x[0] for x in xs])
+            h = h[None]
         else:
             like = ops.zeros((size, ops.shape(z)[1], self.units), dtype=z.dtype)
             run = backend.recomputed(self.chunk)
             memory, (h,) = backend.differentiable_scan(run, memory, xs, (), [], (like,))
-        h = ops.reshape(h, (number * size, ops.shape(z)[1], self.units))[:length]
-        h, last = Steps(inputs, mask).hold(h, states[0])
+        h, last = hold(unfolded(h, length), states[0], mask)
         final = cast_like(self.states_of(last, memory), states)
         return ops.flip(h, 0) if reverse else h, list(final)
 

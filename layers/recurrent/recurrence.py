@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from unroll.layers import backend
-from unroll.layers.operations import cast_like, cast_to, full_precision
+from unroll.layers.operations import cast_like, cast_to, full_precision, zeros_of_a_step
 
 
 def recurrence(
@@ -85,7 +85,7 @@ def scan(step: Callable, carry: Sequence, xs: Sequence, constants: Sequence, var
         The carry after the last step, and the `ys` of all steps, `[T, B, ...]` each.
     """
     carry, xs, constants = tuple(carry), tuple(xs), tuple(constants)
-    like = step(carry, tuple(_zeros_of_a_step(x) for x in xs), constants)[1]
+    like = step(carry, tuple(zeros_of_a_step(x) for x in xs), constants)[1]
     return backend.differentiable_scan(step, carry, xs, constants, list(variables), tuple(like))
 
 
@@ -222,7 +222,7 @@ class _Loop:
             return new, (z, *(cast_to(s, dtype) for s in (new[0], *states[1:])))
 
         states = full_precision(arguments.states)
-        z = self._pre_activation(arguments, states, _zeros_of_a_step(arguments.inputs))
+        z = self._pre_activation(arguments, states, zeros_of_a_step(arguments.inputs))
         like = (z, *(cast_to(s, dtype) for s in states))
         xs = (arguments.inputs, arguments.mask)
         final, (z, outputs, *others) = backend.scan(body, states, xs, like, self.reverse)
@@ -292,7 +292,7 @@ class _Loop:
 
         xs = (z, arguments.mask, d_outputs, *states)
         d_final = full_precision(d_final)
-        like = (_zeros_of_a_step(z), *(d_final if arguments.weights else ()))
+        like = (zeros_of_a_step(z), *(d_final if arguments.weights else ()))
         d_initial, (d_z, *d_states) = backend.scan(body, d_final, xs, like, not self.reverse)
         return d_initial, d_z, tuple(d_states)
 
@@ -366,8 +366,3 @@ class _Loop:
 
 def _dropped(h, dropout_mask):
     return h if dropout_mask is None else h * dropout_mask
-
-
-def _zeros_of_a_step(x):
-    """Zeros of the shape of one step of `x`, also where `x` has no steps."""
-    return ops.zeros(ops.shape(x)[1:], dtype=x.dtype)

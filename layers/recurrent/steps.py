@@ -2,9 +2,6 @@
 
 from keras import ops
 
-from unroll.layers.operations import cast_to
-from unroll.layers.recurrent.linear_recurrence import last_step
-
 
 class Steps:
     """The steps of a batch that are not masked, numbered from 0 in each sequence.
@@ -87,19 +84,6 @@ class Steps:
         if self.mask is None:
             return rows, rows[self.time :]
         return rows, self.at(rows, self.count[None] + self.range(window.shape[0])[:, None])
-
-    def hold(self, x, state):
-        """The last value up to each step that is not masked, and the one after the last step.
-
-        Args:
-            x: the values, `[T, B, U]`.
-            state: the value before the first step, `[B, U]`.
-        """
-        if self.mask is None:
-            return x, last_step(x, state, reverse=False)
-        first = ops.expand_dims(cast_to(state, x.dtype), 0)
-        held = ops.concatenate([first, self.compacted(x)], axis=0)
-        return self.after(held), self.last(held)
 
     def at(self, x, index):
         """`x[index[n, b], b]` for all n and b. An index beyond the end counts as the last."""

@@ -110,6 +110,7 @@ def test_bad_input_is_a_message(address, chromium):
     panel.get_by_role("button", name="Run").click()
     message = "image is missing: add a file, or choose an example."
     expect(visitor.window.get_by_text(message)).to_be_visible(timeout=browser.TIMEOUT)
+    assert visitor.hosts == {"127.0.0.1"}
     visitor.window.context.close()
 
 

@@ -18,9 +18,9 @@ from unroll.apps.core.protocol import Trained
 from unroll.apps.core.runs import Run
 from unroll.apps.sentiment import app
 from unroll.apps.sentiment.examples import litert
-from unroll.layers.backend_tensorflow import builtin_ops
 from unroll.layers.litert_tensorflow import convert
 from unroll.layers.recurrent import RECURRENT_LAYERS
+from unroll.layers.scan_tensorflow import builtin_ops
 from unroll.pipelines import text as texts
 from unroll.pipelines.errors import DataError
 

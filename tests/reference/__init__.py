@@ -11,6 +11,8 @@ Shape letters as in `layers`.
 from tests.reference.attention import *
 from tests.reference.decoding import *
 from tests.reference.embedding import *
+from tests.reference.linear_recurrent import *
 from tests.reference.memory import *
 from tests.reference.recurrent import *
+from tests.reference.recurrent_wrappers import *
 from tests.reference.structured import *
