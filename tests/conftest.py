@@ -13,7 +13,6 @@ os.environ.setdefault(
     " --xla_cpu_use_fusion_emitters=false",
 )
 
-import keras
 import pytest
 
 # pytest explains failed assertions in the modules of checks as in tests.
@@ -29,13 +28,30 @@ EXPECTED_WARNINGS = (
 def pytest_configure(config):
     for warning in EXPECTED_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
-    if keras.backend.backend() == "jax":
+
+
+def pytest_collection_finish(session):
+    """Prepares a process that runs tests; that which distributes them does not import Keras.
+
+    What was imported and collected is never searched for garbage. JAX stores compiled functions in
+    the folder of pytest's cache, for all processes and runs.
+    """
+    gc.collect()
+    gc.freeze()
+    if backend() == "jax":
         import jax
 
-        # Compiled functions are stored in the folder of pytest's cache, for all processes and runs.
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        folder = session.config.cache.mkdir("jax")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.03)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def backend() -> str:
+    """The name of Keras's backend."""
+    import keras
+
+    return keras.backend.backend()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -50,7 +66,7 @@ def pytest_runtest_teardown(item, nextitem):
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
-    if keras.backend.backend() == "jax" and item.session.items.index(item) % 100 == 99:
+    if backend() == "jax" and item.session.items.index(item) % 100 == 99:
         import jax
 
         jax.clear_caches()
@@ -58,6 +74,8 @@ def pytest_runtest_teardown(item, nextitem):
 
 @pytest.fixture(scope="module", autouse=True)
 def seeds_of_a_file():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
@@ -68,7 +86,9 @@ def seeds():
     Not TensorFlow's: `tf.random.set_seed` discards all functions that are ready to run, and the
     tests of a file share them.
     """
-    if keras.backend.backend() != "tensorflow":
+    import keras
+
+    if backend() != "tensorflow":
         keras.utils.set_random_seed(0)
         return
     import tensorflow as tf

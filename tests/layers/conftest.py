@@ -6,8 +6,9 @@ searches, training. The rest tests Python code, or identities between layers for
 compares each side to its oracle on each backend.
 """
 
-import keras
 import pytest
+
+from tests.conftest import backend
 
 # By file, the beginnings of test ids; an empty list means all tests of the file.
 SELECTED = {
@@ -129,7 +130,7 @@ EXHAUSTIVE = {
 
 def pytest_collection_modifyitems(config, items):
     """Deselects what does not run on this backend, and rejects names that no test has."""
-    selected = SELECTED.get(keras.backend.backend())
+    selected = SELECTED.get(backend())
     if selected is None:
         return
     keep, drop, found = [], [], set()
@@ -139,7 +140,7 @@ def pytest_collection_modifyitems(config, items):
         found |= {(item.path.name, name) for name in matches}
         (drop if names is None or (names and not matches) else keep).append(item)
     for item in keep:
-        if item.name.startswith(EXHAUSTIVE.get(keras.backend.backend(), ())):
+        if item.name.startswith(EXHAUSTIVE.get(backend(), ())):
             item.add_marker(pytest.mark.exhaustive)
     config.hook.pytest_deselected(items=drop)
     items[:] = keep
