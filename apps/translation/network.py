@@ -122,17 +122,21 @@ class Ensemble(keras.Model):
         return mean_of_probabilities([each(inputs, training=training) for each in self.members])
 
 
-def logits_of_rows(model: keras.Model, source, rows, target):
-    """The logits `[N, T, V]` of targets `[N, T]`, each for the source `[B, S]` of its row `[N]`.
+def encode(model: keras.Model, source) -> list[dict]:
+    """What the encoder of each network makes of sources `[B, S]`; see `_encoder`."""
+    return [each.get_layer("encoder")(source, training=False) for each in members_of(model)]
 
-    A source is read once, however many targets it has.
+
+def logits_of_rows(model: keras.Model, encoded: list[dict], rows, target):
+    """The logits `[N, T, V]` of targets `[N, T]`, each for the source of its row `[N]`.
+
+    A source is encoded once, by `encode`, however many targets it has.
     """
     found = []
-    for each in members_of(model):
-        encoder, decoder = each.get_layer("encoder"), each.get_layer("decoder")
-        encoded = encoder(source, training=False)
+    for each, outputs in zip(members_of(model), encoded, strict=True):
+        decoder = each.get_layer("decoder")
         memory, mask, state = (
-            ops.take(encoded[name], rows, axis=0) for name in ("memory", "mask", "state")
+            ops.take(outputs[name], rows, axis=0) for name in ("memory", "mask", "state")
         )
         states = split_states(state, decoder.cell_state_sizes)
         logits, _ = decoder(target, memory, initial_state=states, memory_mask=mask, training=False)

@@ -9,13 +9,14 @@ from unroll.apps.core.protocol import Trained
 from unroll.apps.shared.token_losses import token_losses
 from unroll.apps.translation import decoding, metrics
 from unroll.apps.translation.metrics import Scorer, Texts
-from unroll.apps.translation.network import logits_of_rows
+from unroll.apps.translation.network import encode, logits_of_rows
 from unroll.pipelines import translation
 from unroll.pipelines.text import to_dense
 
 # Figures that `score` also reports of the greedy search.
 _OF_GREEDY = ("bleu", "exact_match")
-_BATCH = 32  # sources whose candidates are scored at once
+_BATCH = 32  # sources that are encoded at once
+_PARTS = 4  # of their candidates: a part is padded to its own longest
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def scorer(trained: Trained) -> Scorer:
     equation 10). The first one alone prefers frequent replies, which fit to everything.
     """
     source, target = translation.tokenizers(trained.assets, trained.config.units_of_text)
-    encode = tf.function(
+    ids_of = tf.function(
         lambda sources, histories: to_dense(translation.encode_source(source, sources, histories)),
         reduce_retracing=True,
         autograph=False,
@@ -137,21 +138,28 @@ def scorer(trained: Trained) -> Scorer:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def log_probabilities(ids, rows, texts):
-        pieces = target.encode(texts)
+        encoded, pieces = encode(trained.model, ids), target.encode(texts)
+        order, count = tf.argsort(pieces.row_lengths()), tf.size(rows)
+        found = []
+        for k in range(_PARTS):
+            part = order[count * k // _PARTS : count * (k + 1) // _PARTS]
+            found.append(of_part(encoded, tf.gather(rows, part), tf.gather(pieces, part)))
+        return tf.scatter_nd(order[:, None], tf.concat(found, axis=0), [count])
+
+    def of_part(encoded, rows, pieces):
         count = pieces.nrows()
         starts, ends = (
             tf.fill([count, 1], token) for token in (translation.START, translation.END)
         )
-        logits = logits_of_rows(
-            trained.model, ids, rows, to_dense(tf.concat([starts, pieces], axis=1))
-        )
+        read = to_dense(tf.concat([starts, pieces], axis=1))
+        logits = logits_of_rows(trained.model, encoded, rows, read)
         labels = to_dense(tf.concat([pieces, ends], axis=1))
         losses, counts = token_losses(labels, logits, first=translation.PAD + 1)
         lengths = tf.reduce_sum(tf.cast(counts, losses.dtype), axis=1)
         return -tf.reduce_sum(losses, axis=1) / lengths
 
     def without_source(texts: list[str]) -> dict[str, float]:
-        ids, found = encode(tf.constant([""]), tf.ragged.constant([[]], tf.string, 1)), []
+        ids, found = ids_of(tf.constant([""]), tf.ragged.constant([[]], tf.string, 1)), []
         for k in range(0, len(texts), metrics.CANDIDATES * _BATCH):
             own = texts[k : k + metrics.CANDIDATES * _BATCH]
             found += (
@@ -168,7 +176,7 @@ def scorer(trained: Trained) -> Scorer:
         rows = []
         for k in range(0, len(sources), _BATCH):
             own = slice(k, k + _BATCH)
-            ids = encode(
+            ids = ids_of(
                 tf.constant(sources[own]), tf.ragged.constant(histories[own], tf.string, 1)
             )
             counts = [len(each) for each in candidates[own]]
