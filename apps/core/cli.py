@@ -270,7 +270,7 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
     from rich.console import Console
 
     from unroll.apps.core.evaluation import load_ensemble
-    from unroll.apps.core.protocol import hook
+    from unroll.apps.core.protocol import OPTIONAL, hook
     from unroll.apps.core.runs import Run
 
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -283,7 +283,8 @@ def _predict(app: ModuleType, arguments: list[str]) -> int:
         hook(app, "converse"),
         list(map(terminal.argument_of, arguments[end + 1 :])),
     )
-    may_converse = converse is not None and given == ["-"] and not after_dashes
+    reads_lines = hook(app, "parse_inputs") is OPTIONAL["parse_inputs"]
+    may_converse = converse is not None and reads_lines and given == ["-"] and not after_dashes
     inputs = []
     for each in () if may_converse else given:
         inputs += terminal.lines() if each == "-" else [terminal.argument_of(each)]

@@ -9,7 +9,7 @@ import html
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -144,6 +144,8 @@ class _Tab:
         self.page: Page = hook(self.app, "page")(self.trained)
         converse = hook(self.app, "converse")
         self.is_dialog = bool(converse and converse(self.trained))
+        # The text of a reply of a dialog.
+        self._reply = next(iter(self.page.outputs.values()))[1] if self.is_dialog else None
         self.has_plot = self.page.plot and hook(self.app, "plot") is not None
         self.folder = folder
         # A model answers one request after the other.
@@ -205,15 +207,20 @@ class _Tab:
 
     @property
     def outputs(self) -> dict[str, tuple[str, Callable[[dict], Any]]]:
-        """The parts of a result by label; those of the page or what `show` returns."""
+        """The parts of a result by label; those of the page or what `show` returns.
+
+        The first one of a dialog, the reply, is not among them.
+        """
+        if self.is_dialog:
+            return dict([*self.page.outputs.items()][1:])
         if self.page.outputs or self.page.is_streamed:
             return self.page.outputs
         return {"result": ("text", lambda result: str(self.app.show(result)))}
 
     @property
     def has_result(self) -> bool:
-        """Whether `predict` is called, and not only `stream`."""
-        return bool(self.outputs) or self.has_plot
+        """Whether there is a result of `predict`, and not only the text of `stream`."""
+        return bool(self.page.outputs or self.outputs) or self.has_plot
 
     def _outputs(self) -> list:
         gradio = self.gradio
@@ -255,10 +262,14 @@ class _Tab:
                 text = text or [""]
             if self.has_result:
                 [result] = self.app.predict(self.trained, [raw])
-                shown = [_shown(kind, of(result)) for kind, of in self.outputs.values()]
-                yield [*text, *shown, *self._plot(result), result]
+                yield [*text, *self._parts_of(result)]
 
-    def _raw(self, parts: tuple):
+    def _parts_of(self, result: dict) -> list:
+        """The values of the components of `_outputs`, except for the text that grows."""
+        shown = [_shown(kind, of(result)) for kind, of in self.outputs.values()]
+        return [*shown, *self._plot(result), result]
+
+    def _raw(self, parts: Sequence):
         """The raw input of the parts, which are as the browser sends them.
 
         Raises:
@@ -332,31 +343,49 @@ class _Tab:
 
     def _build_dialog(self) -> None:
         gradio = self.gradio
-        [label] = self.page.inputs
-        chat = gradio.Chatbot(label="dialog", height=400)
-        line = gradio.Textbox(label=label, max_length=MAX_CHARACTERS)
-        state = gradio.State(None)
+        *about, (label, _) = self.page.inputs.items()
         with gradio.Row():
-            button = gradio.Button("Send", variant="primary")
-            clear = gradio.Button("New dialog")
-        with gradio.Accordion("JSON", open=False):
-            result = gradio.JSON(show_label=False)
-        event = {"inputs": [line, chat, state], "outputs": [line, chat, state, result]}
+            with gradio.Column(scale=2):
+                chat = gradio.Chatbot(label="dialog", height=400)
+                line = gradio.Textbox(label=label, max_length=MAX_CHARACTERS)
+                with gradio.Row():
+                    button = gradio.Button("Send", variant="primary")
+                    clear = gradio.Button("New dialog")
+            with gradio.Column():
+                parts = [*(self._input(*each) for each in about), line]
+                if about:
+                    gradio.Examples(self._examples(), parts, label="Examples")
+                shown = self._outputs()
+        state = gradio.State(None)
+        event = {"inputs": [*parts, chat, state], "outputs": [line, chat, state, *shown]}
         event |= {"preprocess": False, **self.event}
         button.click(self.answer, api_name=self.name, **event)
         line.submit(self.answer, api_visibility="private", **event)
-        clear.click(lambda: ("", [], None, None), None, event["outputs"], api_visibility="private")
+        # Also with another picture.
+        for begins in (clear.click, *(part.change for part in parts[:-1])):
+            begins(
+                lambda: ([], *[None] * (1 + len(shown))),
+                None,
+                [chat, state, *shown],
+                api_visibility="private",
+                queue=False,
+            )
 
-    def answer(self, line: str, chat: list, state: Callable | None) -> tuple:
-        """The empty line, the turns with the answer, the model's memory, and the result."""
+    def answer(self, *values) -> tuple:
+        """The empty line, the turns with the answer, the model's memory, the parts of the result.
+
+        Args:
+            values: the parts of the input, of which the line is the last, the turns so far, and the
+                memory.
+        """
+        *parts, chat, state = values
         with self._readable_errors():
-            line = self._raw((line,))
+            raw = self._raw(parts)
             state = state or hook(self.app, "converse")(self.trained)
-            result = state(line)
-            _, reply = next(iter(self.outputs.values()))
-            turns = ((line, _ROLE["user"]), (reply(result), _ROLE["model"]))
+            result = state(raw)
+            turns = ((parts[-1], _ROLE["user"]), (self._reply(result), _ROLE["model"]))
             new = [{"role": role, "content": content} for content, role in turns]
-            return "", [*(chat or []), *new], state, result
+            return "", [*(chat or []), *new], state, *self._parts_of(result)
 
     @contextlib.contextmanager
     def _readable_errors(self) -> Iterator[None]:

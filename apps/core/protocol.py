@@ -181,9 +181,11 @@ OPTIONAL: dict[str, Any] = {
     "plot": None,
     # `stream(trained, input)`: yields the output piece by piece while the input is read.
     "stream": None,
-    # `converse(trained)`: for a model of dialogs, a function of a line that returns one result of
-    # `predict`, and remembers the lines and its answers; `None` for another model. `predict RUN -`
-    # then reads a line, answers, and reads the next one.
+    # `converse(trained)`: for a model of dialogs, a function of a raw input that returns one result
+    # of `predict`, and remembers the inputs and its answers; `None` for another model. If a raw
+    # input is a line, `predict RUN -` then reads one, answers, and reads the next one. On a page,
+    # the last part of the input is a line, and the first part of the result is the text of the
+    # reply.
     "converse": None,
     # `request(trained, inputs)`: the arguments of the exported `serving_default` for raw inputs, by
     # name. It does not use `trained.model`, which may be `None`.

@@ -231,9 +231,47 @@ def details(app: ModuleType, rows: list[dict]) -> str:
         parts.append(markdown_table(["variant", "minutes per run", "hardware", "commit"], about))
         heading = f"## {data}, {split} split, {of_data[0]['examples']:,} examples"
         blocks.append("\n\n".join([heading, *parts]))
+    if found := read_formats(Path(app.__file__).parent):
+        blocks.append(_formats(found))
     if not all(row["commit"] for row in rows):
         blocks.append(_OLD_NOTE)
     return "\n\n".join(blocks) + "\n"
+
+
+def read_formats(folder: Path) -> dict | None:
+    """The record of an app's export formats, its `formats.json`, or `None`.
+
+    `benchmarks/formats.py` writes it: see `record_of` there.
+    """
+    path = folder / "formats.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _formats(record: dict) -> str:
+    """The section of `results.md` about the formats of exports."""
+    figure = record["figure"].replace("_", " ")
+    heads = ["format", "bytes", "ms", "largest difference", "equal integers", figure]
+    body = [
+        [
+            row["format"],
+            f"{row['bytes']:,}",
+            f"{row['milliseconds']:.2f}",
+            "" if row["difference"] is None else f"{row['difference']:.1e}",
+            "" if row["equal"] is None else f"{row['equal']:.1%}",
+            number(row["figure"]),
+        ]
+        for row in record["formats"]
+    ]
+    about = (
+        f"The function `{record['function']}` of one run, `{record['command']}`. Milliseconds are "
+        f"the median for one input of the test split on one core ({record['hardware']}); a fixed "
+        f"shape has room for the longest one. The difference to the model is the largest of the "
+        f"examples. `{figure}` is that of the function alone, on the whole test split "
+        f"({record['examples']:,} examples). Written by `python benchmarks/formats.py`."
+    )
+    refused = [f"- `{what}` is refused: {why}" for what, why in record["refused"].items()]
+    parts = ["## Formats of exports", about, markdown_table(heads, body)]
+    return "\n\n".join([*parts, *(["\n".join(refused)] if refused else [])])
 
 
 def markdown_table(heads: list[str], body: list[list[str]]) -> str:

@@ -33,6 +33,7 @@ FORMAT = 3
 _RESULTS = (
     ":(top,exclude)apps/*/results.json",
     ":(top,exclude)apps/*/results.md",
+    ":(top,exclude)apps/*/formats.json",
     ":(top,exclude)apps/*/README.md",
 )
 

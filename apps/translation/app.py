@@ -390,7 +390,8 @@ plot = reports.plot
 def page(trained: Trained) -> Page:
     """A source, its translations and their alignment; of a dialog, the reply."""
     if trained.assets["task"]["dialogs"]:
-        return Page({"turn": "line"}, {"reply": ("text", lambda r: r["translations"][0])})
+        reply = ("text", lambda result: result["translations"][0])
+        return Page({"turn": "line"}, {"reply": reply}, plot=False)
 
     def translations(result: dict) -> tuple[list[str], list[list]]:
         return ["translation", "score"], scored_rows(result["translations"], result["scores"])

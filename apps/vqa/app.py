@@ -1,6 +1,7 @@
 """Visual question answering: attention over a question and an image, in dialogs too."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -243,15 +244,33 @@ def predict(trained: Trained, inputs: list[tuple[str | bytes, str]]) -> list[dic
             `history`, the questions about one image are the rounds of a dialog, whose answers are
             the model's own.
     """
-    service = serve(trained)
-    if trained.config.history:
-        answers, dialogs = [], {}
-        for source, question in inputs:
-            rounds = dialogs.setdefault(source, [])
-            answers += query(service, [(source, question, tuple(rounds))])
-            rounds.append(f"{question} {answers[-1]['answers'][0]}")
-    else:
-        answers = query(service, inputs)
+    if answer := converse(trained):
+        return list(map(answer, inputs))
+    return _results(inputs, query(serve(trained), inputs))
+
+
+def converse(trained: Trained) -> Callable[[tuple[str | bytes, str]], dict] | None:
+    """A function of an image and a question, given the rounds about the image so far.
+
+    `None` for a model without `history`.
+    """
+    if not trained.config.history:
+        return None
+    dialogs: dict[str | bytes, list[str]] = {}
+
+    def answer(raw: tuple[str | bytes, str]) -> dict:
+        source, question = raw
+        rounds = dialogs.setdefault(source, [])
+        [result] = _results([raw], query(serve(trained), [(*raw, tuple(rounds))]))
+        result["history"] = list(rounds)
+        rounds.append(f"{question} {result['answers'][0]}")
+        return result
+
+    return answer
+
+
+def _results(inputs: list[tuple[str | bytes, str]], answers: list[dict]) -> list[dict]:
+    """The results of `predict` from the outputs of the exported function."""
     results = []
     for (source, question), answer in zip(inputs, answers, strict=True):
         answer.pop("error", None)  # files that cannot be decoded are errors before
@@ -282,14 +301,23 @@ plot = reports.plot
 
 
 def page(trained: Trained) -> Page:
-    """A picture and a question; the answers, and the attention over both."""
+    """A picture and a question; the answers, and the attention over both. Or a dialog of them."""
 
     def question(result: dict) -> list[tuple[str, float]]:
         return weights_of(result["tokens"], result["question_attention"])
 
     outputs = {"answers": ("scores", lambda r: dict(zip(r["answers"], r["scores"], strict=True)))}
+    if trained.config.history:
+        outputs = {"reply": ("text", lambda result: result["answers"][0])} | outputs
     if trained.config.question == "attention":
         outputs["attention"] = ("weights", question)
+    if trained.config.history:
+
+        def history(result: dict) -> list[tuple[str, float]]:
+            rounds = result["history"]
+            return weights_of(rounds, result["history_attention"][-1][: len(rounds)])
+
+        outputs["attention to previous rounds"] = ("weights", history)
     return Page({"image": "image", "question": "line"}, outputs)
 
 

@@ -1,7 +1,7 @@
 """The page of `demo` in a browser: Debian's Chromium, driven by Playwright.
 
-`python -m tests.apps.browser FOLDER APP=RUN...` takes pictures for the READMEs: each app with an
-example, as `FOLDER/<app>.png`.
+`python -m tests.apps.browser FOLDER APP=RUN...` takes pictures for the READMEs: each model with an
+example, or in a dialog, as `FOLDER/<app>-<name of the run>.png`.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from unroll.apps.core.runs import Run
 
 CHROMIUM = shutil.which("chromium")
 TIMEOUT = 120_000  # milliseconds: a first request traces TensorFlow functions
+# What is said to a model of dialogs.
+LINES = ("Hello ! How are you ?", "What do you do in your free time ?", "I like music , too .")
 
 
 @contextlib.contextmanager
@@ -74,7 +76,7 @@ def use_example(panel: Locator, number: int = 0) -> None:
     has_json = panel.get_by_role("button", name="JSON").count() > 0
     if has_json:
         panel.get_by_role("button", name="JSON").click()
-    panel.get_by_role("button", name="Run").click()
+    panel.get_by_role("button", name=re.compile("^(Run|Send)$")).click()
     if has_json:
         expect(panel.locator(".json-holder")).to_contain_text("{", timeout=TIMEOUT)
     else:
@@ -84,18 +86,34 @@ def use_example(panel: Locator, number: int = 0) -> None:
         panel.get_by_role("button", name="JSON").click()
 
 
+def say(panel: Locator, line: str) -> None:
+    """Says a line in a dialog, and waits for the reply."""
+    replies = panel.get_by_test_id("bot")
+    count = replies.count()
+    box = panel.get_by_role("textbox").last
+    box.fill(line)
+    box.press("Enter")
+    expect(replies).to_have_count(count + 1, timeout=TIMEOUT)
+
+
 def main(folder: str, *runs: str) -> None:
     """Takes the pictures."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     lines = cli.describe()
     for each in runs:
         name, _, path = each.partition("=")
+        picture = Path(folder) / f"{name}-{Path(path).name}.png"
         app = importlib.import_module(f"unroll.apps.{name}.app")
         entry = page.entry(app, Run.open(app, path), lines[name])
         with page.serve([entry]) as address, chromium() as browser:
             visitor = visit(browser, width=1000, height=400)
-            use_example(visitor.open(address))
-            visitor.window.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+            panel = visitor.open(address)
+            if panel.locator(".gallery-item, tr.tr-body").count():
+                use_example(panel)
+            else:
+                for line in LINES:
+                    say(panel, line)
+            visitor.window.screenshot(path=picture, full_page=True)
 
 
 if __name__ == "__main__":

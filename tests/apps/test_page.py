@@ -51,6 +51,12 @@ def converse(trained):
     return answer
 
 
+def converse_about_files(trained):
+    """A function that remembers the lines about each file."""
+    answer = converse(trained)
+    return lambda raw: answer(f"{Path(raw[0]).read_text()}: {raw[1]}") | {"file": raw[0]}
+
+
 def stub(name: str, **hooks) -> page.Entry:
     """A model on a page."""
     app = SimpleNamespace(
@@ -92,6 +98,10 @@ def address() -> Iterator[str]:
         {"answer": ("text", lambda result: result["answer"])},
         example=lambda text: (b"picture", text),
     )
+    dialog_outputs = {
+        "reply": ("text", lambda result: result["reply"]),
+        "name": ("text", lambda result: Path(result["file"]).name),
+    }
     entries = [
         stub("plain"),
         stub("parts", page=lambda trained: Page(outputs=outputs)),
@@ -106,6 +116,11 @@ def address() -> Iterator[str]:
             page=lambda t: Page({"turn": "line"}, {"reply": ("text", lambda r: r["reply"])}),
             converse=converse,
         ),
+        stub(
+            "dialog_about_files",
+            page=lambda trained: Page(file.inputs, dialog_outputs, example=file.example),
+            converse=converse_about_files,
+        ),
     ]
     with page.serve(entries) as address:
         yield address
@@ -119,7 +134,7 @@ def client(address) -> Client:
 def test_a_page_is_local_and_has_a_function_for_each_app(address, client):
     assert address.startswith("http://127.0.0.1:")
     functions = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    expected = {"/plain", "/parts", "/file", "/stream", "/dialog"}
+    expected = {"/plain", "/parts", "/file", "/stream", "/dialog", "/dialog_about_files"}
     assert set(functions) == expected
 
 
@@ -193,6 +208,20 @@ def test_dialogs_are_of_one_visitor(address, client):
     assert [turn["role"] for turn in chat] == ["user", "assistant"]
     _, _, result = client.predict("again", [], api_name="/dialog")
     assert result == {"reply": "mine again"}
+
+
+def test_a_dialog_about_a_file_shows_the_parts_of_a_result(client, tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_text("photo")
+    arguments = {"api_name": "/dialog_about_files"}
+    _, chat, name, _ = client.predict(handle_file(str(path)), "why?", [], **arguments)
+    assert name == "photo.png"
+    _, chat, _, result = client.predict(handle_file(str(path)), "and?", chat, **arguments)
+    assert [turn["content"][0]["text"] for turn in chat] == [
+        *("why?", "photo: why?"),
+        *("and?", "photo: why? photo: and?"),
+    ]
+    assert result["reply"] == "photo: why? photo: and?"
 
 
 def test_a_large_file_is_refused(client, tmp_path):

@@ -123,3 +123,26 @@ def test_a_microphone_is_transcribed_while_it_records(address, chromium):
     expect(transcript).to_have_value(re.compile(r"\w+ \w+"), timeout=browser.TIMEOUT)
     assert visitor.hosts == {"127.0.0.1"}
     visitor.window.context.close()
+
+
+def test_two_visitors_have_a_dialog_each(chromium):
+    found = entry("vqa", data="scenes_dialog", history=True)
+    with page.serve([found]) as address:
+        mine, theirs = browser.visit(chromium), browser.visit(chromium)
+        for visitor in (mine, theirs):
+            browser.use_example(visitor.open(address))
+        browser.say(mine.window.locator("body"), "Only mine?")
+        browser.say(theirs.window.locator("body"), "Only theirs?")
+        for visitor, line, other in ((mine, "mine", "theirs"), (theirs, "theirs", "mine")):
+            expect(visitor.window.get_by_test_id("user").last).to_have_text(f"Only {line}?")
+            history = visitor.window.get_by_label("attention to previous rounds")
+            expect(history).to_contain_text("What color is the ring?")
+            expect(visitor.window.locator("body")).not_to_contain_text(f"Only {other}?")
+        # The picture of another example.
+        mine.window.locator("tr.tr-body").last.click()
+        expect(mine.window.get_by_test_id("bot")).to_have_count(0)
+        expect(theirs.window.get_by_test_id("bot")).to_have_count(2)
+        for visitor in (mine, theirs):
+            assert visitor.problems == []
+            assert visitor.hosts == {"127.0.0.1"}
+            visitor.window.context.close()

@@ -284,6 +284,40 @@ default | parts |
     )
 
 
+def test_the_details_have_the_formats_of_exports(app):
+    formats = [
+        {"format": "SavedModel", "bytes": 12345, "milliseconds": 1.234, "difference": 0.0},
+        {"format": "LiteRT, int8", "bytes": 99, "milliseconds": 0.1, "difference": 2e-4},
+        {"format": "ONNX with loops", "bytes": 9, "milliseconds": 0.5, "difference": None},
+    ]
+    shares = zip(formats, (None, 0.995, None), strict=True)
+    record = {
+        "command": "unroll toy train",
+        "data": "digits",
+        "function": "ids",
+        "figure": "label_accuracy",
+        "examples": 1893,
+        "hardware": "a processor",
+        "refused": {"float16": "It differs."},
+        "formats": [row | {"equal": share, "figure": 0.75} for row, share in shares],
+    }
+    results.Path(app.__file__).with_name("formats.json").write_text(json.dumps(record))
+    details = results.details(app, [row()])
+    _, _, section = details.partition("\n## Formats of exports\n")
+    about, table, refused = section.strip().split("\n\n")
+    assert about.startswith("The function `ids` of one run, `unroll toy train`.")
+    assert "one core (a processor)" in about
+    assert "whole test split (1,893 examples)" in about
+    assert table.splitlines() == [
+        "| format | bytes | ms | largest difference | equal integers | label accuracy |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| SavedModel | 12,345 | 1.23 | 0.0e+00 |  | 0.7500 |",
+        "| LiteRT, int8 | 99 | 0.10 | 2.0e-04 | 99.5% | 0.7500 |",
+        "| ONNX with loops | 9 | 0.50 |  |  | 0.7500 |",
+    ]
+    assert refused == "- `float16` is refused: It differs."
+
+
 def test_a_cell_keeps_its_line():
     assert results.markdown_table(["a|b"], [["x | y"]]) == "| a\\|b |\n| --- |\n| x \\| y |"
 

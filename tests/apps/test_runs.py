@@ -19,8 +19,8 @@ from unroll.apps.core.files import write_json
 from unroll.apps.core.runs import Run
 
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=5, jit=True)
-# Files that `evaluate --record` changes.
-RECORDED = ("results.json", "results.md", "README.md")
+# Files that `evaluate --record` and `benchmarks/formats.py` change.
+RECORDED = ("results.json", "results.md", "formats.json", "README.md")
 
 
 @pytest.fixture(autouse=True)

@@ -308,6 +308,24 @@ class TestDialogs:
             ("a.png", "three ?", ("one ? answer 1",)),
         ]
 
+    def test_a_conversation_remembers_its_own_rounds(self, case, monkeypatch):
+        monkeypatch.setattr(app, "serve", lambda trained: case.service)
+        photo, _ = photos()
+        answer, other = app.converse(case.trained), app.converse(case.trained)
+        first, second = answer((photo, "is it red ?")), answer((photo, "what ?"))
+        assert first["history"] == []
+        assert second["history"] == [f"is it red ? {first['answers'][0]}"]
+        assert other((photo, "what ?"))["history"] == []
+        shown = dict(app.page(case.trained).outputs)
+        assert shown["reply"][1](second) == second["answers"][0]
+        for result in (first, second):
+            rounds = shown["attention to previous rounds"][1](result)
+            assert [text.strip() for text, _ in rounds] == result["history"]
+
+
+def test_a_model_without_history_does_not_converse():
+    assert app.converse(make()) is None
+
 
 @pytest.mark.parametrize("variant", ["image", "no image", "mean", "regions"])
 def test_a_result_without_positions_is_plotted_too(variant, tmp_path):
