@@ -329,7 +329,8 @@ def summary() -> str:
     parts = [
         "# Formats of exports",
         "`python benchmarks/formats.py` explains and writes this. The tables of the apps, with how "
-        "far each format agrees with the model, are in their `results.md`.",
+        "far each format agrees with the model, are in their `results.md`. Full integer "
+        "quantization is not among the formats: [why](../../saved_models/README.md).",
     ]
     for title, (key, form) in contents.items():
         rows = []
