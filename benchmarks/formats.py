@@ -10,14 +10,15 @@ the folder. It writes `formats.json` and the section of `results.md` of each app
 
 All formats of an app run the same function, that of its LiteRT file (see `format_figures.py`), and
 a time is that of this function alone: medians over inputs of the test split, one in each request,
-in interleaved rounds. The fixed shape has room for the longest input of the test split and of the
-examples; other inputs are padded before the time is taken. LiteRT files contain the app's assets.
-"ONNX with loops" has a `Loop` where ONNX otherwise has a node for a recurrent layer.
+in interleaved rounds. The fixed shape has room for the longest input of the test split; others are
+padded before the time is taken. LiteRT files contain the app's assets. "ONNX with loops" has a
+`Loop` where ONNX otherwise has a node for a recurrent layer.
 """
 
 import argparse
 import importlib
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -129,25 +130,30 @@ def export_app(name: str, path: str, folder: Path) -> None:
 
 
 def fixed_shape(service, function: str, sizes: dict, examples: list) -> str:
-    """The sizes of the dynamic axes into which each input fits, with a batch of one; "" if none.
+    """The sizes of the dynamic axes of the LiteRT file, with a batch of one; "" if it has none.
 
     Args:
         service: of an app.
         function: the name of the one that the sizes are of.
         sizes: the largest shape of each input.
-        examples: raw inputs.
+        examples: raw inputs; they give the sizes of axes that this function does not have.
     """
-    found = [(function, sizes)]
+    found = []
     for example in examples:
         requests = service.requests([example])
-        found += [(n, {k: np.shape(x) for k, x in requests[n].items()}) for n in service.litert]
-    axes: dict[int, int] = {}
-    for name, shapes in found:
-        for spec in service.litert[name].input_signature:
-            dynamic = [k for k, size in enumerate(spec.shape.as_list()) if size is None]
-            for position, k in enumerate(dynamic):
-                axes[position] = max(axes.get(position, 1), shapes[spec.name][k])
-    return "x".join(map(str, [1, *(axes[k] for k in sorted(axes)[1:])])) if axes else ""
+        found += [_dynamic_sizes(f, requests[name]) for name, f in service.litert.items()]
+    largest = [max(own) for own in itertools.zip_longest(*found, fillvalue=1)]
+    own = _dynamic_sizes(service.litert[function], {n: np.empty(x) for n, x in sizes.items()})
+    return "x".join(map(str, [1, *own[1:], *largest[max(1, len(own)) :]])) if largest else ""
+
+
+def _dynamic_sizes(function, inputs: dict[str, np.ndarray]) -> list[int]:
+    """The sizes of inputs along the first dynamic axis of each, the second one, and so on."""
+    found = [
+        [inputs[spec.name].shape[k] for k, size in enumerate(spec.shape) if size is None]
+        for spec in function.input_signature
+    ]
+    return [max(own) for own in itertools.zip_longest(*found, fillvalue=1)]
 
 
 def export_all(app: ModuleType, run, folder: Path, shape: str) -> tuple[Path, dict[str, str]]:

@@ -344,9 +344,11 @@ class _Tab:
     def _build_dialog(self) -> None:
         gradio = self.gradio
         *about, (label, _) = self.page.inputs.items()
-        with gradio.Row():
+        with gradio.Row() if about else gradio.Column():
             with gradio.Column(scale=2):
-                chat = gradio.Chatbot(label="dialog", height=400)
+                # Texts are not Markdown, and no button shares with Gradio's servers.
+                options = {"render_markdown": False, "buttons": ["copy"]}
+                chat = gradio.Chatbot(label="dialog", height=400, **options)
                 line = gradio.Textbox(label=label, max_length=MAX_CHARACTERS)
                 with gradio.Row():
                     button = gradio.Button("Send", variant="primary")
@@ -361,8 +363,8 @@ class _Tab:
         event |= {"preprocess": False, **self.event}
         button.click(self.answer, api_name=self.name, **event)
         line.submit(self.answer, api_visibility="private", **event)
-        # Also with another picture.
-        for begins in (clear.click, *(part.change for part in parts[:-1])):
+        # Also with another picture, and with the button of the component.
+        for begins in (clear.click, chat.clear, *(part.change for part in parts[:-1])):
             begins(
                 lambda: ([], *[None] * (1 + len(shown))),
                 None,
@@ -384,7 +386,8 @@ class _Tab:
             state = state or hook(self.app, "converse")(self.trained)
             result = state(raw)
             turns = ((parts[-1], _ROLE["user"]), (self._reply(result), _ROLE["model"]))
-            new = [{"role": role, "content": content} for content, role in turns]
+            # The component reads HTML.
+            new = [{"role": role, "content": html.escape(text)} for text, role in turns]
             return "", [*(chat or []), *new], state, *self._parts_of(result)
 
     @contextlib.contextmanager

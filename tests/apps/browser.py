@@ -21,6 +21,7 @@ from unroll.apps.core.runs import Run
 
 CHROMIUM = shutil.which("chromium")
 TIMEOUT = 120_000  # milliseconds: a first request traces TensorFlow functions
+_ASK = re.compile("^(Run|Send)$")
 # What is said to a model of dialogs.
 LINES = ("Hello ! How are you ?", "What do you do in your free time ?", "I like music , too .")
 
@@ -76,7 +77,7 @@ def use_example(panel: Locator, number: int = 0) -> None:
     has_json = panel.get_by_role("button", name="JSON").count() > 0
     if has_json:
         panel.get_by_role("button", name="JSON").click()
-    panel.get_by_role("button", name=re.compile("^(Run|Send)$")).click()
+    panel.get_by_role("button", name=_ASK).click()
     if has_json:
         expect(panel.locator(".json-holder")).to_contain_text("{", timeout=TIMEOUT)
     else:
@@ -108,6 +109,7 @@ def main(folder: str, *runs: str) -> None:
         with page.serve([entry]) as address, chromium() as browser:
             visitor = visit(browser, width=1000, height=400)
             panel = visitor.open(address)
+            panel.get_by_role("button", name=_ASK).wait_for()
             if panel.locator(".gallery-item, tr.tr-body").count():
                 use_example(panel)
             else:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",
     "ignore::pytest.PytestUnraisableExceptionWarning",
     "ignore:.*no_silent_downcasting:DeprecationWarning",
+    "ignore:The copy keyword is deprecated",
 )
 
 

@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:.*no_silent_downcasting:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
 # A model of speech that can stream.
 STREAMS = {"speech_ctc": {"bidirectional": False, "normalization": "running"}}
@@ -135,13 +136,19 @@ def test_two_visitors_have_a_dialog_each(chromium):
         browser.say(theirs.window.locator("body"), "Only theirs?")
         for visitor, line, other in ((mine, "mine", "theirs"), (theirs, "theirs", "mine")):
             expect(visitor.window.get_by_test_id("user").last).to_have_text(f"Only {line}?")
-            history = visitor.window.get_by_label("attention to previous rounds")
+            history = visitor.window.get_by_test_id("highlighted-text").last
             expect(history).to_contain_text("What color is the ring?")
             expect(visitor.window.locator("body")).not_to_contain_text(f"Only {other}?")
+            expect(visitor.window.get_by_label(re.compile("share", re.I))).to_have_count(0)
         # The picture of another example.
         mine.window.locator("tr.tr-body").last.click()
         expect(mine.window.get_by_test_id("bot")).to_have_count(0)
-        expect(theirs.window.get_by_test_id("bot")).to_have_count(2)
+        # The button of the component.
+        theirs.window.get_by_label("Clear").click()
+        expect(theirs.window.get_by_test_id("bot")).to_have_count(0)
+        browser.say(theirs.window.locator("body"), "<b>_And now?_</b>")
+        expect(theirs.window.get_by_test_id("user")).to_have_text("<b>_And now?_</b>")
+        expect(theirs.window.locator("body")).not_to_contain_text("Only theirs?")
         for visitor in (mine, theirs):
             assert visitor.problems == []
             assert visitor.hosts == {"127.0.0.1"}
