@@ -33,6 +33,8 @@ _ROLE = {"user": "user", "model": "assistant"}
 # Fonts of the visitor's machine: those of Gradio's themes are downloaded.
 _FONT = ("system-ui", "sans-serif")
 _MONOSPACE = ("ui-monospace", "monospace")
+# The label and the buttons of a plot lie on its upper edge.
+_CSS = ".plot img { padding-top: 2.5rem; }"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def serve(entries: list[Entry], port: int = 0, share: bool = False) -> Iterator[
                 prevent_thread_lock=True,
                 max_file_size=MAX_FILE_SIZE,
                 state_session_capacity=_SESSIONS,
+                css=_CSS,
                 theme=gradio.themes.Base(font=_FONT, font_mono=_MONOSPACE),
                 footer_links=["api"],
                 run_history=False,
@@ -231,9 +234,8 @@ class _Tab:
             found.append(self._output(label, kind))
         if self.has_plot:
             buttons = ["download", "fullscreen"]  # and none that shares with Gradio's servers
-            found.append(
-                gradio.Image(label="plot", type="filepath", interactive=False, buttons=buttons)
-            )
+            options = {"interactive": False, "buttons": buttons, "elem_classes": "plot"}
+            found.append(gradio.Image(label="plot", type="filepath", **options))
         if self.has_result:
             with gradio.Accordion("JSON", open=False):
                 found.append(gradio.JSON(show_label=False))
@@ -246,7 +248,7 @@ class _Tab:
         if kind in ("spans", "weights"):
             return gradio.HighlightedText(label=label, combine_adjacent=False)
         if kind == "table":
-            return gradio.Dataframe(label=label, interactive=False, wrap=True)
+            return gradio.Dataframe(label=label, interactive=False, wrap=True, max_height=300)
         return gradio.Textbox(label=label, interactive=False, buttons=["copy"])
 
     def run(self, *parts) -> Iterator[list]:

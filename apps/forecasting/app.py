@@ -274,8 +274,11 @@ plot = reports.plot
 
 
 def page(trained: Trained) -> Page:
-    """A file of histories, and the forecasts as a fan chart and as CSV."""
-    return Page({"history": "table"}, example=lambda each: (tables.example_file(trained, each),))
+    """A file of histories, and the forecasts as a table and as a fan chart."""
+    outputs = {"forecast": ("table", tables.to_rows)}
+    return Page(
+        {"history": "table"}, outputs, example=lambda each: (tables.example_file(trained, each),)
+    )
 
 
 def examples() -> list[dict]:

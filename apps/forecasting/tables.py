@@ -185,22 +185,28 @@ def level_name(level: float) -> str:
 
 
 def to_csv(result: dict) -> str:
-    """A result of `predict` as CSV.
+    """A result of `predict` as CSV; see `to_rows`."""
+    text = io.StringIO()
+    heads, rows = to_rows(result)
+    csv.writer(text, lineterminator="\n").writerows([heads, *rows])
+    return text.getvalue().rstrip("\n")
+
+
+def to_rows(result: dict) -> tuple[list[str], list[list[str]]]:
+    """A result of `predict` as the names of columns, and rows.
 
     The columns are `date` (`step` without times), `series` and `column` if there are several,
     `mean`, and one for each quantile, such as `q10`.
     """
     forecasts, levels = result["forecasts"], result["levels"]
     ids = [name for name in ("series", "column") if len({f[name] for f in forecasts}) > 1]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     date = "date" if result["frequency"] else "step"
-    writer.writerow([date, *ids, "mean", *map(level_name, levels)])
+    rows = []
     for each in forecasts:
         own = [each[name] for name in ids]
-        for date, *numbers in zip(each["dates"], each["mean"], *each["quantiles"], strict=True):
-            writer.writerow([date, *own, *(f"{number:.7g}" for number in numbers)])
-    return text.getvalue().rstrip("\n")
+        for when, *numbers in zip(each["dates"], each["mean"], *each["quantiles"], strict=True):
+            rows.append([when, *own, *(f"{number:.7g}" for number in numbers)])
+    return [date, *ids, "mean", *map(level_name, levels)], rows
 
 
 def examples() -> list[dict]:
