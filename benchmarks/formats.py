@@ -328,7 +328,7 @@ def summary() -> str:
     ]
     columns += ["onnx", _LOOPS]
     contents = {
-        "Milliseconds for one input": ("milliseconds", "{:.2f}"),
+        "Milliseconds for one input": ("milliseconds", "{:.3g}"),
         "Kilobytes": ("bytes", "{:,.0f}"),
         "Figure of the function on the whole test split": ("figure", "{:.4f}"),
     }

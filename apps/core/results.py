@@ -255,7 +255,7 @@ def _formats(record: dict) -> str:
         [
             row["format"],
             f"{row['bytes']:,}",
-            f"{row['milliseconds']:.2f}",
+            f"{row['milliseconds']:.3g}",
             "" if row["difference"] is None else f"{row['difference']:.1e}",
             "" if row["equal"] is None else f"{row['equal']:.1%}",
             number(row["figure"]),

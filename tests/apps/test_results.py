@@ -312,8 +312,8 @@ def test_the_details_have_the_formats_of_exports(app):
         "| format | bytes | ms | largest difference | equal integers | label accuracy |",
         "| --- | --- | --- | --- | --- | --- |",
         "| SavedModel | 12,345 | 1.23 | 0.0e+00 |  | 0.7500 |",
-        "| LiteRT, int8 | 99 | 0.10 | 2.0e-04 | 99.5% | 0.7500 |",
-        "| ONNX with loops | 9 | 0.50 |  |  | 0.7500 |",
+        "| LiteRT, int8 | 99 | 0.1 | 2.0e-04 | 99.5% | 0.7500 |",
+        "| ONNX with loops | 9 | 0.5 |  |  | 0.7500 |",
     ]
     assert refused == "- `float16` is refused: It differs."
 
