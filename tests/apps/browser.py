@@ -81,7 +81,7 @@ def use_example(panel: Locator, number: int = 0) -> None:
     if has_json:
         expect(panel.locator(".json-holder")).to_contain_text("{", timeout=TIMEOUT)
     else:
-        expect(panel.get_by_label("text")).to_have_value(re.compile("."), timeout=TIMEOUT)
+        expect(panel.get_by_role("textbox").last).to_have_value(re.compile("."), timeout=TIMEOUT)
     expect(panel.locator(".progress-text, .generating")).to_have_count(0, timeout=TIMEOUT)
     if has_json:
         panel.get_by_role("button", name="JSON").click()
