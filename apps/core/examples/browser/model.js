@@ -59,7 +59,7 @@ export async function loadLiteRtModel({ folder, manifest }) {
     throw new Error("The export has no LiteRT model of fixed shapes: add --litert-shapes=1x50.");
   }
   const content = new Uint8Array(await (await fetchFile(folder, file)).arrayBuffer());
-  liteRt ??= loadLiteRt(new URL("../wasm/", import.meta.resolve("@litertjs/core")));
+  liteRt ??= loadLiteRt(new URL("../wasm/", import.meta.resolve("@litertjs/core")).href);
   await liteRt;
   const model = (await loadAndCompile(content, { accelerator: "wasm" })).signatures[FUNCTION];
   const details = model.getInputDetails();
@@ -79,7 +79,8 @@ export async function loadLiteRtModel({ folder, manifest }) {
 
 /** The answer of a model to a text, its `tokens`, and the `milliseconds` that the model took. */
 export async function answer({ app, files }, model, text) {
-  const encoded = app.encode(text, files);
+  // Half a pair of surrogates is U+FFFD, as in UTF-8.
+  const encoded = app.encode(text.toWellFormed(), files);
   const start = performance.now();
   const outputs = await model.run(encoded.inputs);
   const milliseconds = performance.now() - start;
