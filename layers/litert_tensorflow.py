@@ -20,6 +20,7 @@ def convert(
     function: tf.types.experimental.PolymorphicFunction,
     signature: dict,
     quantize: str | None = None,
+    fuse: bool = True,
 ) -> bytes:
     """Converts a function to a LiteRT (TFLite) model with dynamic shapes and without Flex.
 
@@ -37,6 +38,8 @@ def convert(
             computations are in float32. With "int8" they have a quarter of it, and products are of
             integers: an input of a product is quantized when it is computed ("dynamic range").
             Weights in loops stay float32. By default all weights do.
+        fuse: whether such an `LSTM` becomes one operation. It keeps its state in a variable tensor,
+            which LiteRT.js, the runtime for browsers, does not support.
 
     Returns:
         The bytes of the file. Its only signature is `serving_default`, with the names of the
@@ -53,11 +56,13 @@ def convert(
     >>> file[4:8]
     b'TFL3'
     """
-    return _to_file({"serving_default": _frozen(function, signature)}, quantize)
+    return _to_file({"serving_default": _frozen(function, signature, fuse)}, quantize)
 
 
 def convert_functions(
-    functions: dict[str, tf.types.experimental.PolymorphicFunction], quantize: str | None = None
+    functions: dict[str, tf.types.experimental.PolymorphicFunction],
+    quantize: str | None = None,
+    fuse: bool = True,
 ) -> bytes:
     """Converts several functions to one LiteRT model, as `convert`.
 
@@ -66,6 +71,7 @@ def convert_functions(
             specs that returns a dict of tensors. Variables that several of them use are in the file
             once.
         quantize: as of `convert`.
+        fuse: as of `convert`.
 
     Returns:
         The bytes of the file: `Interpreter(...).get_signature_runner(name)` runs a function.
@@ -77,7 +83,8 @@ def convert_functions(
         name: {spec.name: spec for spec in function.input_signature}
         for name, function in functions.items()
     }
-    return _to_file({name: _frozen(functions[name], specs[name]) for name in functions}, quantize)
+    frozen = {name: _frozen(functions[name], specs[name], fuse) for name in functions}
+    return _to_file(frozen, quantize)
 
 
 def _frozen(

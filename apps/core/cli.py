@@ -37,7 +37,7 @@ unroll APP predict  RUN... INPUT... [--json] [--plot=DIR] [--stream]    INPUT - 
 unroll APP report   RUN [--split=test]
 unroll APP card     RUN
 unroll APP export   RUN [--to=saved_models] [--formats=saved_model,litert,onnx]
-                        [--quantize=int8,float16] [--litert-shapes=1x50]
+                        [--quantize=int8,float16] [--litert-shapes=1x50] [--litert-loops]
 unroll APP demo     RUN [--port=N] [--share]
 unroll demo         [--port=N] [--share]      all apps on one page
 evaluate, predict, report, export and demo also accept the search options of an app, such as
@@ -372,6 +372,7 @@ def _export(app: ModuleType, arguments: list[str]) -> int:
         tuple(chosen.formats.split(",")),
         quantize=chosen.quantize,
         litert_shapes=chosen.litert_shapes,
+        litert_loops=chosen.litert_loops,
     )
     if chosen.quantize or chosen.litert_shapes:
         for line in litert.describe(json.loads((folder / "manifest.json").read_text("utf-8"))):

@@ -41,11 +41,13 @@ def export(
     name: str | None = None,
     quantize: str = "",
     litert_shapes: str = "",
+    litert_loops: bool = False,
 ) -> Path:
     """Writes `<to>/<name>/<n + 1>/` from a run, in float32. The name defaults to the app's.
 
     Further LiteRT files have weights of the types `quantize`, and the shapes `litert_shapes`: see
-    `litert.parse_quantize` and `litert.parse_shapes`.
+    `litert.parse_quantize` and `litert.parse_shapes`. With `litert_loops`, LSTMs of fixed shape are
+    loops, which LiteRT.js needs, in place of one operation.
 
     Returns:
         The folder.
@@ -62,6 +64,8 @@ def export(
         onnx_files.require_packages()
     if (kinds or shapes) and "litert" not in formats:
         raise UsageError("--quantize and --litert-shapes need litert among the --formats.")
+    if litert_loops and not shapes:
+        raise UsageError("--litert-loops is for files of fixed shapes: add --litert-shapes.")
     trained = load_trained(app, run)
     config, assets = trained.config, trained.assets
     if config.precision != "float32":
@@ -78,7 +82,7 @@ def export(
     if kinds or shapes:
         if not service.litert:
             raise UsageError("--quantize and --litert-shapes: this model has no LiteRT function.")
-        files = litert.files(service, shapes, kinds)
+        files = litert.files(service, shapes, kinds, fuse=not litert_loops)
     further = {**hook(app, "export_files")(trained), card.NAME: card.for_export(app, run)}
     return write(service, assets, app.examples(), parent, formats, about, further, files)
 

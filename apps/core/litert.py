@@ -30,11 +30,13 @@ class File:
         functions: by signature name.
         shape: the sizes of the dynamic axes of the inputs, or `None` if they stay dynamic.
         quantize: the type of the weights in the file, or `None` for float32.
+        fuse: whether LSTMs of fixed shape become one operation.
     """
 
     functions: dict
     shape: tuple[int, ...] | None = None
     quantize: str | None = None
+    fuse: bool = True
 
     @property
     def artifact(self) -> str:
@@ -56,7 +58,7 @@ class File:
             signatures: those of the functions of dynamic shapes, by name. With the shapes of this
                 file, `signatures.json` in the archive contains them.
         """
-        model = convert_functions(self.functions, self.quantize)
+        model = convert_functions(self.functions, self.quantize, self.fuse)
         for key, function in self.functions.items():
             inputs = signatures[key]["inputs"]
             fixed = {
@@ -98,7 +100,10 @@ def parse_quantize(text: str) -> list[str]:
 
 
 def files(
-    service: Service, shapes: Iterable[tuple[int, ...]] = (), quantize: Iterable[str] = ()
+    service: Service,
+    shapes: Iterable[tuple[int, ...]] = (),
+    quantize: Iterable[str] = (),
+    fuse: bool = True,
 ) -> list[File]:
     """The files of a service: dynamic shapes and each of `shapes`, in float32 and each type.
 
@@ -108,7 +113,9 @@ def files(
     functions = {None: service.litert}
     functions |= {shape: fixed(service.litert, shape) for shape in shapes}
     return [
-        File(found, shape, kind) for shape, found in functions.items() for kind in (None, *quantize)
+        File(found, shape, kind, fuse)
+        for shape, found in functions.items()
+        for kind in (None, *quantize)
     ]
 
 

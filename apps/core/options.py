@@ -74,6 +74,8 @@ class ExportOptions:
     quantize: str = ""
     # further LiteRT files of fixed shapes, comma-separated, such as 1x50 (batch size, length)
     litert_shapes: str = ""
+    # in these, LSTMs are loops in place of one operation, which LiteRT.js in browsers does not have
+    litert_loops: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,7 +181,9 @@ def exported(request, parity_process, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     run = write_run(folder / "run", app, Trained(config, assets, model))
     shape = SHAPES[request.param]
-    return export.export(app, run, folder / "to", export.FORMATS, litert_shapes=shape)
+    return export.export(
+        app, run, folder / "to", export.FORMATS, litert_shapes=shape, litert_loops=True
+    )
 
 
 @pytest.fixture
@@ -284,7 +286,7 @@ def test_the_page_shows_the_answers_of_both_runtimes_and_their_times(visitor, si
         ({"onnx": None}, "The export has no ONNX model: export with --formats=litert,onnx."),
         (
             {"bytes": {}},
-            "The export has no LiteRT model of fixed shapes: add --litert-shapes=1x50.",
+            "The export has no LiteRT model of fixed shapes: add --litert-shapes=1x50 --litert-loops.",
         ),
         (None, "/model/manifest.json cannot be loaded: 404."),
     ],

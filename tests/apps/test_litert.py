@@ -77,6 +77,7 @@ def test_a_shape_has_a_size_for_each_dynamic_axis():
         ({"litert_shapes": "1x5", "formats": ("saved_model",)}, "need litert among the --formats"),
         ({"quantize": "int9"}, "--quantize=int9: 'int9' is none of int8, float16"),
         ({"litert_shapes": "1x"}, "--litert-shapes=1x: give sizes"),
+        ({"litert_loops": True}, "--litert-loops is for files of fixed shapes"),
     ],
 )
 def test_options_are_checked_before_anything_is_loaded(options, message):

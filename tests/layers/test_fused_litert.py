@@ -68,6 +68,7 @@ def test_both_directions_and_masks_need_no_loop():
     file = convert(function, specs())
     assert operations(file).count(FUSED) == 2
     assert "WHILE" not in operations(file)
+    assert FUSED not in operations(convert(function, specs(), fuse=False))
     # The operation keeps its state from one invocation to the next.
     assert_agrees(file, function, requests())
 

@@ -56,12 +56,16 @@ export async function loadOnnxModel({ folder, manifest }) {
 export async function loadLiteRtModel({ folder, manifest }) {
   const file = Object.keys(manifest.bytes).find((name) => /^model-1(x\d+)+\.tflite$/.test(name));
   if (!file) {
-    throw new Error("The export has no LiteRT model of fixed shapes: add --litert-shapes=1x50.");
+    const options = "--litert-shapes=1x50 --litert-loops";
+    throw new Error(`The export has no LiteRT model of fixed shapes: add ${options}.`);
   }
   const content = new Uint8Array(await (await fetchFile(folder, file)).arrayBuffer());
   liteRt ??= loadLiteRt(new URL("../wasm/", import.meta.resolve("@litertjs/core")).href);
   await liteRt;
-  const model = (await loadAndCompile(content, { accelerator: "wasm" })).signatures[FUNCTION];
+  const compiled = await loadAndCompile(content, { accelerator: "wasm" }).catch(() => {
+    throw new Error(`LiteRT.js cannot load ${file}: export with --litert-loops.`);
+  });
+  const model = compiled.signatures[FUNCTION];
   const details = model.getInputDetails();
 
   async function run(inputs) {
