@@ -124,6 +124,44 @@ def prepare(
     return [d if d is None else _at_least(d, replicas) for d in datasets]
 
 
+def callbacks(used: tf.distribute.Strategy) -> list[keras.callbacks.Callback]:
+    """The callbacks of `fit` under a strategy, which come before those that save the weights."""
+    return [_AveragedStatistics(used)] if used.num_replicas_in_sync > 1 else []
+
+
+class _AveragedStatistics(keras.callbacks.Callback):
+    """Averages the statistics of the replicas before they are validated, and after each epoch.
+
+    Each replica updates those of Keras's batch normalization with its own examples. Without this,
+    replicas would be validated with different weights, and those of the first one saved.
+    """
+
+    def __init__(self, used: tf.distribute.Strategy):
+        super().__init__()
+        self.used = used
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.statistics = [
+            variable.value
+            for variable in model.non_trainable_variables
+            if variable.aggregation == "none" and variable.dtype.startswith("float")
+        ]
+        self.average = tf.function(self._average)
+
+    def on_test_begin(self, logs=None):
+        self.average()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.average()
+
+    def _average(self) -> None:
+        with self.used.scope():
+            local = self.used.run(lambda: [each.value() for each in self.statistics])
+            for each, values in zip(self.statistics, local, strict=True):
+                each.assign(self.used.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None))
+
+
 def _at_least(dataset: tf.data.Dataset, size: int) -> tf.data.Dataset:
     def fill(*batch):
         count = tf.shape(tf.nest.flatten(batch)[0])[0]

@@ -4,7 +4,9 @@ A server process imports TensorFlow and the toy app, runs no operation, and fork
 function: a child starts at once, and its devices, its limits and its signals are its own.
 """
 
+import gc
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -12,8 +14,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from unroll.apps.core import cli
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["unroll.apps.core.training", "tests.apps.toy"])
+_PRELOADED = ["unroll.apps.core.training", "tests.apps.toy"]
+_CONTEXT.set_forkserver_preload(_PRELOADED)
+
+
+def preload(modules: list[str]) -> None:
+    """Adds to what the server imports. Call it before the first child starts."""
+    _CONTEXT.set_forkserver_preload(_PRELOADED + modules)
 
 
 class Child:
@@ -60,9 +70,38 @@ class Child:
         self.process.join()
         return self.process.exitcode
 
+    def ended(self, seconds: float = 0) -> bool:
+        """Whether the process has ended, or does so within a time."""
+        return bool(multiprocessing.connection.wait([self.process.sentinel], seconds))
+
     def output(self) -> str:
         """What the process wrote to both outputs."""
         return Path(self._output.name).read_text(errors="replace")[-5000:]
+
+
+def command(connection, *arguments: str) -> int:
+    """The command line, as the function of a `Child`."""
+    return cli.main(list(arguments))
+
+
+def run_command(*arguments: str) -> None:
+    """Runs a command in a process of its own.
+
+    Raises:
+        RuntimeError: with its output, if it fails.
+    """
+    with Child(command, *arguments) as child:
+        must_succeed(child, arguments)
+
+
+def must_succeed(child: Child, arguments: tuple[str, ...]) -> None:
+    """Waits for a process that runs a command.
+
+    Raises:
+        RuntimeError: with its output, if it fails.
+    """
+    if code := child.wait():
+        raise RuntimeError(f"{' '.join(arguments)}: exit code {code}: {child.output()}")
 
 
 def _run(function: Callable, connection, arguments: tuple, output: str) -> None:
@@ -71,4 +110,5 @@ def _run(function: Callable, connection, arguments: tuple, output: str) -> None:
     os.dup2(file, 2)
     # A background process of a shell ignores interrupts, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.freeze()  # what was imported is not searched for garbage again
     sys.exit(function(connection, *arguments))

@@ -1,6 +1,7 @@
 """Trains in processes of their own, since TensorFlow's devices are set before it starts."""
 
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -36,7 +37,8 @@ class Trainer(Child):
                 copied after its first epoch; `validate`, whether there is a validation split.
 
         Returns:
-            The `history`, and the `sum` of the absolute values of the trained weights.
+            The `history`, and `weights`, a hash of the bits of all weights, which are equal on all
+            devices.
 
         Raises:
             RuntimeError: with the traceback, if the training failed.
@@ -109,9 +111,8 @@ def _train(job: dict) -> dict:
     class Progress(training.Progress):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
-            weights = self.model.trainable_variables
             result["history"] = list(self.history)
-            result["sum"] = sum(float(abs(weight.numpy()).sum()) for weight in weights)
+            result["weights"] = _hash(self.model)
 
         def save(self):
             super().save()
@@ -136,3 +137,16 @@ def _train(job: dict) -> dict:
     finally:
         training.Progress, app.load = whole, load
     return result
+
+
+def _hash(model) -> str:
+    """A hash of the bits of a model's weights, after a check that the devices' copies are equal."""
+    found = hashlib.sha256()
+    for weight in model.weights:
+        if weight.aggregation == "only_first_replica":
+            continue  # a state that each replica carries from batch to batch
+        copies = getattr(weight.value, "values", (weight.value,))
+        contents = {copy.numpy().tobytes() for copy in copies}
+        assert len(contents) == 1, f"{weight.path} differs among the devices"
+        found.update(contents.pop())
+    return found.hexdigest()

@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tests.apps.children import run_command
 from tests.apps.distributed import Trainer, cluster_of_two, train_together
+from tests.apps.small_trainings import options_of
 from tests.apps.test_contract import NAMES
 from unroll.apps.core import distribution
 from unroll.apps.core.errors import UsageError
+from unroll.apps.core.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +30,6 @@ def workers() -> Iterator[list[Trainer]]:
     first, second = cluster_of_two()
     with Trainer(tf_config=first) as one, Trainer(tf_config=second) as two:
         yield [one, two]
-
-
-# Models that are traced in little time, with all kinds of inputs, outputs and losses.
-SMALL = {
-    "image_captioning": ["--image-size=16", "--stages=1", "--filters=4"],
-    "key_terms": ["--characters=none"],
-    "reading_comprehension": ["--hops=1"],
-    "slot_filling": ["--characters=none"],
-    "speech_ctc": ["--mels=8", "--speed=0", "--noise=0", "--time-mask=0", "--frequency-mask=0"],
-    "vqa": ["--image-size=16", "--stages=1", "--filters=4", "--glimpses=1", "--question=max"],
-}
-
-
-def small(name: str) -> list[str]:
-    """Options of a short training of an app."""
-    fixed = ["--generated-size=0.001", "--epochs=1", "--monitor=loss"]
-    return [
-        *fixed,
-        *SMALL.get(name, ()),
-        "--embedding-dim=4" if name == "word_vectors" else "--units=4",
-    ]
 
 
 # A bucket of 31 leaves a batch of one example: one replica gets none of it. The clipping is active
@@ -67,13 +51,31 @@ def assert_close(history, expected):
         np.testing.assert_allclose(values, others, atol=5e-3)
 
 
+# `make test` trains one app, without the traces of the validation and the evaluation.
 EACH_APP = pytest.mark.parametrize(
-    "name",
+    ("name", "whole"),
     [
-        pytest.param(name, marks=[] if name == "sentiment" else pytest.mark.exhaustive)
-        for name in NAMES
+        pytest.param("sentiment", False, id="sentiment, one epoch"),
+        *(pytest.param(name, True, marks=pytest.mark.exhaustive, id=name) for name in NAMES),
     ],
 )
+
+
+def training_of(name: str, whole: bool) -> tuple[list[str], dict]:
+    """The options and the job of a training."""
+    options = ["--epochs=2"] if whole else ["--epochs=1", "--monitor=loss"]
+    return [*options_of(name), *options], {"app": f"unroll.apps.{name}.app", "validate": whole}
+
+
+def assert_trained(result: dict, path: Path, name: str, whole: bool) -> None:
+    """The figures of all epochs are finite, and the run can be evaluated."""
+    assert len(result["history"]) == 1 + whole
+    for figures in result["history"]:
+        assert np.isfinite([*figures.values()]).all()
+    assert {"best.weights.h5", "state.npz", "history.json"} <= {p.name for p in path.iterdir()}
+    if whole:
+        run_command(name, "evaluate", str(path))
+        assert Run(path).read_metrics()["test"]["examples"] > 0
 
 
 def test_mirrored_gives_the_losses_of_one_device(tmp_path, two_devices, one_device):
@@ -98,12 +100,10 @@ def test_mirrored_resumes(tmp_path, two_devices):
 
 
 @EACH_APP
-def test_every_app_trains_on_mirrored_devices(tmp_path, two_devices, name):
-    job = {"app": f"unroll.apps.{name}.app", "validate": False}  # the toy app is validated
-    result = two_devices.train(tmp_path, *small(name), strategy="mirrored", **job)
-    [figures] = result["history"]
-    assert np.isfinite(figures["loss"])
-    assert {"best.weights.h5", "state.npz"} <= {path.name for path in tmp_path.iterdir()}
+def test_every_app_trains_on_mirrored_devices(tmp_path, two_devices, name, whole):
+    options, job = training_of(name, whole)
+    result = two_devices.train(tmp_path, *options, strategy="mirrored", **job)
+    assert_trained(result, tmp_path, name, whole)
 
 
 def test_workers_agree_with_each_other_and_with_one_device(tmp_path, workers, one_device):
@@ -116,14 +116,18 @@ def test_workers_agree_with_each_other_and_with_one_device(tmp_path, workers, on
 
 
 @EACH_APP
-def test_every_app_trains_in_two_processes(tmp_path, workers, name):
+def test_every_app_trains_in_two_processes(tmp_path, workers, name, whole):
     paths = [tmp_path / "chief", tmp_path / "other"]
-    job = {"app": f"unroll.apps.{name}.app", "validate": False}
-    chief, other = train_together(workers, paths, *small(name), **job)
+    options, job = training_of(name, whole)
+    chief, other = train_together(workers, paths, *options, **job)
     assert chief == other
-    [figures] = chief["history"]
-    assert np.isfinite(figures["loss"])
-    assert {"best.weights.h5", "state.npz"} <= {path.name for path in paths[0].iterdir()}
+    assert_trained(chief, paths[0], name, whole)
+    assert list(paths[1].iterdir()) == []
+
+
+def test_one_replica_has_nothing_to_average():
+    for used in (tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("/cpu:0")):
+        assert distribution.callbacks(used) == []
 
 
 @pytest.mark.parametrize("name", ["two", ""])
