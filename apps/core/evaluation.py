@@ -26,6 +26,8 @@ class _WeightsFile(io.BytesIO):
 def save_weights(model: keras.Model, run: Run) -> None:
     """Writes the best weights of a run, without the state of the optimizer.
 
+    Figures of previous weights, of a run that was evaluated and is resumed, are removed.
+
     Raises:
         OSError: that names the file. The previous weights remain.
     """
@@ -33,6 +35,7 @@ def save_weights(model: keras.Model, run: Run) -> None:
     # Without its optimizer, whose state would triple the size of the file.
     keras.Model(model.inputs, model.outputs).save_weights(file)
     run.write(run.best.name, file.getvalue())
+    run.remove_metrics()
 
 
 def load_trained(app: ModuleType, run: Run) -> Trained:

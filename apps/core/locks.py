@@ -94,7 +94,11 @@ class Lock:
                 if not self._wait:
                     raise UsageError(f"{self.folder} is in use by this process.")
                 _guard.wait()
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            error.filename = str(self.folder)  # nobody has asked for the lock file
+            raise
         try:
             self._lock(file)
             if not self._is_current(file):

@@ -150,6 +150,8 @@ class Run:
                 field is out of range.
         """
         run = cls(path)
+        if not trained and run.path.is_dir() and not run._has_files():
+            raise UsageError(f"{path} has no training to resume: start one without --resume.")
         about = run._about()
         if (owner := about.get("app")) != app_name(app):
             raise UsageError(f"{path} is a run of {owner}, not of {app_name(app)}.")
@@ -276,9 +278,18 @@ class Run:
         with locks.Lock(self.path, name=".metrics.lock", wait=True):
             self.write("metrics.json", encode_json({**self.read_metrics(), split: figures}))
 
+    def remove_metrics(self) -> None:
+        """Removes the figures of all splits, since the weights have changed."""
+        for path in (self.metrics, self.path / checksums.FOLDER / self.metrics.name):
+            path.unlink(missing_ok=True)
+
     def _has_files(self) -> bool:
-        """Whether the folder has more than the lock of a process that was killed at once."""
-        return any(path.name != locks.NAME for path in self.path.iterdir())
+        """Whether the folder has more than what a process leaves that is killed at once."""
+        begun = {locks.NAME, checksums.FOLDER, f"{checksums.FOLDER}/config.json"}
+        return any(
+            path.relative_to(self.path).as_posix() not in begun and not is_abandoned(path)
+            for path in self.path.rglob("*")
+        )
 
     def _unverified(self, name: str) -> bytes:
         try:

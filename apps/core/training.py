@@ -16,6 +16,7 @@ from unroll.apps.core.config import TrainingConfig, monitor_direction
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import save_weights
 from unroll.apps.core.files import encode_json
+from unroll.apps.core.logs import TensorBoardLogs
 from unroll.apps.core.protocol import Assets, hook
 from unroll.apps.core.runs import Run
 
@@ -30,7 +31,8 @@ def train(
 ) -> dict:
     """Trains a model into a run's folder, which no other process can train into meanwhile.
 
-    Whatever ends the process, the folder contains the state after the last finished epoch.
+    Whatever ends the process, the folder contains the state after the last finished epoch, or at
+    least the configuration, and the training can be resumed.
 
     Args:
         app: the app's module.
@@ -67,6 +69,10 @@ def _train(
     if resume:
         run.verify()
     used = distribution.strategy(strategy)
+    if progress.writes:
+        run.remove_half_written()
+        if not resume:  # before the data are prepared: a process that is killed then can be resumed
+            run.write_config(app, config)
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
@@ -75,10 +81,7 @@ def _train(
         data = app.load(config, ("train", "valid"), assets, training=True)
         if (steps := int(data["train"].cardinality())) < 1:
             raise ValueError("The training set must know its number of batches.")
-        if progress.writes:
-            run.remove_half_written()
         if progress.writes and not resume:
-            run.write_config(app, config)
             run.write_assets(data.assets)
         # Again, since preparing a dataset uses random numbers.
         keras.utils.set_random_seed(config.seed)
@@ -99,9 +102,9 @@ def _train(
         if progress.finished:
             print(f"{run.path} finished after {progress.epochs} epochs: nothing to do.")
         else:
-            callbacks = [progress]
+            callbacks = [*distribution.callbacks(used), progress]
             if progress.writes:
-                callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
+                callbacks.append(TensorBoardLogs(run.logs, progress.history))
             callbacks += hook(app, "callbacks")(config, progress.history)
             model.fit(
                 # One iterator for all epochs: Keras would open some that it does not read, and a

@@ -38,6 +38,16 @@ def test_another_process_is_refused_and_told_which_one_holds_the_lock(tmp_path):
         assert child.receive() == ""
 
 
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError) as error, Lock(tmp_path):
+        pass
+    assert error.value.filename == str(tmp_path)
+
+
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     with Child(hold, tmp_path) as child:
         pid = child.receive()

@@ -97,3 +97,20 @@ def test_training_stops_when_patience_ends():
     assert (progress.best_epoch, progress.epochs) == (1, 3)
     assert progress.model.stop_training
     assert progress.finished
+
+
+def test_figures_of_earlier_weights_are_removed_with_these(tmp_path):
+    run = Run(tmp_path)
+    progress = dense_progress(run)
+    with run.lock:
+        end_epoch(progress)
+        run.write_metrics("test", {"accuracy": 0.5})  # it was interrupted and evaluated
+        end_epoch(progress)
+    assert progress.best_epoch == 2
+    assert run.read_metrics() == {}
+    run.verify()
+    with run.lock:
+        run.write_metrics("test", {"accuracy": 0.5})
+        progress.best = 1.0
+        end_epoch(progress)
+    assert run.read_metrics() == {"test": {"accuracy": 0.5}}

@@ -50,8 +50,15 @@ def test_concurrent_runs_get_different_folders():
 def test_a_named_folder_must_be_empty(tmp_path):
     assert Run.create(toy, "digits", "new/one").path.is_dir()
     assert Run.create(toy, "digits", "new/one").path.is_dir()  # it is still empty
-    (tmp_path / "new/one" / locks.NAME).touch()  # of a process that was killed at once
-    assert Run.create(toy, "digits", "new/one").path.is_dir()
+    # Of a process that was killed at once, also while it wrote its first file.
+    half_written = f".{'0' * 8}-1-{'0' * 8}.config.json"
+    (tmp_path / "new/one/checksums").mkdir()
+    for name in (locks.NAME, half_written, f"checksums/{half_written}", "checksums/config.json"):
+        (tmp_path / "new/one" / name).touch()
+        os.utime(tmp_path / "new/one" / name, (0, 0))
+        assert Run.create(toy, "digits", "new/one").path.is_dir()
+    with pytest.raises(UsageError, match=r"^new/one has no training to resume: start one without"):
+        Run.open(toy, "new/one", trained=False)
     (tmp_path / "new/one/file").touch()
     for taken in ("new/one", "new/one/file"):
         with pytest.raises(UsageError, match=f"^--run={taken} exists"):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tests.apps import toy
 from tests.apps.children import Child
 from tests.apps.progress_cases import CONFIG, dense_progress, end_epoch
+from tests.apps.resuming import differences
 from unroll.apps.core import training
 from unroll.apps.core.errors import UsageError
 from unroll.apps.core.evaluation import load_trained
@@ -39,17 +40,8 @@ def contents(path):
 
 
 def assert_same_run(one, other):
-    (variables, progress), (other_variables, other_progress) = state(one), state(other)
-    assert variables.keys() == other_variables.keys()
-    for name, value in variables.items():
-        np.testing.assert_array_equal(value, other_variables[name], err_msg=name)
-    for timed in (progress, other_progress):
-        assert timed.pop("seconds") > 0
-    assert progress == other_progress
-    assert (one / "history.json").read_text() == (other / "history.json").read_text()
-    best = [load_trained(toy, Run(path)).model.get_weights() for path in (one, other)]
-    for weight, other_weight in zip(*best, strict=True):
-        np.testing.assert_array_equal(weight, other_weight)
+    assert differences(one, other) == []
+    assert state(one)[1]["seconds"] > 0
 
 
 def train_and_copy(path, config, monkeypatch, copy):
@@ -151,19 +143,23 @@ def test_the_best_weights_have_the_best_figure(uninterrupted):
     assert figures["accuracy"] == pytest.approx(best, abs=1e-6)
 
 
-def test_tensorboard_has_each_epoch(uninterrupted):
-    path = uninterrupted.path
+def assert_tensorboard_has_each_epoch(path):
     history = json.loads((path / "history.json").read_text())
-    for folder, name in (("train", "loss"), ("validation", "val_loss")):
-        [file] = (path / "logs" / folder).iterdir()
+    for folder, name in (("train", "loss"), ("train", "learning_rate"), ("validation", "val_loss")):
+        tag = f"epoch_{name.removeprefix('val_')}"
         logged = {
             event.step: float(tf.make_ndarray(value.tensor))
+            for file in (path / "logs" / folder).iterdir()
             for record in tf.data.TFRecordDataset(str(file))
             for event in [tf.compat.v1.Event.FromString(record.numpy())]
             for value in event.summary.value
-            if value.tag == "epoch_loss"
+            if value.tag == tag
         }
         assert logged == pytest.approx(dict(enumerate(epoch[name] for epoch in history)))
+
+
+def test_tensorboard_has_each_epoch(uninterrupted):
+    assert_tensorboard_has_each_epoch(uninterrupted.path)
 
 
 def kill_in_the_third_epoch(connection, path):
@@ -186,6 +182,7 @@ def test_a_killed_run_resumes_exactly(uninterrupted, tmp_path):
     result = train(tmp_path, resume=True)
     assert result["epochs"] == 4
     assert_same_run(uninterrupted.path, tmp_path)
+    assert_tensorboard_has_each_epoch(tmp_path)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -202,6 +199,21 @@ def test_a_run_that_stopped_in_its_first_epoch_starts_again(uninterrupted, tmp_p
     assert train(tmp_path, resume=True)["epochs"] == 4
     # This also shows that the seed determines the run.
     assert_same_run(uninterrupted.path, tmp_path)
+
+
+def kill_while_the_data_are_prepared(connection, path):
+    toy.load = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    train(path)
+
+
+def test_a_run_that_was_killed_before_it_had_data_is_resumed(tmp_path, monkeypatch):
+    with Child(kill_while_the_data_are_prepared, tmp_path) as child:
+        assert child.wait() == -signal.SIGKILL, child.output()
+    run = Run.open(toy, tmp_path, trained=False)
+    assert run.config(toy) == CONFIG
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **how: None)
+    train(tmp_path, resume=True)
+    assert run.assets()
 
 
 def test_resuming_reads_no_training_example_twice(copy, monkeypatch):
@@ -382,14 +394,12 @@ def test_the_number_of_batches_must_be_known(tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "load", lambda *_, **__: dataclasses.replace(data, splits=endless))
     with pytest.raises(ValueError, match="must know its number of batches"):
         train(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_without_a_training_split_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "SIZES", {"valid": 101, "test": 103})
     with pytest.raises(UsageError, match=r"^--split=train: digits has valid, test\.$"):
         train(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_jit_compiles_the_step_and_gives_the_same_loss(tmp_path, monkeypatch):
