@@ -20,9 +20,9 @@ PRELOADED = [
     "tyro",
     "unroll.apps.core.cli",
 ]
-# The names that appear and disappear in a run's folder at the end of an epoch: four files, each
-# with a checksum that is written twice.
-_CHANGES = 24
+# At the end of an epoch the names in a run's folder change 24 times: four files are written, each
+# with a checksum that is written twice. About this many are seen, since some follow at once.
+_CHANGES = 8
 
 
 def kill_again_and_again(app: str, folder: Path, kills: int, seed: int = 0) -> Counter:
