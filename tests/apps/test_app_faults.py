@@ -27,7 +27,7 @@ pytestmark = pytest.mark.exhaustive
 def train_and_copy(connection, copy: Path, *arguments: str) -> int:
     """Trains, and copies the run after its first epoch."""
     run = arguments[-1].removeprefix("--run=")
-    after_first_epoch(lambda: shutil.copytree(run, copy))
+    after_first_epoch(lambda: shutil.copytree(run, copy, ignore=shutil.ignore_patterns(".lock")))
     return cli.main(list(arguments))
 
 
