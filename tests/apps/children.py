@@ -4,6 +4,7 @@ A server process imports TensorFlow and the toy app, runs no operation, and fork
 function: a child starts at once, and its devices, its limits and its signals are its own.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -12,10 +13,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 from unroll.apps.core import cli
 
+_ROOT = Path(__file__).parent.parent.parent
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = ["unroll.apps.core.training", "tests.apps.toy"]
 _CONTEXT.set_forkserver_preload(_PRELOADED)
@@ -38,6 +41,8 @@ class Child:
         self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self.connection, other = _CONTEXT.Pipe()
         started = (function, other, arguments, self._output.name)
+        with contextlib.chdir(_ROOT):  # where the server imports this checkout
+            forkserver.ensure_running()
         self.process = _CONTEXT.Process(target=_run, args=started, daemon=True)
         self.process.start()
         other.close()
