@@ -286,7 +286,8 @@ def test_the_page_shows_the_answers_of_both_runtimes_and_their_times(visitor, si
         ({"onnx": None}, "The export has no ONNX model: export with --formats=litert,onnx."),
         (
             {"bytes": {}},
-            "The export has no LiteRT model of fixed shapes: add --litert-shapes=1x50 --litert-loops.",
+            "The export has no LiteRT model of fixed shapes: "
+            "add --litert-shapes=1x50 --litert-loops.",
         ),
         (None, "/model/manifest.json cannot be loaded: 404."),
     ],
