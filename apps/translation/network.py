@@ -9,9 +9,12 @@ from unroll.apps.shared.recurrent import recurrent_layers
 from unroll.layers.recurrent import mean_over_time
 from unroll.pipelines.translation import PAD
 
-# Standard deviation of embeddings at first. With attention=after, the mean perplexity of the first
+# Standard deviations of embeddings at first. With attention=after, the mean perplexity of the first
 # epoch of Multi30k is 87; with Keras's default, 0.03, and tied weights it is 262.
 _EMBEDDED = 0.5
+# Of those that are the weights of the output layer, too. The mean perplexity of steps 101 to 150 on
+# DailyDialog is 103; with 0.3 it is 131, with Keras's default 410.
+_TIED = 0.1
 
 
 def build(config, source_size: int, target_size: int) -> keras.Model:
@@ -93,9 +96,8 @@ def _decoder(config, target_size: int) -> layers.AttentionDecoder:
         cell_dropout=config.dropout,
         scheduled_sampling=config.scheduled_sampling,
         seed=config.seed,
-        # Tied embeddings are those of the output layer, too.
-        embeddings_initializer=(
-            "uniform" if is_tied else keras.initializers.RandomNormal(stddev=_EMBEDDED)
+        embeddings_initializer=keras.initializers.RandomNormal(
+            stddev=_TIED if is_tied else _EMBEDDED
         ),
         name="decoder",
     )
