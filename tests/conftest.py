@@ -24,10 +24,18 @@ EXPECTED_WARNINGS = (
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning",
 )
 
+# Apart from those of the apps.
+LONG = ("test_packaging.py", "test_bench.py", "test_robustness.py")
+
 
 def pytest_configure(config):
     for warning in EXPECTED_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: at the end, no process waits long for another."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_collection_finish(session):

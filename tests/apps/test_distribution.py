@@ -88,6 +88,7 @@ def state(path):
         return {name: file[name] for name in file.files if name != "progress"}
 
 
+@pytest.mark.exhaustive
 def test_mirrored_resumes(tmp_path, two_devices):
     uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
     options = ["--batch-size=31", "--epochs=2"]

@@ -49,22 +49,14 @@ OPTIONS = {
 }
 # What `evaluate` counts for each example of `SIZES`. A text has tokens.
 EXAMPLES = {"reading_comprehension": 2, "vqa": 2}
-# That of which `make test` runs the first layout. Most others are trained in their own tests.
-IN_CI = ("language_model",)
-
-
-def every_layout(*first: str) -> list:
-    """All layouts as parameters, of which `make test` runs the first one of these apps."""
-    return [
-        pytest.param(
-            app,
-            name,
-            marks=[] if app in first and not k else pytest.mark.exhaustive,
-            id=f"{app}, {name}",
-        )
+EACH_LAYOUT = pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        pytest.param(app, name, id=f"{app}, {name}")
         for app, layouts in LAYOUTS.items()
-        for k, name in enumerate(layouts)
-    ]
+        for name in layouts
+    ],
+)
 
 
 @pytest.fixture
@@ -97,7 +89,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("name", "layout"), every_layout(*IN_CI))
+@pytest.mark.exhaustive
+@EACH_LAYOUT
 def test_from_training_to_export(name, layout, home, cheap, parity_process, capsys, monkeypatch):
     data, run, layout = home / "eigene Daten", home / "Läufe" / "erster Lauf", LAYOUTS[name][layout]
     layout.write(data)
