@@ -312,7 +312,8 @@ def _write_warmup(folder: Path, model_name: str, service: Service, examples: lis
 
 def _move_into_place(folder: Path, parent: Path) -> Path:
     while True:
-        taken = [int(p.name) for p in parent.iterdir() if re.fullmatch("[0-9]+", p.name)]
+        # TF Serving does not read a number that no int64 holds.
+        taken = [int(p.name) for p in parent.iterdir() if re.fullmatch("[0-9]{1,18}", p.name)]
         final = parent / str(max(taken, default=0) + 1)
         try:
             # The rename fails if another export took the number meanwhile.

@@ -13,10 +13,9 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from google.protobuf import text_format
-from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.apps import toy
+from tests.apps import server_rules, toy
 from tests.apps.conftest import LongLivedProcess
 from unroll.apps.core import export, litert, parity
 from unroll.apps.core.errors import UsageError
@@ -116,21 +115,20 @@ def test_the_manifest_describes_the_export(exported):
 
 
 def test_warm_up_requests_call_every_signature_with_every_example(exported, service):
-    file = exported / "assets.extra" / "tf_serving_warmup_requests"
     loaded = tf.saved_model.load(str(exported))
-    requests = []
-    for record in tf.data.TFRecordDataset(str(file)):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        request = log.predict_log.request
-        assert request.model_spec.name == "toy"
-        name = request.model_spec.signature_name
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+    requests = server_rules.warm_up_requests(exported)
+    for name, inputs in requests:
         answers = loaded.signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
         assert answers["probabilities"].shape == [1, 2]
-        requests.append((name, inputs))
     texts = [inputs["text"].tolist() for name, inputs in requests if name == "serving_default"]
     assert texts == [[example.encode()] for example in toy.examples()]
     assert len(requests) == len(service.functions) * len(toy.examples())
+
+
+def test_the_server_finds_the_version_and_its_functions(exported):
+    """`test_tf_serving.py` has more of its rules, for all apps."""
+    assert server_rules.versions(exported.parent) == {1: "1"}
+    server_rules.check_signatures(exported)
 
 
 def test_the_litert_file_has_only_built_in_ops(exported):
@@ -142,8 +140,8 @@ def test_the_litert_file_has_only_built_in_ops(exported):
 
 
 def test_litert_alone_becomes_the_next_version(service, tmp_path):
-    (tmp_path / "toy" / "7").mkdir(parents=True)
-    (tmp_path / "toy" / "notes").mkdir()
+    for name in ("7", "notes", "9" * 20):
+        (tmp_path / "toy" / name).mkdir(parents=True)
     folder = export.write(service, ASSETS, toy.examples(), tmp_path / "toy", ("litert",))
     assert folder == tmp_path / "toy" / "8"
     names = {path.name for path in folder.iterdir()}
