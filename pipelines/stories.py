@@ -10,6 +10,7 @@ from unroll.pipelines.batching import batches
 
 # The numbers of facts at which a new bucket of questions begins.
 BOUNDARIES = (4, 8, 12, 16, 24, 32, 50)
+MAX_WORDS = 2**10  # of a sentence; all sentences of a batch are padded to the longest
 
 
 def normalize_answer(answer):
@@ -56,7 +57,8 @@ def split_facts(stories) -> tf.RaggedTensor:
     >>> split_facts(tf.constant(["Bob left. Ann is here.\\nShe sat down"])).to_list()
     [[b'Bob left.', b'Ann is here.', b'She sat down']]
     """
-    lines = tf.strings.regex_replace(stories, "\r\n?", "\n")
+    lines = tf.strings.unicode_transcode(stories, "UTF-8", "UTF-8", errors="replace")
+    lines = tf.strings.regex_replace(lines, "\r\n?", "\n")
     lines = tf.strings.regex_replace(lines, r"([.!?])\s+", "\\1\n")
     facts = tf.strings.split(lines, "\n")
     facts = facts.with_values(tf.strings.strip(facts.flat_values))
@@ -64,8 +66,11 @@ def split_facts(stories) -> tf.RaggedTensor:
 
 
 def to_ids(strings, vocabulary: text.Vocabulary):
-    """Sentences `[N]` to ids `[N, J]` of their words, without punctuation; J is at least 1."""
-    return text.to_dense(vocabulary(text.words(strings)))
+    """Sentences `[N]` to ids `[N, J]` of their words, without punctuation.
+
+    J is at least 1 and at most `MAX_WORDS`: the words of a sentence after these are not read.
+    """
+    return text.to_dense(vocabulary(text.words(strings)[:, :MAX_WORDS]))
 
 
 def question_batches(

@@ -17,6 +17,9 @@ from unroll.pipelines.lines import WORD_SEPARATORS, read_json
 PADDING, UNKNOWN = 0, 1
 SPECIAL = ("[PAD]", "[UNK]")  # the first tokens of every vocabulary
 NUM_TRIGRAMS = 27**3 + 1
+# The tokens of a text that an exported model reads. A request of a megabyte, which can be as many
+# tokens, would take gigabytes.
+MAX_TOKENS = 2**14
 _LARGEST_VALUE = 1e9  # of a word vector
 # The lengths at which a new bucket of texts begins.
 BOUNDARIES = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -186,7 +189,10 @@ class Encoder(tf.Module):
 
     def __call__(self, strings) -> dict[str, tf.RaggedTensor]:
         """`[B]` strings to `[B, (T)]` ids and `[B, (T), (L)]` trigrams."""
-        tokens = tokenize(strings)
+        return self.of_tokens(tokenize(strings))
+
+    def of_tokens(self, tokens: tf.RaggedTensor) -> dict[str, tf.RaggedTensor]:
+        """The same from the tokens, `[B, (T)]` strings."""
         features = {"tokens": self.vocabulary(tokens)}
         if self.trigrams:
             features["trigrams"] = letter_trigrams(tokens)

@@ -17,7 +17,8 @@ def service(trained: Trained) -> Service:
     - `serving_default`: `text` `[B]` to the different `terms` `[B, N]` as they are first written,
       with their `scores` `[B, N]`, the best first; `spans` `[B, M, 2]`, the first character and the
       end of each mention, `span_labels` and `span_scores` `[B, M]`; `tokens` and `tags` `[B, T]`;
-      and, with `model=attention`, `attention` `[B, T]`.
+      and, with `model=attention`, `attention` `[B, T]`. `texts.MAX_TOKENS` words of a text are
+      read.
     - `ids`: `tokens` `[B, T]` and `characters` `[B, T, L]` to `tags` and `scores` `[B, T]`, the
       score of the span that begins at a word. Ids that are not in the vocabulary are read as the
       unknown token.
@@ -39,7 +40,8 @@ def service(trained: Trained) -> Service:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
-        words, begins, ends = tagging.split_words(text, documents=True)
+        split = tagging.split_words(text, documents=True)
+        words, begins, ends = (x[:, : texts.MAX_TOKENS] for x in split)
         results = classify(encoder(words))
         ids, scores = results.pop("tags"), results.pop("scores")
         spans, labels = tagging.spans_of(ids, begins, ends, assets["tags"])

@@ -12,9 +12,10 @@ from unroll.apps.core.protocol import Trained, once
 from unroll.apps.language_model.network import Steps
 from unroll.apps.shared.token_losses import token_losses
 from unroll.pipelines.language_modeling import END, IGNORED, UNKNOWN, Units
-from unroll.pipelines.text import known_ids
+from unroll.pipelines.text import MAX_TOKENS, known_ids
 
 _IMPOSSIBLE = -1e9  # a logit
+_BLOCK = 256  # tokens of a text whose logits are computed at once
 
 
 def units_of(trained: Trained) -> Units:
@@ -58,8 +59,11 @@ class Generator:
         return self.prime_ids(self.prompt_ids(prompts))
 
     def prompt_ids(self, prompts):
-        """The ids of prompts `[B]`, strings, after an `<eos>`: `[B, 1 + T]`, padded with -1."""
-        ids = self.units(prompts).to_tensor(IGNORED)
+        """The ids of prompts `[B]`, strings, after an `<eos>`: `[B, 1 + T]`, padded with -1.
+
+        Of a longer prompt, these are the last `MAX_TOKENS`.
+        """
+        ids = self.units(prompts)[:, -MAX_TOKENS:].to_tensor(IGNORED)
         return tf.pad(ids, [[0, 0], [1, 0]], constant_values=END)
 
     def prime_ids(self, ids):
@@ -67,7 +71,7 @@ class Generator:
         lengths = tf.maximum(1, tf.reduce_sum(tf.cast(ids >= 0, tf.int32), axis=1))
         mask = tf.range(tf.shape(ids)[1])[None] < lengths[:, None] - 1
         ids = known_ids(ids, self.stop, UNKNOWN)
-        _, states = self.steps.run(ids, mask)
+        _, states = self.steps.outputs(ids, mask)
         return tf.gather(ids, lengths - 1, batch_dims=1), states
 
     def step(self, tokens, states) -> tuple:
@@ -126,20 +130,40 @@ class Generator:
         ids = tf.RaggedTensor.from_row_lengths(tf.constant(ids, tf.int32), [len(ids)])
         return self.units.extend(tf.constant([prompt]), ids).numpy()[0].decode("utf-8")
 
-    def score(self, texts):
+    def score(self, texts, max_tokens: int | None = None):
         """The tokens of texts `[B]`, `[B, (T)]` strings, and log P of each, `[B, (T)]` in nats.
 
-        The first token follows an `<eos>`.
+        The first token follows an `<eos>`. Those after `max_tokens` are left out.
         """
-        ids = self.units(texts)
+        ids = self.units(texts)[:, :max_tokens]
         labels = ids.to_tensor(END)  # [B, T]
         labels = tf.pad(labels, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(labels)[1])]])
         mask = tf.sequence_mask(ids.row_lengths(), tf.shape(labels)[1])
         tokens = tf.pad(labels[:, :-1], [[0, 0], [1, 0]], constant_values=END)
-        logits, _ = self.steps.run(tokens, mask)
-        losses, _ = token_losses(labels, logits)
+        outputs, _ = self.steps.outputs(tokens, mask)
+        losses = self._losses(labels, outputs)
         names = ids.with_flat_values(tf.gather(self.units.names, ids.flat_values))
         return names, tf.RaggedTensor.from_tensor(-losses, lengths=ids.row_lengths())
+
+    def _losses(self, labels, outputs):
+        """-log P of labels `[B, T]` after outputs `[B, T, U]`, `[B, T]`.
+
+        The logits of a long text, `[B, T, V]`, would need much more memory than all else.
+        """
+        count = tf.shape(labels)[1]
+        size = tf.minimum(count, _BLOCK)
+        begins = tf.range(0, count, size)
+        missing = tf.size(begins) * size - count
+        labels = tf.pad(labels, [[0, 0], [0, missing]])
+        outputs = tf.pad(outputs, [[0, 0], [0, missing], [0, 0]])
+
+        def of_block(begin):
+            block = outputs[:, begin : begin + size]
+            return token_losses(labels[:, begin : begin + size], self.steps.logits(block))[0]
+
+        spec = tf.TensorSpec([None, None], tf.float32)
+        found = tf.map_fn(of_block, begins, fn_output_signature=spec, parallel_iterations=1)
+        return tf.reshape(tf.transpose(found, [1, 0, 2]), tf.shape(labels))[:, :count]
 
 
 class SampleWithNoise:

@@ -224,10 +224,10 @@ class Steps:
             own, states = states[: len(layer.state_size)], states[len(layer.state_size) :]
             x, own = layer.cell(x, own)
             new += own
-        return self._logits(x), new
+        return self.logits(x), new
 
-    def run(self, tokens, mask) -> tuple:
-        """The logits after each token of texts from their start, and the last states.
+    def outputs(self, tokens, mask) -> tuple:
+        """The outputs `[B, T, U]` of texts from their start, for `logits`, and the last states.
 
         Args:
             tokens: `[B, T]`.
@@ -236,12 +236,13 @@ class Steps:
         states = self.initial_states(ops.shape(tokens)[0])
         outputs, *new = self.stack(self._embed(tokens), initial_state=states, mask=mask)
         # Without a Keras mask, which a tied embedding would warn that it loses.
-        return self._logits(ops.where(mask[..., None], outputs, 0.0)), new
+        return ops.where(mask[..., None], outputs, 0.0), new
 
     def _embed(self, tokens):
         return self.embedding(tokens) if self.embedding else self.output(tokens, embed=True)
 
-    def _logits(self, x):
+    def logits(self, x):
+        """The logits after the outputs of the network, `[..., U]` to `[..., V]`."""
         if self.projection:
             x = self.projection(x)
         if isinstance(self.output, layers.AdaptiveSoftmax):

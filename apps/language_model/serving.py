@@ -7,7 +7,7 @@ from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
 from unroll.pipelines.language_modeling import UNKNOWN
-from unroll.pipelines.text import known_ids
+from unroll.pipelines.text import MAX_TOKENS, known_ids
 
 MOST = 1000  # tokens of a continuation
 
@@ -29,8 +29,8 @@ def service(trained: Trained) -> Service:
 
     - `serving_default`: `prompt` `[B]`, `max_length` (at most 1000 tokens), `temperature` (0 for
       the most probable token) and `seed` to `text` `[B]`, which starts with the prompt.
-    - `score`: `text` `[B]` to its `tokens` `[B, T]` and their `log_probabilities` `[B, T]`. Rows
-      are padded with empty strings and zeros.
+    - `score`: `text` `[B]` to its `tokens` `[B, T]`, at most `MAX_TOKENS`, and their
+      `log_probabilities` `[B, T]`. Rows are padded with empty strings and zeros.
     - `step`: `token` `[B]` and `state_0`, ... `[B, size]` to `logits` `[B, V]` and the new states.
       It has no loop; a text starts with `<eos>` and states of zeros.
 
@@ -56,6 +56,8 @@ def service(trained: Trained) -> Service:
         autograph=False,
     )
     def serving_default(prompt, max_length, temperature, seed):
+        # Also the text that is returned is valid UTF-8.
+        prompt = tf.strings.unicode_transcode(prompt, "UTF-8", "UTF-8", errors="replace")
         first, states = generator.prime(prompt)
         found = layers.greedy(
             generator.step,
@@ -73,7 +75,7 @@ def service(trained: Trained) -> Service:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def score(text):
-        tokens, log_probabilities = generator.score(text)
+        tokens, log_probabilities = generator.score(text, MAX_TOKENS)
         return {"tokens": tokens.to_tensor(), "log_probabilities": log_probabilities.to_tensor()}
 
     def step(inputs: dict) -> dict:

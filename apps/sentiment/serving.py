@@ -13,7 +13,7 @@ def service(trained: Trained) -> Service:
     """The app's functions.
 
     - `serving_default`: `text` `[B]` to `label` `[B]`, `probabilities` `[B, K]`, `tokens` `[B, T]`
-      and, with attention pooling, `attention` `[B, T]`.
+      and, with attention pooling, `attention` `[B, T]`. `texts.MAX_TOKENS` of a text are read.
     - `ids`: `tokens` `[B, T]` (and `trigrams` `[B, T, L]` with word hashing) to `probabilities` and
       `attention`. Ids that are not in the vocabulary are read as the unknown token.
     """
@@ -38,9 +38,11 @@ def service(trained: Trained) -> Service:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
-        results = classify({k: texts.to_dense(v) for k, v in encoder(text).items()})
+        tokens = texts.tokenize(text)[:, : texts.MAX_TOKENS]
+        features = encoder.of_tokens(tokens)
+        results = classify({k: texts.to_dense(v) for k, v in features.items()})
         results["label"] = tf.gather(labels, tf.argmax(results["probabilities"], axis=-1))
-        results["tokens"] = texts.to_dense(texts.tokenize(text))
+        results["tokens"] = texts.to_dense(tokens)
         return results
 
     ids = {name: tf.TensorSpec([None] * len(x.shape), x.dtype) for name, x in model.input.items()}

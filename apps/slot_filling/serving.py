@@ -15,7 +15,7 @@ def service(trained: Trained) -> Service:
 
     - `serving_default`: `text` `[B]` to `tokens` and `slots` `[B, T]`; `spans` `[B, N, 2]`, the
       first character and the end of each slot, and `span_labels` `[B, N]`; `intent` and
-      `intent_score` `[B]`.
+      `intent_score` `[B]`. `texts.MAX_TOKENS` words of a text are read.
     - `ids`: `tokens` `[B, T]` and `characters` `[B, T, L]` to `tags` `[B, T]`, `intent` and
       `intent_score` `[B]`. Ids that are not in the vocabulary are read as the unknown token.
     """
@@ -40,7 +40,7 @@ def service(trained: Trained) -> Service:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serving_default(text):
-        words, begins, ends = tagging.split_words(text)
+        words, begins, ends = (x[:, : texts.MAX_TOKENS] for x in tagging.split_words(text))
         results = classify(encoder(words))
         ids = results.pop("tags")
         spans, labels = tagging.spans_of(ids, begins, ends, assets["tags"])

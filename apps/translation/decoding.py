@@ -15,6 +15,8 @@ from unroll.pipelines.translation import END, PAD, SEPARATOR, SPECIAL, START, UN
 
 # A logit of a token that is never written.
 _IMPOSSIBLE = -1e9
+# The tokens of a source that are read. Every hypothesis of the beam has its own copy of them.
+_MAX_SOURCE = 2**12
 
 
 def decoding(trained: Trained) -> Callable:
@@ -145,8 +147,12 @@ class Translator(tf.Module):
         self.variables_of_model = trained.model.variables
 
     def source_ids(self, texts, histories=None):
-        """What the encoder reads, `[B, S]`, of sources `[B]` and ragged histories `[B, (N)]`."""
-        return translation.encode_source(self.source, texts, histories).to_tensor(PAD)
+        """What the encoder reads, `[B, S]`, of sources `[B]` and ragged histories `[B, (N)]`.
+
+        Of a source with more than 4,096 tokens, these are the last ones.
+        """
+        ids = translation.encode_source(self.source, texts, histories)
+        return ids[:, -_MAX_SOURCE:].to_tensor(PAD)
 
     def source_pieces(self, texts, histories=None) -> tf.Tensor:
         """The pieces of `source_ids` as strings, `[B, S]`. Unknown ones are as in the text."""
@@ -156,7 +162,8 @@ class Translator(tf.Module):
         pieces = self.source.split(turns.flat_values)
         pieces = tf.concat([pieces, tf.fill([pieces.nrows(), 1], SPECIAL[SEPARATOR])], axis=1)
         pieces = turns.with_values(pieces).merge_dims(1, 2)[:, :-1]
-        return tf.concat([pieces, tf.fill([pieces.nrows(), 1], SPECIAL[END])], axis=1).to_tensor()
+        pieces = tf.concat([pieces, tf.fill([pieces.nrows(), 1], SPECIAL[END])], axis=1)
+        return pieces[:, -_MAX_SOURCE:].to_tensor()
 
     def search(self, ids, with_weights: bool = True) -> SearchResult:
         """The translations of sources `[B, S]`, ids, by the options; `[B, n, ...]`."""

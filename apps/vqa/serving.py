@@ -40,7 +40,8 @@ def service(trained: Trained) -> Service:
       for dialogs `history` `[B, R]`, the previous rounds as a question with its answer, "" for
       none. To `answers` and `scores` `[B, n]`, in the order of their probability, `tokens` and
       `question_attention` `[B, T]`, `image_attention` `[B, glimpses, H, W]` (or
-      `[B, glimpses, S]`), and `history_attention` `[B, hops, R]`. For files also `error` `[B]`: why
+      `[B, glimpses, S]`), and `history_attention` `[B, hops, R]`. `text.MAX_TOKENS` of a question
+      are read, and of a round. For files also `error` `[B]`: why
       a file cannot be decoded, "" if it can. Its answers are then "", its scores and weights 0.
     - `ids`: `image` `[B, S, S, 3]`, 0 to 255, (or `regions`), `tokens` `[B, T]` and `rounds`
       `[B, R, T]`, to `scores` `[B, A]` of all answers, and the same weights. Ids
@@ -78,7 +79,7 @@ def service(trained: Trained) -> Service:
         return answer(features | known)
 
     def answer_files(features: dict) -> dict:
-        tokens = text.tokenize(features["question"])
+        tokens = text.tokenize(features["question"])[:, : text.MAX_TOKENS]
         inputs = {"tokens": text.to_dense(encoder.vocabulary(tokens))}
         errors = None
         if image_encoder:
@@ -130,5 +131,5 @@ def service(trained: Trained) -> Service:
 
 def _encode_rounds(history, encoder: text.Encoder):
     """Rounds `[B, R]` to ids `[B, R, T]`, with T at least 1."""
-    flat = text.to_dense(encoder(tf.reshape(history, [-1]))["tokens"])
+    flat = text.to_dense(encoder(tf.reshape(history, [-1]))["tokens"][:, : text.MAX_TOKENS])
     return tf.reshape(flat, [tf.shape(history)[0], tf.shape(history)[1], tf.shape(flat)[1]])

@@ -8,6 +8,8 @@ from unroll.apps.word_vectors.network import nearest, normalized, padded_ngrams
 from unroll.pipelines import text as texts
 from unroll.pipelines import word_vectors as pairs
 
+_MAX_CHARACTERS = 200  # of an unknown word, whose n-grams are read
+
 
 class Lookup:
     """The vectors of words, in the graph.
@@ -31,7 +33,8 @@ class Lookup:
         ids = self.vocabulary(names)
         vectors, known = tf.gather(self.matrix, ids), ids > texts.UNKNOWN
         if self.network.table is not None:
-            of_ngrams = self.network.compose(padded_ngrams(self.config, names))
+            short = tf.strings.substr(names, 0, _MAX_CHARACTERS, unit="UTF8_CHAR")
+            of_ngrams = self.network.compose(padded_ngrams(self.config, short))
             vectors = tf.where(known[:, None], vectors, of_ngrams)
             known = names != ""
         return ids, vectors, known

@@ -17,6 +17,7 @@ from unroll.apps.language_model.generation import Generator, SampleWithNoise, St
 from unroll.apps.shared.token_losses import MeanLoss, Perplexity, token_losses
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import language_modeling as modeling
+from unroll.pipelines.text import MAX_TOKENS
 
 VOCABULARY = [*modeling.SPECIAL, *"abcdefg "]
 WORDS = [*modeling.SPECIAL, "the", "dog", "runs", "."]
@@ -47,11 +48,17 @@ def with_options(trained: Trained, **options) -> Trained:
     return dataclasses.replace(trained, config=dataclasses.replace(trained.config, **options))
 
 
+def logits_of(steps: network.Steps, tokens, mask) -> tuple:
+    """The logits after each token of texts, and the last states."""
+    outputs, states = steps.outputs(tokens, mask)
+    return steps.logits(outputs), states
+
+
 def whole_losses(trained: Trained, ids: np.ndarray) -> np.ndarray:
     """-log P of each id of a text that is read at once, from its start."""
     steps = network.Steps(trained.model, trained.config.tie_weights)
     tokens = np.concatenate([[modeling.END], ids[:-1]])[None]
-    logits, _ = steps.run(tf.constant(tokens), tf.ones(tokens.shape, bool))
+    logits, _ = logits_of(steps, tf.constant(tokens), tf.ones(tokens.shape, bool))
     return token_losses(ids[None], logits)[0].numpy()[0]
 
 
@@ -114,7 +121,7 @@ def test_one_step_of_every_cell_is_the_layer(cell):
     trained = make(cell=cell, depth=1, units=12)
     steps = network.Steps(trained.model, tie_weights=False)
     ids = tf.constant([[3, 4, 5, 1], [6, 7, 8, 2]])
-    expected, last = steps.run(ids, tf.ones([2, 4], bool))
+    expected, last = logits_of(steps, ids, tf.ones([2, 4], bool))
     states = steps.initial_states(2)
     for t in range(4):
         logits, states = steps.step(ids[:, t], states)
@@ -138,7 +145,7 @@ def test_tied_weights_are_those_of_the_embedding():
     expected = hidden @ tf.transpose(kernel) + tied.model.get_layer("logits").bias
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     steps = network.Steps(tied.model, tie_weights=True)
-    found, _ = steps.run(tf.constant([[3, 4]]), tf.ones([1, 2], bool))  # without a warning
+    found, _ = logits_of(steps, tf.constant([[3, 4]]), tf.ones([1, 2], bool))  # without a warning
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -195,7 +202,7 @@ def probabilities(trained: Trained, prompt: str, texts: list[str]) -> np.ndarray
     ids = units_of(trained)(tf.constant([prompt + text for text in texts])).to_tensor().numpy()
     steps = network.Steps(trained.model, trained.config.tie_weights)
     tokens = np.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=modeling.END)
-    logits, _ = steps.run(tf.constant(tokens), tf.ones(tokens.shape, bool))
+    logits, _ = logits_of(steps, tf.constant(tokens), tf.ones(tokens.shape, bool))
     logits = logits.numpy()
     logits[..., modeling.UNKNOWN] = -1e9
     log_probs = tf.nn.log_softmax(logits).numpy()
@@ -322,6 +329,24 @@ class TestServing:
         assert texts[0.0] == texts[1e-4] != texts[1.0]
         assert self.call(functions, ["bad"], temperature=1.0, seed=3) == [texts[1.0]]
         assert self.call(functions, ["bad"], temperature=1.0, seed=4) != [texts[1.0]]
+
+    def test_a_prompt_that_is_not_utf_8_is_answered_in_utf_8(self, functions):
+        [found] = self.call(functions, [b"ba\xffd\0\xe2\x80"])
+        assert found.startswith("ba\ufffdd\0\ufffd")
+
+    def test_a_long_text_is_scored_in_blocks(self, trained):
+        generator, text = Generator(trained, units_of(trained)), "bad dad " * 80
+        ids = generator.units(tf.constant([text]))[0].numpy()
+        [found] = generator.score(tf.constant([text]))[1].to_list()
+        np.testing.assert_allclose(found, -whole_losses(trained, ids), atol=1e-5)
+        names, found = generator.score(tf.constant([text, "a"]), max_tokens=9)
+        assert names.row_lengths().numpy().tolist() == [9, 1]
+
+    def test_the_last_tokens_of_a_long_prompt_are_read(self, trained):
+        prompts = tf.constant(["a" + "b" * MAX_TOKENS])
+        ids = Generator(trained, units_of(trained)).prompt_ids(prompts).numpy()
+        assert ids.shape == (1, 1 + MAX_TOKENS)
+        assert set(ids[0, 1:]) == {VOCABULARY.index("b")}
 
     def test_noise_samples_the_distribution(self):
         log_probs = tf.math.log([[0.5, 0.3, 0.2, 1e-30]])

@@ -13,7 +13,7 @@ from unroll.apps.core import export, training, transfer
 from unroll.apps.core.evaluation import load_trained
 from unroll.apps.core.protocol import Data, query
 from unroll.apps.core.runs import Run
-from unroll.apps.translation import app, scoring
+from unroll.apps.translation import app, decoding, scoring
 from unroll.apps.translation.examples import litert
 from unroll.layers.litert_tensorflow import convert
 from unroll.pipelines import translation
@@ -68,6 +68,14 @@ def test_an_empty_batch_and_hostile_texts_get_an_answer(served):
     found = serving(text=tf.constant(hostile))
     assert found["translations"].shape == (5, 2)
     assert np.isfinite(found["scores"]).all()
+
+
+def test_the_last_tokens_of_a_long_source_are_read(served):
+    translator = decoding.Translator(served("default")[0])
+    texts = tf.constant(["small dog " * 2**12])
+    ids = translator.source_ids(texts)
+    assert ids.shape == translator.source_pieces(texts).shape == (1, 2**12)
+    assert ids[0, -1] == END
 
 
 def test_ids_outside_the_vocabulary_are_the_unknown_token(served):

@@ -162,6 +162,12 @@ class TestNgrams:
         np.testing.assert_allclose(vectors[0], ngrams[rows[1]].mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(vectors[1], expected, atol=1e-6)
 
+    def test_an_unknown_word_of_any_length_has_a_vector(self):
+        lookup = serving.Lookup(make(**self.OPTIONS))
+        _, vectors, known = lookup(tf.constant(["\u4e00" * 2**18 + "a", "\u4e00" * 200]))
+        np.testing.assert_array_equal(vectors[0], vectors[1])
+        assert known.numpy().all()
+
     def test_an_update_changes_the_ngrams_of_the_words(self):
         trained = make(**self.OPTIONS)
         words, negatives, windows = (tf.constant(part) for part in blocks())

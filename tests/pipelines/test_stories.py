@@ -35,6 +35,14 @@ def test_tasks_and_sizes():
     assert stories.fact_counts(dataset()).tolist() == [2, 6, 0]
 
 
+def test_stories_may_be_broken_and_sentences_long():
+    facts = stories.split_facts(tf.constant([b"Bob\xff left.\n\0. A\xe2\x80"]))
+    assert [fact.decode() for fact in facts[0].numpy()] == ["Bob\ufffd left.", "\0.", "A\ufffd"]
+    vocabulary = text.Vocabulary(TOKENS)
+    ids = stories.to_ids(tf.constant(["Bob left", "Bob " * 2 * stories.MAX_WORDS]), vocabulary)
+    assert ids.shape == (2, stories.MAX_WORDS)
+
+
 def test_words_and_answers_share_a_vocabulary():
     assert stories.build_vocabulary(dataset()) == TOKENS
 
