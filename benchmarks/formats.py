@@ -32,6 +32,7 @@ from types import ModuleType
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+from generated_runs import train
 from measuring import seconds_of, table
 
 from unroll.apps.core import cli
@@ -353,14 +354,6 @@ def summary() -> str:
     return "\n\n".join([*parts, f"One core: {'; '.join(about)}."]) + "\n"
 
 
-def train(name: str, folder: str, epochs: int | None) -> str:
-    """Trains an app on its generated data, and returns the folder of the run."""
-    options = [] if epochs is None else [f"--epochs={epochs}"]
-    if cli.main([name, "train", f"--run={folder}/{name}", *options]):
-        sys.exit(1)
-    return f"{folder}/{name}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -383,7 +376,8 @@ def main() -> None:
     for each in arguments.apps:
         name, _, run = each.partition("=")
         with tempfile.TemporaryDirectory() as temporary:
-            run = run or train(name, temporary, arguments.epochs)
+            options = [] if arguments.epochs is None else [f"--epochs={arguments.epochs}"]
+            run = run or train(name, Path(temporary), *options)
             export_app(name, run, arguments.folder)
 
 
