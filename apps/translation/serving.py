@@ -55,12 +55,14 @@ def service(trained: Trained) -> Service:
         pieces = ragged.to_tensor("")
         pieces = tf.pad(pieces, [[0, 0], [0, longest - tf.shape(pieces)[1]]], constant_values="")
         shape = tf.concat([tf.shape(found.tokens)[:2], [longest]], axis=0)
+        # Without the weights of the end, which are there if another row is longer.
+        is_piece = tf.sequence_mask(found.lengths, longest)[..., tf.newaxis]
         return {
             "translations": tf.reshape(translator.target.join(ragged), shape[:2]),
             "scores": found.scores,
             "pieces": tf.reshape(pieces, shape),
             "source_pieces": source_pieces,
-            "alignment": found.alignments[:, :, :longest],
+            "alignment": tf.where(is_piece, found.alignments[:, :, :longest], 0.0),
         }
 
     def ids(inputs: dict) -> dict:

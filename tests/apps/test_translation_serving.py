@@ -58,6 +58,10 @@ def test_a_translation_does_not_depend_on_its_batch(model):
         [alone] = query(service, [text])
         assert alone["translations"] == whole["translations"]
         assert alone["scores"] == pytest.approx(whole["scores"], abs=1e-4)
+        weights, expected = np.array(whole["alignment"]), np.array(alone["alignment"])
+        _, pieces, source = expected.shape
+        np.testing.assert_allclose(weights[:, :pieces, :source], expected, atol=1e-4)
+        assert weights.sum() == pytest.approx(expected.sum(), abs=1e-3)
 
 
 def test_an_empty_batch_and_hostile_texts_get_an_answer(served):
