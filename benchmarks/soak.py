@@ -234,7 +234,8 @@ def compare(request: Request, found: Answer, alone: list[Answer]) -> tuple[list[
             return [f"{found if isinstance(found, str) else 'answer'}, but rows: {errors}"], 0.0
         if isinstance(found, str) and len(alone) > sum(isinstance(x, str) for x in alone):
             return [f"one row is an error for all: {found}"], 0.0
-        same = {kind_of(found)} == errors if isinstance(found, str) else False
+        # Of several operations that fail, any may be the first: the types of the errors are equal.
+        same = isinstance(found, str) and {type_of(found)} == {type_of(each) for each in errors}
         return [] if same else [f"{str(found)[:200]}, but alone {errors or 'an answer'}"], 0.0
     wrong, largest = [], 0.0
     numbers = [x for x in request.inputs.values() if x.dtype.kind == "f"]
@@ -288,6 +289,11 @@ def is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def type_of(error: str) -> str:
+    """The type of an error, such as `InvalidArgumentError`."""
+    return error.partition(":")[0]
 
 
 def kind_of(error: str) -> str:
