@@ -55,7 +55,7 @@ def exported(service, parity_process, tmp_path_factory) -> Path:
 @pytest.fixture
 def no_conversion(monkeypatch) -> None:
     """The content of the LiteRT file does not matter."""
-    monkeypatch.setattr(litert, "convert_functions", lambda functions, quantize: b"TFL3")
+    monkeypatch.setattr(litert, "convert_functions", lambda *_: b"TFL3")
     monkeypatch.setattr(litert, "pack", lambda model, name, files: model)
 
 
@@ -258,7 +258,7 @@ def test_a_model_that_only_python_can_restore_is_rejected(service, tmp_path, mon
 
 
 def test_a_litert_file_of_another_model_is_rejected(service, tmp_path, monkeypatch):
-    def other(functions, quantize):
+    def other(functions, *_):
         def shifted(digits):
             # The same outputs for inputs as short as the examples.
             long = tf.cast(tf.shape(digits)[1] > 100, tf.float32)

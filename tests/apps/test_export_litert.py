@@ -59,7 +59,7 @@ def test_each_function_of_a_litert_file_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(
         litert,
         "convert_functions",
-        lambda functions, _: convert({**functions, "one": several(1.001).litert["one"]}),
+        lambda functions, *_: convert({**functions, "one": several(1.001).litert["one"]}),
     )
     with pytest.raises(UsageError, match=r"The litert differs from the model: one, output 'y'"):
         export.write(several(), {}, ["1", "2"], tmp_path / "x", ("litert",))
