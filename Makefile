@@ -11,6 +11,8 @@ WORKERS ?= $(shell a=$$(($(CORES) + 1)); b=$$(($(GIGABYTES) / 5)); test $$a -lt 
 export PYTHONDONTWRITEBYTECODE :=
 # The tests of a file share trained models, so they run on one worker. The apps take longest and come first.
 IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+# The tests of the layers have no child processes.
+LAYERS_IN_PARALLEL := $(IN_PARALLEL) --numprocesses=$(shell test $(WORKERS) -lt $(CORES) && echo $(WORKERS) || echo $(CORES))
 # Without the properties, whose modules import other libraries.
 NOT_EXHAUSTIVE := -m "not exhaustive" --ignore=tests/layers/properties
 
@@ -56,13 +58,13 @@ check: lint
 
 test: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(NOT_EXHAUSTIVE)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) $(NOT_EXHAUSTIVE) tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) $(NOT_EXHAUSTIVE) tests/layers
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) $(NOT_EXHAUSTIVE) tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) $(NOT_EXHAUSTIVE) tests/layers
 
 test-all: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(IN_PARALLEL) tests/layers
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) tests/layers
 
 properties: EXTRAS := properties,test
 properties: $(INSTALLED)
