@@ -125,7 +125,7 @@ def write(
             # A server needs no gradients.
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
             with _quiet("saved_model"):
-                tf.saved_model.save(_trackable(service), str(folder), service.functions, options)
+                tf.saved_model.save(_trackable(service), str(folder), _guarded(service), options)
             with _quiet("file of warm-up requests"):
                 _write_warmup(folder, parent.name, service, examples)
         of_litert = {name: _signature(f) for name, f in service.litert.items()}
@@ -260,6 +260,26 @@ def _trackable(service: Service) -> tf.Module:
         each for each in tf.nest.flatten(service.keep) if not isinstance(each, keras.Variable)
     ]
     return module
+
+
+def _guarded(service: Service) -> dict:
+    """The functions, each of which first compares the shapes of its inputs with its signature.
+
+    A server does not. Some kernels, such as oneDNN's convolution, end the process if an input has
+    another rank.
+    """
+    return {name: _with_shapes(function) for name, function in service.functions.items()}
+
+
+def _with_shapes(function):
+    specs = function.input_signature
+
+    @tf.function(input_signature=specs, autograph=False)
+    def guarded(*tensors):
+        given = zip(specs, tensors, strict=True)
+        return function(**{spec.name: tf.ensure_shape(x, spec.shape) for spec, x in given})
+
+    return guarded
 
 
 def _signature(function) -> dict:
