@@ -17,7 +17,7 @@ from tests.pipelines.sound_mutations import mutations
 Rows = dict[str, np.ndarray]
 
 MEGABYTE = 2**20
-# One request of so many is huge: a text of a megabyte, a minute of sound, a long sequence.
+# One of this number of requests is huge: a text of a megabyte, a minute of sound, a long sequence.
 _HUGE = 1 / 300
 _LARGEST = {"int32": 2**31 - 1, "int64": 2**63 - 1}
 

@@ -97,7 +97,7 @@ class Lock:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            error.filename = str(self.folder)  # nobody has asked for the lock file
+            error.filename = str(self.folder)  # the lock file is no concern of the user
             raise
         try:
             self._lock(file)

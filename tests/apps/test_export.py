@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from google.protobuf import text_format
+from served import load_saved_model
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.apps import server_rules, toy
@@ -129,6 +130,12 @@ def test_the_server_finds_the_version_and_its_functions(exported):
     """`test_tf_serving.py` has more of its rules, for all apps."""
     assert server_rules.versions(exported.parent) == {1: "1"}
     server_rules.check_signatures(exported)
+
+
+def test_an_input_of_another_rank_is_an_error_of_the_request(exported):
+    answer = load_saved_model(exported)
+    found = answer("ids", {"digits": np.array([1, 2], "int32")})
+    assert re.match(r"InvalidArgumentError: .* is not compatible with expected shape", found)
 
 
 def test_the_litert_file_has_only_built_in_ops(exported):
