@@ -91,8 +91,6 @@ class Unroll:
         service = app.serve(Trained(config, assets, self.model))
         history = tf.constant(series()[:1, -sizes["context"] :, None])
         self.request = {"history": history}
-        if kind == "autoregressive":
-            self.request |= {"samples": tf.constant(SAMPLES), "seed": tf.constant(0)}
         self.function = service.functions["serving_default"]
         content = convert_functions({"forecast_fixed": service.litert["forecast_fixed"]})
         interpreter = Interpreter(model_content=content, num_threads=1)

@@ -91,7 +91,7 @@ class Unroll:
         self.serving = service.functions["serving_default"]
         request = service.requests(["w1"])
         self.inputs = {k: tf.constant(v) for k, v in request["serving_default"].items()}
-        self.inputs |= {"max_length": tf.constant(LENGTH), "temperature": tf.constant(1.0)}
+        self.inputs |= {"max_length": tf.constant([LENGTH]), "temperature": tf.constant([1.0])}
         litert = Interpreter(model_content=convert_functions(service.litert), num_threads=1)
         self.step, self.greedy = map(litert.get_signature_runner, ("step", "generate"))
         self.start = request["step"]

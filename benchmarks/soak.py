@@ -191,18 +191,11 @@ def answers_alone(requests: Requests, number: int, pool: Processes, report: Repo
 
 def rows_of(request: Request, signatures: dict) -> list[Request]:
     """A request for each row; the same request if it has at most one, or is malformed."""
-    specs = signatures[request.signature]["inputs"]
-    batched = [name for name, spec in specs.items() if spec["shape"]]
-    if not fits(request, signatures) or len(request.inputs[batched[0]]) < 2:
+    count = len(next(iter(request.inputs.values()))) if fits(request, signatures) else 1
+    if count < 2:
         return [request]
-    return [
-        Request(
-            request.signature,
-            {n: x[k : k + 1] if n in batched else x for n, x in request.inputs.items()},
-            request.kind,
-        )
-        for k in range(len(request.inputs[batched[0]]))
-    ]
+    rows = ({name: x[k : k + 1] for name, x in request.inputs.items()} for k in range(count))
+    return [Request(request.signature, row, request.kind) for row in rows]
 
 
 def fits(request: Request, signatures: dict) -> bool:
@@ -217,7 +210,7 @@ def fits(request: Request, signatures: dict) -> bool:
             return False
         if not all(size in (None, n) for size, n in zip(shape, value.shape, strict=True)):
             return False
-    return len({request.inputs[name].shape[0] for name in specs if specs[name]["shape"]}) == 1
+    return len({request.inputs[name].shape[0] for name in specs}) == 1
 
 
 def compare(request: Request, found: Answer, alone: list[Answer]) -> tuple[list[str], float]:

@@ -13,11 +13,12 @@ from unroll.apps.forecasting import baselines, metrics, network, serving, tables
 from unroll.apps.forecasting import report as reports
 from unroll.apps.forecasting.autoregressive import Autoregressive, lags_of
 from unroll.apps.forecasting.distributions import DistributionLoss, levels_of
-from unroll.apps.forecasting.forecaster import MOST_SAMPLES, Forecaster
+from unroll.apps.forecasting.forecaster import Forecaster
 from unroll.apps.shared.recurrent import require_cell
 from unroll.pipelines import forecasting
 from unroll.pipelines.errors import DataError
 
+_MOST_SAMPLES = 1000
 # Relative changes of a stock's price in a day that count as down and as up (Xu and Cohen 2018).
 _MOVEMENTS = {"stocknet": (-0.005, 0.0055)}
 
@@ -87,8 +88,8 @@ class Config(Search, TrainingConfig):
         self.require_positive(
             "context", "horizon", "stride", "segment", "units", "depth", "samples"
         )
-        if self.samples > MOST_SAMPLES:
-            raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {self.samples}.")
+        if self.samples > _MOST_SAMPLES:
+            raise ValueError(f"samples must be at most {_MOST_SAMPLES}, got {self.samples}.")
         if lags_of(self.lags)[-1] > self.context:
             raise ValueError(f"lags must be at most context, {self.context}, got {self.lags!r}.")
         if self.model == "autoregressive" and self.output == "quantiles":

@@ -9,8 +9,6 @@ from unroll.apps.forecasting import network
 from unroll.apps.forecasting.distributions import levels_of, unpack
 from unroll.pipelines import calendars
 
-MOST_SAMPLES = 1000
-
 
 def is_sampled(config) -> bool:
     """Whether the forecasts of a model are made of sampled paths."""
@@ -62,22 +60,16 @@ class Forecaster:
         """Uniform numbers for `forecast`, `[2, H, S]`.
 
         Args:
-            count: S, of at most `MOST_SAMPLES`.
+            count: S.
             seed: an integer.
         """
-        count = tf.clip_by_value(count, 1, MOST_SAMPLES)
-        shape = tf.stack([2, self.config.horizon, count])
-        numbers, order = (
-            tf.random.stateless_uniform(shape, tf.stack([seed, part])) for part in (0, 1)
-        )
+        shape = [2, self.config.horizon, count]
+        numbers, order = (tf.random.stateless_uniform(shape, [seed, part]) for part in (0, 1))
         # One number in each of S equal intervals, in random order, for a smaller error of the mean
         # (McKay et al. 1979, "A comparison of three methods for selecting values of input
         # variables": Latin hypercube sampling).
         ranks = tf.cast(tf.argsort(order, axis=-1), tf.float32)
-        numbers = (ranks + numbers) / tf.cast(count, tf.float32)
-        return tf.ensure_shape(
-            tf.clip_by_value(numbers, 1e-6, 1 - 1e-6), [2, self.config.horizon, None]
-        )
+        return tf.clip_by_value((ranks + numbers) / count, 1e-6, 1 - 1e-6)
 
     def forecast(self, features: dict, noise=None) -> dict:
         """The mean `[B, H, C]` and the quantiles `[B, H, C, Q]`.

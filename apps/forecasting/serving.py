@@ -5,10 +5,8 @@ import tensorflow as tf
 
 from unroll.apps.core.protocol import Service, Trained, once, with_inputs
 from unroll.apps.forecasting import network, tables
-from unroll.apps.forecasting.forecaster import forecaster_of, is_sampled
+from unroll.apps.forecasting.forecaster import forecaster_of
 from unroll.pipelines.forecasting import SERIES_UNKNOWN
-
-_SEED, _SAMPLES = 1, 20  # of the requests
 
 
 def request(trained: Trained, inputs: list) -> dict[str, np.ndarray]:
@@ -34,9 +32,6 @@ def _requests(trained: Trained, inputs: list) -> tuple[dict, dict]:
         found["series"] = window["series"]
         names = [series.name for table in read for series in table.series]
         served["series"] = np.array(names, object)
-    if is_sampled(config):
-        served["samples"] = np.array(config.samples, "int32")
-        served["seed"] = np.array(config.sample_seed, "int32")
     return served, found
 
 
@@ -50,9 +45,10 @@ def service(trained: Trained) -> Service:
 
     - `times` `[B, T]` and `future_times` `[B, H]`, seconds since 1970;
     - `known` `[B, T, K]` and `future_known` `[B, H, K]`, the covariates;
-    - `series` `[B]`, names;
-    - `samples` (at most 1000) and `seed`, if it samples paths. All rows use the same random
-      numbers.
+    - `series` `[B]`, names.
+
+    A model that samples paths uses the random numbers of `samples` and `sample_seed` of the
+    configuration for each row.
 
     An autoregressive model also has
 
@@ -63,9 +59,8 @@ def service(trained: Trained) -> Service:
       of the step after it, and the state, to the same outputs. It has no loop.
 
     The functions of the LiteRT file take `series` as numbers, from 1 in the order of the asset, 0
-    for others. `forecast` is `serving_default` with the samples of the configuration;
-    `forecast_fixed` is `forecast` with fixed shapes, of one history with the length of training;
-    `step` is for one history.
+    for others. `forecast` is `serving_default`; `forecast_fixed` is `forecast` with fixed shapes,
+    of one history with the length of training; `step` is for one history.
     """
     return _Functions(trained).service()
 
@@ -78,7 +73,7 @@ class _Functions:
         assets = trained.assets
         self.columns, self.known = len(assets["columns"]), len(assets["known"])
         self.uses = {name: name in self.forecaster.names for name in ("times", "known", "series")}
-        # The noise of a LiteRT file, which has no random numbers that depend on a seed alone.
+        # A constant, since LiteRT has no random numbers that depend on a seed alone.
         self.noise = None
         if self.forecaster.is_sampled:
             noise = self.forecaster.noise(self.config.samples, self.config.sample_seed)
@@ -118,8 +113,6 @@ class _Functions:
         found = self.specs(None, None)
         if self.uses["series"]:
             found["series"] = tf.TensorSpec([None], tf.string)
-        if self.forecaster.is_sampled:
-            found |= {name: tf.TensorSpec([], tf.int32) for name in ("samples", "seed")}
         return found
 
     def _next_specs(self, batch: int | None) -> dict:
@@ -155,10 +148,7 @@ class _Functions:
         inputs = dict(inputs)
         if self.uses["series"]:
             inputs["series"] = self._numbers(inputs["series"])
-        noise = None
-        if self.forecaster.is_sampled:
-            noise = self.forecaster.noise(inputs.pop("samples"), inputs.pop("seed"))
-        return self.forecaster.forecast(self.forecaster.fit(inputs), noise)
+        return self.forecast(inputs)
 
     def _numbers(self, series: tf.Tensor) -> tf.Tensor:
         """The numbers of names, `[B]`."""
@@ -194,8 +184,6 @@ class _Functions:
     def requests(self, examples: list) -> dict[str, dict[str, np.ndarray]]:
         """Requests from raw inputs, of a window before the end of each of their series."""
         served, found = _requests(self.trained, examples)
-        if self.forecaster.is_sampled:
-            served |= {"samples": np.array(_SAMPLES, "int32"), "seed": np.array(_SEED, "int32")}
         requests = {"serving_default": served, "forecast": found, "forecast_fixed": found}
         if self.forecaster.is_autoregressive:
             requests |= self._step_requests(found)

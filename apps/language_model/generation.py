@@ -166,33 +166,48 @@ class Generator:
         return tf.reshape(tf.transpose(found, [1, 0, 2]), tf.shape(labels))[:, :count]
 
 
-class SampleWithNoise:
-    """A logits processor: the most probable token of its result is a random token of the model.
+class SampleByInversion:
+    """A logits processor that leaves one random token of each row, of the model's distribution.
 
-    Gumbel 1954: if g is -log(-log(u)) of uniform numbers u, the largest of log P + g has the
-    distribution P. The arguments are tensors, as a request gives them.
+    It is the first token up to which the sum of the probabilities is above a uniform random number
+    (Devroye 1986, "Non-uniform random variate generation", III.2). The numbers of a row depend on
+    its own seed alone, so that its text does not depend on the other rows.
 
     Args:
-        temperature: a scalar; the log probabilities are divided by it. 0 is the greedy search.
-        seed: a scalar integer. All rows use the same random numbers.
+        temperature: `[B]`. The log probabilities are divided by it; 0 leaves the most probable
+            token.
+        seed: `[B]`, integers.
+        max_length: the maximum number of tokens of a row.
     """
 
-    def __init__(self, temperature, seed):
-        self.temperature, self.seed = temperature, seed
+    def __init__(self, temperature, seed, max_length: int):
+        self.temperature = temperature[:, None]
+
+        def of_row(seed):
+            return tf.random.stateless_uniform([max_length], tf.stack([seed, 0]))
+
+        # Below 1, also after a product with a sum of probabilities.
+        self.numbers = tf.minimum(
+            tf.map_fn(of_row, seed, fn_output_signature=tf.TensorSpec([max_length])), 1 - 1e-6
+        )
 
     def __call__(self, logits, tokens, step):
-        tiny = np.finfo("float32").tiny
-        seeds = tf.stack([tf.cast(self.seed, tf.int32), tf.cast(step, tf.int32)])
-        uniform = tf.random.stateless_uniform([1, logits.shape[-1]], seeds, minval=tiny)
-        noise = -tf.math.log(-tf.math.log(uniform))
-        return tf.where(logits > _IMPOSSIBLE / 2, logits + self.temperature * noise, logits)
+        differences = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
+        positive = tf.where(self.temperature > 0, self.temperature, 1.0)
+        sums = tf.cumsum(tf.exp(differences / positive), axis=-1)
+        number = tf.gather(self.numbers, step, axis=1)[:, None] * sums[:, -1:]
+        sampled = tf.reduce_sum(tf.cast(sums <= number, tf.int32), axis=-1, keepdims=True)
+        is_sampled = tf.range(tf.shape(logits)[-1]) == sampled
+        return tf.where(
+            (self.temperature > 0) & ~is_sampled, tf.cast(-np.inf, logits.dtype), logits
+        )
 
 
 class StopAfter:
     """A logits processor that ends a text after a number of tokens.
 
     Args:
-        length: the number, a scalar tensor.
+        length: the number, of each row `[B]` or of all, a scalar.
         stop: the token that is the only possible one then, the last of the vocabulary.
     """
 
@@ -201,4 +216,5 @@ class StopAfter:
 
     def __call__(self, logits, tokens, step):
         is_stop = tf.range(self.stop + 1) == self.stop
-        return tf.where(step >= self.length, tf.where(is_stop, 0.0, -np.inf), logits)
+        is_last = tf.expand_dims(step >= self.length, -1)
+        return tf.where(is_last, tf.where(is_stop, 0.0, -np.inf), logits)

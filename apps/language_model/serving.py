@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from unroll import layers
 from unroll.apps.core.protocol import Service, Trained, once, with_inputs
-from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
+from unroll.apps.language_model.generation import Generator, SampleByInversion, StopAfter, units_of
 from unroll.pipelines.language_modeling import UNKNOWN
 from unroll.pipelines.text import MAX_TOKENS, known_ids
 
@@ -17,9 +17,21 @@ def request(trained: Trained, inputs: list[str]) -> dict[str, np.ndarray]:
     config = trained.config
     return {
         "prompt": np.array(inputs, object),
-        "max_length": np.array(min(config.max_length, MOST), np.int32),
-        "temperature": np.array(config.temperature, np.float32),
-        "seed": np.array(config.sample_seed, np.int32),
+        **_options(
+            len(inputs),
+            max_length=min(config.max_length, MOST),
+            temperature=config.temperature,
+            seed=config.sample_seed,
+        ),
+    }
+
+
+def _options(rows: int, max_length: int, temperature: float, seed: int) -> dict[str, np.ndarray]:
+    """The same options for each row."""
+    return {
+        "max_length": np.full(rows, max_length, np.int32),
+        "temperature": np.full(rows, temperature, np.float32),
+        "seed": np.full(rows, seed, np.int32),
     }
 
 
@@ -27,8 +39,8 @@ def request(trained: Trained, inputs: list[str]) -> dict[str, np.ndarray]:
 def service(trained: Trained) -> Service:
     """The app's functions.
 
-    - `serving_default`: `prompt` `[B]`, `max_length` (at most 1000 tokens), `temperature` (0 for
-      the most probable token) and `seed` to `text` `[B]`, which starts with the prompt.
+    - `serving_default`: `prompt`, `max_length` (at most 1000 tokens), `temperature` (0 for the
+      most probable token) and `seed`, all `[B]`, to `text` `[B]`, which starts with the prompt.
     - `score`: `text` `[B]` to its `tokens` `[B, T]`, at most `MAX_TOKENS`, and their
       `log_probabilities` `[B, T]`. Rows are padded with empty strings and zeros.
     - `step`: `token` `[B]` and `state_0`, ... `[B, size]` to `logits` `[B, V]` and the new states.
@@ -49,9 +61,9 @@ def service(trained: Trained) -> Service:
     @tf.function(
         input_signature=[
             tf.TensorSpec([None], tf.string, name="prompt"),
-            tf.TensorSpec([], tf.int32, name="max_length"),
-            tf.TensorSpec([], tf.float32, name="temperature"),
-            tf.TensorSpec([], tf.int32, name="seed"),
+            tf.TensorSpec([None], tf.int32, name="max_length"),
+            tf.TensorSpec([None], tf.float32, name="temperature"),
+            tf.TensorSpec([None], tf.int32, name="seed"),
         ],
         autograph=False,
     )
@@ -66,7 +78,7 @@ def service(trained: Trained) -> Service:
             end=generator.stop,
             max_length=MOST,
             logits_processors=[
-                SampleWithNoise(temperature, seed),
+                SampleByInversion(temperature, seed, MOST),
                 StopAfter(max_length, generator.stop),
             ],
         )
@@ -108,8 +120,7 @@ def service(trained: Trained) -> Service:
 
     def requests(prompts: list[str]) -> dict[str, dict[str, np.ndarray]]:
         raw = request(trained, prompts)
-        short = {"temperature": np.array(0.7, np.float32), "seed": np.array(1, np.int32)}
-        short["max_length"] = np.array(20, np.int32)
+        short = _options(len(prompts), max_length=20, temperature=0.7, seed=1)
         ids = generator.prompt_ids(tf.constant(prompts))
         first, states = generator.prime(tf.constant(prompts))
         values = {name: state.numpy() for name, state in zip(names, states, strict=True)}

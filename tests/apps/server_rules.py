@@ -53,8 +53,8 @@ def check_signatures(folder: Path) -> None:
                 # The REST interface sends the bytes of other strings as text.
                 if key.endswith("_bytes"):
                     assert info.dtype == tf.string.as_datatype_enum
-        for info in signature.outputs.values():
-            assert info.tensor_shape.dim[0].size == -1  # a row for each of the request
+                # The server joins requests along the first axis, and splits the answers.
+                assert info.tensor_shape.dim[0].size == -1
 
 
 def warm_up_requests(folder: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
@@ -87,11 +87,6 @@ def check_outputs(outputs: dict[str, np.ndarray], rows: int) -> None:
         if value.dtype == object:
             for each in value.flat:
                 each.decode("utf-8")
-
-
-def can_batch(signature) -> bool:
-    """Whether the server's batching accepts the function: each input has an axis of rows."""
-    return all(info.tensor_shape.dim for info in signature.inputs.values())
 
 
 def batched(run: Callable, requests: list[dict], batch_size: int) -> list[dict[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """The exports of the forecasting app: any histories, states, LiteRT, example scripts."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -34,12 +35,9 @@ def request_of(function, features: dict, **options) -> dict:
     return {name: tf.constant(split[name]) for name in names}
 
 
-SAMPLED = {"samples": np.int32(11), "seed": np.int32(0)}
-
-
-def answer(service, features: dict, **options) -> dict:
+def answer(service, features: dict) -> dict:
     function = service.functions["serving_default"]
-    found = function(**request_of(function, features, **(SAMPLED | options)))
+    found = function(**request_of(function, features))
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -100,14 +98,18 @@ def test_series_that_are_not_in_the_training_split_are_unknown(plain):
 
 
 def test_samples_depend_on_the_seed_alone(served):
-    _, service = served("autoregressive")
+    trained, _ = served("autoregressive")
     features, _ = cases.windows()
-    first = answer(service, features)
-    assert_same(answer(service, features), first, rtol=0)
-    other = answer(service, features, seed=np.int32(1))
-    assert not np.allclose(other["mean"], first["mean"])
+
+    def with_options(**options) -> dict:
+        config = dataclasses.replace(trained.config, **options)
+        return answer(app.serve(dataclasses.replace(trained, config=config)), features)
+
+    first = with_options(sample_seed=0)
+    assert_same(with_options(sample_seed=0), first, rtol=0)
+    assert not np.allclose(with_options(sample_seed=1)["mean"], first["mean"])
     # Many paths are close to the distribution, whatever the seed.
-    many = [answer(service, features, samples=np.int32(1000), seed=np.int32(k)) for k in (0, 1)]
+    many = [with_options(samples=1000, sample_seed=seed) for seed in (0, 1)]
     spread = np.ptp(many[0]["quantiles"], axis=-1)
     assert np.abs(many[0]["mean"] - many[1]["mean"]).max() < 0.1 * spread.max()
 
@@ -115,7 +117,7 @@ def test_samples_depend_on_the_seed_alone(served):
 def test_steps_continue_a_history(served):
     trained, service = served("autoregressive")
     features, future = cases.windows()
-    request = request_of(service.functions["serving_default"], features, **SAMPLED)
+    request = request_of(service.functions["serving_default"], features)
     past = {name: request[name] for name in ("history", "times", "known")}
     numbers = {"series": tf.constant(features["series"])}
     found = service.functions["encode"](
@@ -192,8 +194,7 @@ def test_the_exports_agree_with_the_model(variant, write_export, served, run_exa
     [expected] = app.predict(trained, [str(tmp_path / "history.csv")])
     means = np.array([forecast["mean"] for forecast in expected["forecasts"]]).T
     served_means = [float(line.split("\t")[2]) for line in lines]
-    if "samples" not in [s.name for s in service.functions["serving_default"].input_signature]:
-        np.testing.assert_allclose(served_means, means.ravel(), rtol=1e-3)
+    np.testing.assert_allclose(served_means, means.ravel(), rtol=1e-3)
     assert [line.split("\t")[1] for line in lines] == cases.COLUMNS * HORIZON
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.parameters import first_of
 from unroll.apps.core.protocol import Service, Trained
 from unroll.apps.language_model import app, display, metrics, network
-from unroll.apps.language_model.generation import Generator, SampleWithNoise, StopAfter, units_of
+from unroll.apps.language_model.generation import Generator, SampleByInversion, StopAfter, units_of
 from unroll.apps.shared.token_losses import MeanLoss, Perplexity, token_losses
 from unroll.layers.recurrent import RECURRENT_LAYERS
 from unroll.pipelines import language_modeling as modeling
@@ -310,7 +310,11 @@ def functions(service) -> dict:
 class TestServing:
     def call(self, functions, prompts, **options):
         arguments = {"max_length": 12, "temperature": 0.0, "seed": 0} | options
-        arguments = {name: tf.constant(value) for name, value in arguments.items()}
+        arguments = {k: np.broadcast_to(v, len(prompts)) for k, v in arguments.items()}
+        arguments = {
+            name: tf.constant(value, tf.float32 if name == "temperature" else tf.int32)
+            for name, value in arguments.items()
+        }
         found = functions["serving_default"](prompt=tf.constant(prompts), **arguments)[
             "text"
         ].numpy()
@@ -348,24 +352,34 @@ class TestServing:
         assert ids.shape == (1, 1 + MAX_TOKENS)
         assert set(ids[0, 1:]) == {VOCABULARY.index("b")}
 
-    def test_noise_samples_the_distribution(self):
-        log_probs = tf.math.log([[0.5, 0.3, 0.2, 1e-30]])
-
-        def sample(seed):
-            noise = SampleWithNoise(tf.constant(1.0), seed)
-            return tf.argmax(noise(log_probs, None, tf.constant(0))[0])
-
-        found = tf.function(lambda n: tf.map_fn(sample, n, fn_output_signature=tf.int64))(
-            tf.range(2000)
+    @pytest.mark.parametrize("temperature", [1.0, 0.5])
+    def test_samples_have_the_distribution(self, temperature):
+        probabilities = np.array([0.0, 0.5, 0.3, 0.2, 1e-30])
+        logits = tf.fill([2000, 1], 5.0) + np.log(
+            probabilities, dtype="float32", where=probabilities > 0, out=np.full(5, -1e9, "float32")
         )
-        counts = np.bincount(found, minlength=4)
-        np.testing.assert_allclose(counts / 2000, [0.5, 0.3, 0.2, 0], atol=0.04)
+        sample = SampleByInversion(tf.fill([2000], temperature), tf.range(2000), 2)
+        found = [tf.argmax(sample(logits, None, tf.constant(step)), axis=-1) for step in (0, 1)]
+        expected = probabilities ** (1 / temperature)
+        for tokens in found:
+            counts = np.bincount(tokens, minlength=5)
+            np.testing.assert_allclose(counts / 2000, expected / expected.sum(), atol=0.04)
+        assert 0 < np.mean(found[0] == found[1]) < 1
+
+    def test_a_row_does_not_depend_on_the_others(self, functions):
+        options = {"max_length": [12, 3, 12], "temperature": [1.0, 1.0, 0.0], "seed": [3, 4, 5]}
+        together = self.call(functions, ["bad", "a", "dad"], **options)
+        for k, prompt in enumerate(["bad", "a", "dad"]):
+            own = {name: values[k] for name, values in options.items()}
+            assert self.call(functions, [prompt], **own) == [together[k]]
 
     def test_only_the_end_is_possible_after_the_length(self):
         stop, log_probs = StopAfter(5, stop=3), tf.constant([[-1.0, -2.0, -3.0, -1e9]])
         np.testing.assert_array_equal(stop(log_probs, None, tf.constant(4)), log_probs)
         last = stop(log_probs, None, tf.constant(5)).numpy()
         assert last.tolist() == [[-np.inf, -np.inf, -np.inf, 0.0]]
+        both = StopAfter(tf.constant([5, 6]), stop=3)(tf.repeat(log_probs, 2, 0), None, 5).numpy()
+        assert both.tolist() == [last.tolist()[0], log_probs.numpy().tolist()[0]]
 
     @pytest.mark.parametrize("where", ["functions", "litert"])
     def test_a_step_has_no_loop(self, service, where):

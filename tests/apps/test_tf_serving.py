@@ -14,9 +14,6 @@ from unroll.apps.core import export, parity
 
 pytestmark = pytest.mark.exhaustive
 
-# The apps whose `serving_default` has options that are scalars.
-WITH_SCALARS = {"language_model"}
-
 
 @pytest.fixture(scope="module")
 def exported(app, trained, service, tmp_path_factory) -> Path:  # noqa: F811
@@ -46,21 +43,13 @@ def test_the_server_finds_one_version_and_its_functions(exported):
 
 def test_warm_up_requests_run_and_are_answered_row_by_row(exported, run):
     for name, inputs in server_rules.warm_up_requests(exported):
-        rows = max((len(value) for value in inputs.values() if value.ndim), default=1)
-        server_rules.check_outputs(run(name)(inputs), rows)
-
-
-def scalar_functions(signatures: dict) -> set[str]:
-    """Those whose requests the server cannot join."""
-    return {name for name, each in signatures.items() if not server_rules.can_batch(each)}
+        server_rules.check_outputs(run(name)(inputs), len(next(iter(inputs.values()))))
 
 
 def test_requests_that_the_server_joins_are_answered_as_alone(app, exported, run):  # noqa: F811
     signatures = server_rules.signatures(exported)
-    scalar = scalar_functions(signatures)
-    assert scalar == ({"serving_default"} if folder_of(app).name in WITH_SCALARS else set())
     requests = server_rules.warm_up_requests(exported)
-    for name in signatures.keys() - scalar:
+    for name in signatures:
         own = [inputs for other, inputs in requests if other == name]
         shapes = [{key: value.shape[1:] for key, value in each.items()} for each in own]
         together = [each for each, shape in zip(own, shapes, strict=True) if shape == shapes[0]]
@@ -74,8 +63,6 @@ def test_only_frames_with_lengths_may_be_padded_by_the_server(exported, run):
     """The server repeats the first element, which is no padding of ids, or of a series."""
     signatures = server_rules.signatures(exported)
     for name, inputs in server_rules.warm_up_requests(exported):
-        if name in scalar_functions(signatures):
-            continue
         longer = server_rules.padded(inputs, signatures[name], 3)
         if all(longer[key].shape == inputs[key].shape for key in inputs):
             continue  # only rows

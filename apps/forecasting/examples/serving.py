@@ -44,8 +44,6 @@ def main(folder: str, path: str) -> None:
         inputs["future_known"] = covariates[None, length : length + horizon]
     if "series" in accepted:
         inputs["series"] = np.array([""])  # a name of series.txt
-    if "samples" in accepted:
-        inputs |= {"samples": np.int32(100), "seed": np.int32(0)}
     found = forecast(**{name: tf.constant(value) for name, value in inputs.items()})
     for step, means in enumerate(found["mean"][0].numpy()):
         for k, name in enumerate(names):

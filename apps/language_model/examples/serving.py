@@ -14,9 +14,9 @@ def main(folder: str, *prompts: str) -> None:
     model = tf.saved_model.load(folder)
     outputs = model.signatures["serving_default"](
         prompt=tf.constant(prompts),
-        max_length=tf.constant(40),
-        temperature=tf.constant(0.0),  # above 0: random, with this seed
-        seed=tf.constant(0),
+        max_length=tf.constant([40]),
+        temperature=tf.constant([0.0]),  # above 0: random, with this seed
+        seed=tf.constant([0]),
     )
     for text in outputs["text"].numpy():
         print(text.decode())
