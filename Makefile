@@ -3,20 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One worker more than cores, because workers wait for child processes; each takes up to 5 GB.
+# A worker takes up to 5 GB.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 GIGABYTES := $(shell awk '/MemAvailable/ {print int($$2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 10)
-WORKERS ?= $(shell a=$$(($(CORES) + 1)); b=$$(($(GIGABYTES) / 5)); test $$a -lt $$b || a=$$b; test $$a -ge 1 || a=1; echo $$a)
+WORKERS ?= $(shell a=$(CORES); b=$$(($(GIGABYTES) / 5)); test $$a -lt $$b || a=$$b; test $$a -ge 1 || a=1; echo $$a)
 # pip would compile all modules, in 40 seconds. The first import of a module does, if it may.
 export PYTHONDONTWRITEBYTECODE :=
 # The tests of a file share trained models, so they run on one worker. The apps take longest and come first.
 IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
-# The tests of the layers have no child processes.
-LAYERS_IN_PARALLEL := $(IN_PARALLEL) --numprocesses=$(shell test $(WORKERS) -lt $(CORES) && echo $(WORKERS) || echo $(CORES))
 # Without the properties, whose modules import other libraries.
-NOT_EXHAUSTIVE := -m "not exhaustive" --ignore=tests/layers/properties
+SELECTED := -m "not exhaustive" --ignore=tests/layers/properties
+# The backends at once: while the last worker of one runs, the other has work.
+TEST = $(MAKE) --no-print-directory --jobs=$(WORKERS) tests-on-tensorflow tests-on-jax-and-torch
 
-.PHONY: help install demo check test test-all properties bench-matrix lint format results clean
+.PHONY: help install demo check test test-all tests-on-tensorflow tests-on-jax-and-torch properties bench-matrix lint format results clean
 
 help:
 	@echo "make demo    train, evaluate, export and query the sentiment app on its generated data"
@@ -57,14 +57,17 @@ check: lint
 	    tests/apps/test_results.py tests/apps/test_runs.py tests/apps/test_files.py
 
 test: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL) $(NOT_EXHAUSTIVE)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) $(NOT_EXHAUSTIVE) tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) $(NOT_EXHAUSTIVE) tests/layers
+	@$(TEST)
 
 test-all: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) tests/layers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(LAYERS_IN_PARALLEL) tests/layers
+	@$(TEST) SELECTED=
+
+tests-on-tensorflow:
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(SELECTED)
+
+tests-on-jax-and-torch:
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(SELECTED) tests/layers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(SELECTED) tests/layers
 
 properties: EXTRAS := properties,test
 properties: $(INSTALLED)
