@@ -1,7 +1,7 @@
 """An exported model in a process of its own, as TF Serving runs it: a session and some threads.
 
 The process answers requests on several connections at once. If a request ends it, the connection
-of that request breaks, and the process that asked goes on.
+of that request breaks, and the parent process goes on.
 """
 
 import multiprocessing
