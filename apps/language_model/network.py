@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from unroll import layers
+from unroll.apps.shared.recurrent import TIED_EMBEDDINGS
 from unroll.pipelines.language_modeling import UNKNOWN
 
 # The options that only a layer with a product of its state and a matrix takes.
@@ -174,7 +175,13 @@ def build(config, vocabulary_size: int) -> keras.Model:
         x = softmax(words, embed=True)
     else:
         embedding = keras.layers.ReversibleEmbedding(
-            vocabulary_size, config.embedding_dim, tie_weights=True, name="embedding"
+            vocabulary_size,
+            config.embedding_dim,
+            tie_weights=True,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=TIED_EMBEDDINGS)
+            if is_tied
+            else "uniform",
+            name="embedding",
         )
         x = embedding(words)
     x = CarriedState(stack, config.batch_size, name="carried")(x, start)  # [B, T, U]

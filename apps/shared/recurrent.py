@@ -5,6 +5,12 @@ import inspect
 from unroll import layers
 from unroll.layers.recurrent import RECURRENT_LAYERS
 
+# The standard deviation of embeddings at first, if they are the weights of the output layer, too.
+# The mean perplexity of steps 101 to 150 of translation on DailyDialog is 103; with 0.3 it is 131,
+# with Keras's default 410. Steps 251 to 300 of language_model on the Penn Treebank: 529, with
+# Keras's default 639.
+TIED_EMBEDDINGS = 0.1
+
 
 def require_cell(name: str, value: str) -> None:
     """Raises a `ValueError` if `value` is not the name of a recurrent layer of `layers`."""
