@@ -34,7 +34,7 @@ _ROLE = {"user": "user", "model": "assistant"}
 _FONT = ("system-ui", "sans-serif")
 _MONOSPACE = ("ui-monospace", "monospace")
 # The label and the buttons of a plot lie on its upper edge.
-_CSS = ".plot img { padding-top: 2.5rem; }"
+_CSS = ".plot img { padding-top: 2.5rem; } thead th * { white-space: nowrap; }"
 
 
 @dataclass(frozen=True)
