@@ -341,7 +341,7 @@ def main() -> int:
     os.environ.update(ENVIRONMENT)
     import_tensorflow()
     failed = False
-    about = f"{platform.machine()}, {len(os.sched_getaffinity(0))} core(s)"
+    about = platform.machine()
     for each in arguments.apps:
         name, _, given = each.partition("=")
         start = time.strftime("%H:%M")
