@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 from generated_runs import train
-from measuring import seconds_of, table
+from measuring import processor, seconds_of, table
 
 from unroll.apps.core import cli
 from unroll.apps.core.quiet import import_tensorflow
@@ -311,9 +311,7 @@ def time_app(name: str, folder: Path) -> None:
 
 def hardware() -> str:
     """The processor and the versions of what ran on it."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    [processor, *_] = [x.partition(": ")[2] for x in lines if x.startswith("model name")]
-    return ", ".join([processor, *(f"{n} {importlib.metadata.version(n)}" for n in PACKAGES)])
+    return ", ".join([processor(), *(f"{n} {importlib.metadata.version(n)}" for n in PACKAGES)])
 
 
 def summary() -> str:

@@ -1,6 +1,7 @@
 """Helpers of the benchmarks: time, memory and tables."""
 
 import multiprocessing
+import platform
 import resource
 import statistics
 import sys
@@ -31,6 +32,13 @@ def resident() -> float:
     """Resident memory of this process in MiB, on Linux."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
+
+
+def processor() -> str:
+    """The name of the processor, on Linux."""
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def in_a_fresh_process(function: Callable, *arguments):
