@@ -293,7 +293,7 @@ class SelectSpans(keras.layers.Layer):
     def _forward(self, ending):
         """The number of words of the best span that ends at each word; 0 for none."""
         max_words = ending.shape[-1]
-        empty = ops.zeros_like(ending[0])  # [B, N]
+        empty = ops.zeros((ops.shape(ending)[1], max_words), ending.dtype)
         start = ops.where(ops.arange(max_words) == 0, empty, _NEVER)
 
         def step(carry, xs):
@@ -311,7 +311,7 @@ class SelectSpans(keras.layers.Layer):
 
     def _backward(self, sizes, labels) -> tuple:
         """At each word the number of words of the span that it begins, -1 inside; its label."""
-        none = ops.zeros_like(sizes[0])  # [B, 1]
+        none = ops.zeros((ops.shape(sizes)[1], 1), sizes.dtype)
 
         def step(carry, xs):
             # The words that remain of the span that ends at this word or later, and its words.

@@ -98,8 +98,13 @@ def feature_batch(contents, trained: Trained) -> tuple[tf.Tensor, tf.Tensor, tf.
     )
     lengths = tf.cast(ragged.row_lengths(), tf.int32)
     padded = ragged.to_tensor(shape=[None, None, size])
-    missing = tf.maximum(0, trained.config.subsampling - tf.shape(padded)[1])
-    return tf.pad(padded, [[0, 0], [0, missing], [0, 0]]), lengths, errors
+    return at_least_one_frame(padded, trained.config), lengths, errors
+
+
+def at_least_one_frame(features: tf.Tensor, config) -> tf.Tensor:
+    """Features `[B, T, F]`, padded with zeros if they are shorter than a frame of the output."""
+    missing = tf.maximum(0, config.subsampling - tf.shape(features)[1])
+    return tf.pad(features, [[0, 0], [0, missing], [0, 0]])
 
 
 def _features(contents, trained: Trained, max_seconds) -> tuple[tf.Tensor, tf.Tensor]:

@@ -59,6 +59,8 @@ def service(trained: Trained) -> Service:
         }
 
     def label_frames(features: dict) -> dict:
+        padded = recordings.at_least_one_frame(features["features"], config)
+        features = {**features, "features": padded}
         found = layers.ctc_greedy(model(features, training=False))
         frames = features["lengths"] // config.subsampling
         return {"labels": found.labels, "score": _mean_probability(found, frames)}

@@ -67,7 +67,8 @@ def build_answerer(config, assets: Assets, shapes: dict[str, tuple]) -> keras.Mo
         fused = keras.layers.Dense(config.fusion_units, "relu")(fused)
     classifier = keras.layers.Dense(len(assets["answers"]), dtype="float32", name="answer")
     # Without a question the axis Q has size one up to here.
-    fused = fused + ops.zeros_like(ops.cast(inputs["tokens"][:, :, :1], fused.dtype))
+    number = ops.sum(inputs["tokens"], axis=-1, keepdims=True)  # also of questions without tokens
+    fused = fused + ops.zeros_like(ops.cast(number, fused.dtype))
     outputs["logits"] = classifier(dropout(fused))
     return keras.Model(inputs, outputs, name="answerer")
 
