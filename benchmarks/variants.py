@@ -109,7 +109,7 @@ def parameters(name: str, units: int, features: int, answers: int) -> int:
 
 def units_for(name: str, features: int, answers: int) -> int:
     """The most units that stay within the budget."""
-    sizes = range(LAYERS[name][1], 200, LAYERS[name][1])
+    sizes = range(LAYERS[name][1], 1000, LAYERS[name][1])
     found = bisect.bisect_right(
         sizes, PARAMETERS, key=lambda units: parameters(name, units, features, answers)
     )
