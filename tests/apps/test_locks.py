@@ -30,7 +30,7 @@ def acquire(connection, folder):
         connection.send(str(error))
 
 
-def test_another_process_is_refused_and_told_which_one_holds_the_lock(tmp_path):
+def test_another_process_is_refused_by_a_line_that_names_the_holder(tmp_path):
     with Lock(tmp_path), Child(acquire, tmp_path) as child:
         assert child.receive().startswith(f"{tmp_path} is in use by process {os.getpid()} on ")
     assert list(tmp_path.iterdir()) == []
