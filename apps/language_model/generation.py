@@ -194,7 +194,9 @@ class SampleByInversion:
     def __call__(self, logits, tokens, step):
         differences = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
         positive = tf.where(self.temperature > 0, self.temperature, 1.0)
-        sums = tf.cumsum(tf.exp(differences / positive), axis=-1)
+        # Whatever the temperature.
+        is_possible = logits > _IMPOSSIBLE / 2
+        sums = tf.cumsum(tf.where(is_possible, tf.exp(differences / positive), 0.0), axis=-1)
         number = tf.gather(self.numbers, step, axis=1)[:, None] * sums[:, -1:]
         sampled = tf.reduce_sum(tf.cast(sums <= number, tf.int32), axis=-1, keepdims=True)
         is_sampled = tf.range(tf.shape(logits)[-1]) == sampled
