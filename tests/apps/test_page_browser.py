@@ -119,7 +119,7 @@ def test_a_microphone_is_transcribed_while_it_records(address, chromium):
     visitor = browser.visit(chromium)
     panel = visitor.open(address, "speech ctc")
     panel.get_by_role("button", name="Listen to the microphone").click()
-    panel.get_by_role("button", name="Record").last.click()
+    panel.get_by_role("button", name="Record", exact=True).click()
     transcript = panel.get_by_label("transcript").last
     expect(transcript).to_have_value(re.compile(r"\w+ \w+"), timeout=browser.TIMEOUT)
     assert visitor.hosts == {"127.0.0.1"}
