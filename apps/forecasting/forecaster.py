@@ -10,11 +10,6 @@ from unroll.apps.forecasting.distributions import levels_of, unpack
 from unroll.pipelines import calendars
 
 
-def is_sampled(config) -> bool:
-    """Whether the forecasts of a model are made of sampled paths."""
-    return config.model == "autoregressive" and config.output != "point"
-
-
 @once
 def forecaster_of(trained: Trained) -> "Forecaster":
     """The forecaster of a trained model, made once."""
@@ -38,7 +33,8 @@ class Forecaster:
         self.names = network.feature_names(config, assets)
         # Whether there are quantiles.
         self.is_probabilistic = config.output != "point"
-        self.is_sampled = is_sampled(config)
+        # Whether forecasts are made of sampled paths.
+        self.is_sampled = self.is_autoregressive and self.is_probabilistic
         self.run = tf.function(self._run, reduce_retracing=True)
 
     def __call__(self, features: dict) -> dict:
