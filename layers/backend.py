@@ -11,10 +11,14 @@ Import this module instead of the files of the backends. Each of them defines th
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
 | `pullback(function, primals)` | the outputs of a function, and its vector-Jacobian product |
 | `product(x, kernel)` | a matrix product, whose gradient in such a loop takes less time |
+| `layer_norm(x, gain, bias, epsilon)` | a normalization along the last axis |
 | `true_rows(mask)` | where a mask `[N]` is True, and on JAX all indices |
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
+| `projects_in_loop()` | whether the inputs of a loop are projected step by step |
+| `derives_from_tangent()` | whether a gradient is derived from a tangent |
+| `sigmoid_gradient(y, d_y)`, `tanh_gradient(y, d_y)` | gradients, from the value of the function |
 | `linear_recurrence_form(x)` | the fastest form of a recurrence that is linear |
 | `largest_chunk()` | the most steps of such a recurrence to compute at once, or None for all |
 | `fused_obstacle(kind, tensors, ...)` | why there is no fused kernel for a recurrent layer |
@@ -27,18 +31,23 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from unroll.layers.backend_tensorflow import (
         custom_vjp,
+        derives_from_tangent,
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
         fused_takes_lengths,
         largest_chunk,
+        layer_norm,
         linear_recurrence_form,
         product,
+        projects_in_loop,
         pullback,
         recomputed,
         scan,
+        sigmoid_gradient,
         split_batch,
         steps_at_once,
+        tanh_gradient,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -46,18 +55,23 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from unroll.layers.backend_jax import (
         custom_vjp,
+        derives_from_tangent,
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
         fused_takes_lengths,
         largest_chunk,
+        layer_norm,
         linear_recurrence_form,
         product,
+        projects_in_loop,
         pullback,
         recomputed,
         scan,
+        sigmoid_gradient,
         split_batch,
         steps_at_once,
+        tanh_gradient,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -65,18 +79,23 @@ elif keras.backend.backend() == "jax":
 elif keras.backend.backend() == "torch":
     from unroll.layers.backend_torch import (
         custom_vjp,
+        derives_from_tangent,
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
         fused_takes_lengths,
         largest_chunk,
+        layer_norm,
         linear_recurrence_form,
         product,
+        projects_in_loop,
         pullback,
         recomputed,
         scan,
+        sigmoid_gradient,
         split_batch,
         steps_at_once,
+        tanh_gradient,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -89,18 +108,23 @@ else:
 
 __all__ = [
     "custom_vjp",
+    "derives_from_tangent",
     "differentiable_scan",
     "fused_obstacle",
     "fused_recurrence",
     "fused_takes_lengths",
     "largest_chunk",
+    "layer_norm",
     "linear_recurrence_form",
     "product",
+    "projects_in_loop",
     "pullback",
     "recomputed",
     "scan",
+    "sigmoid_gradient",
     "split_batch",
     "steps_at_once",
+    "tanh_gradient",
     "true_rows",
     "uses_custom_gradient",
     "vjp",

@@ -9,6 +9,21 @@ def uses_custom_gradient() -> bool:
     return True
 
 
+def derives_from_tangent() -> bool:
+    """True: `custom_vjp` takes the tangent, which has derivatives of any order."""
+    return True
+
+
+def sigmoid_gradient(y, d_y):
+    """The gradient of x from that of y = sigmoid(x)."""
+    return d_y * y * (1 - y)
+
+
+def tanh_gradient(y, d_y):
+    """The gradient of x from that of y = tanh(x)."""
+    return d_y * (1 - y * y)
+
+
 def split_batch(structure, work: int) -> list:
     """The whole batch as one part: JAX does not run two loops in parallel."""
     del work
@@ -18,6 +33,15 @@ def split_batch(structure, work: int) -> list:
 def steps_at_once() -> int | None:
     """None: the inputs of all steps are projected at once."""
     return None
+
+
+def projects_in_loop() -> bool:
+    """Whether a loop projects its inputs step by step.
+
+    On a CPU, XLA's product of all steps takes as long as those of single steps, and its loop reads
+    the slices of the result slowly.
+    """
+    return jax.default_backend() == "cpu"
 
 
 def scan(body, carry, xs, like, reverse):
@@ -50,6 +74,14 @@ def product(x, kernel):
     return keras.ops.matmul(x, kernel)
 
 
+def layer_norm(x, gain, bias, epsilon: float):
+    """`x` normalized along its last axis, times `gain` plus `bias`, which may be None."""
+    x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+    variance = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
+    x = x * keras.ops.rsqrt(variance + epsilon) * gain
+    return x if bias is None else x + bias
+
+
 def true_rows(mask):
     """All indices of a mask `[N]`: a compiled function knows no number of those that are True."""
     return jax.numpy.arange(mask.shape[0], dtype="int32")
@@ -65,17 +97,18 @@ def vjp(function, primals, cotangents):
     return pullback(function, primals)[1](cotangents)
 
 
-def custom_vjp(forward, backward, infer=None, tangent=None):
+def custom_vjp(forward, backward, infer=None, tangent=None, explicit=False):
     """A function that returns the outputs of `forward` and has a gradient of its own.
 
     Args:
-        forward, backward, infer: as on the TensorFlow backend.
+        forward, backward, infer, explicit: as on the TensorFlow backend.
         tangent: `tangent(residuals, tangents, jvp) -> tangents of the outputs`, linear in
             `tangents`, which has one tangent for each argument, of the same structure. `jvp` is a
             function to use for Jacobian-vector products. If given, JAX derives the gradient from
             `tangent` instead of from `backward`, and has forward-mode derivatives and derivatives
             of any order.
     """
+    del explicit
 
     def outputs(*arguments):
         return infer(*arguments) if infer else forward(*arguments)[0]

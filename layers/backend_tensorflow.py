@@ -5,6 +5,7 @@ The loop itself is in `scan_tensorflow.py`.
 
 import contextlib
 import contextvars
+import os
 
 import keras
 import tensorflow as tf
@@ -18,6 +19,26 @@ def uses_custom_gradient() -> bool:
     return traced_format() is None
 
 
+def derives_from_tangent() -> bool:
+    """False: `custom_vjp` takes the gradient."""
+    return False
+
+
+def sigmoid_gradient(y, d_y):
+    """The gradient of x from that of y = sigmoid(x), in one operation."""
+    return tf.raw_ops.SigmoidGrad(y=y, dy=d_y)
+
+
+def tanh_gradient(y, d_y):
+    """The gradient of x from that of y = tanh(x), in one operation."""
+    return tf.raw_ops.TanhGrad(y=y, dy=d_y)
+
+
+def projects_in_loop() -> bool:
+    """False: one product of all steps runs on all cores."""
+    return False
+
+
 # The multiply-adds of one step above which two loops are faster than one, measured on two cores.
 MIN_WORK_TO_SPLIT = 1_000_000
 
@@ -26,8 +47,8 @@ def split_batch(structure, work: int) -> list:
     """The two halves of a batch, or the whole batch where splitting it gains nothing.
 
     On a CPU, TensorFlow runs the product of one step, `[B, U]` by `[U, G]`, on one core, and it
-    runs independent loops in parallel. The batch is not split on an accelerator, in eager mode, in
-    an exported LiteRT or ONNX model, and where a step has little work.
+    runs independent loops in parallel. The batch is not split on one core, on an accelerator, in
+    eager mode, in an exported LiteRT or ONNX model, and where a step has little work.
 
     Args:
         structure: the tensors of the batch, `[B, ...]` each; None is allowed.
@@ -35,7 +56,9 @@ def split_batch(structure, work: int) -> list:
     """
     first = next(x for x in tf.nest.flatten(structure) if x is not None)
     size = first.shape[0]
-    never = tf.executing_eagerly() or traced_format() or _is_accelerated(first)
+    never = (
+        tf.executing_eagerly() or traced_format() or _parallel_loops() < 2 or _is_accelerated(first)
+    )
     if never or (size or 32) * work < MIN_WORK_TO_SPLIT or size == 1:
         return [structure]
     if size is None:
@@ -47,6 +70,14 @@ def split_batch(structure, work: int) -> list:
         tf.nest.pack_sequence_as(structure, [None if x is None else x[k] for x in split])
         for k in (0, 1)
     ]
+
+
+def _parallel_loops() -> int:
+    """The number of operations that TensorFlow runs at once on the CPU."""
+    allowed = tf.config.threading.get_inter_op_parallelism_threads()
+    if hasattr(os, "sched_getaffinity"):
+        return allowed or len(os.sched_getaffinity(0))
+    return allowed or os.cpu_count() or 1
 
 
 # The projected inputs of an LSTM are four times as large as its outputs. The product of 128 steps
@@ -216,6 +247,14 @@ def _sum_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float32 if dtype.size < tf.float32.size else dtype
 
 
+def layer_norm(x, gain, bias, epsilon: float):
+    """`x` normalized along its last axis, times `gain` plus `bias`, which may be None."""
+    x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+    variance = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
+    x = x * keras.ops.rsqrt(variance + epsilon) * gain
+    return x if bias is None else x + bias
+
+
 def true_rows(mask):
     """The indices of a mask `[N]` where it is True, in order, int32."""
     return tf.cast(tf.where(mask)[:, 0], tf.int32)
@@ -246,7 +285,7 @@ def vjp(function, primals, cotangents):
     return pullback(function, primals)[1](cotangents)
 
 
-def custom_vjp(forward, backward, infer=None, tangent=None):
+def custom_vjp(forward, backward, infer=None, tangent=None, explicit=False):
     """A function that returns the outputs of `forward` and has `backward` as its gradient.
 
     In a graph the function runs `forward` and stores the residuals. In eager mode, which does not
@@ -259,8 +298,9 @@ def custom_vjp(forward, backward, infer=None, tangent=None):
             argument, of the same structure, and None where there is no gradient.
         infer: `infer(*arguments) -> outputs`, without residuals.
         tangent: not used; see `backend_jax.py`.
+        explicit: whether `backward` has no `vjp` of the backend in a loop; see `backend_torch.py`.
     """
-    del tangent
+    del tangent, explicit
     if infer is None:
 
         def infer(*arguments):

@@ -14,6 +14,21 @@ def uses_custom_gradient() -> bool:
     return False
 
 
+def derives_from_tangent() -> bool:
+    """False."""
+    return False
+
+
+def sigmoid_gradient(y, d_y):
+    """The gradient of x from that of y = sigmoid(x)."""
+    return d_y * y * (1 - y)
+
+
+def tanh_gradient(y, d_y):
+    """The gradient of x from that of y = tanh(x)."""
+    return d_y * (1 - y * y)
+
+
 def split_batch(structure, work: int) -> list:
     """The whole batch as one part: a Python loop runs one operation at a time."""
     del work
@@ -23,6 +38,11 @@ def split_batch(structure, work: int) -> list:
 def steps_at_once() -> int | None:
     """None: the inputs of all steps are projected at once."""
     return None
+
+
+def projects_in_loop() -> bool:
+    """False: one product of all steps takes less time than one in each step."""
+    return False
 
 
 def scan(body, carry, xs, like, reverse):
@@ -60,7 +80,14 @@ def recomputed(function):
 
 def product(x, kernel):
     """`x` times `kernel`; see `backend_tensorflow.py`."""
+    if isinstance(kernel, torch.Tensor) and kernel.dtype == x.dtype:
+        return torch.matmul(x, kernel)  # in a loop, Keras's conversions take as long again
     return keras.ops.matmul(x, kernel)
+
+
+def layer_norm(x, gain, bias, epsilon: float):
+    """`x` normalized along its last axis, times `gain` plus `bias`, in one operation."""
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], gain, bias, epsilon)
 
 
 def true_rows(mask):
@@ -78,10 +105,22 @@ def vjp(function, primals, cotangents):
     return pullback(function, primals)[1](cotangents)
 
 
-def custom_vjp(forward, backward, infer=None, tangent=None):
-    """The outputs of `infer`, or of `forward`, which PyTorch differentiates."""
-    del backward, tangent
-    return infer or (lambda *arguments: forward(*arguments)[0])
+def custom_vjp(forward, backward, infer=None, tangent=None, explicit=False):
+    """The outputs of `infer`, or of `forward`, which PyTorch differentiates.
+
+    Where `backward` is explicit, it is the first derivative: it has no operations to record, and
+    fewer to run. A function that is compiled, exported or transformed by `torch.func` is recorded.
+    """
+    del tangent
+    recorded = infer or (lambda *arguments: forward(*arguments)[0])
+
+    def run(*arguments):
+        leaves = _leaves(arguments)
+        if not _is_recorded(leaves) or _is_compiled() or _is_transformed(leaves):
+            return recorded(*arguments)
+        return _with_gradient(forward, backward, recorded, arguments)
+
+    return run if explicit else recorded
 
 
 def _with_gradient(forward, backward, exact, arguments):

@@ -117,12 +117,22 @@ def full_precision(x):
     """
     if isinstance(x, (tuple, list)):
         return tuple(full_precision(y) for y in x)
+    if not isinstance(x, keras.Variable) and x.dtype in _FULL:
+        return x
     dtype = keras.backend.standardize_dtype(x.dtype)
-    return ops.cast(x, keras.backend.result_type(dtype, "float32"))
+    x = ops.cast(x, keras.backend.result_type(dtype, "float32"))
+    _FULL.add(x.dtype)
+    return x
+
+
+# What `full_precision` returns, in the types of the backend: a loop asks for it in each step.
+_FULL = set()
 
 
 def cast_to(x, dtype):
     """A tensor in a dtype, which may be one of the backend."""
+    if not isinstance(x, keras.Variable) and x.dtype == dtype:
+        return x
     return ops.cast(x, keras.backend.standardize_dtype(dtype))
 
 

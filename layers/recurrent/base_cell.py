@@ -193,6 +193,17 @@ class BaseCell(keras.layers.Layer, DropoutRNNCell):
         }
 
 
+def is_newest(cell, name: str, others) -> bool:
+    """Whether no class of a cell below the one that defines `name` defines one of the others."""
+    classes = type(cell).__mro__
+
+    def position(member: str) -> int:
+        found = (k for k, cls in enumerate(classes) if member in vars(cls))
+        return next(found, len(classes))
+
+    return all(position(name) <= position(other) for other in others)
+
+
 def require_rates(label: str, **rates: float):
     """Raises a `ValueError` if a dropout rate is not in [0, 1]."""
     for name, rate in rates.items():

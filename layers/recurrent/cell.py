@@ -6,9 +6,18 @@ import math
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
+from unroll.layers import backend
 from unroll.layers.operations import cast_like, cast_to, full_precision
-from unroll.layers.recurrent.base_cell import BaseCell, forwarded, require_rates
-from unroll.layers.recurrent.recurrence import pre_activation, recurrence, recurrent_product
+from unroll.layers.recurrent.base_cell import BaseCell, forwarded, is_newest, require_rates
+from unroll.layers.recurrent.recurrence import (
+    StepWithGradient,
+    pre_activation,
+    recurrence,
+    recurrent_product,
+)
+
+# The members of a cell that its `step_with_gradient` replaces.
+EQUATIONS = ("step", "loop_step", "step_and_activations", "loop_weights", "step_weights")
 
 
 class RecurrentCell(BaseCell):
@@ -51,7 +60,7 @@ class RecurrentCell(BaseCell):
     | `step(z, states, *weights)` | the equations after the products x W and h R |
     | `state_size`, `output_size` | the sizes of the states and of the output; U each |
     | `build(input_shape)` | creates the weights, with `add_weights` |
-    | `project(inputs)` | x W + b, which the loop computes for all steps at once |
+    | `project(inputs)` | x W + b, of one step or of all, from the `weights` of the cell alone |
     | `loop_kernel` | what h is multiplied with in each step, as in `recurrent_product`; R |
     | `added_columns` | how many columns of x W + b and h R are added; all |
     | `step_weights(dropout_mask)` | the `weights` of `step`; none |
@@ -60,6 +69,7 @@ class RecurrentCell(BaseCell):
     | `multiply_adds` | the work of the product in one step of one sequence |
     | `over_time(...)` | the loop over all steps; `recurrence` |
     | `noise(sequences)` | random numbers for each step in training; none |
+    | `step_with_gradient` | a `StepWithGradient` of the same equations; the backend's gradient |
     | `fused_kernel` | the kernel of the backend with the same equations; none |
 
     Args:
@@ -227,18 +237,39 @@ class RecurrentCell(BaseCell):
         """What the loops call: `step`, and what a base class does with its new states."""
         return self.step(z, states, *weights)
 
+    @property
+    def step_with_gradient(self) -> StepWithGradient | None:
+        """`step` with a gradient of its own, or None. A subclass with other equations has none."""
+        return None
+
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
+        options = {}
+        if backend.projects_in_loop():
+            options = {"project": self._project_with, "project_weights": self._values()}
+        else:
+            inputs = self.project(inputs)
+        if is_newest(self, "step_with_gradient", EQUATIONS):
+            options["step_with_gradient"] = self.step_with_gradient
         return recurrence(
             self.loop_step,
-            self.project(inputs),
+            inputs,
             states,
             self.loop_kernel,
             self.loop_weights(dropout_mask),
+            **options,
             added_columns=self.added_columns,
             mask=mask,
             dropout_mask=dropout_mask,
             reverse=reverse,
         )
+
+    def _values(self) -> list:
+        return [ops.convert_to_tensor(w) for w in self.weights]
+
+    def _project_with(self, inputs, values):
+        """`project` with these values of the weights."""
+        with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
+            return self.project(inputs)
 
     def call(self, inputs, states, training=False):
         h, dropout_mask = states[0], None

@@ -3,7 +3,22 @@
 import keras
 from keras import ops
 
-from unroll.layers.recurrent.lstm import LSTM, LSTMCell
+from unroll.layers.backend import sigmoid_gradient, tanh_gradient
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell, LSTMStep
+
+
+class CoupledLSTMStep(LSTMStep):
+    """The step of a `CoupledLSTMCell`; see `LSTMStep`."""
+
+    def gradient(self, stored, states, weights, d_new):
+        f, g, o, t = stored
+        d_h, d_c = d_new
+        d_o = sigmoid_gradient(o, d_h * t)
+        d_c = d_c + tanh_gradient(t, d_h * o)
+        d_f = sigmoid_gradient(f, d_c * (states[1] - g))
+        kept = d_c * f
+        d_g = tanh_gradient(g, d_c - kept)
+        return ops.concatenate([d_f, d_g, d_o], axis=-1), (None, kept)
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -28,12 +43,18 @@ class CoupledLSTMCell(LSTMCell):
     gates = 3
     forget_gate = 0
 
-    def step(self, z, states):
+    @property
+    def step_with_gradient(self):
+        return CoupledLSTMStep(self) if self.is_plain else None
+
+    def step_and_activations(self, z, states):
         _, c = states
         f, g, o = ops.split(z, 3, axis=-1)  # [..., U] each
-        g = self.activation(g)
-        c = self.clip(g + self.recurrent_activation(f) * (c - g))  # [..., U]
-        return self.recurrent_activation(o) * self.activation(c), c
+        gate, activation = self.recurrent_activation, self.activation
+        f, g, o = gate(f), activation(g), gate(o)
+        c = self.clip(g + f * (c - g))  # [..., U]
+        t = activation(c)
+        return (o * t, c), (f, g, o, t)
 
 
 @keras.saving.register_keras_serializable(package="unroll")

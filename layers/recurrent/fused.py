@@ -9,6 +9,8 @@ from keras import ops
 
 from unroll.layers import backend
 from unroll.layers.operations import cast_like, cast_to, full_precision, take_rows
+from unroll.layers.recurrent.base_cell import is_newest
+from unroll.layers.recurrent.cell import EQUATIONS
 
 # For each fused kernel, what is added to the columns of each gate at a masked step, in Keras's
 # order of the gates: it closes the input gate of an LSTM and opens its forget gate, and keeps the
@@ -21,7 +23,7 @@ AT_MASKED_STEPS = {
     "rnn_relu": (CLOSED,),  # or the state could grow without limit
 }
 # The members of a cell that a kernel replaces.
-REPLACED = ("step", "project", "loop_kernel", "step_weights", "added_columns", "over_time")
+REPLACED = (*EQUATIONS, "project", "loop_kernel", "added_columns", "over_time")
 
 
 def kernel_name(cell) -> str | None:
@@ -29,13 +31,7 @@ def kernel_name(cell) -> str | None:
 
     A subclass of a cell that replaces one of its equations does not inherit its kernel.
     """
-    classes = type(cell).__mro__
-
-    def position(name: str) -> int:
-        return next(k for k, cls in enumerate(classes) if name in vars(cls))
-
-    own = position("fused_kernel")
-    return cell.fused_kernel if all(own <= position(name) for name in REPLACED) else None
+    return cell.fused_kernel if is_newest(cell, "fused_kernel", REPLACED) else None
 
 
 def obstacle(cell, use_cudnn: bool | str, tensors, dropout_mask=None) -> str | None:

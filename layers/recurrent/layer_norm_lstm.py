@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.backend import product
+from unroll.layers.backend import layer_norm, product
 from unroll.layers.operations import add_bias, cast_to, full_precision
 from unroll.layers.recurrent.cell import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
@@ -83,26 +83,22 @@ class LayerNormLSTMCell(LSTMCell):
         return (self.recurrent_gain, self.cell_gain, self.cell_bias)
 
     def project(self, inputs):
-        z = self.normalize(product(inputs, self.kernel)) * ops.convert_to_tensor(self.input_gain)
+        z = self.normalize(product(inputs, self.kernel), self.input_gain)
         return add_bias(z, self.bias)
 
     def step(self, z, states, recurrent_gain, cell_gain, cell_bias):
         _, c = states
         x, product = ops.split(z, 2, axis=-1)  # [..., 4 U] each
-        z = x + self.normalize(product) * recurrent_gain
+        z = x + self.normalize(product, recurrent_gain)
         i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
         gate, activation = self.recurrent_activation, self.activation
         c = self.clip(gate(f) * c + gate(i) * activation(g))  # [..., U]
-        return gate(o) * activation(self.normalize(c) * cell_gain + cell_bias), c
+        return gate(o) * activation(self.normalize(c, cell_gain, cell_bias)), c
 
-    def normalize(self, v):
-        """`v` with mean zero and variance one along its last axis, computed in float32."""
-        x = full_precision(v)
-        if keras.backend.backend() == "torch":  # which has one operation for it
-            return cast_to(ops.layer_normalization(x, axis=-1, epsilon=self.epsilon), v.dtype)
-        x = x - ops.mean(x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
-        return cast_to(x, v.dtype)
+    def normalize(self, v, gain, bias=None):
+        """LN(v; gain) + bias along the last axis, computed in float32."""
+        x, gain = full_precision(v), full_precision(ops.convert_to_tensor(gain))
+        return cast_to(layer_norm(x, gain, bias, self.epsilon), v.dtype)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}

@@ -3,11 +3,42 @@
 import keras
 from keras import initializers, ops
 
+from unroll.layers.backend import sigmoid_gradient, tanh_gradient
 from unroll.layers.initializers import clone_initializer
 from unroll.layers.operations import require_size
 from unroll.layers.recurrent.cell import GatedCell, forwarded
 from unroll.layers.recurrent.layer import RecurrentLayer
-from unroll.layers.recurrent.recurrence import recurrence
+from unroll.layers.recurrent.recurrence import StepWithGradient, recurrence
+
+
+class LSTMStep(StepWithGradient):
+    """The step of an `LSTMCell` whose activations are tanh and the logistic function.
+
+    Args:
+        cell: the cell.
+    """
+
+    needs_state_gradients = False
+
+    def __init__(self, cell):
+        super().__init__(cell.step)
+        self.cell = cell
+
+    def run(self, z, states, weights):
+        return self.cell.step_and_activations(z, states, *weights)
+
+    def gradient(self, stored, states, weights, d_new):
+        i, f, g, o, t = stored
+        d_h, d_c = d_new
+        d_o = sigmoid_gradient(o, d_h * t)
+        d_c = d_c + tanh_gradient(t, d_h * o)
+        d_i = sigmoid_gradient(i, d_c * g)
+        d_f = sigmoid_gradient(f, d_c * states[1])
+        d_g = tanh_gradient(g, d_c * i)
+        return ops.concatenate([d_i, d_f, d_g, d_o], axis=-1), (None, d_c * f)
+
+    def weight_gradients(self, stored, states, weights, d_z, d_new):
+        return ()
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -148,20 +179,39 @@ class LSTMCell(GatedCell):
         return ops.concatenate(parts)
 
     @property
-    def fused_kernel(self):
+    def is_plain(self) -> bool:
+        """Whether the equations are those above, with tanh and the logistic function."""
         own = (self.projection, self.cell_clip, self.zoneout_cell, self.zoneout_hidden)
-        return "lstm" if self.has_default_activations and not any(own) else None
+        return self.has_default_activations and not any(own)
+
+    @property
+    def fused_kernel(self):
+        return "lstm" if self.is_plain else None
+
+    @property
+    def step_with_gradient(self):
+        return LSTMStep(self) if self.is_plain else None
 
     @property
     def multiply_adds(self):
         return super().multiply_adds + self.units * (self.projection or 0)
 
-    def step(self, z, states):
+    def step(self, z, states, *weights):
+        return self.step_and_activations(z, states, *weights)[0]
+
+    def step_and_activations(self, z, states):
+        """The new states, and the activations from which they are computed.
+
+        The latter are what the gradient of the step needs: those of the gates in the order of the
+        columns, and tanh(c').
+        """
         _, c = states
         i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
         gate, activation = self.recurrent_activation, self.activation
-        c = self.clip(gate(f) * c + gate(i) * activation(g))  # [..., U]
-        return gate(o) * activation(c), c
+        i, f, g, o = gate(i), gate(f), activation(g), gate(o)
+        c = self.clip(f * c + i * g)  # [..., U]
+        t = activation(c)
+        return (o * t, c), (i, f, g, o, t)
 
     def clip(self, c):
         """c within the limits of `cell_clip`: each `step` of the family applies it to c'."""

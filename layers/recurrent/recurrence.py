@@ -27,6 +27,9 @@ def recurrence(
     kernel,
     weights: Sequence = (),
     *,
+    project: Callable | None = None,
+    project_weights: Sequence = (),
+    step_with_gradient=None,
     added_columns: int | None = None,
     mask=None,
     dropout_mask=None,
@@ -44,6 +47,11 @@ def recurrence(
         kernel: the recurrent kernel R as in `recurrent_product`, of G columns in all, or with
             `added_columns` of any number from there.
         weights: the other weights that `step` takes, such as peepholes and gains.
+        project: if given, `project(inputs, project_weights)` are the projected inputs, of a step
+            in the loop, and of all steps in the gradient.
+        project_weights: tensors.
+        step_with_gradient: a `StepWithGradient` of the same equations as `step`, which takes the
+            place of the gradient that the backend derives, or None.
         added_columns: as in `pre_activation`.
         mask: `[T, B]`, boolean. A step where it is False changes no state.
         dropout_mask: `[B, U]`, multiplied with h before the recurrent product.
@@ -53,16 +61,22 @@ def recurrence(
         The outputs h, `[T, B, U]`, each at its own time step whatever the direction, and the list
         of states after the last step.
     """
-    loop = _Loop(step, added_columns, reverse)
+    explicit = step_with_gradient is not None and not backend.derives_from_tangent()
+    if not explicit:
+        step_with_gradient = StepWithGradient(step)
+    loop = _Loop(step, step_with_gradient, project, added_columns, reverse)
     arguments = _Arguments(
         inputs=inputs,
+        project_weights=tuple(project_weights),
         kernel=None if kernel is None else cast_to(kernel, inputs.dtype),
         states=tuple(states),
         weights=tuple(cast_to(w, inputs.dtype) for w in weights),
         mask=None if mask is None else ops.expand_dims(mask, -1),
         dropout_mask=dropout_mask,
     )
-    run = backend.custom_vjp(loop.forward, loop.backward, loop.infer, loop.tangent)
+    run = backend.custom_vjp(
+        loop.forward, loop.backward, loop.infer, loop.tangent, explicit=explicit
+    )
     outputs, final = run(arguments)
     return outputs, list(final)
 
@@ -166,10 +180,49 @@ def _product_gradient(d_z, input_columns: int, added_columns: int | None):
     return ops.concatenate([d_z[..., :added_columns], d_z[..., input_columns:]], axis=-1)
 
 
+class StepWithGradient:
+    """The elementwise part of a cell, and its gradient, which the backend derives here.
+
+    A cell may bring its own gradient, from activations that the step stores: the backend computes
+    the step again from z. Every axis but the last is a batch axis.
+
+    Args:
+        step: `step(z, states, *weights) -> states`.
+    """
+
+    # Whether `weight_gradients` needs the gradients of the new states.
+    needs_state_gradients = True
+
+    def __init__(self, step: Callable):
+        self.step = step
+
+    def run(self, z, states, weights):
+        """The new states, and a tuple of what the gradient needs beside the states before."""
+        return tuple(self.step(z, states, *weights)), (z,)
+
+    def gradient(self, stored, states, weights, d_new):
+        """The gradients of z and of the states before, from those of the new states.
+
+        That of h may be None, for zeros, in a cell which reads it through its product alone.
+        """
+        return backend.vjp(
+            lambda z, states: tuple(self.step(z, states, *weights)), (*stored, states), d_new
+        )
+
+    def weight_gradients(self, stored, states, weights, d_z, d_new):
+        """The gradients of the weights, from those of z and of the new states of all steps."""
+        del d_z
+        (found,) = backend.vjp(
+            lambda weights: tuple(self.step(*stored, states, *weights)), (weights,), d_new
+        )
+        return found
+
+
 class _Arguments(NamedTuple):
     """The tensors that a loop runs on."""
 
-    inputs: Any  # [T, B, G]
+    inputs: Any  # [T, B, G], or [T, B, D] if the loop projects them
+    project_weights: tuple
     kernel: Any  # [U, G], [blocks, U / blocks, G / blocks] or None
     states: tuple  # [B, U] each
     weights: tuple
@@ -181,7 +234,7 @@ class _Residuals(NamedTuple):
     """What the backward pass needs: the arguments, and the values of all steps."""
 
     arguments: _Arguments
-    z: Any  # [T, B, G]
+    stored: tuple  # by the step, [T, B, G] or [T, B, U] each
     states: tuple  # before each step, [T, B, U] each
 
 
@@ -195,14 +248,20 @@ class _Loop:
     """
 
     step: Callable
+    step_with_gradient: StepWithGradient
+    project: Callable | None
     added_columns: int | None
     reverse: bool
 
     def infer(self, arguments: _Arguments):
         """The outputs `[T, B, U]` and the final states. Nothing is stored for a gradient."""
 
+        weights = full_precision(arguments.weights)
+
         def body(states, xs):
-            new, _ = self._advance(arguments, states, *xs)
+            x, keep = xs
+            z = self._pre_activation(arguments, states, x)
+            new = _kept(keep, self.step(full_precision(z), states, *weights), states)
             return new, (cast_to(new[0], arguments.inputs.dtype),)
 
         xs = (arguments.inputs, arguments.mask)
@@ -215,28 +274,32 @@ class _Loop:
     def forward(self, arguments: _Arguments):
         """The outputs and the final states, and the `_Residuals`."""
         dtype = arguments.inputs.dtype
+        weights = full_precision(arguments.weights)
 
         def body(states, xs):
-            new, z = self._advance(arguments, states, *xs)
+            x, keep = xs
+            z = full_precision(self._pre_activation(arguments, states, x))
+            new, stored = self.step_with_gradient.run(z, states, weights)
+            new = _kept(keep, new, states)
             # The first state before each step is the output of the step before: it is stored once.
-            return new, (z, *(cast_to(s, dtype) for s in (new[0], *states[1:])))
+            return new, tuple(cast_to(s, dtype) for s in (*stored, new[0], *states[1:]))
 
         states = full_precision(arguments.states)
-        z = self._pre_activation(arguments, states, zeros_of_a_step(arguments.inputs))
-        like = (z, *(cast_to(s, dtype) for s in states))
+        _, like = body(states, (zeros_of_a_step(arguments.inputs), None))
         xs = (arguments.inputs, arguments.mask)
-        final, (z, outputs, *others) = backend.scan(body, states, xs, like, self.reverse)
+        final, stacked = backend.scan(body, states, xs, like, self.reverse)
+        stored, (outputs, *others) = stacked[: -len(states)], stacked[-len(states) :]
         first = cast_to(arguments.states[0], dtype)[None]
         if self.reverse:
             h = ops.concatenate([outputs, first], axis=0)[1:]
         else:
             h = ops.concatenate([first, outputs], axis=0)[:-1]
-        residuals = _Residuals(arguments, z, (h, *others))
+        residuals = _Residuals(arguments, tuple(stored), (h, *others))
         return (outputs, cast_like(final, arguments.states)), residuals
 
     def backward(self, residuals: _Residuals, cotangents):
         """The gradients of the `_Arguments`, in a tuple of one."""
-        arguments, z, states = residuals
+        arguments, stored, states = residuals
         d_outputs, d_final = cotangents
         columns = arguments.inputs.shape[-1]
         d_initial, d_z, d_states = self._backward_loop(residuals, d_outputs, d_final)
@@ -247,15 +310,12 @@ class _Loop:
             d_kernel = _kernel_gradient(h, d_product, arguments.kernel)
         d_weights = ()
         if arguments.weights:
-            (d_weights,) = backend.vjp(
-                lambda weights: self._new_states(
-                    z, full_precision(states), arguments.mask, weights
-                ),
-                (full_precision(arguments.weights),),
-                d_states,
+            d_weights = self.step_with_gradient.weight_gradients(
+                *full_precision((stored, states, arguments.weights, d_z, d_states))
             )
         gradients = _Arguments(
             inputs=_input_gradient(d_z, columns, self.added_columns),
+            project_weights=(),
             kernel=d_kernel,
             states=cast_like(d_initial, arguments.states),
             weights=cast_like(d_weights, arguments.weights),
@@ -265,34 +325,40 @@ class _Loop:
         return (gradients,)
 
     def _backward_loop(self, residuals: _Residuals, d_outputs, d_final):
-        """The gradients of the initial states, and those of z and of the states of all steps.
+        """The gradients of the initial states, and those of z and of the new states of all steps.
 
-        The last ones are an empty tuple if there are no `weights`, which alone need them.
+        The last ones are an empty tuple where no `weights` need them.
         """
-        arguments, z, states = residuals
+        arguments, stored, states = residuals
         columns, kernel = arguments.inputs.shape[-1], arguments.kernel
         transposed = None if kernel is None else _transposed(kernel)  # [G, U]
         weights = full_precision(arguments.weights)
+        needed = bool(arguments.weights) and self.step_with_gradient.needs_state_gradients
+        n = len(stored)
 
         def body(d_states, xs):
-            z, keep, d_output, *states = xs
+            d_output, keep, *others = xs
             d_states = (d_states[0] + full_precision(d_output), *d_states[1:])
-            d_z, d_before = backend.vjp(
-                lambda z, states: self._new_states(z, states, keep, weights),
-                (z, full_precision(states)),
-                d_states,
+            d_new = _kept(keep, d_states)
+            d_z, d_before = self.step_with_gradient.gradient(
+                *full_precision((others[:n], others[n:])), weights, d_new
             )
-            stored = (d_z, *d_states) if arguments.weights else (d_z,)
+            if keep is not None:
+                passed = (ops.where(keep, 0.0, d) for d in d_states)
+                d_before = tuple(map(_sum, d_before, passed))
+            d_z = cast_to(d_z, arguments.inputs.dtype)
+            found = (d_z, *d_new) if needed else (d_z,)
             if transposed is None:
-                return d_before, stored
+                return d_before, found
             d_product = _product_gradient(d_z, columns, self.added_columns)
             d_h = recurrent_product(d_product, transposed)  # [B, U]
             d_h = _dropped(d_h, arguments.dropout_mask)
-            return (d_before[0] + full_precision(d_h), *d_before[1:]), stored
+            return (_sum(d_before[0], full_precision(d_h)), *d_before[1:]), found
 
-        xs = (z, arguments.mask, d_outputs, *states)
+        xs = (d_outputs, arguments.mask, *stored, *states)
         d_final = full_precision(d_final)
-        like = (zeros_of_a_step(z), *(d_final if arguments.weights else ()))
+        z = self._pre_activation(arguments, d_final, zeros_of_a_step(arguments.inputs))
+        like = (z, *(d_final if needed else ()))
         d_initial, (d_z, *d_states) = backend.scan(body, d_final, xs, like, not self.reverse)
         return d_initial, d_z, tuple(d_states)
 
@@ -307,19 +373,27 @@ class _Loop:
             tangents: of the `_Arguments`, in a tuple of one. Those of the masks are not used.
             jvp: `jvp(function, primals, tangents)`, the product of the Jacobian with `tangents`.
         """
-        arguments, z, states = residuals
+        arguments, (z,), states = residuals
         (given,) = tangents
         dtype, n = arguments.inputs.dtype, len(states)
         weights = full_precision(arguments.weights)
         h = _dropped(states[0], arguments.dropout_mask)
         t_inputs, t_product = given.inputs, recurrent_product(h, given.kernel)  # [T, B, columns]
+        if self.project is not None:
+            t_inputs = jvp(
+                self.project,
+                (arguments.inputs, arguments.project_weights),
+                (given.inputs, given.project_weights),
+            )
         if t_product is not None and self.added_columns is None:  # add them outside of the loop
             t_inputs, t_product = t_inputs + t_product, None
         by_weights = ()  # what the tangents of the weights add to those of the states
         if weights:
             by_weights = jvp(
-                lambda weights: self._new_states(
-                    z, full_precision(states), arguments.mask, weights
+                lambda weights: _kept(
+                    arguments.mask,
+                    self.step(full_precision(z), full_precision(states), *weights),
+                    full_precision(states),
                 ),
                 (weights,),
                 (full_precision(given.weights),),
@@ -333,7 +407,9 @@ class _Loop:
             product = _times_transposed(t_h, transposed)
             product = product if t_product is None else t_product + product
             new = jvp(
-                lambda z, states: self._new_states(z, states, keep, weights),
+                lambda z, states: _kept(
+                    keep, self.step(full_precision(z), states, *weights), states
+                ),
                 (z, full_precision(others[:n])),
                 (pre_activation(t_input, product, self.added_columns), t_states),
             )
@@ -346,22 +422,25 @@ class _Loop:
         final, (outputs,) = backend.scan(body, full_precision(given.states), xs, like, self.reverse)
         return outputs, cast_like(final, arguments.states)
 
-    def _advance(self, arguments: _Arguments, states, x, keep):
-        """One step forward: the new states, and z."""
-        z = self._pre_activation(arguments, states, x)
-        return self._new_states(z, states, keep, full_precision(arguments.weights)), z
-
     def _pre_activation(self, arguments: _Arguments, states, x):
         """z `[B, G]` of one step."""
+        if self.project is not None:
+            x = self.project(x, arguments.project_weights)
         h = _dropped(cast_to(states[0], x.dtype), arguments.dropout_mask)
         return pre_activation(x, recurrent_product(h, arguments.kernel), self.added_columns)
 
-    def _new_states(self, z, states, keep, weights):
-        """The states after `step`, or the old ones where `keep` is False."""
-        new = self.step(full_precision(z), states, *weights)
-        if keep is None:
-            return tuple(new)
-        return tuple(ops.where(keep, a, b) for a, b in zip(new, states, strict=True))
+
+def _kept(keep, new, before=None):
+    """The tensors `new` where `keep` is True; elsewhere those of `before`, or zeros."""
+    if keep is None:
+        return tuple(new)
+    before = before or [0.0] * len(new)
+    return tuple(ops.where(keep, a, b) for a, b in zip(new, before, strict=True))
+
+
+def _sum(a, b):
+    """a + b, where a is None for zeros."""
+    return b if a is None else a + b
 
 
 def _dropped(h, dropout_mask):

@@ -7,10 +7,11 @@ import pytest
 from keras import ops
 
 from tests.layers import running
-from tests.layers.case import MASK, B, T, U
+from tests.layers.case import MASK, SEQUENCES, B, T, U
 from tests.layers.checks import assert_near
+from unroll import layers
 from unroll.layers import backend
-from unroll.layers.recurrent.recurrence import pre_activation, recurrence
+from unroll.layers.recurrent.recurrence import StepWithGradient, pre_activation, recurrence
 
 V, G = 7, 11  # the size of the second state, and the number of columns of R
 ADDED = 6
@@ -87,6 +88,69 @@ def test_values_and_gradients_are_those_of_a_plain_loop(masked, dropped, reverse
     )
     assert_near(found[0], expected[0], running.EXACT)
     assert_near(found[1], expected[1], 10 * running.EXACT, "gradients")
+
+
+OWN_GRADIENTS = ["LSTM", "PeepholeLSTM", "CoupledLSTM", "ContextLSTM"]
+
+
+@pytest.mark.parametrize("name", OWN_GRADIENTS)
+def test_a_step_has_the_gradient_that_the_backend_derives(name):
+    cell = getattr(layers, name)(U).cell
+    rng = np.random.default_rng(11)
+    z, h, c, d_h, d_c, *weights = (
+        ops.convert_to_tensor(rng.normal(size=shape), dtype=running.PRECISE)
+        for shape in ((T, B, cell.gates * U), *[(T, B, U)] * 4, *[(U,)] * 3)
+    )
+    weights, states, d_new = weights if name == "PeepholeLSTM" else (), (h, c), (d_h, d_c)
+    found, expected = [], []
+    for step, into in ((cell.step_with_gradient, found), (StepWithGradient(cell.step), expected)):
+        new, stored = step.run(z, states, weights)
+        d_z, (d_h, d_c) = step.gradient(stored, states, weights, d_new)
+        into += [*new, d_z, ops.zeros_like(h) if d_h is None else d_h, d_c]
+        if weights:
+            into += step.weight_gradients(stored, states, tuple(weights), d_z, d_new)
+    assert_near(*([running.numpy(x) for x in xs] for xs in (found, expected)), 10 * running.EXACT)
+
+
+class NegatedCell(layers.LSTMCell):
+    def step(self, z, states):
+        return super().step(-z, states)
+
+
+class Negated(layers.LSTM):
+    cell_class = NegatedCell
+
+
+def test_a_subclass_with_another_step_has_its_own_gradient():
+    """An LSTM of the negated weights has the same outputs, and the negated gradients of weights."""
+    first, second = (made(U, dtype=running.PRECISE) for made in (Negated, layers.LSTM))
+    for layer in (first, second):
+        layer.build(SEQUENCES.shape)
+    second.set_weights([-w for w in first.get_weights()])
+    cotangents = [np.ones((B, U))]
+    found, expected = (
+        running.evaluate(layer, SEQUENCES, cotangents=cotangents) for layer in (first, second)
+    )
+    assert_near(found.outputs, expected.outputs, running.EXACT)
+    d_inputs, *d_weights = expected.gradients
+    assert_near(found.gradients, [d_inputs, *(-g for g in d_weights)], 10 * running.EXACT)
+
+
+@pytest.mark.skipif(running.BACKEND != "jax", reason="only JAX projects in the loop")
+@pytest.mark.parametrize("name", [*OWN_GRADIENTS, "GRU", "LayerNormLSTM", "SCRN", "IndRNN"])
+def test_inputs_are_projected_in_the_loop_or_before_it(name, monkeypatch):
+    made = [getattr(layers, name)(U, return_sequences=True) for _ in range(2)]
+    for layer in made:
+        layer.build(SEQUENCES.shape)
+    made[1].set_weights(made[0].get_weights())
+    rng = np.random.default_rng(12)
+    cotangents = [rng.normal(size=(B, T, made[0].cell.output_size)).astype("float32")]
+    inputs, found = SEQUENCES.astype("float32"), []
+    for layer, in_loop in zip(made, (True, False), strict=True):
+        monkeypatch.setattr(backend, "projects_in_loop", lambda chosen=in_loop: chosen)
+        found.append(running.evaluate(layer, inputs, mask=MASK, cotangents=cotangents))
+    assert_near(found[0].outputs, found[1].outputs, running.EXACT)
+    assert_near(found[0].gradients, found[1].gradients, 10 * running.EXACT)
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,7 @@ def test_a_split_batch_gives_the_same_results(layer_class, batch, static, monkey
     from unroll.layers import backend_tensorflow
 
     monkeypatch.setattr(backend_tensorflow, "MIN_WORK_TO_SPLIT", 0)
+    monkeypatch.setattr(backend_tensorflow, "_parallel_loops", lambda: 2)
     layer = layer_class(U, **BOTH)
     layer.build((batch, T, D))
     rng = np.random.default_rng(25)

@@ -109,6 +109,7 @@ def test_a_batch_is_split_where_its_tensors_are_on_a_cpu(monkeypatch):
     monkeypatch.setattr(
         tf.config, "list_logical_devices", lambda: [tf.config.LogicalDevice("GPU:0", "GPU")]
     )
+    monkeypatch.setattr(backend_tensorflow, "_parallel_loops", lambda: 2)
     parts = {}
 
     @tf.function

@@ -123,6 +123,7 @@ def test_a_split_batch_has_the_same_kept_units(monkeypatch):
     monkeypatch.setattr(layer.cell, "noise", lambda sequences: kept.astype("float64"))
     expected = running.outputs(layer, SEQUENCES, training=True)
     monkeypatch.setattr(backend_tensorflow, "MIN_WORK_TO_SPLIT", 0)
+    monkeypatch.setattr(backend_tensorflow, "_parallel_loops", lambda: 2)
     found = running.evaluate(layer, SEQUENCES, training=True, mode="graph").outputs
     assert_near(found, expected, 1e-12)
 
