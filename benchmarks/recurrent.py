@@ -12,10 +12,12 @@ weights), compiled (on PyTorch: eager) and interleaved in one process, medians:
     KERAS_BACKEND=jax python benchmarks/recurrent.py     # uses a GPU if JAX has one
     KERAS_BACKEND=torch python benchmarks/recurrent.py
     python benchmarks/recurrent.py --only-parallel       # also beside minGRU-pytorch, if installed
+    taskset --cpu-list 1 python benchmarks/recurrent.py  # on one core
 
 `benchmarks/gpu.py` is for GPUs.
 
-The tables are printed, and written to `benchmarks/results/recurrent-<backend>-<device>.md`.
+The tables are printed, and written to `benchmarks/results/recurrent-<backend>-<device>.md`, or
+`-<device>-one-core.md`.
 """
 
 import argparse
@@ -32,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import ops
-from measuring import in_a_fresh_process, peak_of, table
+from measuring import in_a_fresh_process, peak_of, processor, table
 
 from unroll import layers
 from unroll.layers import backend
@@ -373,8 +375,14 @@ def device() -> str:
         import jax
 
         kind = jax.devices()[0].device_kind
-        return f"{os.cpu_count()} CPU cores" if kind == "cpu" else kind
-    return f"{os.cpu_count()} CPU cores"
+        if kind != "cpu":
+            return kind
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''}, {processor()}"
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def main():
@@ -419,6 +427,7 @@ def main():
         ]
     RESULTS.mkdir(exist_ok=True)
     kind = "cpu" if "CPU" in device() else "gpu"
+    kind += "-one-core" if kind == "cpu" and cores() == 1 else ""
     kind += "-parallel" if arguments.only_parallel else ""
     path = RESULTS / f"recurrent-{keras.backend.backend()}-{kind}.md"
     for part in parts:

@@ -46,8 +46,8 @@ class StoppedGradient:
 
 
 class StoppedPeepholes:
-    def step(self, z, states, peephole_kernel):
-        return super().step(z, states, ops.stop_gradient(peephole_kernel))
+    def step(self, z, states, *peepholes):
+        return super().step(z, states, *map(ops.stop_gradient, peepholes))
 
 
 class SpareWeight:
