@@ -11,7 +11,6 @@ Import this module instead of the files of the backends. Each of them defines th
 | `vjp(function, primals, cotangents)` | a vector-Jacobian product |
 | `pullback(function, primals)` | the outputs of a function, and its vector-Jacobian product |
 | `product(x, kernel)` | a matrix product, whose gradient in such a loop takes less time |
-| `layer_norm(x, gain, bias, epsilon)` | a normalization along the last axis |
 | `true_rows(mask)` | where a mask `[N]` is True, and on JAX all indices |
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
@@ -37,7 +36,6 @@ if keras.backend.backend() == "tensorflow":
         fused_recurrence,
         fused_takes_lengths,
         largest_chunk,
-        layer_norm,
         linear_recurrence_form,
         product,
         projects_in_loop,
@@ -61,21 +59,19 @@ elif keras.backend.backend() == "jax":
         fused_recurrence,
         fused_takes_lengths,
         largest_chunk,
-        layer_norm,
         linear_recurrence_form,
         product,
         projects_in_loop,
         pullback,
         recomputed,
         scan,
-        sigmoid_gradient,
         split_batch,
         steps_at_once,
-        tanh_gradient,
         true_rows,
         uses_custom_gradient,
         vjp,
     )
+    from unroll.layers.operations import sigmoid_gradient, tanh_gradient
 elif keras.backend.backend() == "torch":
     from unroll.layers.backend_torch import (
         custom_vjp,
@@ -85,21 +81,19 @@ elif keras.backend.backend() == "torch":
         fused_recurrence,
         fused_takes_lengths,
         largest_chunk,
-        layer_norm,
         linear_recurrence_form,
         product,
         projects_in_loop,
         pullback,
         recomputed,
         scan,
-        sigmoid_gradient,
         split_batch,
         steps_at_once,
-        tanh_gradient,
         true_rows,
         uses_custom_gradient,
         vjp,
     )
+    from unroll.layers.operations import sigmoid_gradient, tanh_gradient
 else:
     raise ImportError(
         f"unroll.layers supports the Keras backends tensorflow, jax and torch, "
@@ -114,7 +108,6 @@ __all__ = [
     "fused_recurrence",
     "fused_takes_lengths",
     "largest_chunk",
-    "layer_norm",
     "linear_recurrence_form",
     "product",
     "projects_in_loop",

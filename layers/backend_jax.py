@@ -14,16 +14,6 @@ def derives_from_tangent() -> bool:
     return True
 
 
-def sigmoid_gradient(y, d_y):
-    """The gradient of x from that of y = sigmoid(x)."""
-    return d_y * y * (1 - y)
-
-
-def tanh_gradient(y, d_y):
-    """The gradient of x from that of y = tanh(x)."""
-    return d_y * (1 - y * y)
-
-
 def split_batch(structure, work: int) -> list:
     """The whole batch as one part: JAX does not run two loops in parallel."""
     del work
@@ -72,14 +62,6 @@ def recomputed(function):
 def product(x, kernel):
     """`x` times `kernel`; see `backend_tensorflow.py`."""
     return keras.ops.matmul(x, kernel)
-
-
-def layer_norm(x, gain, bias, epsilon: float):
-    """`x` normalized along its last axis, times `gain` plus `bias`, which may be None."""
-    x = x - keras.ops.mean(x, axis=-1, keepdims=True)
-    variance = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
-    x = x * keras.ops.rsqrt(variance + epsilon) * gain
-    return x if bias is None else x + bias
 
 
 def true_rows(mask):

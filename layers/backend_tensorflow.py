@@ -247,14 +247,6 @@ def _sum_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float32 if dtype.size < tf.float32.size else dtype
 
 
-def layer_norm(x, gain, bias, epsilon: float):
-    """`x` normalized along its last axis, times `gain` plus `bias`, which may be None."""
-    x = x - keras.ops.mean(x, axis=-1, keepdims=True)
-    variance = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
-    x = x * keras.ops.rsqrt(variance + epsilon) * gain
-    return x if bias is None else x + bias
-
-
 def true_rows(mask):
     """The indices of a mask `[N]` where it is True, in order, int32."""
     return tf.cast(tf.where(mask)[:, 0], tf.int32)

@@ -15,18 +15,8 @@ def uses_custom_gradient() -> bool:
 
 
 def derives_from_tangent() -> bool:
-    """False."""
+    """False: PyTorch records the operations, or takes the gradient."""
     return False
-
-
-def sigmoid_gradient(y, d_y):
-    """The gradient of x from that of y = sigmoid(x)."""
-    return d_y * y * (1 - y)
-
-
-def tanh_gradient(y, d_y):
-    """The gradient of x from that of y = tanh(x)."""
-    return d_y * (1 - y * y)
 
 
 def split_batch(structure, work: int) -> list:
@@ -83,11 +73,6 @@ def product(x, kernel):
     if isinstance(kernel, torch.Tensor) and kernel.dtype == x.dtype:
         return torch.matmul(x, kernel)  # in a loop, Keras's conversions take as long again
     return keras.ops.matmul(x, kernel)
-
-
-def layer_norm(x, gain, bias, epsilon: float):
-    """`x` normalized along its last axis, times `gain` plus `bias`, in one operation."""
-    return torch.nn.functional.layer_norm(x, x.shape[-1:], gain, bias, epsilon)
 
 
 def true_rows(mask):

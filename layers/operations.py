@@ -107,6 +107,10 @@ def time_major(mask, dtype="bool"):
     return ops.cast(ops.transpose(ops.cast(mask, "float32")), dtype)
 
 
+# What `full_precision` returns, in the types of the backend: a loop asks for it in each step.
+_FULL = set()
+
+
 def full_precision(x):
     """A tensor, or a tuple or list of tensors, in float32 if it has half precision.
 
@@ -125,10 +129,6 @@ def full_precision(x):
     return x
 
 
-# What `full_precision` returns, in the types of the backend: a loop asks for it in each step.
-_FULL = set()
-
-
 def cast_to(x, dtype):
     """A tensor in a dtype, which may be one of the backend."""
     if not isinstance(x, keras.Variable) and x.dtype == dtype:
@@ -144,6 +144,16 @@ def cast_like(xs, others) -> tuple:
 def log_sigmoid(x):
     """The logarithm of the logistic function, of operations that LiteRT has built in."""
     return ops.minimum(x, 0.0) - ops.log(1 + ops.exp(-ops.abs(x)))
+
+
+def sigmoid_gradient(y, d_y):
+    """The gradient of x from that of y = sigmoid(x)."""
+    return d_y * y * (1 - y)
+
+
+def tanh_gradient(y, d_y):
+    """The gradient of x from that of y = tanh(x)."""
+    return d_y * (1 - y * y)
 
 
 def add_bias(x, bias):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from unroll.layers.backend import layer_norm, product
+from unroll.layers.backend import product
 from unroll.layers.operations import add_bias, cast_to, full_precision
 from unroll.layers.recurrent.cell import forwarded
 from unroll.layers.recurrent.lstm import LSTM, LSTMCell
@@ -98,7 +98,12 @@ class LayerNormLSTMCell(LSTMCell):
     def normalize(self, v, gain, bias=None):
         """LN(v; gain) + bias along the last axis, computed in float32."""
         x, gain = full_precision(v), full_precision(ops.convert_to_tensor(gain))
-        return cast_to(layer_norm(x, gain, bias, self.epsilon), v.dtype)
+        if keras.backend.backend() == "torch":  # which has one operation for it
+            x = ops.layer_normalization(x, gain, bias, axis=-1, epsilon=self.epsilon)
+            return cast_to(x, v.dtype)
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon) * gain
+        return cast_to(x if bias is None else x + bias, v.dtype)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}

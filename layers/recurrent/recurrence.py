@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from unroll.layers import backend
@@ -51,7 +52,8 @@ def recurrence(
             in the loop, and of all steps in the gradient.
         project_weights: tensors.
         step_with_gradient: a `StepWithGradient` of the same equations as `step`, which takes the
-            place of the gradient that the backend derives, or None.
+            place of the gradient that the backend derives, or None. It is not used in half
+            precision, and not on JAX, where the gradient is derived from a tangent.
         added_columns: as in `pre_activation`.
         mask: `[T, B]`, boolean. A step where it is False changes no state.
         dropout_mask: `[B, U]`, multiplied with h before the recurrent product.
@@ -61,7 +63,12 @@ def recurrence(
         The outputs h, `[T, B, U]`, each at its own time step whatever the direction, and the list
         of states after the last step.
     """
-    explicit = step_with_gradient is not None and not backend.derives_from_tangent()
+    # In half precision, a gate near 1 that is stored is 1: z tells how near.
+    explicit = (
+        step_with_gradient is not None
+        and not backend.derives_from_tangent()
+        and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64")
+    )
     if not explicit:
         step_with_gradient = StepWithGradient(step)
     loop = _Loop(step, step_with_gradient, project, added_columns, reverse)
@@ -255,7 +262,6 @@ class _Loop:
 
     def infer(self, arguments: _Arguments):
         """The outputs `[T, B, U]` and the final states. Nothing is stored for a gradient."""
-
         weights = full_precision(arguments.weights)
 
         def body(states, xs):
