@@ -179,7 +179,7 @@ PRESETS = {
     "dailydialog": replace(
         _SENTENCES, data="dailydialog", source="", target="", history=2, vocabulary_size=6000,
         epochs=7, patience=7, shared_vocabulary=True, tied="three", label_smoothing=0.0,
-        attention="after", sample=True, top_p=0.9, repetition_penalty=1.2,
+        sample=True, top_p=0.9, repetition_penalty=1.2,
         max_length=40, max_tokens=80,
     ),
 }  # fmt: skip
