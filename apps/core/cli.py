@@ -255,8 +255,11 @@ def _evaluate(app: ModuleType, arguments: list[str]) -> int:
     runs = [Run.open(app, path, search=search) for path in chosen.runs]
     if not runs:
         raise UsageError("evaluate needs the folder of a run.")
+    if chosen.ensemble and not (chosen.record and len(runs) > 1):
+        raise UsageError("--ensemble is for --record of several runs.")
     if chosen.record:
-        results.record(app, runs, chosen.split, chosen.variant, show=terminal.print_json)
+        options_of_row = {"ensemble": chosen.ensemble, "show": terminal.print_json}
+        results.record(app, runs, chosen.split, chosen.variant, **options_of_row)
     elif len(runs) > 1 and hook(app, "ensemble"):
         terminal.print_json(evaluation.evaluate_ensemble(app, runs, chosen.split))
     elif len(runs) > 1:

@@ -34,6 +34,8 @@ class EvaluateOptions:
     record: bool = False
     # name of the recorded row
     variant: str = "default"
+    # with --record: the runs are one model, whose figures are recorded, not their mean
+    ensemble: bool = False
     # folder of downloaded data, in place of the environment variable UNROLL_MANUAL_DIR
     manual_dir: str = ""
 

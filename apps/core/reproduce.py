@@ -21,6 +21,13 @@ from unroll.apps.core.errors import UsageError
 from unroll.apps.core.runs import git_commit
 
 
+def row_of(app: ModuleType, data: str, variant: str) -> dict:
+    """The row of the test split of a dataset, or an empty one."""
+    rows = results.read(Path(app.__file__).parent)
+    key = (data, variant, "test")
+    return next((r for r in rows if (r["data"], r["variant"], r["split"]) == key), {})
+
+
 def commands(app: ModuleType, data: str, variant: str, seeds: str) -> dict[str, list[str]]:
     """The options of `train` for each run of a row, by a name for the run.
 
@@ -31,14 +38,10 @@ def commands(app: ModuleType, data: str, variant: str, seeds: str) -> dict[str, 
     Raises:
         UsageError: if the row is new and its variant is not "default".
     """
-    rows = [
-        row["command"]
-        for row in results.read(Path(app.__file__).parent)
-        if (row["data"], row["variant"], row["split"]) == (data, variant, "test")
-    ]
-    if not rows and variant != "default":
+    row = row_of(app, data, variant)
+    if not row and variant != "default":
         raise UsageError(f"{data} has no row {variant!r}: record it once with `evaluate --record`.")
-    words = shlex.split(rows[0])[3:] if rows else [f"--data={data}", "--seed={0,1,2}"]
+    words = shlex.split(row["command"])[3:] if row else [f"--data={data}", "--seed={0,1,2}"]
     if seeds:
         words = [word for word in words if not word.startswith("--seed=")] + [f"--seed={{{seeds}}}"]
     fixed = [word for word in words if "={" not in word and not word.startswith("--seed=")]
@@ -72,7 +75,8 @@ def reproduce(name: str, data: str, variant: str, seeds: str) -> None:
         resume = (path / "config.json").is_file()
         _unroll(name, "train", *(["--resume"] if resume else options), f"--run={path}")
         (path / "finished").touch()
-    _unroll(name, "evaluate", *paths, "--record", f"--variant={variant}")
+    options = ["--ensemble"] if row_of(app, data, variant).get("ensemble") else []
+    _unroll(name, "evaluate", *paths, "--record", *options, f"--variant={variant}")
 
 
 def _unroll(*arguments: str) -> None:

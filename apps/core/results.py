@@ -12,7 +12,7 @@ from unroll.apps.core import config as configs
 from unroll.apps.core import runs as run_folders
 from unroll.apps.core.config import TrainingConfig
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.evaluation import compute
+from unroll.apps.core.evaluation import compute, evaluate_ensemble
 from unroll.apps.core.files import write_bytes, write_json
 from unroll.apps.core.protocol import hook
 from unroll.apps.core.runs import Run, app_name
@@ -31,9 +31,13 @@ def record(
     runs: list[Run],
     split: str,
     variant: str = "default",
+    ensemble: bool = False,
     show: Callable[[dict], None] = lambda row: None,
 ) -> dict:
     """Evaluates runs that differ only in their seed, and writes their row.
+
+    With `ensemble` the row has the figures of the runs as one model, and the minutes of all of
+    them.
 
     If the app has a field `PART`, the runs may differ in it too. The runs of each seed are then
     parts of a whole, and the app's `combine` makes one row of their figures and baselines.
@@ -63,8 +67,15 @@ def record(
     def whole(figures: list[dict]) -> dict:
         return hook(app, "combine")(figures) if len(parts) > 1 else figures[0]
 
-    of_run = {run.path: compute(app, run, split) for run in runs}
-    figures = [whole([of_run[run.path] for run in of_seed.values()]) for of_seed in wholes.values()]
+    of_run = {}
+    if ensemble:
+        figures = [evaluate_ensemble(app, runs, split)]
+        del figures[0]["runs"]
+    else:
+        of_run = {run.path: compute(app, run, split) for run in runs}
+        figures = [
+            whole([of_run[run.path] for run in of_seed.values()]) for of_seed in wholes.values()
+        ]
     trivial = whole([baseline(app, run, split) for run in wholes[first.seed].values()])
     environments = [run.environment() for run in runs]
     part = hook(app, "PART")
@@ -85,10 +96,11 @@ def record(
         },
         "published": _published(app, first.data, variant) if split == "test" else None,
         "config": {k: v for k, v in configs.to_json(first).items() if k not in outside},
-        "minutes": round(sum(e["seconds"] for e in environments) / len(wholes) / 60, 1),
+        "minutes": round(sum(e["seconds"] for e in environments) / len(figures) / 60, 1),
         "hardware": environments[0]["hardware"],
         "command": command(app, first, sorted(wholes), {part: parts} if len(parts) > 1 else {}),
         "commit": environments[0]["commit"],
+        **({"ensemble": True} if ensemble else {}),
     }
     key = ("data", "variant", "split")
     rows = [row, *(old for old in read(folder) if any(old[k] != row[k] for k in key))]
@@ -103,7 +115,7 @@ def record(
         )
     )
     show(row)
-    for run in runs:
+    for run in runs if of_run else ():
         run.write_metrics(split, of_run[run.path])
     write_json(folder / "results.json", rows)
     write_tables(app, rows)

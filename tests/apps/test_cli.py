@@ -205,6 +205,7 @@ def test_sizes_that_a_layer_refuses_are_incorrect_use(call):
         ("toy evaluate", ["needs the folder of a run"]),
         ("toy evaluate none", ["none is not a run folder", "config.json"]),
         ("toy evaluate RUN RUN", ["--record"]),
+        ("toy evaluate RUN --record --ensemble", ["--ensemble is for --record of several runs"]),
         ("toy evaluate RUN --split=dev", ["--split=dev", "train, valid, test"]),
         ("toy evaluate RUN --splits=dev", ["--splits=dev", "--split"]),
         ("toy evaluate OLD", ["OLD is a run of format 1", "train it again"]),

@@ -68,6 +68,13 @@ def test_all_runs_are_trained_and_recorded_and_finished_ones_are_kept(app, calls
     assert calls == [record]
 
 
+def test_an_ensemble_is_recorded_as_one(app, calls):
+    row = {**ROW, "ensemble": True, "command": "unroll toy train --data=digits --seed={0,1}"}
+    Path("results.json").write_text(json.dumps([row]))
+    reproduce.reproduce("toy", "digits", "parts", "")
+    assert calls[-1][-3:] == ("--record", "--ensemble", "--variant=parts")
+
+
 def test_an_interrupted_run_is_resumed(app, calls):
     folder = Path("runs", "results", "a" * 12, "toy", "digits-parts-7-0")
     folder.mkdir(parents=True)

@@ -151,6 +151,28 @@ def test_parts_with_a_model_each_are_one_row(app, make, monkeypatch):
     assert rows_of(app) == [row]
 
 
+def test_an_ensemble_is_one_model(app, make, monkeypatch):
+    def evaluate(app, runs, split):
+        figures = {
+            "data": "digits",
+            "split": split,
+            "examples": 103,
+            "runs": [r.path for r in runs],
+        }
+        return figures | {"accuracy": 0.9, "errors": 2}
+
+    monkeypatch.setattr(results, "evaluate_ensemble", evaluate)
+    runs = [make(seed) for seed in (1, 0)]
+    row = results.record(app, runs, "test", "both", ensemble=True)
+    assert row["metrics"]["accuracy"] == {"mean": 0.9, "std": None, "runs": 1}
+    assert set(row["metrics"]) == {"accuracy", "errors"}
+    assert row["minutes"] == 3.0
+    assert row["command"] == "unroll toy train --data=digits --seed={0,1}"
+    assert row["ensemble"] is True
+    assert rows_of(app) == [row]
+    assert all("test" not in run.read_metrics() for run in runs)  # it is not of one of them
+
+
 def test_a_single_run_has_no_deviation_and_the_command_has_its_options(app, make):
     row = results.record(app, [make(3, units=5, normalize=False)], "valid", "small")
     assert row["metrics"]["accuracy"] == {"mean": pytest.approx(0.8), "std": None, "runs": 1}
