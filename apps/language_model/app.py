@@ -92,6 +92,9 @@ class Config(Search, TrainingConfig):
     units: int = 192
     # number of recurrent layers
     depth: int = 1
+    # put each recurrent layer in a residual block of the size of the embedding: with normalization,
+    # a causal convolution of four steps, a gate and a feed-forward part
+    residual_blocks: bool = False
     # output layer: over all tokens, or for large vocabularies in clusters by frequency
     softmax: Literal["full", "adaptive"] = "full"
     # the output layer has the weights of the embedding

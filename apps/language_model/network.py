@@ -9,6 +9,8 @@ from unroll.pipelines.language_modeling import UNKNOWN
 
 # The options that only a layer with a product of its state and a matrix takes.
 RECURRENT_RATES = ("recurrent_dropout", "recurrent_weight_dropout")
+# The size of the feed-forward part of a residual block, in relation to that of its input.
+EXPANSION = 2.0
 
 
 class CarriedState(keras.layers.Layer):
@@ -18,7 +20,7 @@ class CarriedState(keras.layers.Layer):
     not change the streams of the training. The states are not part of a file of weights.
 
     Args:
-        stack: a `layers.Stack` with `return_state=True`.
+        stack: a `layers.Stack` with `return_state=True`, or `Blocks`.
         batch_size: the maximum number of streams.
 
     Call arguments:
@@ -30,7 +32,7 @@ class CarriedState(keras.layers.Layer):
         The outputs of the stack, `[B, T, U]`. No gradient flows into the batch before.
     """
 
-    def __init__(self, stack: layers.Stack, batch_size: int, **kwargs):
+    def __init__(self, stack: "layers.Stack | Blocks", batch_size: int, **kwargs):
         super().__init__(**kwargs)
         self.stack = stack
         self.batch_size = batch_size
@@ -88,7 +90,38 @@ class Bias(keras.layers.Layer):
         return input_shape
 
 
-def state_sizes(stack: layers.Stack) -> list[int]:
+class Blocks(keras.layers.Layer):
+    """Residual blocks, one on top of the other, and a normalization, with the call of a `Stack`.
+
+    Args:
+        blocks: `layers.ResidualBlock`s with `return_state=True`.
+        dropout: the rate of the locked dropout of the input.
+    """
+
+    def __init__(self, blocks: list[layers.ResidualBlock], dropout: float, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = blocks
+        self.drop = keras.layers.Dropout(dropout, noise_shape=(None, 1, None))
+        self.norm = keras.layers.RMSNormalization()
+        self.norm.supports_masking = self.supports_masking = True
+
+    def build(self, sequences_shape):
+        for layer in (*self.layers, self.norm):
+            layer.build(sequences_shape)
+
+    def call(self, sequences, initial_state, mask=None, training=False):
+        x, states, new = self.drop(sequences, training=training), list(initial_state), []
+        for block in self.layers:
+            own, states = states[: len(block.state_size)], states[len(block.state_size) :]
+            x, *own = block(x, initial_state=own, mask=mask, training=training)
+            new += own
+        return (self.norm(x), *new)
+
+    def compute_output_shape(self, sequences_shape):
+        return (sequences_shape,)
+
+
+def state_sizes(stack: layers.Stack | Blocks) -> list[int]:
     """The sizes of the states of a stack that is built, from the bottom up."""
     return [size for layer in stack.layers for size in layer.state_size]
 
@@ -143,18 +176,7 @@ def build(config, vocabulary_size: int) -> keras.Model:
     is_tied, is_adaptive = config.tie_weights, config.softmax == "adaptive"
     rates = {name: getattr(config, name) for name in RECURRENT_RATES}
     rates = {name: rate for name, rate in rates.items() if rate}  # not every layer takes them
-    # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
-    stack = layers.Stack(
-        [
-            getattr(layers, config.cell)(
-                config.units,
-                dropout=config.dropout if k else config.embedding_dropout,
-                **rates,
-            )
-            for k in range(config.depth)
-        ],
-        return_state=True,
-    )
+    stack = _stack(config, rates)
     words = layers.WordDropout(config.word_dropout, UNKNOWN)(tokens)
     if is_adaptive:
         # The vocabulary of a text may be smaller than its largest size.
@@ -186,7 +208,7 @@ def build(config, vocabulary_size: int) -> keras.Model:
         x = embedding(words)
     x = CarriedState(stack, config.batch_size, name="carried")(x, start)  # [B, T, U]
     x = keras.layers.Dropout(config.output_dropout, noise_shape=(None, 1, None))(x)
-    if is_tied and config.units != config.embedding_dim:
+    if is_tied and x.shape[-1] != config.embedding_dim:
         x = keras.layers.Dense(config.embedding_dim, name="projection")(x)
     features = {"tokens": tokens, "start": start}
     if is_adaptive:
@@ -200,6 +222,30 @@ def build(config, vocabulary_size: int) -> keras.Model:
     if config.random_lengths and not config.jit:
         model.sequence_length = config.sequence_length
     return model
+
+
+def _stack(config, rates: dict) -> layers.Stack | Blocks:
+    """The recurrent layers of a configuration, with these rates of their recurrent dropout."""
+    # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
+    if config.residual_blocks:
+        blocks = [
+            layers.ResidualBlock(
+                getattr(layers, config.cell)(config.units, **rates),
+                expansion=EXPANSION,
+                dropout=config.dropout,
+                return_state=True,
+                name=f"block_{k}",
+            )
+            for k in range(config.depth)
+        ]
+        return Blocks(blocks, config.embedding_dropout, name="blocks")
+    made = [
+        getattr(layers, config.cell)(
+            config.units, dropout=config.dropout if k else config.embedding_dropout, **rates
+        )
+        for k in range(config.depth)
+    ]
+    return layers.Stack(made, return_state=True)
 
 
 class Steps:
@@ -229,8 +275,11 @@ class Steps:
         x, new, states = self._embed(tokens), [], list(states)
         for layer in self.stack.layers:
             own, states = states[: len(layer.state_size)], states[len(layer.state_size) :]
-            x, own = layer.cell(x, own)
+            is_block = isinstance(layer, layers.ResidualBlock)
+            x, own = (layer.step if is_block else layer.cell)(x, own)
             new += own
+        if isinstance(self.stack, Blocks):
+            x = self.stack.norm(x)
         return self.logits(x), new
 
     def outputs(self, tokens, mask) -> tuple:

@@ -145,6 +145,7 @@ class ResidualBlock(keras.layers.Layer):
 
     def build(self, sequences_shape):
         batch, time, size = sequences_shape
+        self._size = size
         features = size if self.input_units is None else self.input_units
         self.norm.build(sequences_shape)
         self.layer.build((batch, time, features))
@@ -180,25 +181,70 @@ class ResidualBlock(keras.layers.Layer):
         expected = len(self._state_sizes(sequences.shape[-1]))
         if states is not None and len(states) != expected:
             raise ValueError(f"{self.name} takes {expected} initial states, got {len(states)}.")
+
+        def run(u):  # [B, T, features]
+            window = []
+            if self.kernel_size is not None:
+                given = None if states is None else states.pop(0)
+                u, *window = self._convolved(u, given, mask)
+            y, *final = self.layer(u, initial_state=states, mask=mask, training=training)
+            return y, [*window, *final]
+
         # Whatever a masked step contains, it affects neither outputs nor gradients.
-        x, window = zero_masked(sequences, mask), []
-        n = u = self.norm(x)  # [B, T, D]
+        x, final = self._around(run, zero_masked(sequences, mask), training)
+        x = zero_masked(x, mask)
+        return (x, *final) if self.return_state else x
+
+    def step(self, inputs, states) -> tuple:
+        """One step, without a loop and without dropout.
+
+        Args:
+            inputs: `[B, D]`.
+            states: as returned by the call with `return_state`, zeros before a sequence.
+
+        Returns:
+            The outputs `[B, D]`, and the list of the new states.
+        """
+        states = list(states)
+
+        def run(u):  # [B, features]
+            window = []
+            if self.kernel_size is not None:
+                kernel, bias = (
+                    full_precision(ops.convert_to_tensor(w)) for w in self.convolution_weights
+                )
+                shape = (-1, self.kernel_size - 1, u.shape[-1])
+                before = ops.reshape(cast_to(states.pop(0), u.dtype), shape)
+                rows = ops.concatenate([before, u[:, None]], axis=1)  # [B, kernel_size, features]
+                u = cast_to(ops.sum(full_precision(rows) * kernel, axis=1) + bias, u.dtype)
+                window = [ops.reshape(rows[:, 1:], (-1, shape[1] * shape[2]))]
+            y, final = self.layer.cell(u, states)
+            return y, [*window, *final]
+
+        return self._around(run, inputs, training=False)
+
+    def _around(self, run, x, training) -> tuple:
+        """The equations around the convolution and the recurrent layer, which `run` computes.
+
+        Args:
+            run: maps `[..., features]` to `[..., U]` and the final states.
+            x: `[..., D]`.
+
+        Returns:
+            The outputs `[..., D]`, and the final states.
+        """
+        n = u = self.norm(x)
         if self.input_units is not None:
-            u = projected(u, self.input_weights)  # [B, T, features]
-        if self.kernel_size is not None:
-            given = None if states is None else states.pop(0)
-            u, *window = self._convolved(u, given, mask)
-        y, *final = self.layer(u, initial_state=states, mask=mask, training=training)  # [B, T, U]
+            u = projected(u, self.input_weights)
+        y, final = run(u)
         if self.gated:
             y = y * self.activation(projected(n, self.gate_weights))
-        x = x + self.drop(projected(y, self.output_weights), training=training)  # [B, T, D]
+        x = x + self.drop(projected(y, self.output_weights), training=training)
         if self.expansion:
             first, second = self.feed_forward_weights
             p, q = ops.split(projected(self.feed_forward_norm(x), first), 2, axis=-1)
-            y = projected(self.activation(p) * q, second)
-            x = x + self.drop(y, training=training)
-        x = zero_masked(x, mask)
-        return (x, *window, *final) if self.return_state else x
+            x = x + self.drop(projected(self.activation(p) * q, second), training=training)
+        return x, final
 
     def _convolved(self, u, window, mask):
         """The convolution, `[B, T, features]`, and its last inputs."""
@@ -216,6 +262,11 @@ class ResidualBlock(keras.layers.Layer):
         c = c if mask is None else steps.at(c, steps.before())
         last = ops.reshape(ops.transpose(last, (1, 0, 2)), (batch, before * features))
         return ops.transpose(c, (1, 0, 2)), last
+
+    @property
+    def state_size(self) -> list[int]:
+        """The sizes of the states of a block that is built."""
+        return self._state_sizes(self._size)
 
     def _state_sizes(self, size: int) -> list[int]:
         """The sizes of the states, for an input of this size."""

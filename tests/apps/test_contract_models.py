@@ -232,7 +232,7 @@ NETWORKS = {
     ],
     "image_captioning": [{}, {"attention": "after"}, {"attention": "none"}, {"frames": 2}],
     "key_terms": [{}, {"model": "attention", "characters": "none"}],
-    "language_model": [{}, {"tie_weights": True}],
+    "language_model": [{}, {"tie_weights": True}, {"residual_blocks": True}],
     "reading_comprehension": [
         {"restarts": 2},
         {"tying": "layer_wise"},

@@ -118,8 +118,21 @@ class TestCarriedState:
     first_of([c for c in RECURRENT_LAYERS if c not in ("LSTM", "ContextLSTM")], "QRNN"),
 )
 def test_one_step_of_every_cell_is_the_layer(cell):
-    trained = make(cell=cell, depth=1, units=12)
-    steps = network.Steps(trained.model, tie_weights=False)
+    assert_steps_are_the_layer(make(cell=cell, depth=1, units=12))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_one_step_of_residual_blocks_is_the_layer(tied):
+    trained = make(cell="MinGRU", residual_blocks=True, tie_weights=tied, dropout=0.5)
+    assert not [layer for layer in trained.model.layers if layer.name == "projection"]
+    assert_steps_are_the_layer(trained)
+    step = app.serve(trained).litert["step"].get_concrete_function().graph.as_graph_def()
+    nodes = [*step.node, *(node for f in step.library.function for node in f.node_def)]
+    assert not [node.op for node in nodes if "While" in node.op]
+
+
+def assert_steps_are_the_layer(trained: Trained) -> None:
+    steps = network.Steps(trained.model, trained.config.tie_weights)
     ids = tf.constant([[3, 4, 5, 1], [6, 7, 8, 2]])
     expected, last = logits_of(steps, ids, tf.ones([2, 4], bool))
     states = steps.initial_states(2)

@@ -38,6 +38,18 @@ def test_a_sequence_in_parts_gives_the_same(name):
     assert [s.shape for s in states] == [(B, size) for size in (3 * D, *block.layer.state_size)]
 
 
+@pytest.mark.parametrize("name", first_of(sorted(set(RECURRENT_LAYERS) - {"ContextLSTM"}), "MLSTM"))
+@pytest.mark.parametrize("options", [{"expansion": 2, "input_units": 8}, {"kernel_size": None}])
+def test_single_steps_give_the_same(name, options):
+    block = built(inner(name), **options)
+    whole, *last = running.outputs(block, SEQUENCES)
+    states = [np.zeros((B, size), running.PRECISE) for size in block.state_size]
+    for t in range(T):
+        outputs, states = block.step(*running.tensors(SEQUENCES[:, t], list(states)))
+        assert_near([running.numpy(outputs)], [whole[:, t]], 10 * running.EXACT)
+    assert_near([running.numpy(s) for s in states], last, 10 * running.EXACT)
+
+
 def test_its_parts_are_those_of_keras():
     block = built(
         keras.layers.GRU(U, dtype=running.PRECISE), normalization="layer", activation="gelu"
