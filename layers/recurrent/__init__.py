@@ -23,6 +23,7 @@ from unroll.layers.recurrent.nas import NAS, NASCell
 from unroll.layers.recurrent.peephole_lstm import PeepholeLSTM, PeepholeLSTMCell
 from unroll.layers.recurrent.pooling import max_over_time, mean_over_time
 from unroll.layers.recurrent.qrnn import QRNN, QRNNCell
+from unroll.layers.recurrent.recurrence import StepWithGradient
 from unroll.layers.recurrent.residual_block import ResidualBlock
 from unroll.layers.recurrent.rg_lru import RGLRU, RGLRUCell
 from unroll.layers.recurrent.scrn import SCRN, SCRNCell
@@ -83,6 +84,7 @@ __all__ = [
     "SRUCell",
     "Segmented",
     "Stack",
+    "StepWithGradient",
     "linear_recurrence",
     "max_over_time",
     "mean_over_time",
