@@ -226,7 +226,6 @@ def build(config, vocabulary_size: int) -> keras.Model:
 
 def _stack(config, rates: dict) -> layers.Stack | Blocks:
     """The recurrent layers of a configuration, with these rates of their recurrent dropout."""
-    # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
     if config.residual_blocks:
         blocks = [
             layers.ResidualBlock(
@@ -239,6 +238,7 @@ def _stack(config, rates: dict) -> layers.Stack | Blocks:
             for k in range(config.depth)
         ]
         return Blocks(blocks, config.embedding_dropout, name="blocks")
+    # One mask for all steps of a batch: the locked dropout of Merity et al. 2018.
     made = [
         getattr(layers, config.cell)(
             config.units, dropout=config.dropout if k else config.embedding_dropout, **rates
