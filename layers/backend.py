@@ -23,6 +23,8 @@ Import this module instead of the files of the backends. Each of them defines th
 | `fused_obstacle(kind, tensors, ...)` | why there is no fused kernel for a recurrent layer |
 | `fused_recurrence(kind, inputs, states, ...)` | a recurrent layer in one operation |
 | `fused_takes_lengths()` | whether that operation takes the lengths of the sequences |
+| `fused_supports_jit()` | whether Keras may compile a model with that operation |
+| `traced_format()` | the format for which a model is traced, "litert" or "onnx", or None |
 """
 
 import keras
@@ -34,6 +36,7 @@ if keras.backend.backend() == "tensorflow":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        fused_supports_jit,
         fused_takes_lengths,
         largest_chunk,
         linear_recurrence_form,
@@ -46,6 +49,7 @@ if keras.backend.backend() == "tensorflow":
         split_batch,
         steps_at_once,
         tanh_gradient,
+        traced_format,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -57,6 +61,7 @@ elif keras.backend.backend() == "jax":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        fused_supports_jit,
         fused_takes_lengths,
         largest_chunk,
         linear_recurrence_form,
@@ -67,6 +72,7 @@ elif keras.backend.backend() == "jax":
         scan,
         split_batch,
         steps_at_once,
+        traced_format,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -79,6 +85,7 @@ elif keras.backend.backend() == "torch":
         differentiable_scan,
         fused_obstacle,
         fused_recurrence,
+        fused_supports_jit,
         fused_takes_lengths,
         largest_chunk,
         linear_recurrence_form,
@@ -89,6 +96,7 @@ elif keras.backend.backend() == "torch":
         scan,
         split_batch,
         steps_at_once,
+        traced_format,
         true_rows,
         uses_custom_gradient,
         vjp,
@@ -106,6 +114,7 @@ __all__ = [
     "differentiable_scan",
     "fused_obstacle",
     "fused_recurrence",
+    "fused_supports_jit",
     "fused_takes_lengths",
     "largest_chunk",
     "linear_recurrence_form",
@@ -118,6 +127,7 @@ __all__ = [
     "split_batch",
     "steps_at_once",
     "tanh_gradient",
+    "traced_format",
     "true_rows",
     "uses_custom_gradient",
     "vjp",

@@ -10,7 +10,11 @@ import os
 import keras
 import tensorflow as tf
 
-from unroll.layers import fused_litert_tensorflow, fused_onnx_tensorflow
+from unroll.layers import (
+    fused_cudnn_tensorflow,
+    fused_litert_tensorflow,
+    fused_onnx_tensorflow,
+)
 from unroll.layers.scan_tensorflow import scan, traced_format
 
 
@@ -349,12 +353,19 @@ def largest_chunk() -> int:
 
 def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     """Why `fused_recurrence` cannot take the place of the loop; see `backend_torch.py`."""
-    del variables, required
-    if traced_format() == "litert" and kind == "lstm":
+    del variables
+    if traced_format() == "litert":
+        if kind != "lstm":
+            return "LiteRT has a fused operation for the LSTM only"
         return fused_litert_tensorflow.obstacle(tensors[0], tensors[1:])
     if traced_format() == "onnx":
         return fused_onnx_tensorflow.obstacle(tensors[0])
-    return "there is no fused kernel on the TensorFlow backend"
+    return fused_cudnn_tensorflow.obstacle(required)
+
+
+def fused_supports_jit() -> bool:
+    """False: XLA has no operations of cuDNN."""
+    return False
 
 
 def fused_takes_lengths() -> bool:
@@ -365,14 +376,15 @@ def fused_takes_lengths() -> bool:
 def fused_recurrence(
     kind: str, inputs, states, kernel, recurrent_kernel, bias, reduced: bool, lengths=None
 ):
-    """What becomes one operation of an exported model; see `backend_torch.py`.
+    """cuDNN's operation, or what becomes one of an exported model; see `backend_torch.py`.
 
     Args:
         lengths: `[B]`, int32, or None; for ONNX only.
     """
     weights = (kernel, recurrent_kernel, bias)
+    del reduced
     if traced_format() == "litert":
         return fused_litert_tensorflow.stand_in(inputs, states, *weights)
     if traced_format() == "onnx":
         return fused_onnx_tensorflow.stand_in(kind, inputs, states, *weights, lengths)
-    raise NotImplementedError(fused_obstacle(kind, (inputs, *states), (), reduced))
+    return fused_cudnn_tensorflow.recurrence(kind, inputs, states, *weights)

@@ -209,6 +209,16 @@ def fused_obstacle(kind: str, tensors, variables, required: bool) -> str | None:
     return None
 
 
+def traced_format() -> str | None:
+    """None: a LiteRT or ONNX model is made on the TensorFlow backend."""
+    return None
+
+
+def fused_supports_jit() -> bool:
+    """False: `torch.compile` has the loop."""
+    return False
+
+
 def fused_takes_lengths() -> bool:
     """Whether `fused_recurrence` takes the lengths of the sequences."""
     return False

@@ -11,6 +11,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from unroll.layers.fused_cudnn_tensorflow import flat_weights
+
 # For each kernel, the node and its attributes, and the numbers of Keras's gates in the order of
 # ONNX: i, f, g, o of an LSTM are i, o, f, c there, and z, r, g of a GRU are z, r, h.
 _NODES = {
@@ -62,7 +64,7 @@ def stand_in(kind: str, inputs, states, kernel, recurrent_kernel, bias, lengths=
         input=tf.transpose(sequences, [1, 0, 2]),
         input_h=start[0],
         input_c=start[-1],
-        params=_weights(kind, kernel, recurrent_kernel, bias),
+        params=flat_weights(_NODES[kind][2], kernel, recurrent_kernel, bias),
         rnn_mode=kind,
         is_training=False,
     )
@@ -74,20 +76,6 @@ def stand_in(kind: str, inputs, states, kernel, recurrent_kernel, bias, lengths=
         for first, last in zip(states, (found.output_h, found.output_c), strict=False)
     ]
     return outputs, final
-
-
-def _weights(kind: str, kernel, recurrent_kernel, bias):
-    """W `[G, D]`, R `[G, U]` and both biases `[G]` of ONNX, flat."""
-    _, _, order = _NODES[kind]
-
-    def flat(weight):
-        gates = tf.split(weight, len(order), axis=-1)
-        return tf.reshape(tf.transpose(tf.concat([gates[k] for k in order], axis=-1)), [-1])
-
-    if bias is None:
-        bias = tf.zeros([recurrent_kernel.shape[1]], kernel.dtype)
-    biases = tf.unstack(bias) if len(bias.shape) == 2 else [bias, tf.zeros_like(bias)]
-    return tf.concat([flat(weight) for weight in (kernel, recurrent_kernel, *biases)], axis=0)
 
 
 def convert(graph, operation, name: str, _) -> None:

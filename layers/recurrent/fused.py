@@ -88,7 +88,7 @@ def run(cell, sequences, states, mask, reverse: bool):
         if backend.fused_takes_lengths():
             lengths = {"lengths": ops.sum(ops.cast(mask, "int32"), axis=1)}
         else:
-            masked = ops.arange(x.shape[1]) >= count[:, -1:]  # of the moved steps
+            masked = ops.arange(ops.shape(x)[1]) >= count[:, -1:]  # of the moved steps
             x = ops.concatenate([x, ops.expand_dims(cast_to(masked, x.dtype), -1)], axis=-1)
             row = ops.repeat(ops.convert_to_tensor(AT_MASKED_STEPS[kind], x.dtype), cell.units)
             kernel = ops.concatenate([kernel, row[None]], axis=0)

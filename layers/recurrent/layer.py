@@ -6,7 +6,12 @@ import inspect
 import keras
 from keras import ops
 
-from unroll.layers.backend import split_batch, steps_at_once
+from unroll.layers.backend import (
+    fused_supports_jit,
+    split_batch,
+    steps_at_once,
+    traced_format,
+)
 from unroll.layers.operations import time_major
 from unroll.layers.recurrent import fused
 from unroll.layers.recurrent.base_cell import BaseCell
@@ -32,7 +37,8 @@ class RecurrentLayer(keras.layers.RNN):
         use_cudnn: whether to run on a fused kernel of the backend (cuDNN, oneDNN) instead of the
             loop. `"auto"` does so if the backend has one with the equations, activations and
             dropout of the layer, and with derivatives of any order. True requires it, and False
-            forbids it. Masks of any kind are allowed.
+            forbids it. Masks of any kind are allowed. On JAX and TensorFlow only True selects a
+            kernel, and a SavedModel made on TensorFlow then needs a GPU.
         unroll, implementation: accepted as in Keras's layers, without effect.
         zero_output_for_mask: whether the output of a masked step is zero instead of the output of
             the step before.
@@ -95,6 +101,8 @@ class RecurrentLayer(keras.layers.RNN):
             **kwargs,
         )
         self.use_cudnn = use_cudnn
+        if use_cudnn is True and not fused_supports_jit():
+            self.supports_jit = False
         self.without_effect = {"unroll": unroll}
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
@@ -185,7 +193,7 @@ class RecurrentLayer(keras.layers.RNN):
         obstacle = fused.obstacle(cell, self.use_cudnn, (sequences, *states), dropout_mask)
         if obstacle is None:
             return fused.run(cell, sequences, states, mask, self.go_backwards)
-        if self.use_cudnn is True:
+        if self.use_cudnn is True and traced_format() is None:
             raise ValueError(f"{self.name}: use_cudnn is True, but {obstacle}.")
         batch = (sequences, states, mask, dropout_mask, noise)
         parts = [self._over_time(*part) for part in split_batch(batch, cell.multiply_adds)]

@@ -1,9 +1,11 @@
 """The fused kernels of the backends: when they run, and that they equal the loop.
 
-With a GPU, the kernels are those of cuDNN. Without one, PyTorch's are those of its CPU, and JAX's
-is replaced by the reference that JAX has for it.
+With a GPU, the kernels are those of cuDNN. Without one, PyTorch's are those of its CPU, JAX's is
+replaced by the reference that JAX has for it, and TensorFlow's by a reference that is compared with
+Keras's use of it.
 """
 
+import collections
 from itertools import product
 
 import keras
@@ -19,6 +21,7 @@ from unroll.layers.recurrent import RECURRENT_LAYERS, fused
 
 BACKEND = running.BACKEND
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch")
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
 KERNELS = {"LSTM": "lstm", "GRU": "gru", "ElmanRNN": "rnn_tanh", "IRNN": "rnn_relu"}
 # Layers with a fused kernel. JAX has one for the LSTM only.
 FUSED = [
@@ -134,10 +137,19 @@ def test_a_required_kernel_that_does_not_exist_is_an_error():
 def test_what_the_backend_says_about_kernels(monkeypatch):
     tensors = running.tensors(SEQUENCES.astype("float32"))
     if BACKEND == "tensorflow":
-        for required in (False, True):
-            assert "TensorFlow backend" in backend.fused_obstacle("lstm", tensors, [], required)
-        with pytest.raises(NotImplementedError, match="TensorFlow"):
-            backend.fused_recurrence("lstm", *tensors, [], None, None, None, False)
+        import tensorflow as tf
+
+        for devices, cuda, required, reason in (
+            (["GPU"], True, True, None),
+            (["GPU"], True, False, "use_cudnn=True"),
+            (["GPU"], False, True, "without CUDA"),
+            ([], True, True, "no GPU"),
+        ):
+            monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind, d=devices: d)
+            build = {"is_cuda_build": cuda}
+            monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda build=build: build)
+            found = backend.fused_obstacle("gru", tensors, [], required)
+            assert found is None if reason is None else reason in found
         return
     import jax
 
@@ -159,7 +171,9 @@ def test_what_the_backend_says_about_kernels(monkeypatch):
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Lets JAX use a reference of its kernel without a GPU."""
+    """Lets JAX and TensorFlow use a reference of their kernels without a GPU."""
+    if BACKEND == "tensorflow":
+        use_reference_of_cudnn(monkeypatch)
     if BACKEND != "jax":
         return
     import jax
@@ -177,6 +191,115 @@ def kernels(monkeypatch):
 
     monkeypatch.setattr(rnn, "lstm", reference)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+def use_reference_of_cudnn(monkeypatch):
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        return
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    build = {"is_cuda_build": True, "is_rocm_build": False}
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+    monkeypatch.setattr(tf.raw_ops, "CudnnRNNV3", reference_of_cudnn)
+
+
+def reference_of_cudnn(
+    *, input_h, input_c, params, sequence_lengths, rnn_mode, is_training, time_major, **given
+):
+    """The outputs of TensorFlow's operation for full sequences, in other operations."""
+    import tensorflow as tf
+
+    assert is_training
+    assert not time_major
+    inputs = given["input"]
+    tf.debugging.assert_equal(sequence_lengths, tf.shape(inputs)[1])
+    units, gates = input_h.shape[-1], {"lstm": 4, "gru": 3}.get(rnn_mode, 1)
+    sizes = [units * inputs.shape[-1]] * gates + [units * units] * gates + [units] * 2 * gates
+    parts = tf.split(params, sizes)
+    matrices = [tf.transpose(tf.reshape(p, [units, -1])) for p in parts[: 2 * gates]]
+    biases = parts[2 * gates :]
+    h, c, outputs = input_h[:, 0], input_c if rnn_mode != "lstm" else input_c[:, 0], []
+    for x in tf.unstack(inputs, axis=1):
+        given = [x @ w + b for w, b in zip(matrices[:gates], biases[:gates], strict=True)]
+        before = [h @ r + b for r, b in zip(matrices[gates:], biases[gates:], strict=True)]
+        z = [a + b for a, b in zip(given, before, strict=True)]
+        if rnn_mode == "lstm":
+            c = tf.sigmoid(z[1]) * c + tf.sigmoid(z[0]) * tf.tanh(z[2])
+            h = tf.sigmoid(z[3]) * tf.tanh(c)
+        elif rnn_mode == "gru":
+            new = tf.tanh(given[2] + tf.sigmoid(z[0]) * before[2])
+            update = tf.sigmoid(z[1])
+            h = update * h + (1 - update) * new
+        else:
+            h = tf.tanh(z[0]) if rnn_mode == "rnn_tanh" else tf.nn.relu(z[0])
+        outputs.append(h)
+    c = c[:, None] if rnn_mode == "lstm" else c
+    names = "output output_h output_c reserve_space host_reserved"
+    found = (tf.stack(outputs, axis=1), h[:, None], c, None, None)
+    return collections.namedtuple("Outputs", names)(*found)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_the_reference_of_cudnn_is_what_keras_runs(monkeypatch, name):
+    """So the weights have the order that Keras gives to the operation."""
+    made = getattr(keras.layers, name)(U, return_sequences=True)
+    made.build((B, T, D))
+    rng = np.random.default_rng(2)
+    made.set_weights([rng.normal(size=w.shape, scale=0.6) for w in made.weights])
+    inputs = SEQUENCES.astype("float32")
+    expected = running.numpy(made(inputs))
+    calls, made.use_cudnn = [], True
+    use_reference_of_cudnn(monkeypatch)
+    import tensorflow as tf
+
+    reference = tf.raw_ops.CudnnRNNV3
+    monkeypatch.setattr(
+        tf.raw_ops, "CudnnRNNV3", lambda **given: calls.append(given) or reference(**given)
+    )
+    assert_near([running.numpy(made(inputs))], [expected], 1e-6, name)
+    ours = getattr(layers, name)(U, return_sequences=True, use_cudnn=True)
+    ours.build((B, T, D))
+    ours.set_weights(made.get_weights())
+    assert_near([running.numpy(ours(inputs))], [expected], 1e-6, name)
+    of_keras, own = calls
+    assert of_keras.keys() == own.keys()
+    for key, value in own.items():
+        if isinstance(value, tf.Tensor):
+            assert running.numpy(value).tolist() == running.numpy(of_keras[key]).tolist(), key
+
+
+@tensorflow_only
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_graph_has_the_operation_of_cudnn_and_its_gradient(monkeypatch, name):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_cuda_build": True})
+    layer = getattr(layers, name)(U, use_cudnn=True, return_state=True)
+    layer.build((B, T, D))
+
+    signature = [tf.TensorSpec([None, None, D]), tf.TensorSpec([None, None], tf.bool)]
+
+    @tf.function(input_signature=signature)
+    def gradients(x, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, mask=mask)
+        return tape.gradient(outputs, [x, *layer.trainable_variables])
+
+    found = gradients.get_concrete_function()
+    operations = [o.type for o in found.graph.get_operations()]
+    assert operations.count("CudnnRNNV3") == operations.count("CudnnRNNBackpropV3") == 1
+    shapes = [g.shape.as_list() for g in found.structured_outputs[1:]]
+    assert shapes == [list(v.shape) for v in layer.trainable_variables]
+
+
+@tensorflow_only
+def test_a_model_with_a_required_kernel_is_not_compiled_by_xla():
+    assert not layers.LSTM(U, use_cudnn=True).supports_jit
+    assert layers.LSTM(U).supports_jit
 
 
 def assert_close(found, expected, what: str, tolerance: float = 5e-5):
@@ -201,7 +324,6 @@ def on_both(name: str, inputs, states, mask, **options) -> list[running.Result]:
     return found
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has no fused kernel")
 @pytest.mark.parametrize(
     ("name", "options"),
     [x for x in FUSED if BACKEND != "jax" or x[0] == "LSTM"],
@@ -221,7 +343,6 @@ def test_a_fused_kernel_equals_the_loop(kernels, name, options, mask):
         assert_close(one.gradients, other.gradients, f"gradients, {flags}")
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has no fused kernel")
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_states_of_a_fused_kernel_are_float32_in_half_precision(kernels, dtype):
     """With open gates, c grows by one in each step. In bfloat16, 256 + 1 is 256."""

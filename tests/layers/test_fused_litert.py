@@ -103,6 +103,17 @@ def test_a_large_cell_is_not_clipped():
     assert found[31] > 2 * found[39] > 0
 
 
+def test_a_layer_that_was_trained_with_cudnn_is_converted():
+    layer = layers.LSTM(U, use_cudnn=True)
+    function = function_of(layer)
+    for length, kept in ((T, False), (None, True)):
+        found = operations(convert(function, specs(length=length)))
+        assert (FUSED in found) is not kept
+        layer.use_cudnn = False
+        assert_agrees(convert(function, specs(length=length)), function, requests()[:1])
+        layer.use_cudnn = True
+
+
 KEPT = {
     "states": (layers.LSTM(U, return_sequences=True, return_state=True), specs()),
     "use_cudnn": (layers.LSTM(U, use_cudnn=False), specs()),
