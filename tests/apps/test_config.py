@@ -110,18 +110,24 @@ def test_to_json_and_back():
     assert config.from_json(toy.Config, fields, "config.json") == given
 
 
+def test_a_field_that_was_added_since_has_the_default_of_the_class():
+    fields = config.to_json(DIGITS)
+    del fields["units"]
+    assert config.from_json(toy.Config, fields, "config.json") == dataclasses.replace(
+        DIGITS, units=toy.Config().units
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
         ({"units": "x"}, "--units"),
         ({"unitz": 3}, "--unitz"),
         ({"epochs": 0}, "epochs must be"),
-        ({"units": None}, "it lacks the field units"),
     ],
 )
 def test_a_broken_file_is_named(changes, part):
     fields = {**config.to_json(DIGITS), **changes}
-    fields = {name: value for name, value in fields.items() if value is not None}
     with pytest.raises(UsageError, match=rf"^run/config\.json: [^\n]*{part}"):
         config.from_json(toy.Config, fields, "run/config.json")
 

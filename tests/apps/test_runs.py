@@ -15,7 +15,7 @@ from tests.apps.children import Child
 from unroll.apps.core import config as configs
 from unroll.apps.core import files, locks, runs
 from unroll.apps.core.errors import UsageError
-from unroll.apps.core.files import write_json
+from unroll.apps.core.files import encode_json, write_json
 from unroll.apps.core.runs import Run
 
 CONFIG = dataclasses.replace(toy.PRESETS["digits"], units=5, jit=True)
@@ -102,14 +102,23 @@ def test_a_run_of_another_format_is_refused(about, version):
             Run.open(toy, run.path, trained=trained)
 
 
-def test_a_run_that_lacks_a_field_is_refused():
+def test_a_run_of_an_older_version_lacks_the_options_that_are_new():
+    run = Run.create(toy, "digits")
+    run.write_config(toy, CONFIG)
+    fields = json.loads((run.path / "config.json").read_text())
+    assert fields.pop("units") == 5
+    run.write("config.json", encode_json(fields))
+    assert run.config(toy) == dataclasses.replace(CONFIG, units=12)
+
+
+def test_a_configuration_from_which_a_field_was_removed_is_refused():
     run = Run.create(toy, "digits")
     run.write_config(toy, CONFIG)
     file = run.path / "config.json"
     fields = json.loads(file.read_text())
-    assert fields.pop("units") == 5  # it must not become the default of 12
+    del fields["units"]
     write_json(file, fields)
-    with pytest.raises(UsageError, match=r"config\.json: it lacks the field units\.$"):
+    with pytest.raises(UsageError, match=r"config\.json is broken or was changed"):
         run.config(toy)
 
 
