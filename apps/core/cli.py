@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -219,7 +218,7 @@ def _train(app: ModuleType, arguments: list[str]) -> int:
         except BaseException as error:
             # A run without a finished epoch cannot be resumed: remove it.
             if chief and not chosen.resume and not run.state.exists():
-                shutil.rmtree(run.path, ignore_errors=True)
+                run.remove()
             if run.state.exists():
                 _say_how_to_continue(error, app, run, chosen)
             raise

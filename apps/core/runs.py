@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,7 @@ class Run:
         self.history = self.path / "history.json"
         self.metrics = self.path / "metrics.json"
         self.logs = self.path / "logs"
+        self._made: list[Path] = []  # the folders that `create` made, innermost first
         self.search = {}  # search options that override those of the run
 
     @classmethod
@@ -123,13 +125,13 @@ class Run:
                 run = cls(path)
                 if run.path.exists() and (not run.path.is_dir() or run._has_files()):
                     raise UsageError(f"--run={path} exists: name another folder, or use --resume.")
-                run.path.mkdir(parents=True, exist_ok=True)
+                run._make(exist_ok=True)
                 return run
-            parent.mkdir(parents=True, exist_ok=True)
             for n in itertools.count(1):
                 with contextlib.suppress(FileExistsError):
-                    (parent / f"{stem}-{n}").mkdir()
-                    return cls(parent / f"{stem}-{n}")
+                    run = cls(parent / f"{stem}-{n}")
+                    run._make()
+                    return run
         except OSError as error:
             raise UsageError(f"{path or parent} cannot be created: {error.strerror}.") from None
 
@@ -169,6 +171,21 @@ class Run:
             except ValueError as error:
                 raise UsageError(str(error)) from None
         return run
+
+    def _make(self, exist_ok: bool = False) -> None:
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        self.path.mkdir(parents=True, exist_ok=exist_ok)
+
+    def remove(self) -> None:
+        """Removes what can be removed: the files, and the folders of `create` if now empty."""
+        with contextlib.suppress(OSError):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            for path in self._made:
+                path.rmdir()
 
     def app(self) -> str:
         """The name of the app that an existing run belongs to.

@@ -146,7 +146,7 @@ def test_a_run_that_fails_in_its_first_epoch_leaves_no_files(call, monkeypatch, 
         assert err == ["unroll: stopped." if code == 130 else "unroll: broken in two"]
     assert [path for path in Path().rglob("*") if path.is_file()] == []
     assert not Path("mine").exists()
-    assert list(Path("runs/toy").iterdir()) == []
+    assert not Path("runs").exists()
 
 
 def test_a_failed_resume_removes_nothing(call, monkeypatch, run):
@@ -168,7 +168,7 @@ def test_a_defect_is_a_traceback(monkeypatch):
     monkeypatch.setattr(toy, "build", build)
     with pytest.raises(RuntimeError, match="a defect"):
         cli.main(["toy", "train"])
-    assert list(Path("runs/toy").iterdir()) == []
+    assert not Path("runs").exists()
 
 
 def test_sizes_that_a_layer_refuses_are_incorrect_use(call):
@@ -176,7 +176,7 @@ def test_sizes_that_a_layer_refuses_are_incorrect_use(call):
     assert code == 2
     assert err[0].startswith("unroll: The model cannot be built with these options: ")
     assert "units" in err[0]
-    assert list(Path("runs/toy").iterdir()) == []
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_what_the_machine_lacks_is_one_line(call, monkeypatch, error, line):
     code, out, err = call("toy", "train")
     assert (code, out, len(err)) == (2, [], 1)
     assert err[0].startswith(f"unroll: {line}")
-    assert list(Path("runs/toy").iterdir()) == []
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "report"])

@@ -102,6 +102,26 @@ def test_a_run_of_another_format_is_refused(about, version):
             Run.open(toy, run.path, trained=trained)
 
 
+@pytest.mark.parametrize("there", ["", "runs", "runs/toy/digits-1", "mine", "mine/one"])
+def test_a_run_that_is_removed_leaves_the_folders_that_were_there(there):
+    if there:
+        runs.Path(there).mkdir(parents=True)
+    before = sorted(runs.Path().rglob("*"))
+    for path in (None, "mine/one"):
+        run = Run.create(toy, "digits", path)
+        run.write_config(toy, CONFIG)
+        (run.path / "link").symlink_to(runs.Path().resolve())
+        run.remove()
+    assert sorted(runs.Path().rglob("*")) == before
+
+
+def test_the_folder_of_another_run_stays():
+    first, second = (Run.create(toy, "digits") for _ in range(2))
+    first.remove()
+    assert second.path.is_dir()
+    assert not first.path.exists()
+
+
 def test_a_run_of_an_older_version_lacks_the_options_that_are_new():
     run = Run.create(toy, "digits")
     run.write_config(toy, CONFIG)
