@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import sentencepiece
 import tensorflow as tf
 import tensorflow_text as tf_text
+from sentencepiece import sentencepiece_model_pb2
 
 from unroll.pipelines.errors import DataError
 
@@ -76,8 +77,16 @@ def train_subwords(
     except RuntimeError as error:
         why = " ".join(str(error).split())[-200:]
         raise DataError(f"No subwords can be made of the training text: {why}") from None
-    model = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
-    return [model.id_to_piece(k) for k in range(model.get_piece_size())], file.getvalue()
+    made = without_file_name(file.getvalue())
+    model = sentencepiece.SentencePieceProcessor(model_proto=made)
+    return [model.id_to_piece(k) for k in range(model.get_piece_size())], made
+
+
+def without_file_name(model: bytes) -> bytes:
+    """A model without the name of the temporary file of its rules, which differs each time."""
+    fields = sentencepiece_model_pb2.ModelProto.FromString(model)
+    fields.normalizer_spec.ClearField("normalization_rule_tsv")
+    return fields.SerializeToString()
 
 
 def subword_tokenizer(

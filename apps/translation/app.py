@@ -20,6 +20,7 @@ from unroll.apps.shared.unknown_words import report_unknown
 from unroll.apps.translation import baselines, network, scoring, serving
 from unroll.apps.translation import report as reports
 from unroll.pipelines import translation
+from unroll.pipelines.subwords import without_file_name
 
 
 @dataclass(frozen=True)
@@ -295,13 +296,21 @@ def ensemble(members: list[Trained]) -> Trained:
                     f"an ensemble needs runs with the same {name}: that of the first is "
                     f"{values[0]}, that of number {number} is {values[1]}."
                 )
-        if member.assets != first.assets:
+        if _what_splits_texts(member) != _what_splits_texts(first):
             raise UsageError(
                 f"an ensemble needs runs with the same vocabularies: run number {number} has "
                 "others than the first. Train them on the same data, with the same options of the "
                 "vocabularies and other seeds."
             )
     return replace(first, model=network.Ensemble([each.model for each in members]))
+
+
+def _what_splits_texts(trained: Trained) -> dict:
+    """The assets, without a file name that runs of older versions have in their subwords."""
+    return {
+        name: without_file_name(asset) if isinstance(asset, bytes) else asset
+        for name, asset in trained.assets.items()
+    }
 
 
 def score(trained: Trained, dataset: tf.data.Dataset) -> dict:
