@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sentencepiece import sentencepiece_model_pb2
 
 from tests.apps.translation_cases import SOURCE, TARGET, make
 from tests.parameters import first_of
@@ -15,6 +16,7 @@ from unroll.apps.core.errors import UsageError
 from unroll.apps.shared.token_losses import MeanLoss, Perplexity
 from unroll.apps.translation import app, decoding, network, scoring
 from unroll.layers.decoding import SearchResult
+from unroll.pipelines.subwords import train_subwords
 from unroll.pipelines.translation import END, PAD, SEPARATOR, START, UNKNOWN
 
 VARIANTS = {
@@ -161,6 +163,14 @@ class TestEnsemble:
         assert (alone.tokens == several.tokens).numpy().all()
         np.testing.assert_allclose(alone.scores, several.scores, atol=1e-4)
         np.testing.assert_allclose(alone.alignments, several.alignments, atol=1e-5)
+
+    def test_runs_of_older_versions_have_a_file_name_in_their_subwords(self):
+        model, assets = train_subwords(["a small dog"] * 20, 12, {"unk": "<unk>"})[1], []
+        for name in ("one", "another"):
+            fields = sentencepiece_model_pb2.ModelProto.FromString(model)
+            fields.normalizer_spec.normalization_rule_tsv = name
+            assets.append({**make().assets, "subwords": fields.SerializeToString()})
+        app.ensemble([dataclasses.replace(make(), assets=each) for each in assets])
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -121,6 +121,7 @@ def test_subwords(kind, capfd):
     # Without sampling, and after the deletion of other tokenizers, they are split as before.
     assert source.encode(text).to_list() == [expected]
     assert "normalizer" not in capfd.readouterr().err  # a message of SentencePiece
+    assert pairs.build_assets(dataset(texts), "subwords", 100, **options) == assets
 
 
 def test_rare_characters_are_pieces_if_they_leave_room():
