@@ -10,11 +10,7 @@ import os
 import keras
 import tensorflow as tf
 
-from unroll.layers import (
-    fused_cudnn_tensorflow,
-    fused_litert_tensorflow,
-    fused_onnx_tensorflow,
-)
+from unroll.layers import fused_cudnn_tensorflow, fused_litert_tensorflow, fused_onnx_tensorflow
 from unroll.layers.scan_tensorflow import scan, traced_format
 
 
@@ -381,8 +377,8 @@ def fused_recurrence(
     Args:
         lengths: `[B]`, int32, or None; for ONNX only.
     """
-    weights = (kernel, recurrent_kernel, bias)
     del reduced
+    weights = (kernel, recurrent_kernel, bias)
     if traced_format() == "litert":
         return fused_litert_tensorflow.stand_in(inputs, states, *weights)
     if traced_format() == "onnx":

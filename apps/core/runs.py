@@ -183,7 +183,8 @@ class Run:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    path.unlink()
+                    with contextlib.suppress(OSError):
+                        path.unlink()
             for path in self._made:
                 path.rmdir()
 

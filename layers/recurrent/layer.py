@@ -6,12 +6,7 @@ import inspect
 import keras
 from keras import ops
 
-from unroll.layers.backend import (
-    fused_supports_jit,
-    split_batch,
-    steps_at_once,
-    traced_format,
-)
+from unroll.layers.backend import fused_supports_jit, split_batch, steps_at_once, traced_format
 from unroll.layers.operations import time_major
 from unroll.layers.recurrent import fused
 from unroll.layers.recurrent.base_cell import BaseCell

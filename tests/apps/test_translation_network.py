@@ -170,7 +170,9 @@ class TestEnsemble:
             fields = sentencepiece_model_pb2.ModelProto.FromString(model)
             fields.normalizer_spec.normalization_rule_tsv = name
             assets.append({**make().assets, "subwords": fields.SerializeToString()})
-        app.ensemble([dataclasses.replace(make(), assets=each) for each in assets])
+        assert assets[0] != assets[1]
+        both = app.ensemble([dataclasses.replace(make(), assets=each) for each in assets])
+        assert len(both.model.members) == 2
 
     @pytest.mark.parametrize(
         ("change", "message"),
