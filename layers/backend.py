@@ -15,7 +15,7 @@ Import this module instead of the files of the backends. Each of them defines th
 | `steps_at_once()` | how many steps to project at once, or None for all |
 | `uses_custom_gradient()` | whether a layer must define its own gradient |
 | `split_batch(structure, work)` | the parts of a batch that run in parallel |
-| `projects_in_loop()` | whether the inputs of a loop are projected step by step |
+| `computes_in_loops()` | whether a loop also computes what could be computed for all steps |
 | `derives_from_tangent()` | whether a gradient is derived from a tangent |
 | `sigmoid_gradient(y, d_y)`, `tanh_gradient(y, d_y)` | gradients, from the value of the function |
 | `linear_recurrence_form(x)` | the fastest form of a recurrence that is linear |
@@ -41,7 +41,7 @@ if keras.backend.backend() == "tensorflow":
         largest_chunk,
         linear_recurrence_form,
         product,
-        projects_in_loop,
+        computes_in_loops,
         pullback,
         recomputed,
         scan,
@@ -66,7 +66,7 @@ elif keras.backend.backend() == "jax":
         largest_chunk,
         linear_recurrence_form,
         product,
-        projects_in_loop,
+        computes_in_loops,
         pullback,
         recomputed,
         scan,
@@ -90,7 +90,7 @@ elif keras.backend.backend() == "torch":
         largest_chunk,
         linear_recurrence_form,
         product,
-        projects_in_loop,
+        computes_in_loops,
         pullback,
         recomputed,
         scan,
@@ -119,7 +119,7 @@ __all__ = [
     "largest_chunk",
     "linear_recurrence_form",
     "product",
-    "projects_in_loop",
+    "computes_in_loops",
     "pullback",
     "recomputed",
     "scan",

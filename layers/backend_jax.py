@@ -25,11 +25,11 @@ def steps_at_once() -> int | None:
     return None
 
 
-def projects_in_loop() -> bool:
-    """Whether a loop projects its inputs step by step.
+def computes_in_loops() -> bool:
+    """Whether a loop projects its inputs, and adds up the gradients of its weights, step by step.
 
-    On a CPU, XLA's product of all steps takes as long as those of single steps, and its loop reads
-    the slices of the result slowly.
+    On a CPU, XLA's product of all steps takes as long as those of single steps, and tensors of all
+    steps are slow to allocate and to read.
     """
     return jax.default_backend() == "cpu"
 

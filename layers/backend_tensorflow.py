@@ -34,7 +34,7 @@ def tanh_gradient(y, d_y):
     return tf.raw_ops.TanhGrad(y=y, dy=d_y)
 
 
-def projects_in_loop() -> bool:
+def computes_in_loops() -> bool:
     """False: one product of all steps runs on all cores."""
     return False
 

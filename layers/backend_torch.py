@@ -30,7 +30,7 @@ def steps_at_once() -> int | None:
     return None
 
 
-def projects_in_loop() -> bool:
+def computes_in_loops() -> bool:
     """False: one product of all steps takes less time than one in each step."""
     return False
 

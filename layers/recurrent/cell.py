@@ -244,7 +244,7 @@ class RecurrentCell(BaseCell):
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
         options = {}
-        if backend.projects_in_loop():
+        if backend.computes_in_loops():
             options = {"project": self._project_with, "project_weights": self._values()}
         else:
             inputs = self.project(inputs)

@@ -382,7 +382,7 @@ class _Loop:
         arguments, (z,), states = residuals
         (given,) = tangents
         dtype, n = arguments.inputs.dtype, len(states)
-        weights = full_precision(arguments.weights)
+        weights, t_weights = full_precision((arguments.weights, given.weights))
         h = _dropped(states[0], arguments.dropout_mask)
         t_inputs, t_product = given.inputs, recurrent_product(h, given.kernel)  # [T, B, columns]
         if self.project is not None:
@@ -393,17 +393,18 @@ class _Loop:
             )
         if t_product is not None and self.added_columns is None:  # add them outside of the loop
             t_inputs, t_product = t_inputs + t_product, None
-        by_weights = ()  # what the tangents of the weights add to those of the states
-        if weights:
-            by_weights = jvp(
-                lambda weights: _kept(
-                    arguments.mask,
-                    self.step(full_precision(z), full_precision(states), *weights),
-                    full_precision(states),
-                ),
-                (weights,),
-                (full_precision(given.weights),),
+
+        def step(keep):
+            return lambda z, states, weights=weights: _kept(
+                keep, self.step(full_precision(z), states, *weights), states
             )
+
+        in_loop = ((weights,), (t_weights,))
+        by_weights = ()  # what the tangents of the weights add to those of the states
+        if weights and not backend.computes_in_loops():
+            primals = (z, full_precision(states))
+            by_weights = jvp(lambda weights: step(arguments.mask)(*primals, weights), *in_loop)
+            in_loop = ((), ())
         kernel = arguments.kernel
         transposed = None if kernel is None else _transposed(kernel)  # [G, U]
 
@@ -412,15 +413,11 @@ class _Loop:
             t_h = _dropped(cast_to(t_states[0], dtype), arguments.dropout_mask)  # [B, U]
             product = _times_transposed(t_h, transposed)
             product = product if t_product is None else t_product + product
-            new = jvp(
-                lambda z, states: _kept(
-                    keep, self.step(full_precision(z), states, *weights), states
-                ),
-                (z, full_precision(others[:n])),
-                (pre_activation(t_input, product, self.added_columns), t_states),
-            )
-            if weights:
-                new = tuple(a + b for a, b in zip(new, others[n:], strict=True))
+            t_z = pre_activation(t_input, product, self.added_columns)
+            before, of_weights = full_precision(tuple(others[:n])), others[n:]
+            new = jvp(step(keep), (z, before, *in_loop[0]), (t_z, t_states, *in_loop[1]))
+            if of_weights:
+                new = tuple(map(_sum, new, of_weights))
             return new, (cast_to(new[0], dtype),)
 
         xs = (z, arguments.mask, t_inputs, t_product, *states, *by_weights)

@@ -147,7 +147,7 @@ def test_inputs_are_projected_in_the_loop_or_before_it(name, monkeypatch):
     cotangents = [rng.normal(size=(B, T, made[0].cell.output_size)).astype("float32")]
     inputs, found = SEQUENCES.astype("float32"), []
     for layer, in_loop in zip(made, (True, False), strict=True):
-        monkeypatch.setattr(backend, "projects_in_loop", lambda chosen=in_loop: chosen)
+        monkeypatch.setattr(backend, "computes_in_loops", lambda chosen=in_loop: chosen)
         found.append(running.evaluate(layer, inputs, mask=MASK, cotangents=cotangents))
     assert_near(found[0].outputs, found[1].outputs, running.EXACT)
     assert_near(found[0].gradients, found[1].gradients, 10 * running.EXACT)
