@@ -31,6 +31,7 @@ import keras
 
 if keras.backend.backend() == "tensorflow":
     from unroll.layers.backend_tensorflow import (
+        computes_in_loops,
         custom_vjp,
         derives_from_tangent,
         differentiable_scan,
@@ -41,7 +42,6 @@ if keras.backend.backend() == "tensorflow":
         largest_chunk,
         linear_recurrence_form,
         product,
-        computes_in_loops,
         pullback,
         recomputed,
         scan,
@@ -56,6 +56,7 @@ if keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "jax":
     from unroll.layers.backend_jax import (
+        computes_in_loops,
         custom_vjp,
         derives_from_tangent,
         differentiable_scan,
@@ -66,7 +67,6 @@ elif keras.backend.backend() == "jax":
         largest_chunk,
         linear_recurrence_form,
         product,
-        computes_in_loops,
         pullback,
         recomputed,
         scan,
@@ -80,6 +80,7 @@ elif keras.backend.backend() == "jax":
     from unroll.layers.operations import sigmoid_gradient, tanh_gradient
 elif keras.backend.backend() == "torch":
     from unroll.layers.backend_torch import (
+        computes_in_loops,
         custom_vjp,
         derives_from_tangent,
         differentiable_scan,
@@ -90,7 +91,6 @@ elif keras.backend.backend() == "torch":
         largest_chunk,
         linear_recurrence_form,
         product,
-        computes_in_loops,
         pullback,
         recomputed,
         scan,
@@ -109,6 +109,7 @@ else:
     )
 
 __all__ = [
+    "computes_in_loops",
     "custom_vjp",
     "derives_from_tangent",
     "differentiable_scan",
@@ -119,7 +120,6 @@ __all__ = [
     "largest_chunk",
     "linear_recurrence_form",
     "product",
-    "computes_in_loops",
     "pullback",
     "recomputed",
     "scan",

@@ -3,10 +3,43 @@
 import keras
 from keras import ops
 
-from unroll.layers.backend import product
+from unroll.layers.backend import product, sigmoid_gradient, tanh_gradient
 from unroll.layers.operations import add_bias, cast_to, full_precision
 from unroll.layers.recurrent.cell import forwarded
-from unroll.layers.recurrent.lstm import LSTM, LSTMCell
+from unroll.layers.recurrent.lstm import LSTM, LSTMCell, LSTMStep
+
+
+class LayerNormLSTMStep(LSTMStep):
+    """The step of a `LayerNormLSTMCell`; see `LSTMStep`."""
+
+    needs_state_gradients = True
+
+    def gradient(self, stored, states, weights, d_new):
+        i, f, g, o, t, product, product_scale, cell, cell_scale = stored
+        recurrent_gain, cell_gain, _ = weights
+        d_h, d_c = d_new
+        d_o = sigmoid_gradient(o, d_h * t)
+        d_cell = tanh_gradient(t, d_h * o) * cell_gain
+        d_c = d_c + standardize_gradient(cell, cell_scale, d_cell)
+        d_i = sigmoid_gradient(i, d_c * g)
+        d_f = sigmoid_gradient(f, d_c * states[1])
+        d_g = tanh_gradient(g, d_c * i)
+        d_x = ops.concatenate([d_i, d_f, d_g, d_o], axis=-1)
+        d_product = standardize_gradient(product, product_scale, d_x * recurrent_gain)
+        return ops.concatenate([d_x, d_product], axis=-1), (None, d_c * f)
+
+    def weight_gradients(self, stored, states, weights, d_z, d_new):
+        *_, o, t, product, _, cell, _ = stored
+        d_cell = tanh_gradient(t, d_new[0] * o)  # [T, B, U]
+        rows = (d_z[..., : product.shape[-1]] * product, d_cell * cell, d_cell)
+        axes = tuple(range(len(t.shape) - 1))
+        return tuple(ops.sum(row, axis=axes) for row in rows)
+
+
+def standardize_gradient(y, scale, d_y):
+    """The gradient of v from that of y = (v - mean(v)) scale, with 1 / scale its deviation."""
+    along = ops.mean(d_y * y, axis=-1, keepdims=True)
+    return (d_y - ops.mean(d_y, axis=-1, keepdims=True) - y * along) * scale
 
 
 @keras.saving.register_keras_serializable(package="unroll")
@@ -83,27 +116,41 @@ class LayerNormLSTMCell(LSTMCell):
         return (self.recurrent_gain, self.cell_gain, self.cell_bias)
 
     def project(self, inputs):
-        z = self.normalize(product(inputs, self.kernel), self.input_gain)
-        return add_bias(z, self.bias)
+        x = product(inputs, self.kernel)
+        z, _ = self.normalize(
+            full_precision(x), full_precision(ops.convert_to_tensor(self.input_gain))
+        )
+        return add_bias(cast_to(z, x.dtype), self.bias)
 
-    def step(self, z, states, recurrent_gain, cell_gain, cell_bias):
+    @property
+    def step_with_gradient(self):
+        own = self.is_plain and keras.backend.backend() != "torch"
+        return LayerNormLSTMStep(self) if own else None
+
+    def step_and_activations(self, z, states, recurrent_gain, cell_gain, cell_bias):
         _, c = states
         x, product = ops.split(z, 2, axis=-1)  # [..., 4 U] each
-        z = x + self.normalize(product, recurrent_gain)
-        i, f, g, o = ops.split(z, 4, axis=-1)  # [..., U] each
+        normalized, of_product = self.normalize(product, recurrent_gain)
+        i, f, g, o = ops.split(x + normalized, 4, axis=-1)  # [..., U] each
         gate, activation = self.recurrent_activation, self.activation
-        c = self.clip(gate(f) * c + gate(i) * activation(g))  # [..., U]
-        return gate(o) * activation(self.normalize(c, cell_gain, cell_bias)), c
+        i, f, g, o = gate(i), gate(f), activation(g), gate(o)
+        c = self.clip(f * c + i * g)  # [..., U]
+        normalized, of_cell = self.normalize(c, cell_gain, cell_bias)
+        t = activation(normalized)
+        return (o * t, c), (i, f, g, o, t, *of_product, *of_cell)
 
     def normalize(self, v, gain, bias=None):
-        """LN(v; gain) + bias along the last axis, computed in float32."""
-        x, gain = full_precision(v), full_precision(ops.convert_to_tensor(gain))
-        if keras.backend.backend() == "torch":  # which has one operation for it
-            x = ops.layer_normalization(x, gain, bias, axis=-1, epsilon=self.epsilon)
-            return cast_to(x, v.dtype)
-        x = x - ops.mean(x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon) * gain
-        return cast_to(x if bias is None else x + bias, v.dtype)
+        """LN(v; gain) + bias along the last axis, and what its gradient needs.
+
+        The latter are v minus its mean, divided by its standard deviation, and the inverse of that
+        deviation; nothing on PyTorch, which has one operation with a gradient.
+        """
+        if keras.backend.backend() == "torch":
+            return ops.layer_normalization(v, gain, bias, axis=-1, epsilon=self.epsilon), ()
+        v = v - ops.mean(v, axis=-1, keepdims=True)
+        scale = ops.rsqrt(ops.mean(ops.square(v), axis=-1, keepdims=True) + self.epsilon)
+        v = v * scale
+        return v * gain if bias is None else v * gain + bias, (v, scale)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}
