@@ -67,7 +67,7 @@ def recurrence(
     explicit = (
         step_with_gradient is not None
         and not backend.derives_from_tangent()
-        and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64")
+        and not _is_half(inputs.dtype)
     )
     if not explicit:
         step_with_gradient = StepWithGradient(step)
@@ -245,6 +245,11 @@ class _Residuals(NamedTuple):
     states: tuple  # before each step, [T, B, U] each
 
 
+# In a loop on a CPU, a step adds its gradient to that of the whole kernel: from this batch size on
+# it takes less time than the tensors of all steps.
+MIN_BATCH_OF_PRODUCTS = 24
+
+
 @dataclass(frozen=True)
 class _Loop:
     """The forward and the backward pass of one recurrence.
@@ -371,8 +376,8 @@ class _Loop:
     def tangent(self, residuals: _Residuals, tangents, jvp: Callable):
         """The tangents of the outputs and the final states, linear in those of the arguments.
 
-        As in `backward`, everything that is not sequential is outside the loop: the gradient of the
-        kernel is the transpose of the first product.
+        As in `backward`, everything that is not sequential is outside the loop, so that the
+        gradient of a kernel is one product, unless `backend.computes_in_loops`.
 
         Args:
             residuals: from `forward`.
@@ -383,44 +388,54 @@ class _Loop:
         (given,) = tangents
         dtype, n = arguments.inputs.dtype, len(states)
         weights, t_weights = full_precision((arguments.weights, given.weights))
-        h = _dropped(states[0], arguments.dropout_mask)
-        t_inputs, t_product = given.inputs, recurrent_product(h, given.kernel)  # [T, B, columns]
-        if self.project is not None:
-            t_inputs = jvp(
-                self.project,
-                (arguments.inputs, arguments.project_weights),
-                (given.inputs, given.project_weights),
-            )
-        if t_product is not None and self.added_columns is None:  # add them outside of the loop
-            t_inputs, t_product = t_inputs + t_product, None
+        kernel = arguments.kernel
+        transposed = None if kernel is None else _transposed(kernel)  # [G, U]
+        in_loop = backend.computes_in_loops()
+        # The sums of a kernel's gradient would have the dtype of the kernel.
+        products_in_loop = in_loop and not _is_half(dtype) and z.shape[1] >= MIN_BATCH_OF_PRODUCTS
+
+        def projected(x, t_x):
+            if self.project is None:
+                return t_x
+            return jvp(self.project, (x, arguments.project_weights), (t_x, given.project_weights))
+
+        def product_with_tangent_of_kernel(h):
+            return recurrent_product(_dropped(h, arguments.dropout_mask), given.kernel)
 
         def step(keep):
             return lambda z, states, weights=weights: _kept(
                 keep, self.step(full_precision(z), states, *weights), states
             )
 
-        in_loop = ((weights,), (t_weights,))
-        by_weights = ()  # what the tangents of the weights add to those of the states
-        if weights and not backend.computes_in_loops():
+        x, t_x, t_product, by_weights = arguments.inputs, given.inputs, None, ()
+        if not products_in_loop:
+            t_x, t_product = projected(x, t_x), product_with_tangent_of_kernel(states[0])
+            if t_product is not None and self.added_columns is None:
+                t_x, t_product = t_x + t_product, None
+        if weights and not in_loop:  # what their tangents add to those of the states
             primals = (z, full_precision(states))
-            by_weights = jvp(lambda weights: step(arguments.mask)(*primals, weights), *in_loop)
-            in_loop = ((), ())
-        kernel = arguments.kernel
-        transposed = None if kernel is None else _transposed(kernel)  # [G, U]
+            by_weights = jvp(
+                lambda weights: step(arguments.mask)(*primals, weights), (weights,), (t_weights,)
+            )
 
         def body(t_states, xs):
-            z, keep, t_input, t_product, *others = xs
+            z, keep, x, t_x, t_product, *others = xs
+            h, before, by_weights = others[0], full_precision(tuple(others[:n])), others[n:]
             t_h = _dropped(cast_to(t_states[0], dtype), arguments.dropout_mask)  # [B, U]
             product = _times_transposed(t_h, transposed)
+            primals, t_primals = (z, before), (t_states,)
+            if products_in_loop:
+                t_x, t_product = projected(x, t_x), product_with_tangent_of_kernel(h)
+            if in_loop:
+                primals, t_primals = (z, before, weights), (t_states, t_weights)
             product = product if t_product is None else t_product + product
-            t_z = pre_activation(t_input, product, self.added_columns)
-            before, of_weights = full_precision(tuple(others[:n])), others[n:]
-            new = jvp(step(keep), (z, before, *in_loop[0]), (t_z, t_states, *in_loop[1]))
-            if of_weights:
-                new = tuple(map(_sum, new, of_weights))
+            t_z = pre_activation(t_x, product, self.added_columns)
+            new = jvp(step(keep), primals, (t_z, *t_primals))
+            if by_weights:
+                new = tuple(map(_sum, new, by_weights))
             return new, (cast_to(new[0], dtype),)
 
-        xs = (z, arguments.mask, t_inputs, t_product, *states, *by_weights)
+        xs = (z, arguments.mask, x, t_x, t_product, *states, *by_weights)
         like = (cast_to(given.states[0], dtype),)
         final, (outputs,) = backend.scan(body, full_precision(given.states), xs, like, self.reverse)
         return outputs, cast_like(final, arguments.states)
@@ -431,6 +446,10 @@ class _Loop:
             x = self.project(x, arguments.project_weights)
         h = _dropped(cast_to(states[0], x.dtype), arguments.dropout_mask)
         return pre_activation(x, recurrent_product(h, arguments.kernel), self.added_columns)
+
+
+def _is_half(dtype) -> bool:
+    return keras.backend.standardize_dtype(dtype) in ("float16", "bfloat16")
 
 
 def _kept(keep, new, before=None):

@@ -1,5 +1,6 @@
 """The gradient of the time loop is that of a plain loop, by automatic differentiation."""
 
+import sys
 from itertools import product
 
 import numpy as np
@@ -150,18 +151,20 @@ def test_a_subclass_with_another_step_has_its_own_gradient():
 @pytest.mark.skipif(running.BACKEND != "jax", reason="only JAX does both")
 @pytest.mark.parametrize("name", [*OWN_GRADIENTS, "GRU", "SCRN", "IndRNN"])
 def test_a_loop_may_project_its_inputs_and_sum_the_gradients_of_weights(name, monkeypatch):
-    made = [getattr(layers, name)(U, return_sequences=True) for _ in range(2)]
+    made = [getattr(layers, name)(U, return_sequences=True) for _ in range(3)]
     for layer in made:
         layer.build(SEQUENCES.shape)
-    made[1].set_weights(made[0].get_weights())
+        layer.set_weights(made[0].get_weights())
     rng = np.random.default_rng(12)
     cotangents = [rng.normal(size=(B, T, made[0].cell.output_size)).astype("float32")]
     inputs, found = SEQUENCES.astype("float32"), []
-    for layer, in_loop in zip(made, (True, False), strict=True):
+    for layer, in_loop, batch in zip(made, (False, True, True), (1, B + 1, B), strict=True):
         monkeypatch.setattr(backend, "computes_in_loops", lambda chosen=in_loop: chosen)
+        monkeypatch.setattr(sys.modules[recurrence.__module__], "MIN_BATCH_OF_PRODUCTS", batch)
         found.append(running.evaluate(layer, inputs, mask=MASK, cotangents=cotangents))
-    assert_near(found[0].outputs, found[1].outputs, running.EXACT)
-    assert_near(found[0].gradients, found[1].gradients, 10 * running.EXACT)
+    for other in found[1:]:
+        assert_near(other.outputs, found[0].outputs, running.EXACT)
+        assert_near(other.gradients, found[0].gradients, 10 * running.EXACT)
 
 
 @pytest.mark.parametrize(
