@@ -129,6 +129,11 @@ def full_precision(x):
     return x
 
 
+def is_half(dtype) -> bool:
+    """Whether a dtype has half precision."""
+    return keras.backend.standardize_dtype(dtype) in ("float16", "bfloat16")
+
+
 def cast_to(x, dtype):
     """A tensor in a dtype, which may be one of the backend."""
     if not isinstance(x, keras.Variable) and x.dtype == dtype:

@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from unroll.layers.backend import product
+from unroll.layers import backend
 from unroll.layers.operations import add_bias, cast_like, full_precision, require_size
 from unroll.layers.recurrent.keras_private import DropoutRNNCell
 
@@ -136,8 +136,20 @@ class BaseCell(keras.layers.Layer, DropoutRNNCell):
 
     def project(self, inputs):
         """x W + b: `[..., D]` to `[..., gates * U]`."""
-        z = product(inputs, self.kernel)
+        z = backend.product(inputs, self.kernel)
         return add_bias(z, self.bias)
+
+    def project_with(self, inputs, values):
+        """`project` with these values of the weights."""
+        with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
+            return self.project(inputs)
+
+    def projected(self, inputs):
+        """The inputs of `recurrence`, and its arguments if it projects them step by step."""
+        if not backend.computes_in_loops():
+            return self.project(inputs), {}
+        values = [ops.convert_to_tensor(w) for w in self.weights]
+        return inputs, {"project": self.project_with, "project_weights": values}
 
     def read_out(self, h):
         """The output of the cell for its first state, `[..., U]`."""

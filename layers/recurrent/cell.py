@@ -6,7 +6,6 @@ import math
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from unroll.layers import backend
 from unroll.layers.operations import cast_like, cast_to, full_precision
 from unroll.layers.recurrent.base_cell import BaseCell, forwarded, is_newest, require_rates
 from unroll.layers.recurrent.recurrence import (
@@ -245,11 +244,7 @@ class RecurrentCell(BaseCell):
         return None
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
-        options = {}
-        if backend.computes_in_loops():
-            options = {"project": self._project_with, "project_weights": self._values()}
-        else:
-            inputs = self.project(inputs)
+        inputs, options = self.projected(inputs)
         if is_newest(self, "step_with_gradient", EQUATIONS):
             options["step_with_gradient"] = self.step_with_gradient
         return recurrence(
@@ -264,14 +259,6 @@ class RecurrentCell(BaseCell):
             dropout_mask=dropout_mask,
             reverse=reverse,
         )
-
-    def _values(self) -> list:
-        return [ops.convert_to_tensor(w) for w in self.weights]
-
-    def _project_with(self, inputs, values):
-        """`project` with these values of the weights."""
-        with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
-            return self.project(inputs)
 
     def call(self, inputs, states, training=False):
         h, dropout_mask = states[0], None

@@ -1,6 +1,6 @@
 """The base class of cells whose memory is linear in the memory before."""
 
-from unroll.layers.operations import cast_like, cast_to, full_precision
+from unroll.layers.operations import cast_like, cast_to, full_precision, is_half
 from unroll.layers.recurrent.base_cell import BaseCell
 from unroll.layers.recurrent.linear_recurrence import (
     gated_recurrence,
@@ -87,10 +87,21 @@ class LinearRecurrentCell(BaseCell):
         a, b = self.coefficients(inputs[0], *weights)
         return (a, b) if isinstance(b, tuple) else ((a,), (b,))
 
+    def _parts_of_inputs(self, inputs, weights):
+        """As `_parts`, of inputs that are not projected yet."""
+        n = len(self.weights)
+        return self._parts((self.project_with(inputs[0], weights[:n]),), weights[n:])
+
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
-        z, weights = self.project(inputs), self.step_weights()
+        parts, weights = self._parts, self.step_weights()
+        if self.has_output or is_half(inputs.dtype):
+            z = self.project(inputs)
+        else:
+            z, options = self.projected(inputs)
+            if options:
+                parts, weights = self._parts_of_inputs, (*options["project_weights"], *weights)
         memory, final = gated_recurrence(
-            self._parts,
+            parts,
             (z,),
             states[1:] if self.has_output else states,
             weights,

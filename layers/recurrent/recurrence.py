@@ -14,11 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops
 
 from unroll.layers import backend
-from unroll.layers.operations import cast_like, cast_to, full_precision, zeros_of_a_step
+from unroll.layers.operations import (
+    cast_like,
+    cast_to,
+    full_precision,
+    is_half,
+    zeros_of_a_step,
+)
 
 
 def recurrence(
@@ -67,7 +72,7 @@ def recurrence(
     explicit = (
         step_with_gradient is not None
         and not backend.derives_from_tangent()
-        and not _is_half(inputs.dtype)
+        and not is_half(inputs.dtype)
     )
     if not explicit:
         step_with_gradient = StepWithGradient(step)
@@ -392,7 +397,7 @@ class _Loop:
         transposed = None if kernel is None else _transposed(kernel)  # [G, U]
         in_loop = backend.computes_in_loops()
         # The sums of a kernel's gradient would have the dtype of the kernel.
-        products_in_loop = in_loop and not _is_half(dtype) and z.shape[1] >= MIN_BATCH_OF_PRODUCTS
+        products_in_loop = in_loop and not is_half(dtype) and z.shape[1] >= MIN_BATCH_OF_PRODUCTS
 
         def projected(x, t_x):
             if self.project is None:
@@ -446,10 +451,6 @@ class _Loop:
             x = self.project(x, arguments.project_weights)
         h = _dropped(cast_to(states[0], x.dtype), arguments.dropout_mask)
         return pre_activation(x, recurrent_product(h, arguments.kernel), self.added_columns)
-
-
-def _is_half(dtype) -> bool:
-    return keras.backend.standardize_dtype(dtype) in ("float16", "bfloat16")
 
 
 def _kept(keep, new, before=None):

@@ -102,12 +102,14 @@ class SRUCell(BaseCell):
         return r * self.activation(c) + (1 - r) * alpha * y, c
 
     def over_time(self, inputs, states, mask, dropout_mask, reverse: bool):
+        inputs, options = self.projected(inputs)
         return recurrence(
             self.step,
-            self.project(inputs),
+            inputs,
             states,
             None,
             self.step_weights(),
+            **options,
             mask=mask,
             reverse=reverse,
         )

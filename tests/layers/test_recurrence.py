@@ -149,7 +149,7 @@ def test_a_subclass_with_another_step_has_its_own_gradient():
 
 
 @pytest.mark.skipif(running.BACKEND != "jax", reason="only JAX does both")
-@pytest.mark.parametrize("name", [*OWN_GRADIENTS, "GRU", "SCRN", "IndRNN"])
+@pytest.mark.parametrize("name", [*OWN_GRADIENTS, "GRU", "SCRN", "IndRNN", "SRU", "MinGRU"])
 def test_a_loop_may_project_its_inputs_and_sum_the_gradients_of_weights(name, monkeypatch):
     made = [getattr(layers, name)(U, return_sequences=True) for _ in range(3)]
     for layer in made:
