@@ -16,9 +16,7 @@ from unroll.layers.recurrent.recurrence import (
 )
 
 # The members of a cell that its `step_with_gradient` replaces.
-EQUATIONS = (
-    "step", "loop_step", "step_and_activations", "normalize", "loop_weights", "step_weights"
-)  # fmt: skip
+EQUATIONS = ("step", "loop_step", "step_and_activations", "loop_weights", "step_weights")
 
 
 class RecurrentCell(BaseCell):

@@ -124,8 +124,10 @@ class LayerNormLSTMCell(LSTMCell):
 
     @property
     def step_with_gradient(self):
-        own = self.is_plain and keras.backend.backend() != "torch"
-        return LayerNormLSTMStep(self) if own else None
+        same = type(self).normalize is LayerNormLSTMCell.normalize
+        if keras.backend.backend() == "torch" or not (self.is_plain and same):
+            return None
+        return LayerNormLSTMStep(self)
 
     def step_and_activations(self, z, states, recurrent_gain, cell_gain, cell_bias):
         _, c = states

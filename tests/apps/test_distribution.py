@@ -116,6 +116,7 @@ def test_workers_agree_with_each_other_and_with_one_device(tmp_path, workers, on
     assert list(paths[1].iterdir()) == []
 
 
+@pytest.mark.exhaustive
 @EACH_APP
 def test_every_app_trains_in_two_processes(tmp_path, workers, name, whole):
     paths = [tmp_path / "chief", tmp_path / "other"]

@@ -129,6 +129,18 @@ EXHAUSTIVE = {
         "test_a_model_with_targets_and_tied_embeddings_is_saved",
         "test_shapes_of_any_rank",
         "test_a_batch_may_lack_any_cluster",
+        "test_values_and_gradients_of_targets",
+        "test_sums_of_a_large_vocabulary",
+        "test_tags_marginals_and_likelihood_by_enumeration",
+        "test_a_tagger_trains",
+        "test_states_of_a_fused_kernel_are_float32",
+        "test_nan_after_the_last_frame",
+        "test_unfinished_sequences",
+        "test_loss_by_enumeration",
+        "test_a_wide_beam_equals_the_enumeration",
+        "test_samples_follow_the_probabilities",
+        "test_layer[modes_agree-AttentionDecoder",
+        "test_layer[gradients-AttentionDecoder",
     )
 }
 
