@@ -34,7 +34,7 @@ class Trainer(Child):
             *options: of `train`.
             app: the module.
             **job: `strategy`; `resume`, whether to continue; `copy`, a folder to which the run is
-                copied after its first epoch; `validate`, whether there is a validation split.
+                copied after its first epoch.
 
         Returns:
             The `history`, and `weights`, a hash of the bits of all weights, which are equal on all
@@ -43,7 +43,7 @@ class Trainer(Child):
         Raises:
             RuntimeError: with the traceback, if the training failed.
         """
-        defaults = {"resume": False, "copy": None, "validate": True}
+        defaults = {"resume": False, "copy": None}
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(defaults | job | {"app": app, "options": options, "run": run})
         result = self.receive()
@@ -123,19 +123,11 @@ def _train(job: dict) -> dict:
     run = Run(job["run"])
     run.path.mkdir(parents=True, exist_ok=True)
     settings = config.parse(app, list(job["options"]))
-    load, whole = app.load, training.Progress
-
-    def without_validation(*arguments, **how):
-        data = load(*arguments, **how)
-        data.splits["valid"] = None
-        return data
-
-    training.Progress = Progress
-    app.load = load if job["validate"] else without_validation
+    whole, training.Progress = training.Progress, Progress
     try:
         training.train(app, settings, run, strategy=job["strategy"], resume=job["resume"])
     finally:
-        training.Progress, app.load = whole, load
+        training.Progress = whole
     return result
 
 

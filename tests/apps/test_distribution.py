@@ -51,31 +51,19 @@ def assert_close(history, expected):
         np.testing.assert_allclose(values, others, atol=5e-3)
 
 
-# `make test` trains one app, without the traces of the validation and the evaluation.
-EACH_APP = pytest.mark.parametrize(
-    ("name", "whole"),
-    [
-        pytest.param("sentiment", False, id="sentiment, one epoch"),
-        *(pytest.param(name, True, marks=pytest.mark.exhaustive, id=name) for name in NAMES),
-    ],
-)
-
-
-def training_of(name: str, whole: bool) -> tuple[list[str], dict]:
+def training_of(name: str) -> tuple[list[str], dict]:
     """The options and the job of a training."""
-    options = ["--epochs=2"] if whole else ["--epochs=1", "--monitor=loss"]
-    return [*options_of(name), *options], {"app": f"unroll.apps.{name}.app", "validate": whole}
+    return [*options_of(name), "--epochs=2"], {"app": f"unroll.apps.{name}.app"}
 
 
-def assert_trained(result: dict, path: Path, name: str, whole: bool) -> None:
+def assert_trained(result: dict, path: Path, name: str) -> None:
     """The figures of all epochs are finite, and the run can be evaluated."""
-    assert len(result["history"]) == 1 + whole
+    assert len(result["history"]) == 2
     for figures in result["history"]:
         assert np.isfinite([*figures.values()]).all()
     assert {"best.weights.h5", "state.npz", "history.json"} <= {p.name for p in path.iterdir()}
-    if whole:
-        run_command(name, "evaluate", str(path))
-        assert Run(path).read_metrics()["test"]["examples"] > 0
+    run_command(name, "evaluate", str(path))
+    assert Run(path).read_metrics()["test"]["examples"] > 0
 
 
 def test_mirrored_gives_the_losses_of_one_device(tmp_path, two_devices, one_device):
@@ -100,11 +88,12 @@ def test_mirrored_resumes(tmp_path, two_devices):
         np.testing.assert_allclose(variables[name], value, atol=1e-6, err_msg=name)
 
 
-@EACH_APP
-def test_every_app_trains_on_mirrored_devices(tmp_path, two_devices, name, whole):
-    options, job = training_of(name, whole)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NAMES)
+def test_every_app_trains_on_mirrored_devices(tmp_path, two_devices, name):
+    options, job = training_of(name)
     result = two_devices.train(tmp_path, *options, strategy="mirrored", **job)
-    assert_trained(result, tmp_path, name, whole)
+    assert_trained(result, tmp_path, name)
 
 
 def test_workers_agree_with_each_other_and_with_one_device(tmp_path, workers, one_device):
@@ -117,13 +106,13 @@ def test_workers_agree_with_each_other_and_with_one_device(tmp_path, workers, on
 
 
 @pytest.mark.exhaustive
-@EACH_APP
-def test_every_app_trains_in_two_processes(tmp_path, workers, name, whole):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_app_trains_in_two_processes(tmp_path, workers, name):
     paths = [tmp_path / "chief", tmp_path / "other"]
-    options, job = training_of(name, whole)
+    options, job = training_of(name)
     chief, other = train_together(workers, paths, *options, **job)
     assert chief == other
-    assert_trained(chief, paths[0], name, whole)
+    assert_trained(chief, paths[0], name)
     assert list(paths[1].iterdir()) == []
 
 

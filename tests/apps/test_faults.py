@@ -99,6 +99,7 @@ def export_and_wait(connection):
     return main("toy", "export", "a run", "--formats=litert")
 
 
+@pytest.mark.exhaustive
 def test_sigterm_ends_an_export_without_a_trace(run):
     with Child(export_and_wait) as child:
         assert child.receive() == "exported"

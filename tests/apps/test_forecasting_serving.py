@@ -97,6 +97,7 @@ def test_series_that_are_not_in_the_training_split_are_unknown(plain):
         assert_same(answer(service, features), expected)
 
 
+@pytest.mark.exhaustive
 def test_samples_depend_on_the_seed_alone(served):
     trained, _ = served("autoregressive")
     features, _ = cases.windows()

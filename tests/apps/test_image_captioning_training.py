@@ -188,6 +188,7 @@ def test_the_example_scripts_import_only_what_they_name():
         assert found == names
 
 
+@pytest.mark.exhaustive
 def test_predict_plots_the_attention_and_writes_nothing_else(
     untrained, tmp_path, monkeypatch, capsys
 ):

@@ -102,7 +102,8 @@ SELECTED = {
     },
 }
 
-# Of these, what takes long: `make test` leaves it to `make test-all`.
+# Of these, what takes long, by the beginnings of names or by file: `make test` leaves it to
+# `make test-all`.
 EXHAUSTIVE = {
     "jax": (
         "test_empty_inputs",
@@ -141,6 +142,9 @@ EXHAUSTIVE = {
         "test_samples_follow_the_probabilities",
         "test_layer[modes_agree-AttentionDecoder",
         "test_layer[gradients-AttentionDecoder",
+        "test_keras_rnn.py",
+        "test_keras_bidirectional.py",
+        "test_keras_private.py",
     )
 }
 
@@ -157,7 +161,7 @@ def pytest_collection_modifyitems(config, items):
         found |= {(item.path.name, name) for name in matches}
         (drop if names is None or (names and not matches) else keep).append(item)
     for item in keep:
-        if item.name.startswith(EXHAUSTIVE.get(backend(), ())):
+        if item.name.startswith(names := EXHAUSTIVE.get(backend(), ())) or item.path.name in names:
             item.add_marker(pytest.mark.exhaustive)
     config.hook.pytest_deselected(items=drop)
     items[:] = keep

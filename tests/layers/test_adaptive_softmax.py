@@ -97,6 +97,7 @@ def test_shapes_of_any_rank():
     assert layer.compute_output_shape((2, 3, T, D), (2, 3, T)) == (2, 3, T)
 
 
+@pytest.mark.exhaustive
 def test_equals_that_of_pytorch():
     torch = pytest.importorskip("torch")
     theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(D, V, list(CUTOFFS), 1.5, head_bias=True).double()
