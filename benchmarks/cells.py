@@ -6,8 +6,9 @@
 Each is trained by the app `language_model`, with `--residual-blocks`, three blocks of `WIDTH`
 features, and as many units as fit into `PARAMETERS`; `LSTM` and `GRU` also as a plain stack of two
 layers. Two short runs tell how many characters a minute each reads. The run that counts then reads
-as many as fit into the minutes, with the learning rate's schedule over them. Its loss is that of
-the whole validation split. Needs the data of `tiny_shakespeare` in `UNROLL_MANUAL_DIR`.
+as many as fit into the minutes, with the learning rate's schedule over them; the table has the
+minutes that it took. Its loss is that of the whole validation split. Needs the data of
+`tiny_shakespeare` in `UNROLL_MANUAL_DIR`.
 
 Runs in `benchmarks/results/cells.json` are not repeated: delete the file to start again. Writes
 `benchmarks/results/cells.md`.
@@ -120,11 +121,12 @@ def main() -> None:
         characters = np.mean([run["characters"] for run in runs]) / 1e6
         first = runs[0]
         shown = f"{np.mean(nats):.3f}{spread} ({len(nats)})"
-        rows.append([minutes, cell, first["units"], f"{first['parameters']:,}", characters, shown])
-    rows.sort(key=lambda row: (float(row[0]), row[-1]))
-    rows = [[*row[:4], f"{row[4]:.1f}", row[5]] for row in rows]
+        taken = f"{np.mean([run['minutes'] for run in runs]):.1f}"
+        sizes = (first["units"], f"{first['parameters']:,}")
+        rows.append([float(minutes), shown, cell, taken, *sizes, f"{characters:.1f}"])
+    rows = [[*row[2:], row[1]] for row in sorted(rows)]
     cores = len(os.sched_getaffinity(0))
-    header = ["minutes", "layer", "units", "parameters", "million characters", "nats per character"]
+    header = ["layer", "minutes", "units", "parameters", "million characters", "nats per character"]
     text = "\n".join(
         [
             "# Language models of Tiny Shakespeare in equal minutes",
