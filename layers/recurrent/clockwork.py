@@ -144,18 +144,35 @@ class ClockworkRNNCell(RecurrentCell):
     def _one_loop(self, inputs, h, phase, steps, dropout_mask):
         """The outputs `[T, B, U]` and the final h `[B, U]`, with all modules in one loop."""
         phases = self.modulo(phase + ops.expand_dims(steps.before(), -1))  # [T, B, modules]
-        active = ops.repeat(phases == 0, self.units // len(self.periods), axis=-1)
-        z = self.project(inputs)  # [T, B, U]
+        active = ops.cast(phases == 0, inputs.dtype)
+
+        def joined(z, active):
+            active = ops.repeat(active, self.units // len(self.periods), axis=-1)
+            return ops.concatenate([z, active], axis=-1)  # [..., 2 U]
+
+        x, options = self.projected(inputs)  # [T, B, U], or the inputs as they are
+        if options:
+
+            def project(x, values):
+                x, active = ops.split(x, [inputs.shape[-1]], axis=-1)
+                return joined(self.project_with(x, values), active)
+
+            options["project"] = project
+            x = ops.concatenate([x, active], axis=-1)
+        else:
+            x = joined(x, active)
 
         def step(z, states):
             z, active = ops.split(z, 2, axis=-1)
             return (ops.where(active > 0.5, self.activation(z), states[0]),)
 
+        kernel = ops.convert_to_tensor(self.masked_recurrent_kernel)
         outputs, (h,) = recurrence(
             step,
-            ops.concatenate([z, ops.cast(active, z.dtype)], axis=-1),
+            x,
             (h,),
-            ops.convert_to_tensor(self.masked_recurrent_kernel) * ops.cast(self.connected, z.dtype),
+            kernel * ops.cast(self.connected, kernel.dtype),
+            **options,
             added_columns=self.units,
             mask=steps.mask,
             dropout_mask=dropout_mask,
