@@ -10,6 +10,7 @@ A step that is more than a product and an elementwise part, such as that of a de
 attention, runs through `scan`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -250,9 +251,10 @@ class _Residuals(NamedTuple):
     states: tuple  # before each step, [T, B, U] each
 
 
-# In a loop on a CPU, a step adds its gradient to that of the whole kernel: from this batch size on
-# it takes less time than the tensors of all steps.
-MIN_BATCH_OF_PRODUCTS = 24
+# In a loop on a CPU, a step adds its gradient to that of the whole kernel. From this batch size and
+# this number of weights on, it takes less time than the tensors of all steps, whose product runs on
+# all cores.
+MIN_BATCH_OF_PRODUCTS, MIN_WEIGHTS_OF_PRODUCTS = 24, 100_000
 
 
 @dataclass(frozen=True)
@@ -396,8 +398,7 @@ class _Loop:
         kernel = arguments.kernel
         transposed = None if kernel is None else _transposed(kernel)  # [G, U]
         in_loop = backend.computes_in_loops()
-        # The sums of a kernel's gradient would have the dtype of the kernel.
-        products_in_loop = in_loop and not is_half(dtype) and z.shape[1] >= MIN_BATCH_OF_PRODUCTS
+        products_in_loop = in_loop and self._sums_products_in_loop(kernel, z)
 
         def projected(x, t_x):
             if self.project is None:
@@ -444,6 +445,14 @@ class _Loop:
         like = (cast_to(given.states[0], dtype),)
         final, (outputs,) = backend.scan(body, full_precision(given.states), xs, like, self.reverse)
         return outputs, cast_like(final, arguments.states)
+
+    def _sums_products_in_loop(self, kernel, z) -> bool:
+        """Whether a loop that may sum the gradients of kernels does."""
+        # The sums would have the dtype of the kernel.
+        if kernel is None or is_half(z.dtype) or z.shape[1] < MIN_BATCH_OF_PRODUCTS:
+            return False
+        # Products that are not added to the inputs are as large as these, again for all steps.
+        return self.added_columns == 0 or math.prod(kernel.shape) >= MIN_WEIGHTS_OF_PRODUCTS
 
     def _pre_activation(self, arguments: _Arguments, states, x):
         """z `[B, G]` of one step."""

@@ -160,7 +160,9 @@ def test_a_loop_may_project_its_inputs_and_sum_the_gradients_of_weights(name, mo
     inputs, found = SEQUENCES.astype("float32"), []
     for layer, in_loop, batch in zip(made, (False, True, True), (1, B + 1, B), strict=True):
         monkeypatch.setattr(backend, "computes_in_loops", lambda chosen=in_loop: chosen)
-        monkeypatch.setattr(sys.modules[recurrence.__module__], "MIN_BATCH_OF_PRODUCTS", batch)
+        module = sys.modules[recurrence.__module__]
+        monkeypatch.setattr(module, "MIN_BATCH_OF_PRODUCTS", batch)
+        monkeypatch.setattr(module, "MIN_WEIGHTS_OF_PRODUCTS", 1)
         found.append(running.evaluate(layer, inputs, mask=MASK, cotangents=cotangents))
     for other in found[1:]:
         assert_near(other.outputs, found[0].outputs, running.EXACT)
