@@ -89,6 +89,7 @@ def measure(cell: str, minutes: float, seed: int) -> dict:
         run = train(options, EPOCHS, tokens, seed, folder)
         figures = json.loads(unroll("evaluate", "--split=valid", run=run).splitlines()[-1])
         return {
+            "cores": len(os.sched_getaffinity(0)),
             "units": options["units"],
             "parameters": options["parameters"],
             "characters": EPOCHS * tokens,
@@ -122,18 +123,19 @@ def main() -> None:
         first = runs[0]
         shown = f"{np.mean(nats):.3f}{spread} ({len(nats)})"
         taken = f"{np.mean([run['minutes'] for run in runs]):.1f}"
-        sizes = (first["units"], f"{first['parameters']:,}")
+        sizes = (first["cores"], first["units"], f"{first['parameters']:,}")
         rows.append([float(minutes), shown, cell, taken, *sizes, f"{characters:.1f}"])
     rows = [[*row[2:], row[1]] for row in sorted(rows)]
-    cores = len(os.sched_getaffinity(0))
-    header = ["layer", "minutes", "units", "parameters", "million characters", "nats per character"]
+    header = [
+        *("layer", "minutes", "cores", "units", "parameters", "million characters"),
+        "nats per character",
+    ]
     text = "\n".join(
         [
             "# Language models of Tiny Shakespeare in equal minutes",
             "",
-            f"{cores} core{'s' if cores > 1 else ''} of {processor()}; the loss on the validation "
-            "split, mean ± standard deviation (runs). `python benchmarks/cells.py` explains and "
-            "writes this.",
+            f"{processor()}; the loss on the validation split, mean ± standard deviation (runs). "
+            "`python benchmarks/cells.py` explains and writes this.",
             "",
             *table(header, rows),
             "",

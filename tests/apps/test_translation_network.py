@@ -254,6 +254,7 @@ def test_penalties_of_the_search():
     assert penalties.max() > 0.01
 
 
+@pytest.mark.exhaustive
 def test_candidates_are_scored_by_what_a_source_tells_of_their_tokens():
     trained = make(dialogs=True, history=2)
     score = scoring.scorer(trained)

@@ -185,6 +185,7 @@ def dataset(trained, pairs, histories=None) -> tf.data.Dataset:
 PAIRS = [("a dog sees.", "ein Hund sieht."), ("a zebra", "Katze"), ("small cat", "kleiner Hund")]
 
 
+@pytest.mark.exhaustive
 def test_figures_of_a_split(plain):
     data = dataset(plain, PAIRS)
     found = scoring.predictions(plain, data, greedy=True, details=True)

@@ -145,7 +145,14 @@ EXHAUSTIVE = {
         "test_keras_rnn.py",
         "test_keras_bidirectional.py",
         "test_keras_private.py",
-    )
+    ),
+    "torch": (
+        "test_memory_masks.py",
+        "test_minimum_bayes_risk.py",
+        "test_a_tagger_trains",
+        "test_a_broken_layer",
+        "test_a_model_with_targets_and_tied_embeddings_is_saved",
+    ),
 }
 
 

@@ -105,7 +105,7 @@ EXPENSIVE = {
     recurrent_checks.check_recurrent_weight_dropout,
 }
 SOME = ("LSTM", "AttentionDecoder before", "CRF")
-# What `make test` runs on the cases that are `exhaustive`.
+# What `make test` runs on the cases that are `exhaustive`, and on the variants of a layer.
 OF_EXHAUSTIVE_CASES = {checks.check_reference_values, checks.check_config}
 
 # Known faults of layers at lengths in the hundreds.
@@ -192,7 +192,7 @@ def marks(check, case: Case) -> list:
     found = [pytest.mark.slow] if check in SLOW else []
     expensive = check in EXPENSIVE and case.name not in SOME
     quick = BACKEND == "tensorflow" and check in OF_EXHAUSTIVE_CASES
-    if expensive or (case.exhaustive and not quick):
+    if expensive or ((case.exhaustive or case.variant) and not quick):
         found.append(pytest.mark.exhaustive)
     if check is checks.check_long_sequences and case.name in FAULTS_AT_LENGTH:
         found.append(pytest.mark.xfail(reason=FAULTS_AT_LENGTH[case.name], strict=True))

@@ -329,7 +329,14 @@ def on_both(name: str, inputs, states, mask, **options) -> list[running.Result]:
     [x for x in FUSED if BACKEND != "jax" or x[0] == "LSTM"],
     ids=lambda x: x if isinstance(x, str) else ",".join(x) or "default",
 )
-@pytest.mark.parametrize("mask", [None, RIGHT, MASK], ids=["full", "right", "any"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(None, marks=pytest.mark.exhaustive, id="full"),
+        pytest.param(RIGHT, marks=pytest.mark.exhaustive, id="right"),
+        pytest.param(MASK, id="any"),
+    ],
+)
 def test_a_fused_kernel_equals_the_loop(kernels, name, options, mask):
     """Values and gradients, of inputs, states and weights, with each flag."""
     inputs = SEQUENCES.astype("float32")

@@ -90,6 +90,7 @@ SOME = ("LSTM", "BahdanauAttention", "AttentionDecoder before", "CRF", "ctc_loss
 # Checks that take long. `make test` runs them on `FEW` layers, `make test-all` on all.
 FEW = ("LSTM", "BahdanauAttention")
 EXPENSIVE = {
+    checks.check_nan_in_masked_steps,
     checks.check_half_precision,
     derivative_checks.check_second_order,
     checks.check_memory,
