@@ -3,8 +3,9 @@
 Everything that is not sequential is outside the loop. The caller computes the input projection for
 all steps at once. Backward in time, the loop repeats only the recurrent product and the elementwise
 part. The gradients of the weights are one matrix product, or one vector-Jacobian product, over all
-steps after the loop. All of this needs nothing but the `step` of a cell: `RecurrentCell` describes
-what a cell gives to the loop.
+steps after the loop. On JAX on a CPU, where tensors of all steps are slow, the loops compute most
+of it (`backend.computes_in_loops`). All of this needs nothing but the `step` of a cell:
+`RecurrentCell` describes what a cell gives to the loop.
 
 A step that is more than a product and an elementwise part, such as that of a decoder with
 attention, runs through `scan`.
@@ -54,8 +55,8 @@ def recurrence(
         kernel: the recurrent kernel R as in `recurrent_product`, of G columns in all, or with
             `added_columns` of any number from there.
         weights: the other weights that `step` takes, such as peepholes and gains.
-        project: if given, `project(inputs, project_weights)` are the projected inputs, of a step
-            in the loop, and of all steps in the gradient.
+        project: if given, `project(inputs, project_weights)` are the projected inputs, of one step
+            or of all.
         project_weights: tensors.
         step_with_gradient: a `StepWithGradient` of the same equations as `step`, which takes the
             place of the gradient that the backend derives, or None. It is not used in half
