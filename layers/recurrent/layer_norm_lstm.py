@@ -57,8 +57,13 @@ class LayerNormLSTMCell(LSTMCell):
     The state is c', not its normalized value. LN(x W) and LN(h R) normalize the columns of all
     gates together, as in the paper.
 
+    While a sequence begins with zeros, h R and c' are zero, where LN is at its steepest: each such
+    step multiplies the gradient of the biases by up to 1 / (4 epsilon), which overflows after some
+    sixteen steps. Mask such steps.
+
     Args:
-        epsilon: added to the variance.
+        epsilon: added to the variance. The default is that of `keras.layers.LayerNormalization`
+            and of TensorFlow Addons; the authors' code has 1e-5.
         The others are those of `LSTMCell`.
 
     Raises:
@@ -93,7 +98,7 @@ class LayerNormLSTMCell(LSTMCell):
         cell_clip: float | None = None,
         zoneout_cell: float = 0.0,
         zoneout_hidden: float = 0.0,
-        epsilon: float = 1e-5,
+        epsilon: float = 1e-3,
         **kwargs,
     ):
         if not epsilon > 0:
@@ -207,7 +212,7 @@ class LayerNormLSTM(LSTM):
         cell_clip: float | None = None,
         zoneout_cell: float = 0.0,
         zoneout_hidden: float = 0.0,
-        epsilon: float = 1e-5,
+        epsilon: float = 1e-3,
         **kwargs,
     ):
         super().__init__(**forwarded(locals()))

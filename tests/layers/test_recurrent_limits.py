@@ -48,6 +48,15 @@ def test_layer_normalization_of_large_values_in_float16():
     np.testing.assert_allclose(found, expected, atol=0.005)
 
 
+def test_layer_normalization_of_a_sequence_that_begins_with_zeros():
+    """Before the first other step, the gradient grows from step to step."""
+    inputs = np.where(np.arange(16)[:, None] < 12, 0, np.ones((2, 16, 1), "float32"))
+    layer = layers.LayerNormLSTM(32, seed=1)
+    layer.build(inputs.shape)
+    found = running.evaluate(layer, inputs, cotangents=[np.ones((2, 32), "float32")])
+    assert all(np.isfinite(x).all() for x in (*found.outputs, *found.gradients))
+
+
 @pytest.mark.parametrize("name", first_of(RECURRENT, "LSTM", "ClockworkRNN"))
 def test_a_stateful_layer_trains(name):
     model = keras.Sequential(

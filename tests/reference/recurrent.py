@@ -104,7 +104,7 @@ def layer_norm_lstm(
     states,
     mask=None,
     reverse=False,
-    epsilon=1e-5,
+    epsilon=1e-3,
     clip=identity,
     after=None,
 ):
