@@ -148,10 +148,10 @@ _CHARACTERS = Config(
     sequence_length=64, units=256, output_dropout=0.1,
 )  # fmt: skip
 _WORDS = Config(
-    data="ptb", units_of_text="words", epochs=20, batch_size=20, sequence_length=35,
-    learning_rate=2e-3, embedding_dim=320, units=640, depth=2, tie_weights=True,
-    embedding_dropout=0.4, dropout=0.3, output_dropout=0.4, word_dropout=0.1, clip_norm=0.25,
-    average=0.999, weight_decay=1e-3,
+    data="ptb", units_of_text="words", epochs=9, batch_size=20, sequence_length=35,
+    learning_rate=2e-3, embedding_dim=256, units=512, depth=2, tie_weights=True,
+    embedding_dropout=0.2, dropout=0.2, output_dropout=0.35, clip_norm=0.25, average=0.999,
+    weight_decay=1e-4,
 )  # fmt: skip
 PRESETS = {
     "grammar": Config(),
@@ -161,14 +161,14 @@ PRESETS = {
         _CHARACTERS, data="ptb_characters", units=512, depth=2, dropout=0.1, epochs=6
     ),
     "wiki10m": replace(
-        _WORDS, data="wiki10m", units_of_text="subwords", vocabulary_size=8000, epochs=4,
-        embedding_dropout=0.1, dropout=0.1, output_dropout=0.1, word_dropout=0.0, weight_decay=0.0,
-        batch_size=32, sequence_length=64, clip_norm=1.0,
+        _WORDS, data="wiki10m", units_of_text="subwords", vocabulary_size=8000, epochs=2,
+        batch_size=32, sequence_length=64, depth=1, embedding_dropout=0.1, dropout=0.1,
+        output_dropout=0.1, weight_decay=0.0, clip_norm=1.0,
     ),
     "imdb": replace(
         _WORDS, data="imdb", units_of_text="tokens", vocabulary_size=20_000, min_count=3,
-        epochs=4, batch_size=32, sequence_length=64, embedding_dropout=0.1, dropout=0.2,
-        output_dropout=0.2, word_dropout=0.0, weight_decay=0.0, clip_norm=1.0,
+        epochs=3, batch_size=32, sequence_length=64, depth=1, softmax="adaptive",
+        embedding_dropout=0.1, output_dropout=0.2, weight_decay=0.0, clip_norm=1.0,
     ),
 }  # fmt: skip
 # For your own text.
