@@ -46,7 +46,7 @@ LAYERS = {
     "PeepholeLSTM": ({}, 1),
     "CoupledLSTM": ({}, 1),
     "LayerNormLSTM": ({}, 1),
-    "IndRNN": ({}, 1),
+    "IndRNN-2": ({"time_steps": 400}, 1),
     "SLSTM": ({"heads": 2}, 2),
     "MLSTM": ({}, 1),
     "MinGRU": ({}, 1),
@@ -77,15 +77,10 @@ CLAIMS = [
     ("parity_of_lengths", "parity of 40 to 256", "SLSTM", "MLSTM", "Beck et al. 2024"),
     ("parity_of_lengths", "parity of 40 to 256", "LSTM", "MLSTM", "Beck et al. 2024"),
     ("selective_copying", "selective copying", "MinGRU-2", "MinGRU", "Feng et al. 2024"),
-    (
-        "selective_copying",
-        "selective copying",
-        "MinGRU-3",
-        "MinGRU-2",
-        "Feng et al. 2024",
-    ),
+    ("selective_copying", "selective copying", "MinGRU-3", "MinGRU-2", "Feng et al. 2024"),
     ("selective_copying", "selective copying", "MinGRU-3", "LRU", "Gu and Dao 2023"),
-    ("adding_400", "adding 400", "IndRNN", "LSTM", "Li et al. 2018"),
+    ("adding_400", "adding 400", "IndRNN-2", "LSTM", "Li et al. 2018"),
+    ("copying", "copying", "LRU", "LSTM", "Arjovsky et al. 2016, of unitary recurrences"),
 ]
 
 
