@@ -22,8 +22,9 @@ class RGLRUCell(LinearRecurrentCell):
         a = exp(-exponent * softplus(decay) * sigmoid(r))
         h' = a h + sqrt(1 - a^2) * sigmoid(i) * g
 
-    The columns of the weights are in the order r, i, g. `decay` is a weight, `[U]`: the fraction of
-    h that remains in a step with an open gate r is uniform from .9 to .999 at first.
+    The columns of the weights are in the order r, i, g. `decay` is a weight, `[U]`: at first, the
+    squares of exp(-softplus(decay)) are uniform from .9^2 to .999^2. A step with a closed gate r
+    keeps all of h, one with an open gate that number to the power of `exponent`.
 
     Args:
         activation: of g.
@@ -35,7 +36,9 @@ class RGLRUCell(LinearRecurrentCell):
 
     Differs from the paper: g is a projection of the input, so that the input may have any size; in
     the paper g is the input itself, which its block projects. The gates have dense weights; in the
-    paper's implementation those are block diagonal.
+    paper's implementation those are block diagonal. The values of `decay` at first are those of the
+    implementation. In the paper's text the numbers from .9 to .999 are those after the exponent;
+    such a layer hardly forgets, and learned less in the same time (`benchmarks/cells.py`).
     """
 
     gates = 3
@@ -69,9 +72,9 @@ class RGLRUCell(LinearRecurrentCell):
         )
 
     def initial_decay(self, shape, dtype=None):
-        """Values with a decay from .9 to .999 where the gate r is open."""
-        a = keras.random.uniform(shape, 0.9, 0.999, dtype=dtype, seed=self.seed_generator)
-        return ops.log(ops.expm1(-ops.log(a) / self.exponent))
+        bounds = 0.9**2, 0.999**2
+        square = keras.random.uniform(shape, *bounds, dtype=dtype, seed=self.seed_generator)
+        return ops.log(ops.expm1(-ops.log(square) / 2))
 
     def step_weights(self):
         return (self.decay,)

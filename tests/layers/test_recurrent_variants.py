@@ -63,6 +63,19 @@ def test_an_slstm_is_finite_for_gates_beyond_the_range_of_exp(size, forget_activ
         assert np.isfinite(array).all()
 
 
+def test_an_open_gate_of_rg_lru_keeps_the_decay_to_the_power_of_the_exponent():
+    layer = layers.RGLRU(200, return_state=True, seed=1)
+    layer.build((1, 1, 2))
+    kernel = np.zeros((2, 600))
+    kernel[0, :200] = 100  # the gate r is open
+    layer.set_weights([kernel, *layer.get_weights()[1:]])
+    inputs = np.array([[[1, 0]]], "float32")
+    _, kept = layer(inputs, initial_state=np.ones((1, 200), "float32"))
+    kept = np.sort(running.numpy(kept)[0])
+    assert 0.9**8 <= kept[0] < 0.47
+    assert 0.96 < kept[-1] <= 0.999**8
+
+
 def test_each_head_of_an_slstm_has_initial_weights_of_its_own():
     layer = layers.SLSTM(8, heads=2)
     layer.build((None, T, D))
