@@ -51,11 +51,14 @@ class Shared:
             both apps call them, for `re.Match.expand`.
         tokens: what the tokens are that the model reads, such as "words".
         unknown: the entry of the vocabulary for all tokens that it does not have.
+        computed: weights that the model does not have as such, by their path: functions that
+            compute their values.
     """
 
     weights: dict[str, str]
     tokens: str
     unknown: str
+    computed: dict[str, Callable[["Trained"], np.ndarray]] = field(default_factory=dict)
 
 
 # A part of a raw input on a page: a line, a text of several lines, or a file of some kind.

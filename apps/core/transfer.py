@@ -108,9 +108,9 @@ def _owner(app: ModuleType, path: str) -> ModuleType:
 
 
 class _Weight(NamedTuple):
-    """A variable with what is declared for its axes."""
+    """A variable, or a value of a source, with what is declared for its axes."""
 
-    variable: keras.Variable
+    variable: keras.Variable | np.ndarray
     axes: tuple[Axis, ...] | None
 
 
@@ -163,6 +163,10 @@ def carry_shared(target: tuple[ModuleType, Trained], source: tuple[ModuleType, T
     targets, sources = (
         _weights(trained.model, hook(app, "axes")(trained.config)) for _, app, trained in sides
     )
+    trainable = {name for name, weight in sources.items() if weight.variable.trainable}
+    for name, values in other.computed.items():
+        axes = axes_of(name, hook(owner, "axes")(loaded.config))
+        sources[name] = _Weight(values(loaded), axes)
     names, found = _by_meaning(targets, own), _by_meaning(sources, other)
     if not names.keys() & found.keys():
         raise UsageError("the run has none of the weights of this model.")
@@ -184,10 +188,8 @@ def carry_shared(target: tuple[ModuleType, Trained], source: tuple[ModuleType, T
     for layer, reason in carried.fresh.items():
         if reason != _LACKING:
             raise UsageError(f"{layer} cannot be carried over, since {reason}{advice}.")
-    rest = [
-        name for name in sources.keys() - set(found.values()) if sources[name].variable.trainable
-    ]
-    carried.unused.extend(sorted({name.rpartition("/")[0] for name in rest}))
+    unused = {name.rpartition("/")[0] for name in trainable - set(found.values())}
+    carried.unused.extend(sorted(unused))
     return carried
 
 

@@ -270,7 +270,10 @@ def shared(config: Config) -> Shared:
     }
     kind = config.units_of_text
     tokens = kind if kind in ("characters", "subwords") else "words"
-    return Shared(weights, tokens, unknown=modeling.SPECIAL[modeling.UNKNOWN])
+    computed = {}
+    if config.softmax == "adaptive" and config.tie_weights:
+        computed["embedding/embeddings"] = network.word_vectors
+    return Shared(weights, tokens, modeling.SPECIAL[modeling.UNKNOWN], computed)
 
 
 def build(config: Config, assets: Assets) -> keras.Model:

@@ -1,6 +1,7 @@
 """The network: embedding, recurrent layers that carry their state, softmax; and one step of it."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from unroll import layers
@@ -272,7 +273,7 @@ class Steps:
 
     def step(self, tokens, states: list) -> tuple:
         """The logits after one token, `[N, V]`, and the new states. It has no loop."""
-        x, new, states = self._embed(tokens), [], list(states)
+        x, new, states = self.embed(tokens), [], list(states)
         for layer in self.stack.layers:
             own, states = states[: len(layer.state_size)], states[len(layer.state_size) :]
             is_block = isinstance(layer, layers.ResidualBlock)
@@ -290,11 +291,12 @@ class Steps:
             mask: `[B, T]`, False where a text has ended.
         """
         states = self.initial_states(ops.shape(tokens)[0])
-        outputs, *new = self.stack(self._embed(tokens), initial_state=states, mask=mask)
+        outputs, *new = self.stack(self.embed(tokens), initial_state=states, mask=mask)
         # Without a Keras mask, which a tied embedding would warn that it loses.
         return ops.where(mask[..., None], outputs, 0.0), new
 
-    def _embed(self, tokens):
+    def embed(self, tokens):
+        """The vectors of tokens, `[...]` to `[..., D]`."""
         return self.embedding(tokens) if self.embedding else self.output(tokens, embed=True)
 
     def logits(self, x):
@@ -304,3 +306,9 @@ class Steps:
         if isinstance(self.output, layers.AdaptiveSoftmax):
             return self.output(x)
         return self.output(self.embedding(x, reverse=True) if self.tie_weights else x)
+
+
+def word_vectors(trained) -> np.ndarray:
+    """The vectors of the vocabulary, `[V, D]`, also where clusters of it have smaller ones."""
+    steps = Steps(trained.model, trained.config.tie_weights)
+    return ops.convert_to_numpy(steps.embed(ops.arange(len(trained.assets["vocabulary"]))))

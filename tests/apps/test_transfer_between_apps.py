@@ -59,13 +59,20 @@ def given() -> Trained:
     return source()
 
 
-@pytest.mark.parametrize("options", [{}, {"segment_length": 8}], ids=["whole", "segments"])
-def test_the_recurrent_layers_compute_the_same(given, options):
-    into = target(**options)
+ADAPTIVE = {"softmax": "adaptive", "tie_weights": True, "vocabulary_size": 20}
+
+
+@pytest.mark.parametrize(
+    ("of_run", "options"),
+    [({}, {}), ({}, {"segment_length": 8}), (ADAPTIVE, {})],
+    ids=["whole", "segments", "adaptive softmax"],
+)
+def test_the_recurrent_layers_compute_the_same(of_run, options):
+    given, into = source(**of_run), target(**options)
     carried = carry(given, into)
     ids = tf.constant([[3, 1, 0, 1], [1, 0, 1, 0]])  # <unk> is 0
-    steps = network.Steps(given.model, tie_weights=False)
-    embedded = steps.embedding(tf.gather([0, 2, 4, 5], ids))  # <unk>, the, was, bland
+    steps = network.Steps(given.model, given.config.tie_weights)
+    embedded = steps.embed(tf.gather([0, 2, 4, 5], ids))  # <unk>, the, was, bland
     expected = steps.stack(embedded)[0]
     layer = next(each for each in into.model.layers if each.name.startswith(("stack", "segmented")))
     states = keras.Model(into.model.input, layer.output)
