@@ -16,6 +16,8 @@ from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 
+import tensorflow as tf
+
 from unroll.apps.core import cli
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -40,7 +42,9 @@ class Child:
     def __init__(self, function: Callable, *arguments):
         self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self.connection, other = _CONTEXT.Pipe()
-        started = (function, other, arguments, self._output.name)
+        # A child optimizes its graphs as this process does: their numbers are the same.
+        graphs = tf.config.optimizer.get_experimental_options()
+        started = (function, other, arguments, self._output.name, graphs)
         with contextlib.chdir(_ROOT):  # where the server imports this checkout
             forkserver.ensure_running()
         self.process = _CONTEXT.Process(target=_run, args=started, daemon=True)
@@ -109,11 +113,12 @@ def must_succeed(child: Child, arguments: tuple[str, ...]) -> None:
         raise RuntimeError(f"{' '.join(arguments)}: exit code {code}: {child.output()}")
 
 
-def _run(function: Callable, connection, arguments: tuple, output: str) -> None:
+def _run(function: Callable, connection, arguments: tuple, output: str, graphs: dict) -> None:
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     # A background process of a shell ignores interrupts, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()  # what was imported is not searched for garbage again
+    tf.config.optimizer.set_experimental_options(graphs)
     sys.exit(function(connection, *arguments))
