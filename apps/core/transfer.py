@@ -164,9 +164,9 @@ def carry_shared(target: tuple[ModuleType, Trained], source: tuple[ModuleType, T
         _weights(trained.model, hook(app, "axes")(trained.config)) for _, app, trained in sides
     )
     trainable = {name for name, weight in sources.items() if weight.variable.trainable}
+    axes = hook(owner, "axes")(loaded.config)
     for name, values in other.computed.items():
-        axes = axes_of(name, hook(owner, "axes")(loaded.config))
-        sources[name] = _Weight(values(loaded), axes)
+        sources[name] = _Weight(values(loaded), axes_of(name, axes))
     names, found = _by_meaning(targets, own), _by_meaning(sources, other)
     if not names.keys() & found.keys():
         raise UsageError("the run has none of the weights of this model.")

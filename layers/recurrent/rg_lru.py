@@ -37,8 +37,8 @@ class RGLRUCell(LinearRecurrentCell):
     Differs from the paper: g is a projection of the input, so that the input may have any size; in
     the paper g is the input itself, which its block projects. The gates have dense weights; in the
     paper's implementation those are block diagonal. The values of `decay` at first are those of the
-    implementation. In the paper's text the numbers from .9 to .999 are those after the exponent;
-    such a layer hardly forgets, and learned less in the same time (`benchmarks/cells.py`).
+    implementation. In the paper's text the numbers from .9 to .999 are those after the exponent; at
+    first, such a layer cannot forget within some steps.
     """
 
     gates = 3
