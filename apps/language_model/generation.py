@@ -50,6 +50,10 @@ class Generator:
         self.seeds = keras.random.SeedGenerator(trained.config.sample_seed)
         self.initial_seeds = self.seeds.state.numpy()
         self.choose = tf.function(self._choose, autograph=False)
+        self.extend = tf.function(
+            self._extend,
+            input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.int32)],
+        )
 
     def _prime(self, prompts):
         """The last token `[B]` of prompts `[B]`, strings, and the states before it.
@@ -106,7 +110,7 @@ class Generator:
         ids, text = [], prompt
         for _ in range(self.config.max_length):
             tokens, states = self.choose(tokens, states)
-            ids.append(int(tokens[0]))
+            ids.append(int(tokens.numpy()[0]))
             longer = self.text(prompt, ids)
             yield longer.removeprefix(text)
             text = longer
@@ -127,8 +131,10 @@ class Generator:
 
     def text(self, prompt: str, ids) -> str:
         """A prompt and the tokens after it, as text."""
-        ids = tf.RaggedTensor.from_row_lengths(tf.constant(ids, tf.int32), [len(ids)])
-        return self.units.extend(tf.constant([prompt]), ids).numpy()[0].decode("utf-8")
+        return self.extend(prompt, tf.constant(ids, tf.int32)).numpy().decode("utf-8")
+
+    def _extend(self, prompt, ids):
+        return self.units.extend(prompt[None], tf.RaggedTensor.from_tensor(ids[None]))[0]
 
     def score(self, texts, max_tokens: int | None = None):
         """The tokens of texts `[B]`, `[B, (T)]` strings, and log P of each, `[B, (T)]` in nats.
