@@ -69,6 +69,7 @@ class Unroll(_Decoding):
         from unroll import layers
         from unroll.apps.core.protocol import Trained
         from unroll.apps.translation import app, decoding
+        from unroll.pipelines.batching import OPTIONS
 
         config = app.Config(
             attention="before", tied="none", embedding_dim=EMBEDDING, units=UNITS,
@@ -83,7 +84,7 @@ class Unroll(_Decoding):
         source, target = pairs(BATCH)
         features = {"source": source, "target": target[:, :-1]}
         dataset = tf.data.Dataset.from_tensors((features, target[:, 1:])).repeat()
-        self.batches, self.tf = dataset, tf
+        self.batches, self.tf = dataset.with_options(OPTIONS), tf
         begin = decoding.decoding(Trained(config, assets, self.model))
         limits = {"start": START, "end": END, "max_length": WRITTEN, "min_length": WRITTEN}
 

@@ -5,6 +5,17 @@ import tensorflow as tf
 
 from unroll.pipelines.errors import DataError
 
+# Without the autotuning of tf.data. Whoever ends an iterator waits for the thread that tunes it,
+# which now and then sleeps on, for as long as the iterator has existed, up to a minute (TensorFlow
+# 2.21).
+OPTIONS = tf.data.Options()
+OPTIONS.autotune.enabled = False
+
+
+def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The last step of a pipeline: two batches are made ahead, with `OPTIONS`."""
+    return dataset.prefetch(2).with_options(OPTIONS)
+
 
 def batches(
     dataset: tf.data.Dataset,
@@ -79,5 +90,4 @@ def batches(
         # skips the finished epochs without reading an example.
         seeds = tf.data.Dataset.random(shuffle, rerandomize_each_iteration=True).batch(2).take(1)
         dataset = seeds.flat_map(shuffled_epoch)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return prefetched(dataset.apply(tf.data.experimental.assert_cardinality(count)))

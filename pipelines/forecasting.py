@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.pipelines import calendars
+from unroll.pipelines.batching import prefetched
 from unroll.pipelines.errors import DataError, report_once
 from unroll.pipelines.naive_forecasts import NaiveForecasts
 
@@ -183,7 +184,7 @@ def windows(
         order = seeds.flat_map(epoch)
     made = order.batch(batch_size).map(batch, tf.data.AUTOTUNE, deterministic=True)
     count = -(-total // batch_size)
-    return made.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+    return prefetched(made.apply(tf.data.experimental.assert_cardinality(count)))
 
 
 def _numbers(table: Table, names: list[str]) -> list[int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from unroll.pipelines.batching import prefetched
 from unroll.pipelines.errors import DataError
 from unroll.pipelines.subwords import SPACE, subword_tokenizer, train_subwords
 from unroll.pipelines.text import normalize
@@ -284,7 +285,7 @@ def training_batches(
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     batches = numbers.flat_map(epoch).map(batch, tf.data.AUTOTUNE, deterministic=True)
-    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    return prefetched(batches.apply(tf.data.experimental.assert_cardinality(steps)))
 
 
 def evaluation_batches(
@@ -331,7 +332,7 @@ def evaluation_batches(
         return {"tokens": tokens, "start": tf.fill([batch_size], step == 0)}, labels
 
     steps = tf.data.Dataset.range(-(-width // length))
-    return steps.map(batch, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    return prefetched(steps.map(batch, tf.data.AUTOTUNE, deterministic=True))
 
 
 def unit_lengths(kind: str, vocabulary: list[str]) -> np.ndarray:

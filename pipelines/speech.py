@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.pipelines import audio, sound
-from unroll.pipelines.batching import batches
+from unroll.pipelines.batching import batches, prefetched
 from unroll.pipelines.errors import DataError
 from unroll.pipelines.lines import read_text, split_lines, split_words
 
@@ -209,7 +209,7 @@ def speech_batches(
         made = tf.data.Dataset.zip(made, seeds.map(lambda seed: tf.cast(seed, tf.int32)))
     made = made.map(_Decoder(front_end, normalization, augmentation, static), tf.data.AUTOTUNE)
     skipped = [text for text, kept in zip(surveyed.transcripts, kept, strict=True) if not kept]
-    return made.prefetch(tf.data.AUTOTUNE), skipped
+    return prefetched(made), skipped
 
 
 def _recordings(dataset, targets: list, frames: np.ndarray, kept: np.ndarray) -> tf.data.Dataset:

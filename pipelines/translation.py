@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from unroll.pipelines.batching import prefetched
 from unroll.pipelines.errors import DataError, report_once
 from unroll.pipelines.lines import WORD_SEPARATORS
 from unroll.pipelines.subwords import (
@@ -343,7 +344,7 @@ def batches(
             labels = {"tokens": labels, **own, "history": own["history"].to_tensor()}
         return features, labels
 
-    return order.map(batch, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    return prefetched(order.map(batch, tf.data.AUTOTUNE, deterministic=True))
 
 
 def _similar(

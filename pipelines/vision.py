@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from unroll.pipelines import image
+from unroll.pipelines.batching import prefetched
 from unroll.pipelines.errors import DataError
 
 
@@ -233,7 +234,7 @@ def image_batches(
     indices = indices.batch(batch_size, drop_remainder=max_shapes is not None)
     seeds = tf.data.Dataset.random(shuffle or 0, rerandomize_each_iteration=True).batch(2)
     pairs = tf.data.Dataset.zip(indices, seeds)
-    return pairs.map(batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return prefetched(pairs.map(batch, tf.data.AUTOTUNE))
 
 
 def _pad(x, max_shape, rows: int | None):

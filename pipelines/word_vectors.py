@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from unroll.pipelines import text as texts
+from unroll.pipelines.batching import prefetched
 from unroll.pipelines.errors import DataError
 from unroll.pipelines.language_modeling import document
 
@@ -284,7 +285,7 @@ def training_batches(
 
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     batches = numbers.flat_map(epoch).map(batch, tf.data.AUTOTUNE, deterministic=True)
-    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    return prefetched(batches.apply(tf.data.experimental.assert_cardinality(steps)))
 
 
 def evaluation_batches(
@@ -347,7 +348,7 @@ def evaluation_batches(
     spec += [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
     batches = tf.data.Dataset.from_generator(both, output_signature=tuple(spec))
     batches = batches.map(batch).apply(tf.data.experimental.assert_cardinality(steps))
-    return batches.prefetch(2)
+    return prefetched(batches)
 
 
 def text_of(dataset: tf.data.Dataset, window: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
+from unroll.pipelines.batching import OPTIONS
 from unroll.pipelines.datasets.base import Builder, without_bucket
 from unroll.pipelines.errors import DataError
 
@@ -86,7 +87,7 @@ class Prepared:
         builder = self._builder(name)
         _prepare(builder)
         # The pipelines cache what they need.
-        config = tfds.ReadConfig(try_autocache=False)
+        config = tfds.ReadConfig(try_autocache=False, options=OPTIONS)
         try:
             return builder.as_dataset(
                 split=part, shuffle_files=False, decoders=decoders, read_config=config
