@@ -366,6 +366,9 @@ def test_the_training_split_is_evaluated_as_it_is(app, trained):
     first = rows(evaluated)
     assert first == rows(evaluated)
     raw = datasets.load(config.data, "train", size=config.generated_size)
+    # See `pipelines.batching.OPTIONS`.
+    made = (for_training, evaluated, raw)
+    assert all(each.options().autotune.enabled is False for each in made)
     if folder_of(app).name == "language_model":  # an example is a token of one long text
         text = b"".join(piece["text"] for piece in raw.as_numpy_iterator())
         tokens = len(text.split()) + text.count(b"\n")
